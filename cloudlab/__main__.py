@@ -1,0 +1,5 @@
+"""``python -m cloudlab``."""
+
+from cloudlab.cli import entry_point
+
+entry_point()

@@ -1,0 +1,62 @@
+"""The command line: arguments, exit codes, tables for a terminal.
+
+Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from cloudlab.errors import CloudlabError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Carry out one command and return its exit code."""
+    from cloudlab.cli.arguments import make_parser
+
+    args = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        args.carry_out(args)
+    except CloudlabError as error:
+        _say(f"cloudlab: {error.message}", error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away; closing it again must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # What no room foresaw: a file or folder of the user's that is not as it should be.
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"cloudlab: {where}{error.strerror or error}.")
+        return 1
+    except KeyboardInterrupt:
+        _say("cloudlab: interrupted; no machine is left running, and what was recorded is kept.")
+        return INTERRUPTED
+    return 0
+
+
+def entry_point() -> None:
+    """Run the command line and exit; the console script."""
+    sys.exit(main())
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say(first: str, error: CloudlabError | None = None) -> None:
+    from cloudlab.console import printable
+
+    text = first if error is None else "\n".join([first, *str(error).splitlines()[1:]])
+    for line in text.splitlines():
+        sys.stderr.write(printable(line) + "\n")
+    sys.stderr.flush()

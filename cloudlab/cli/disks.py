@@ -1,0 +1,166 @@
+"""Commands about disks and seeds: inspect, seed; and the options that they share with run."""
+
+from __future__ import annotations
+
+import argparse
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from cloudlab.cli import terminal
+from cloudlab.cli.images import print_path
+from cloudlab.disk import describe, inspect_disk
+from cloudlab.errors import UsageError
+from cloudlab.seed import (
+    GrowpartMode,
+    Profile,
+    ResizeRootfs,
+    Seed,
+    SeedConfig,
+    build_seed,
+    custom_seed,
+    write_iso,
+)
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Show what is on a disk without booting it."""
+    layout = inspect_disk(args.disk, args.format)
+    if args.json:
+        terminal.print_json(layout.to_json())
+    else:
+        terminal.OUT.print(describe(layout))
+
+
+def seed(args: argparse.Namespace) -> None:
+    """Write a seed ISO."""
+    config = seed_config(args, report=False, instance_id=args.instance_id)
+    own = own_user_data(args)
+    meta_data = own_meta_data(args)
+    made = (
+        build_seed(config, meta_data=meta_data)
+        if own is None
+        else custom_seed(
+            own,
+            meta_data,
+            report=False,
+            instance_id=args.instance_id,
+            profile=config.profile,
+            check=not args.no_check,
+        )
+    )
+    say_problems(made)
+    write_iso(made, args.output)
+    print_path(args.output)
+
+
+def seed_config(
+    args: argparse.Namespace, *, report: bool = True, instance_id: str | None = None
+) -> SeedConfig:
+    """Return the cloud-init options that the arguments make."""
+    # A seed for somebody else's machine, and somebody's own user-data, run as a cloud would.
+    lean = report and args.user_data is None
+    return SeedConfig(
+        growpart=one_of(GrowpartMode, args.growpart, "--growpart"),
+        growpart_devices=tuple(args.growpart_device),
+        ignore_growroot_disabled=args.ignore_growroot_disabled,
+        resize_rootfs=one_of(ResizeRootfs, args.resize_rootfs, "--resize-rootfs"),
+        bootcmd=tuple(args.bootcmd),
+        runcmd=tuple(args.runcmd),
+        hostname=args.hostname,
+        ssh_authorized_keys=tuple(read_text(path).strip() for path in args.ssh_key),
+        password_hash=read_text(args.password_hash_file).strip()
+        if args.password_hash_file
+        else None,
+        extra_yaml=read_text(args.extra) if args.extra else "",
+        profile=one_of(Profile, args.profile, "--profile")
+        or (Profile.LEAN if lean else Profile.FULL),
+        report=report,
+        sampler=args.sampler,
+        instance_id=instance_id,
+    )
+
+
+def own_user_data(args: argparse.Namespace) -> str | None:
+    """Return the learner's own user-data, refusing options that it would make idle."""
+    if args.user_data is None:
+        return None
+    idle = [
+        option
+        for option, value in (
+            ("--growpart", args.growpart),
+            ("--resize-rootfs", args.resize_rootfs),
+            ("--growpart-device", args.growpart_device),
+            ("--ignore-growroot-disabled", args.ignore_growroot_disabled),
+            ("--bootcmd", args.bootcmd),
+            ("--runcmd", args.runcmd),
+            ("--hostname", args.hostname),
+            ("--ssh-key", args.ssh_key),
+            ("--password-hash-file", args.password_hash_file),
+            ("--extra", args.extra),
+        )
+        if value
+    ]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)} would have no effect beside --user-data; nothing was done.",
+            hint="Write it into your user-data, or leave --user-data out.",
+        )
+    return read_text(args.user_data)
+
+
+def own_meta_data(args: argparse.Namespace) -> str | None:
+    """Return the learner's own meta-data, refusing options that it would make idle."""
+    if args.meta_data is None:
+        return None
+    values = (("--hostname", args.hostname), ("--instance-id", getattr(args, "instance_id", None)))
+    idle = [option for option, value in values if value]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)} would have no effect beside --meta-data; nothing was done.",
+            hint="Write it into your meta-data, or leave --meta-data out.",
+        )
+    return read_text(args.meta_data)
+
+
+def say_problems(seed: Seed) -> None:
+    """Say what may not be as the learner meant it, with line and column."""
+    for problem in seed.problems:
+        terminal.say(f"warning: {problem}")
+
+
+def one_of(kind: type[_Choice], word: str | None, option: str) -> _Choice | None:
+    """Return the choice called ``word``.
+
+    Raises
+    ------
+    UsageError
+        Naming what is accepted.
+    """
+    if word is None:
+        return None
+    try:
+        return kind(word.lower())
+    except ValueError:
+        raise UsageError(
+            f"{option} {word} is unknown; nothing was done.",
+            hint=f"Choose one of: {', '.join(kind)}.",
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """Return a text file of the user's.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no UTF-8 text: {error}.") from error

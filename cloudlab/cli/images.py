@@ -1,0 +1,176 @@
+"""Commands about images: images, fetch, build, verify, share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from cloudlab.cli import terminal
+from cloudlab.errors import ImageError, UsageError
+from cloudlab.image import cache
+from cloudlab.image.build import build_image
+from cloudlab.image.cache import Image
+from cloudlab.image.catalogue import load_catalogue
+from cloudlab.image.choose import choose_image
+from cloudlab.image.fetch import fetch as fetch_image
+from cloudlab.image.fetch import find_cached
+from cloudlab.image.recipe import Variant
+from cloudlab.image.share import ShareServer, qr_text
+from cloudlab.units import format_bytes
+
+
+def images(args: argparse.Namespace) -> None:
+    """List the catalogue and what else is in the cache."""
+    rows: list[dict[str, Any]] = []
+    for published in load_catalogue().rows():
+        cached = find_cached(published.name, published.arch)
+        rows.append(
+            {
+                "name": published.name,
+                "title": published.title,
+                "arch": published.arch,
+                "size_bytes": cached.file_size_bytes if cached else None,
+                "integrity": str(published.trust),
+                "root_filesystem": published.root_filesystem,
+                "cached": str(cached.path) if cached else None,
+                "refused": published.refused or None,
+                "quirks": dict(published.quirks),
+            }
+        )
+    known = {row["cached"] for row in rows}
+    rows += [
+        {
+            "name": image.name,
+            "title": image.source,
+            "arch": image.arch,
+            "size_bytes": image.file_size_bytes,
+            "integrity": image.trust,
+            "root_filesystem": image.root_filesystem,
+            "cached": str(image.path),
+            "refused": None,
+            "quirks": {},
+        }
+        for image in cache.cached_images()
+        if str(image.path) not in known
+    ]
+    if args.json:
+        terminal.print_json(rows)
+        return
+    terminal.print_table(
+        ("name", "for", "root", "size", "integrity", "cached"), _shown(rows), right="size"
+    )
+
+
+def _shown(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows for a terminal: one for each name, whatever it is published for."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(row)
+    return [
+        [
+            name,
+            ", ".join(row["arch"] for row in alike),
+            alike[0]["root_filesystem"],
+            ", ".join(format_bytes(row["size_bytes"]) for row in alike if row["size_bytes"]),
+            f"refused: {alike[0]['refused']}" if alike[0]["refused"] else alike[0]["integrity"],
+            ", ".join(row["arch"] for row in alike if row["cached"]),
+        ]
+        for name, alike in by_name.items()
+    ]
+
+
+def fetch(args: argparse.Namespace) -> None:
+    """Print the path of the verified image."""
+    with terminal.FetchView() as show:
+        image = fetch_image(
+            args.image,
+            checksum=args.checksum,
+            mirror=args.mirror,
+            refresh=args.refresh,
+            arch=args.arch,
+            progress=show,
+        )
+    terminal.say(f"{image.name}: {image.trust}, SHA-256 {image.sha256}")
+    print_path(image.path)
+
+
+def build(args: argparse.Namespace) -> None:
+    """Build the image, or find it in the cache, and print its path."""
+    if args.variant == "help":
+        terminal.print_table(("variants of the lab image",), [[str(one)] for one in Variant])
+        return
+    with terminal.build_view() as show:
+        image = build_image(
+            suite=args.suite,
+            filesystem=args.filesystem,
+            variant=args.variant,
+            output=args.output,
+            progress=show,
+        )
+    print_path(image.path)
+
+
+def verify(args: argparse.Namespace) -> None:
+    """Hash recorded images, changed ones too, and accept those that are what was recorded."""
+    recorded = cache.recorded_names()
+    unknown = [name for name in args.image if name not in recorded]
+    if unknown:
+        raise UsageError(
+            f"There is no image {', '.join(unknown)} in the cache.",
+            hint="'cloudlab images' lists them.",
+        )
+    bad = 0
+    for name in args.image or recorded:
+        try:
+            image = cache.read_record(name)
+            if image is not None:
+                image = cache.touch_record(image)
+        except ImageError as error:
+            bad += 1
+            terminal.say(str(error))
+            continue
+        if image is None:
+            terminal.say(f"{name}: there is a record, but no image any more.")
+        else:
+            terminal.OUT.print(f"ok  {name}  sha256 {image.sha256}")
+    if bad:
+        raise ImageError(f"{bad} of the cached images are not what was recorded.")
+
+
+def share(args: argparse.Namespace) -> None:
+    """Serve the cache until Ctrl-C."""
+    with ShareServer(address=args.address, port=args.port) as server:
+        rows = [
+            [one.name, format_bytes(one.file_size_bytes), one.sha256] for one in server.images()
+        ]
+        terminal.print_table(("image", "size", "SHA-256"), rows, right="size")
+        if not rows:
+            terminal.say("The cache is empty: fetch or build an image in another terminal.")
+        sys.stdout.write(qr_text(server.url))
+        terminal.OUT.print(f"Learners type:  export CLOUDLAB_MIRROR={server.url}")
+        terminal.OUT.print("Ctrl-C ends it.")
+        threading.Event().wait()
+
+
+def image_for(args: argparse.Namespace) -> Image:
+    """Return the image that ``--image`` means, telling which and why."""
+    with terminal.FetchView() as show:
+
+        def build_default() -> Image:
+            show.close()  # a terminal has room for one live view
+            with terminal.build_view() as show_build:
+                return build_image(progress=show_build)
+
+        image, reason = choose_image(
+            args.image, arch=args.arch, mirror=args.mirror, builder=build_default, progress=show
+        )
+    terminal.say(f"Image: {image.name} ({format_bytes(image.file_size_bytes)}): {reason}.")
+    return image
+
+
+def print_path(path: Path) -> None:
+    """Print a path as it is, for scripts: no wrapping, nothing taken out."""
+    sys.stdout.write(f"{path}\n")

@@ -1,0 +1,206 @@
+"""What the commands print: tables, progress, and live views of running machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from cloudlab.console import printable
+from cloudlab.lab import RunEvent
+from cloudlab.units import format_bytes
+
+#: Standard output carries results, standard error what goes on meanwhile.
+OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+ERR = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on standard output.
+
+    In ASCII: a name from outside may hold characters that a terminal acts on.
+    """
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
+    """Print a table; columns named in ``right`` (comma-separated) are aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right.split(",") else "left")
+    for row in rows:
+        # Names come from outside: nothing in them may act on the terminal.
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    # A table that is cut to a pipe's 80 columns would lose what it is printed for.
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def say(text: str) -> None:
+    """Print a line about what goes on."""
+    ERR.print(Text(printable(text)))
+
+
+class FetchView:
+    """A callback that shows downloads as a bar, or as lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=ERR,
+            disable=not ERR.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._said_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the screen to others; closing twice is harmless."""
+        self._bar.stop()
+
+    def __call__(self, news: Any) -> None:
+        """Show how far a download is."""
+        name, detail = printable(news.name), printable(_fetch_detail(news))
+        if ERR.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task(name, detail="")
+            self._bar.update(
+                self._task, total=news.total_bytes, completed=news.done_bytes, detail=detail
+            )
+        elif time.monotonic() - self._said_s > 10:  # noqa: PLR2004 - seconds between two lines
+            self._said_s = time.monotonic()
+            say(f"{name}: {detail}")
+
+
+def _fetch_detail(news: Any) -> str:
+    if news.note:
+        return str(news.note)
+    total = f" of {format_bytes(news.total_bytes)}" if news.total_bytes else ""
+    left = f", {news.left_s:.0f} s left" if news.left_s is not None else ""
+    who = "another process fetches it: " if news.waiting_for_other else ""
+    return f"{who}{format_bytes(news.done_bytes)}{total}, {format_bytes(int(news.rate))}/s{left}"
+
+
+@contextmanager
+def build_view() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows the steps of an image's build."""
+    started_s = time.monotonic()
+    titles: list[str] = []
+    with ERR.status("building the lab image") as status:
+
+        def show(step: Any) -> None:
+            if step.title not in titles:
+                titles.append(step.title)
+                passed = time.monotonic() - started_s
+                say(f"[{passed:5.1f} s] build {step.number}/{step.count}: {step.title}")
+            status.update(Text(printable(f"{step.title}: {step.detail}")[: ERR.width - 4]))
+
+        yield show
+
+
+class RunView:
+    """Running machines, a line each: stage, elapsed and typical time, last console line.
+
+    On anything but a terminal it prints a line whenever a machine enters a stage.
+    """
+
+    def __init__(self, expected_s: float) -> None:
+        self._expected_s = expected_s
+        self._events: dict[str, RunEvent] = {}
+        self._lines: dict[str, str] = {}
+        self._started: dict[str, float] = {}
+        self._live = Live(console=ERR, refresh_per_second=4, get_renderable=self._render)
+
+    def __enter__(self) -> Self:
+        if ERR.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if ERR.is_terminal:
+            self._live.stop()
+
+    def __call__(self, event: RunEvent) -> None:
+        """Take in an event."""
+        before = self._events.get(event.run)
+        self._events[event.run] = event
+        if event.note == "launched":
+            self._started[event.run] = time.monotonic()
+        if event.line is not None and event.line.text:
+            self._lines[event.run] = event.line.text
+        news = event.note or (before is not None and before.stage is not event.stage)
+        if news and not ERR.is_terminal:
+            what = event.note or event.stage.value
+            typical = f" of about {self._expected_s:.0f}" if event.note == "launched" else ""
+            say(f"[{event.time_s:6.1f}{typical} s] {event.run}: {what}")
+
+    def _render(self) -> Table:
+        table = Table(box=None, pad_edge=False, show_header=False, expand=True)
+        for width in (24, 18, 24, 22):
+            table.add_column(width=width, no_wrap=True)
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
+        for run, event in self._events.items():
+            ended = event.note in ("done", "failed", "interrupted")
+            now_s = event.time_s
+            if run in self._started and not ended:
+                now_s = time.monotonic() - self._started[run]
+            share = 1.0 if event.note == "done" else min(now_s / self._expected_s, 0.99)
+            table.add_row(
+                Text(printable(run)),
+                Text(event.note if ended or event.note == "preparing" else event.stage.value),
+                Text("█" * round(share * 22) + "░" * (22 - round(share * 22))),
+                Text(f"{now_s:4.0f} s of about {self._expected_s:.0f} s"),
+                Text(self._lines.get(run, "")),
+            )
+        return table
+
+
+def sizes_rows(sizes: Any) -> list[list[str]]:
+    """Return the rows that a terminal shows of a sizes table: root before and after, proven."""
+    rows = []
+    found = sizes[sizes["stage"].isin(["before", "after"]) & sizes["exact"]]
+    root = found[(found["layer"] == "filesystem") & (found["mountpoint"] == "/")]
+    for run in found["run"].unique():
+        mine = found[found["run"] == run]
+        devices = root[root["run"] == run]["device"].unique()
+        for layer, devices_of_layer in (
+            ("virtual_disk", mine[mine["layer"] == "virtual_disk"]["device"].unique()),
+            ("partition", devices),
+            ("filesystem", devices),
+        ):
+            for device in devices_of_layer:
+                one = mine[(mine["layer"] == layer) & (mine["device"] == device)]
+                at = {stage: one[one["stage"] == stage] for stage in ("before", "after")}
+                cells = [
+                    format_bytes(int(r["size_bytes"].iloc[0])) if len(r) else "-"
+                    for r in at.values()
+                ]
+                after = at["after"]
+                line = (
+                    str(after["line"].iloc[0])
+                    if len(after) and after["line"].notna().any()
+                    else "-"
+                )
+                scenario = str(mine["scenario"].iloc[0])
+                rows.append([scenario, layer.replace("_", " "), str(device), *cells, line])
+    return rows
+
+
+SIZES_HEAD = ("scenario", "layer", "device", "before", "after", "console line")

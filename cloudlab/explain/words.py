@@ -1,0 +1,152 @@
+"""An explanation in sentences, for a terminal and for pages."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from cloudlab.console import printable
+from cloudlab.explain.model import (
+    Evidence,
+    Explanation,
+    Grower,
+    Note,
+    NoteKind,
+    Reason,
+    Statement,
+    Subject,
+    When,
+)
+from cloudlab.units import format_bytes
+
+_GROWERS = {
+    Grower.GROWPART: "cloud-init's growpart",
+    Grower.RESIZEFS: "cloud-init's resizefs",
+    Grower.GROWROOT: "growroot in the initramfs, before cloud-init began",
+    Grower.GROWFS: "systemd-growfs, because fstab says x-systemd.growfs",
+}
+
+_REASONS = {
+    Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off')",
+    Reason.RESIZE_ROOTFS_OFF: "resizing is switched off (resize_rootfs: false)",
+    Reason.GROWROOT_DISABLED: "the file /etc/growroot-disabled keeps growpart from running",
+    Reason.UNKNOWN_MODE: "growpart.mode is set to a word that cloud-init does not know",
+    Reason.NO_GROWPART_TOOL: "the image has no growpart program, and cloud-init's mode auto "
+    "says so in its log only",
+    Reason.NOT_ASKED: "growpart.devices does not name it",
+    Reason.DISK_NOT_LARGER: "the disk is no larger than the image, so there is no room to grow",
+    Reason.GAIN_BELOW_1_MIB: "there is less than 1 MiB to gain, which growpart ignores",
+    Reason.WALL: "another partition begins right behind it",
+    Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
+    Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
+    "under one",
+    Reason.FILLS_ITS_DEVICE: "it already fills its device, which did not grow",
+    Reason.FILESYSTEM_FULL: "the root filesystem is full, and growing needs a little room to work",
+    Reason.GROWPART_FAILED: "growpart could not grow it",
+    Reason.RESIZE_FAILED: "the resize command failed",
+    Reason.UNKNOWN_FILESYSTEM: "cloud-init does not know how to grow this kind of filesystem",
+    Reason.NO_CLOUD_INIT: "cloud-init did not run: it found no seed, or the image has none",
+    Reason.UNKNOWN: "the evidence does not say why",
+}
+
+_NOTES = {
+    NoteKind.USER_DATA_IGNORED: "cloud-init could not read the user-data and went on without it: "
+    "its defaults were used.",
+    NoteKind.USER_DATA_DOUBTFUL: "cloud-init complained about the user-data: a key that it does "
+    "not know has no effect.",
+    NoteKind.INSTANCE_KNOWN: "This instance-id was seen before: what runs once per instance, such "
+    "as runcmd, was left out. growpart and resizefs run on every boot.",
+    NoteKind.GROWFS_IDLE: "fstab asks systemd to grow the filesystem, too, but systemd-growfs "
+    "grew nothing in this boot.",
+    NoteKind.CLOUD_INIT_ERRORS: "cloud-init reports errors.",
+    NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
+}
+
+
+def sentence(one: Statement) -> str:
+    """Return a statement in words."""
+    name = f"The {'root ' if one.device == '' else ''}{one.subject} {one.device}".rstrip()
+    if one.subject is Subject.FILESYSTEM:
+        name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
+    if one.grown is None:
+        return f"Whether {name[0].lower()}{name[1:]} grew is not known."
+    if one.grown:
+        who = f"by {_GROWERS[one.by]}" if one.by in _GROWERS else "but it is not known by whom"
+        limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        sizes = _growth(one.from_bytes, one.to_bytes) if one.to_bytes else ""
+        return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
+    reason = _REASONS[one.reason or Reason.UNKNOWN]
+    if one.reason is Reason.NO_PARTITION:
+        return f"No partition grew: {reason}."
+    kept = f" and kept its {_size(one.from_bytes)}" if one.from_bytes else ""
+    return f"{name} did not grow{kept}: {reason}."
+
+
+def note_sentence(note: Note) -> str:
+    """Return a note in words."""
+    return _NOTES[note.kind]
+
+
+def to_text(explanation: Explanation) -> str:
+    """Return sentences, each with its evidence below."""
+    parts = []
+    for words, missing, evidence in _paragraphs(explanation):
+        lines = [words, *(f"  missing: {one}" for one in missing)]
+        lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def to_html(explanation: Explanation) -> str:
+    """Return a fragment of a page; whatever a guest said is escaped."""
+    items = []
+    for words, missing, evidence in _paragraphs(explanation):
+        rows = [f"<li>missing: {html.escape(one)}</li>" for one in missing]
+        rows += [
+            f"<li>{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code></li>"
+            for one in evidence
+        ]
+        items.append(f"<p>{html.escape(printable(words))}</p><ul>{''.join(rows)}</ul>")
+    return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
+
+
+def _paragraphs(
+    explanation: Explanation,
+) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...]]]:
+    for one in explanation.statements:
+        yield sentence(one), one.missing, one.evidence
+    for note in explanation.notes:
+        yield note_sentence(note), (), note.evidence
+
+
+def _place(evidence: Evidence) -> str:
+    if evidence.line is None:
+        return str(evidence.source)
+    return f"line {evidence.line}, {evidence.source}"
+
+
+def _moment(when: When | None) -> str:
+    if when is None:
+        return ""
+    parts = []
+    if when.stage:
+        parts.append(f"in the stage {when.stage}")
+    if when.guest_s is not None and when.not_before_s is not None:
+        parts.append(f"between {when.not_before_s:.1f} and {when.guest_s:.1f} s of guest time")
+    elif when.guest_s is not None:
+        parts.append(f"at {when.guest_s:.1f} s of guest time")
+    elif when.host_s is not None:
+        parts.append(f"{when.host_s:.1f} s after launch")
+    return f", {', '.join(parts)}" if parts else ""
+
+
+def _size(size_bytes: int | None) -> str:
+    return "an unknown size" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _growth(from_bytes: int | None, to_bytes: int) -> str:
+    before, after = _size(from_bytes), _size(to_bytes)
+    # A gain too small to be seen in rounded numbers is told in bytes.
+    if before == after:
+        before, after = f"{from_bytes} bytes", f"{to_bytes} bytes"
+    return f" from {before} to {after}"

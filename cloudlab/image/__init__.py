@@ -1,0 +1,1 @@
+"""Images: the catalogue, fetching, building, and the cache they all fill."""

@@ -1,0 +1,176 @@
+"""A disk out of a root filesystem: partition table, EFI system partition, GRUB.
+
+GRUB's own installer wants a block device, so its boot sector and core image are put in
+place by hand, as ``grub-bios-setup`` would do it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from cloudlab.errors import BuildError
+from cloudlab.image import lvm
+from cloudlab.image.recipe import SECTOR_BYTES, Partition, Recipe
+from cloudlab.tools import run
+
+GRUB_FOLDER = Path("/usr/lib/grub")
+
+_BIOS_TARGET = "i386-pc"
+_EFI_TARGETS = {"amd64": ("x86_64-efi", "BOOTX64.EFI"), "arm64": ("arm64-efi", "BOOTAA64.EFI")}
+_MODULES = ("configfile", "linux", "normal", "part_gpt", "search", "search_label")
+_FILESYSTEM_MODULES = {"ext4": "ext2", "btrfs": "btrfs", "xfs": "xfs"}
+
+#: Its place on a disk without partitions; blocks of a file are not moved by growing.
+_CORE_IN_TREE = "boot/grub/core.img"
+_EXT4_BLOCK_BYTES = 4096
+
+#: What makes a BIOS run the boot sector.
+_SIGNATURE_AT = 510
+_SIGNATURE = b"\x55\xaa"
+
+#: What the boot sector may fill; behind it lie the disk's signature and the partition table.
+_BOOT_CODE_BYTES = 440
+#: Where in the boot sector the core image's first sector stands (64 bits).
+_KERNEL_SECTOR_AT = 0x5C
+#: Where in the core image's first sector the list of its other sectors ends; it grows
+#: downwards in entries of start (64 bits), length (16 bits), memory segment (16 bits).
+_BLOCKLIST_END = 0x200
+_BLOCKLIST_ENTRY = struct.Struct("<QHH")
+
+
+def grub_files(recipe: Recipe) -> tuple[str, ...]:
+    """Return the files that tell whether GRUB is here for all that the image boots by."""
+    efi = _EFI_TARGETS[recipe.arch][0]
+    files = {"bios": f"{_BIOS_TARGET}/boot.img", "uefi": f"{efi}/normal.mod"}
+    return tuple(str(GRUB_FOLDER / files[each]) for each in recipe.firmware)
+
+
+def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
+    """Write the new raw ``disk`` that boots the root filesystem in the file ``root``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    root : Path
+        A filesystem as large as the layout's root partition.
+    disk : Path
+        Sparse; its apparent size is the image's virtual size.
+    work : Path
+        A folder for what is thrown away.
+    """
+    layout = recipe.layout
+    with disk.open("wb") as stream:
+        stream.truncate(layout.disk_bytes)
+    if layout.partitions:
+        run(["sfdisk", "--quiet", disk], stdin=layout.sfdisk_script())
+    if layout.in_volume:
+        size_bytes = layout.root.sectors * SECTOR_BYTES
+        with disk.open("r+b") as stream:
+            stream.seek(layout.root.offset_bytes)
+            stream.write(lvm.volume_headers(recipe.name, size_bytes, root.stat().st_size))
+    copy_data(root, disk, layout.root_offset_bytes)
+    if layout.esp:
+        _write_esp(recipe, layout.esp, disk, work)
+    if layout.bios:
+        core = make_core(recipe, work)
+        if len(core) > layout.bios.sectors * SECTOR_BYTES:
+            raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its partition.")
+        _link(disk, core, layout.bios.start)
+    elif not layout.partitions:
+        core = make_core(recipe, work)
+        _link(disk, core, _first_sector(disk, _CORE_IN_TREE))
+
+
+def copy_data(source: Path, target: Path, offset_bytes: int) -> None:
+    """Copy what ``source`` holds into ``target`` from ``offset_bytes`` on, leaving holes holes."""
+    with source.open("rb") as reader, target.open("r+b") as writer:
+        end = os.fstat(reader.fileno()).st_size
+        at = 0
+        while (at := _next_data(reader.fileno(), at)) < end:
+            hole = os.lseek(reader.fileno(), at, os.SEEK_HOLE)
+            while at < hole:
+                at += os.copy_file_range(
+                    reader.fileno(), writer.fileno(), hole - at, at, offset_bytes + at
+                )
+
+
+def _next_data(handle: int, at: int) -> int:
+    try:
+        return os.lseek(handle, at, os.SEEK_DATA)
+    except OSError:  # ENXIO: only a hole is left
+        return os.fstat(handle).st_size
+
+
+def _core_image(recipe: Recipe, target: str, output: Path, *extra: str) -> bytes:
+    """Let GRUB make its core image, which finds the root filesystem by its label."""
+    start = output.with_suffix(".cfg")
+    start.write_text(
+        f"search --no-floppy --label --set=root {recipe.label}\nset prefix=($root)/boot/grub\n"
+    )
+    modules = [*_MODULES, _FILESYSTEM_MODULES[recipe.filesystem], *extra]
+    if recipe.layout.in_volume:
+        modules.append("lvm")
+    options = ["-O", target, "-d", str(GRUB_FOLDER / target), "-p", "/boot/grub"]
+    run(["grub-mkimage", *options, "-c", start, "-o", output, *modules])
+    return output.read_bytes()
+
+
+def _write_esp(recipe: Recipe, esp: Partition, disk: Path, work: Path) -> None:
+    target, name = _EFI_TARGETS[recipe.arch]
+    loader = work / name
+    _core_image(recipe, target, loader)
+    image = work / "esp.img"
+    size_kib = str(esp.sectors * SECTOR_BYTES // 1024)
+    # Clusters of one sector: with fewer, larger ones it would be too small for FAT32.
+    run(["mkfs.vfat", "-C", "-F", "32", "-s", "1", "-n", "UEFI", image, size_kib])
+    run(["mmd", "-i", image, "::/EFI", "::/EFI/BOOT"])
+    run(["mcopy", "-i", image, loader, f"::/EFI/BOOT/{name}"])
+    copy_data(image, disk, esp.offset_bytes)
+
+
+def make_core(recipe: Recipe, work: Path) -> bytes:
+    """Return the core image for BIOS."""
+    return _core_image(recipe, _BIOS_TARGET, work / "core.img", "biosdisk")
+
+
+def _link(disk: Path, core: bytes, first_sector: int) -> None:
+    """Write the core image to ``first_sector`` and the boot sector that loads it."""
+    with disk.open("r+b") as stream:
+        stream.write(boot_sector(first_sector))
+        stream.seek(_SIGNATURE_AT)
+        stream.write(_SIGNATURE)
+        stream.seek(first_sector * SECTOR_BYTES)
+        stream.write(linked_core(core, first_sector))
+
+
+def reserve_core(recipe: Recipe, tree: Path, work: Path) -> None:
+    """Put the core image into ``tree``, where no partition keeps a place for it."""
+    if not recipe.layout.partitions:
+        (tree / _CORE_IN_TREE).write_bytes(make_core(recipe, work))
+
+
+def _first_sector(ext4: Path, name: str) -> int:
+    """Return where the file ``name`` begins, which must lie in one piece."""
+    listed = run(["debugfs", "-R", f"blocks /{name}", ext4]).stdout.split()
+    blocks = [int(word) for word in listed]
+    if blocks != list(range(blocks[0], blocks[0] + len(blocks))):
+        raise BuildError(f"GRUB's core image lies in pieces, in the blocks {listed}.")
+    return blocks[0] * _EXT4_BLOCK_BYTES // SECTOR_BYTES
+
+
+def boot_sector(core_sector: int) -> bytes:
+    """Return the boot code that loads the sector ``core_sector``."""
+    code = bytearray((GRUB_FOLDER / _BIOS_TARGET / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
+    struct.pack_into("<Q", code, _KERNEL_SECTOR_AT, core_sector)
+    return bytes(code)
+
+
+def linked_core(core: bytes, first_sector: int) -> bytes:
+    """Return the core image whose first sector says that the others follow it on the disk."""
+    linked = bytearray(core)
+    at = _BLOCKLIST_END - _BLOCKLIST_ENTRY.size
+    _, length, segment = _BLOCKLIST_ENTRY.unpack_from(linked, at)
+    _BLOCKLIST_ENTRY.pack_into(linked, at, first_sector + 1, length, segment)
+    return bytes(linked)

@@ -1,0 +1,232 @@
+"""The image cache: every image lies beside a record that says what it is.
+
+``images/NAME`` is the image, ``images/NAME.json`` its record.  The image gets its
+final name first and its record last, so an image without a record is the rest of
+something interrupted and is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cloudlab import paths
+from cloudlab.errors import ChecksumError, ImageError
+from cloudlab.units import format_bytes
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image on this host, and everything that names it for good.
+
+    Attributes
+    ----------
+    name : str
+        File name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``; for a file of the
+        user's, that file's name.
+    path : Path
+        Absolute path.
+    format : str
+        ``qcow2`` or ``raw``, as qemu-img knows it.
+    arch : str
+        ``amd64`` or ``arm64``.
+    virtual_size_bytes, file_size_bytes : int
+    mtime_ns : int
+        With ``file_size_bytes``, the cheap check on use.
+    sha256 : str
+        Lower-case hexadecimal; empty for a user's file that was not hashed.
+    origin : str
+        ``built``, ``fetched`` or ``file``.
+    source : str
+        URL, or the build's recipe in words, or the user's path.
+    date : str
+        When it was built or fetched, ISO 8601 in UTC.
+    trust : str
+        ``signed``, ``checksum over TLS``, ``unverified``, or ``built here``.
+    root_filesystem : str
+        ``ext4``, ``btrfs``, ``xfs``, or empty where unknown.
+    firmware : tuple of str
+        Of ``bios`` and ``uefi``, what it boots by.
+    schema_path : Path or None
+        cloud-init's own JSON schema of user-data, taken out of the image.
+    details : dict
+        Whatever else is worth keeping (suite, cloud-init version, checksum file ...).
+    """
+
+    name: str
+    path: Path
+    format: str
+    arch: str
+    virtual_size_bytes: int
+    file_size_bytes: int
+    mtime_ns: int
+    sha256: str
+    origin: str
+    source: str
+    date: str
+    trust: str
+    root_filesystem: str = ""
+    firmware: tuple[str, ...] = ("bios", "uefi")
+    schema_path: Path | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        from cloudlab.markup import table_html
+
+        return table_html(
+            ("image", self.name),
+            [
+                ("file", f"{format_bytes(self.file_size_bytes)}, {self.format}, {self.arch}"),
+                ("virtual size", format_bytes(self.virtual_size_bytes)),
+                ("root filesystem", self.root_filesystem or "unknown"),
+                ("from", f"{self.source}, {self.date}"),
+                ("trust", self.trust),
+                ("SHA-256", self.sha256 or "not hashed"),
+            ],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain values, paths as names beside the record."""
+        record = asdict(self)
+        record["path"] = self.path.name
+        record["schema_path"] = self.schema_path.name if self.schema_path else None
+        record["firmware"] = list(self.firmware)
+        return record
+
+
+def sha256_of(path: Path) -> str:
+    """Return the file's SHA-256 in lower-case hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def remember(image: Image) -> Image:
+    """Write the record of an image that already has its final name; return it as stored."""
+    status = image.path.stat()
+    image = replace(image, file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    with paths.whole_file(image.path.with_name(image.path.name + ".json")) as part:
+        part.write_text(json.dumps(image.to_json(), indent=2) + "\n", encoding="utf-8")
+    return image
+
+
+def recall(name: str, folder: Path | None = None) -> Image | None:
+    """Return the cached image called ``name``, or None where it is not (wholly) there.
+
+    The cheap check on use: size and modification time must be those of the record.
+
+    Raises
+    ------
+    ChecksumError
+        If the file was changed since it was recorded.
+    """
+    image = read_record(name, folder)
+    if image is None:
+        return None
+    status = image.path.stat()
+    if not _unchanged(image, status):
+        raise ChecksumError(
+            f"The cached image {image.path} was changed after it was recorded: expected "
+            f"{image.file_size_bytes} bytes of {image.date}, found {status.st_size} bytes; "
+            "it was not used.",
+            hint=f"Check it with 'cloudlab verify', or remove it with: rm '{image.path}'",
+        )
+    return image
+
+
+def read_record(name: str, folder: Path | None = None) -> Image | None:
+    """Return what is recorded of ``name``, unchecked; None where record or image is missing.
+
+    Raises
+    ------
+    ImageError
+        If the record cannot be read.
+    """
+    path = (folder or paths.images_folder()) / name
+    record_path = path.with_name(name + ".json")
+    try:
+        record = json.loads(record_path.read_text(encoding="utf-8"))
+        image = _from_json(record, path)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImageError(
+            f"The record {record_path} cannot be read: {error}.",
+            hint=f"Remove it with: rm '{record_path}'",
+        ) from error
+    return image if image.path.is_file() else None
+
+
+def recorded_names(folder: Path | None = None) -> list[str]:
+    """Return the names of which there is a record, in order, whatever became of the images."""
+    names = (path.name for path in (folder or paths.images_folder()).glob("*.json"))
+    # A schema lies beside its image and is a JSON file as well.
+    return sorted(
+        name.removesuffix(".json")
+        for name in names
+        if not name.startswith(".") and not name.endswith(".schema.json")
+    )
+
+
+def cached_images(folder: Path | None = None) -> list[Image]:
+    """Return every image with a record, newest first; changed ones are left out."""
+    found = []
+    for name in recorded_names(folder):
+        try:
+            image = recall(name, folder)
+        except ImageError:
+            continue
+        if image is not None:
+            found.append(image)
+    return sorted(found, key=lambda image: image.mtime_ns, reverse=True)
+
+
+def verify(image: Image) -> None:
+    """Hash the whole image and compare with its record.
+
+    Raises
+    ------
+    ChecksumError
+        With both hashes.
+    """
+    actual = sha256_of(image.path)
+    if image.sha256 and actual != image.sha256:
+        raise ChecksumError(
+            f"The image {image.path} is not what was recorded on {image.date}: expected "
+            f"SHA-256 {image.sha256}, found {actual}.",
+            hint=f"Remove it with: rm '{image.path}'",
+        )
+
+
+def touch_record(image: Image) -> Image:
+    """Hash the whole image and, if it is right, accept the file's present modification time.
+
+    Raises
+    ------
+    ChecksumError
+        With both hashes.
+    """
+    verify(image)
+    return image if _unchanged(image, image.path.stat()) else remember(image)
+
+
+def _unchanged(image: Image, status: os.stat_result) -> bool:
+    return (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns)
+
+
+def _from_json(record: dict[str, Any], path: Path) -> Image:
+    values = dict(record)
+    # An image lies beside its record, whatever the record says.
+    values["path"] = path
+    schema = values.get("schema_path")
+    values["schema_path"] = path.with_name(schema) if schema else None
+    values["firmware"] = tuple(values["firmware"])
+    return Image(**values)

@@ -1,0 +1,269 @@
+"""The catalogue: which cloud images are published where, and what proves that they are real.
+
+The data is ``catalogue.yaml`` beside this module; a file of the user's own, in the
+same form, adds entries or replaces whole ones.  Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cloudlab.errors import ImageError, UsageError
+from cloudlab.image import yamlfile
+from cloudlab.image.trust import Digest, Key, Trust, parse_digest
+from cloudlab.tools import ARCHITECTURES
+from cloudlab.tools import host_arch as host_arch  # noqa: PLC0414  (choose and mirror ask here)
+
+_WORD = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One image for one architecture, as its publisher offers it.
+
+    Attributes
+    ----------
+    name, title : str
+    arch : str
+        ``amd64`` or ``arm64``.
+    url : str
+    format : str
+        ``qcow2`` or ``raw``.
+    trust : Trust
+        What a fetched copy will be labelled with.
+    pinned : Digest or None
+        The checksum that the catalogue itself gives.
+    checksum_url, algorithm, style : str
+        The checksum file, its hash and its form; empty where there is none.
+    signature_url : str
+        Of a detached signature.
+    key : Key or None
+        Who signs the checksum file; None where nobody does.
+    root_filesystem, layout : str
+    firmware : tuple of str
+        Of ``bios`` and ``uefi``, what it boots by.
+    quirks : dict
+        Short name -> sentence.
+    refused : str
+        Why it is of no use here; empty for a usable image.
+    """
+
+    name: str
+    title: str
+    arch: str
+    url: str
+    format: str
+    trust: Trust
+    pinned: Digest | None = None
+    checksum_url: str = ""
+    algorithm: str = ""
+    style: str = ""
+    signature_url: str = ""
+    key: Key | None = None
+    root_filesystem: str = ""
+    layout: str = ""
+    firmware: tuple[str, ...] = ("bios", "uefi")
+    quirks: Mapping[str, str] = field(default_factory=dict)
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every published image that is known.
+
+    Attributes
+    ----------
+    images : dict
+        Name -> architecture -> :class:`Published`.
+    default : str
+        The image that ``auto`` fetches.
+    """
+
+    images: Mapping[str, Mapping[str, Published]]
+    default: str
+
+    def rows(self) -> list[Published]:
+        """Return every image for every architecture, in the catalogue's order."""
+        return [image for by_arch in self.images.values() for image in by_arch.values()]
+
+    def find(self, name: str, arch: str | None = None) -> Published:
+        """Return the image called ``name`` for ``arch``, by default this host's.
+
+        Raises
+        ------
+        UsageError
+            If there is none of that name or architecture.
+        """
+        by_arch = self.images.get(name)
+        if by_arch is None:
+            close = difflib.get_close_matches(name, self.images, n=3)
+            hint = "'cloudlab images' lists the names; a URL or a file works too."
+            if close:
+                hint = f"Did you mean {' or '.join(close)}?"
+            if name.startswith("lab-"):
+                hint = "Lab images are built with 'cloudlab build', or come from a mirror."
+            raise UsageError(f"The catalogue has no image called {name!r}.", hint=hint)
+        arch = check_arch(arch)
+        if arch not in by_arch:
+            raise UsageError(
+                f"{name} is published for {' and '.join(by_arch)}, not for {arch}.",
+                hint=f"Ask for it with --arch {next(iter(by_arch))}, or take another image.",
+            )
+        return by_arch[arch]
+
+
+def check_arch(arch: str | None) -> str:
+    """Return ``amd64`` or ``arm64`` for any usual name of theirs; this host's for None."""
+    if arch is None:
+        return host_arch()
+    if arch.lower() not in ARCHITECTURES:
+        raise UsageError(f"There is no architecture {arch!r} here: it is amd64 or arm64.")
+    return ARCHITECTURES[arch.lower()]
+
+
+def load_catalogue(own: Path | None = None) -> Catalogue:
+    """Return the catalogue with the user's own entries in it.
+
+    Parameters
+    ----------
+    own : Path, optional
+        The user's file; by default the one that ``CLOUDLAB_CATALOGUE`` names, if any.
+
+    Raises
+    ------
+    ImageError
+        With file, line and key, if a file is not a catalogue.
+    """
+    shipped = _shipped()
+    chosen = str(own) if own else os.environ.get("CLOUDLAB_CATALOGUE", "")
+    if not chosen:
+        return shipped[0]
+    path = Path(chosen).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ImageError(
+            f"Your catalogue {path} could not be read: {error}.",
+            hint="Name another file in CLOUDLAB_CATALOGUE, or leave that variable out.",
+        ) from error
+    return parse_catalogue(text, path, base=shipped)[0]
+
+
+@functools.cache
+def _shipped() -> tuple[Catalogue, dict[str, Key]]:
+    path = Path(str(resources.files("cloudlab.image") / "catalogue.yaml"))
+    return parse_catalogue(path.read_text(encoding="utf-8"), path)
+
+
+@functools.cache
+def catalogue_schema() -> dict[str, Any]:
+    """Return the JSON schema of a catalogue file."""
+    text = (resources.files("cloudlab.image") / "catalogue.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def parse_catalogue(
+    text: str, path: Path, base: tuple[Catalogue, dict[str, Key]] | None = None
+) -> tuple[Catalogue, dict[str, Key]]:
+    """Return a catalogue's text as values, on top of ``base``, and the keys it may name.
+
+    Parameters
+    ----------
+    text : str
+        YAML, see ``catalogue.schema.json``.
+    path : Path
+        The file's name, for messages and for the key files beside it.
+    base : tuple, optional
+        What this function returned for the catalogue below this one.
+
+    Raises
+    ------
+    ImageError
+        With file, line and key.
+    """
+    document = yamlfile.parse(text, path)
+    if base is not None:
+        # The shipped file is held against the schema by a test: jsonschema is slow to load.
+        document.validate(catalogue_schema())
+    below, keys = base or (Catalogue({}, ""), {})
+    keys = dict(keys)
+    for name, key in document.data.get("keys", {}).items():
+        keys[name] = Key(name, path.parent / key["file"], key["fingerprint"])
+    images = dict(below.images)
+    for name, entry in document.data["images"].items():
+        images[name] = {
+            arch: _published(document, name, entry, arch, keys) for arch in entry["arch"]
+        }
+    default = document.data.get("default", below.default)
+    if default and default not in images:
+        raise document.error(("default",), f"there is no image called {default!r}")
+    return Catalogue(images, default), keys
+
+
+def _published(
+    document: yamlfile.Document, name: str, entry: dict[str, Any], arch: str, keys: dict[str, Key]
+) -> Published:
+    where = ("images", name)
+    words = {**entry.get("values", {}), "arch": entry["arch"][arch]}
+
+    def fill(pattern: str, *key: str) -> str:
+        unknown = set(_WORD.findall(pattern)) - set(words)
+        if unknown:
+            problem = f"{{{min(unknown)}}} is none of: {', '.join(sorted(words))}"
+            raise document.error((*where, *key), problem)
+        return _WORD.sub(lambda match: words[match[1]], pattern)
+
+    published = Published(
+        name=name,
+        title=entry["title"],
+        arch=arch,
+        url=fill(entry["url"], "url"),
+        format=entry["format"],
+        trust=Trust.UNVERIFIED,
+        root_filesystem=entry.get("root_filesystem", ""),
+        layout=entry.get("layout", ""),
+        firmware=("uefi",) if arch == "arm64" else tuple(entry.get("firmware", ("bios", "uefi"))),
+        quirks=entry.get("quirks", {}),
+        refused=entry.get("refused", ""),
+    )
+    if arch in entry.get("pinned", {}):
+        return replace(published, trust=Trust.PINNED, pinned=parse_digest(entry["pinned"][arch]))
+    if "checksums" not in entry:
+        if "signature" in entry:
+            raise document.error((*where, "signature"), "it signs nothing: checksums are missing")
+        return published
+    checksums = entry["checksums"]
+    published = replace(
+        published,
+        trust=Trust.TLS,
+        checksum_url=fill(checksums["url"], "checksums", "url"),
+        algorithm=checksums["algorithm"],
+        style=checksums["style"],
+    )
+    if "signature" not in entry:
+        return published
+    signature = entry["signature"]
+    if signature["key"] not in keys:
+        raise document.error(
+            (*where, "signature", "key"), f"there is no key called {signature['key']!r}"
+        )
+    if (signature["style"] == "detached") != ("url" in signature):
+        raise document.error(
+            (*where, "signature"), "a detached signature needs a url, a clearsigned one has none"
+        )
+    return replace(
+        published,
+        trust=Trust.SIGNED,
+        signature_url=fill(signature.get("url", ""), "signature", "url"),
+        key=keys[signature["key"]],
+    )

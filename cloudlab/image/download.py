@@ -1,0 +1,274 @@
+"""One file on its way: resumed after any cut, hashed as it comes.
+
+The part file is kept whatever happens, with a sidecar that says what it is a part of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import json
+import os
+import queue
+import re
+import shutil
+import threading
+import urllib.error
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cloudlab import paths
+from cloudlab.errors import DownloadError
+from cloudlab.image.progress import Meter
+from cloudlab.image.web import (
+    PATIENT,
+    PassingError,
+    Patience,
+    in_words,
+    open_url,
+    persist,
+    raise_cancelled,
+    whole_number,
+)
+
+# Measured with hashing on: 64 KiB and 1 MiB are slower.
+_BLOCK_BYTES = 1 << 18
+_BACKLOG = 8
+_SPARE_BYTES = 64 << 20
+
+
+class Download:
+    """One file on its way into ``part``.
+
+    Parameters
+    ----------
+    url : str
+    part : Path
+        Where the bytes are gathered; a ``.json`` beside it says what they are a part of.
+    algorithms : tuple of str
+        Hashes to compute on the way.
+    allow_http : bool
+        Whether a plain http URL, or a redirect to one, will do.
+    meter : Meter
+    patience : Patience
+    cancel : threading.Event, optional
+        Set by another thread to stop; the part is kept.
+
+    Attributes
+    ----------
+    resumed : bool
+        Whether bytes of an earlier call were used.
+    final_url : str
+        Where the redirects led.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        part: Path,
+        *,
+        algorithms: tuple[str, ...],
+        allow_http: bool,
+        meter: Meter,
+        patience: Patience = PATIENT,
+        cancel: threading.Event | None = None,
+    ) -> None:
+        self.url = url
+        self.part = part
+        self.sidecar = part.with_name(part.name + ".json")
+        self.resumed = False
+        self.final_url = url
+        self._algorithms = algorithms
+        self._allow_http = allow_http
+        self._meter = meter
+        self._patience = patience
+        self._cancel = cancel
+        self._hashed = 0
+        self._hashes = {name: hashlib.new(name) for name in algorithms}
+
+    def run(self) -> dict[str, str]:
+        """Bring the part to its end and return its hashes, by algorithm.
+
+        Raises
+        ------
+        DownloadError
+            If the bytes do not arrive or there is no room for them.
+        InterruptedRunError
+            If ``cancel`` was set.
+        """
+        self.resumed = self._kept()[0] > 0
+        persist(
+            self._once,
+            patience=self._patience,
+            meter=self._meter,
+            gained=self._size,
+            cancel=self._cancel,
+        )
+        self._meter.show(self._size(), now=True)
+        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+
+    def discard(self) -> None:
+        """Remove the part and what belongs to it."""
+        self.part.unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
+
+    def _size(self) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self.part.stat().st_size
+        return 0
+
+    def _kept(self) -> tuple[int, str, int | None]:
+        """Return how many bytes may be built on, their validator and the whole length."""
+        size = self._size()
+        try:
+            known = json.loads(self.sidecar.read_text(encoding="utf-8"))
+            validator, total = str(known["validator"]), known["total_bytes"]
+            if known["url"] != self.url or not validator or not isinstance(total, int | None):
+                return 0, "", None
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0, "", None
+        return size, validator, total
+
+    def _once(self) -> None:
+        offset, validator, total = self._kept()
+        headers = {"Range": f"bytes={offset}-", "If-Range": validator} if offset else {}
+        try:
+            response = open_url(
+                self.url,
+                allow_http=self._allow_http,
+                timeout_s=self._patience.timeout_s,
+                headers=headers,
+            )
+        except DownloadError as error:
+            if offset and self._out_of_range(error, offset):
+                return
+            raise
+        with response:
+            offset, total = self._judge(response, offset, total)
+            self._meter.total_bytes = total
+            self._check_room(offset, total)
+            if offset == 0:
+                self._start_over(response, total)
+            self._hash_up_to(offset)
+            self._receive(response, total)
+
+    def _out_of_range(self, error: DownloadError, offset: int) -> bool:
+        """Return whether the part is already the whole file; if not, see that it starts over."""
+        cause = error.__cause__
+        if not isinstance(cause, urllib.error.HTTPError) or cause.code != 416:  # noqa: PLR2004
+            return False
+        length = (cause.headers.get("Content-Range") or "").removeprefix("bytes */")
+        if length == str(offset):
+            self._meter.total_bytes = offset
+            self._hash_up_to(offset)
+            return True
+        self.discard()
+        raise PassingError(f"{self.url} is shorter than what was kept of it") from error
+
+    def _judge(
+        self, response: http.client.HTTPResponse, offset: int, total: int | None
+    ) -> tuple[int, int | None]:
+        """Return where the server's bytes begin and how long the whole file is."""
+        self.final_url = response.url
+        if response.status != 206:  # noqa: PLR2004 (Partial Content)
+            return 0, whole_number(response.headers.get("Content-Length", ""))
+        spans = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", spans)
+        if not match or int(match[1]) != offset or (total not in {None, int(match[3])}):
+            self.discard()
+            raise PassingError(f"{self.url} answered with another range than asked: {spans!r}")
+        return offset, int(match[3])
+
+    def _check_room(self, offset: int, total: int | None) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        needed = (total or offset) - offset + _SPARE_BYTES
+        if free < needed:
+            raise DownloadError(
+                f"{self._meter.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
+                f"{free / 1e6:.0f} MB are free; nothing more was downloaded.",
+                hint="Make room there, or move the cache with the variable CLOUDLAB_CACHE.",
+            )
+
+    def _start_over(self, response: http.client.HTTPResponse, total: int | None) -> None:
+        self.resumed = False
+        self.part.unlink(missing_ok=True)
+        etag = response.headers.get("ETag", "")
+        # A weak ETag does not promise the same bytes.
+        validator = "" if etag.startswith("W/") else etag
+        validator = validator or response.headers.get("Last-Modified", "")
+        with paths.whole_file(self.sidecar) as file:
+            file.write_text(
+                json.dumps({"url": self.url, "validator": validator, "total_bytes": total}) + "\n",
+                encoding="utf-8",
+            )
+
+    def _hash_up_to(self, offset: int) -> None:
+        """Bring the hashes to ``offset``: bytes that an earlier process left are read again."""
+        if self._hashed == offset:
+            return
+        self._hashes = {name: hashlib.new(name) for name in self._algorithms}
+        self._hashed = 0
+        if offset == 0:
+            return
+        with self.part.open("rb") as stream:
+            while block := stream.read(min(_BLOCK_BYTES, offset - self._hashed)):
+                self._add(block)
+
+    def _add(self, block: bytes) -> None:
+        for digest in self._hashes.values():
+            digest.update(block)
+        self._hashed += len(block)
+
+    def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:
+        received = self._hashed
+        with self.part.open("ab", buffering=0) as stream, self._hashing() as add:
+            while total is None or received < total:
+                left = _BLOCK_BYTES if total is None else min(_BLOCK_BYTES, total - received)
+                block = self._read(response, left)
+                if not block:
+                    break
+                if self._cancel is not None and self._cancel.is_set():
+                    raise_cancelled()
+                self._write(stream.fileno(), memoryview(block))
+                add(block)
+                received += len(block)
+                self._meter.show(received)
+        if total is not None and received < total:
+            raise PassingError(f"{self.url} broke off after {received} of {total} bytes")
+
+    @contextlib.contextmanager
+    def _hashing(self) -> Iterator[Callable[[bytes], None]]:
+        """Hash in a thread: hashlib works without Python's lock, so that a second core helps."""
+        blocks: queue.Queue[bytes] = queue.Queue(_BACKLOG)
+
+        def work() -> None:
+            while block := blocks.get():
+                self._add(block)
+
+        worker = threading.Thread(target=work, name="cloudlab-hash", daemon=True)
+        worker.start()
+        try:
+            yield blocks.put
+        finally:
+            blocks.put(b"")
+            worker.join()
+
+    def _read(self, response: http.client.HTTPResponse, most: int) -> bytes:
+        """Return what is there by now: a slow line must not lose what a full buffer waits for."""
+        try:
+            return response.read1(most)
+        except (OSError, http.client.HTTPException) as error:
+            raise PassingError(f"{self.url} broke off: {in_words(error)}") from error
+
+    def _write(self, descriptor: int, block: memoryview) -> None:
+        try:
+            while block:
+                block = block[os.write(descriptor, block) :]
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise DownloadError(
+                f"{self.part} could not be written: {error.strerror}.",
+                hint="Make room there; what has arrived is kept." if full else "",
+            ) from error

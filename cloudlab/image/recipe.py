@@ -1,0 +1,310 @@
+"""What can be built, decided before anything is done: suites, variants, packages, layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TypeVar
+
+from cloudlab.errors import BuildError, UsageError
+from cloudlab.image import lvm
+from cloudlab.tools import ARCHITECTURES, host_arch
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+#: Counts up whenever the same options would make another image.
+REVISION = 1
+
+SECTOR_BYTES = 512
+_MIB_SECTORS = 2048
+
+#: The size of the root partition, as in Ubuntu's cloud images of the article's day.
+ROOT_MIB = 2000
+
+
+class Suite(StrEnum):
+    """A Debian release."""
+
+    BULLSEYE = "bullseye"
+    BOOKWORM = "bookworm"
+    TRIXIE = "trixie"
+
+
+class Filesystem(StrEnum):
+    """The root filesystem."""
+
+    EXT4 = "ext4"
+    BTRFS = "btrfs"
+    XFS = "xfs"
+
+
+class Variant(StrEnum):
+    """One way in which published images differ from the plain one, each alone.
+
+    Attributes
+    ----------
+    PLAIN
+        Like Ubuntu's: growth is cloud-init's business.
+    GROWROOT
+        cloud-initramfs-growroot is installed: the initramfs grows the partition.
+    GROWFS
+        ``x-systemd.growfs`` in fstab: systemd grows the filesystem.
+    NO_GROWPART
+        Without cloud-guest-utils, so there is no growpart tool.
+    NOT_LAST
+        Another partition lies behind root.
+    WHOLE_DISK
+        The root filesystem fills the disk, which has no partition table; boots by BIOS only.
+    FULL
+        df says 100%: on the root filesystem root alone may write, some 16 MiB.
+    LVM
+        Root is a logical volume on the partition.
+    """
+
+    PLAIN = "plain"
+    GROWROOT = "growroot"
+    GROWFS = "growfs"
+    NO_GROWPART = "no-growpart"
+    NOT_LAST = "not-last"
+    WHOLE_DISK = "whole-disk"
+    FULL = "full"
+    LVM = "lvm"
+
+
+#: Variants that need what only ext4 has: room for a boot sector, blocks allocated unwritten.
+_EXT4_ONLY = (Variant.WHOLE_DISK, Variant.FULL)
+
+_BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
+_EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
+_LINUX_LVM = "E6D6D379-F507-44C2-A23C-238F2A3DF928"
+_LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A place on the disk, in sectors of 512 bytes.
+
+    Attributes
+    ----------
+    number : int
+    start, sectors : int
+    type : str
+        GPT type GUID.
+    """
+
+    number: int
+    start: int
+    sectors: int
+    type: str
+
+    @property
+    def offset_bytes(self) -> int:
+        """Where it begins, in bytes from the disk's start."""
+        return self.start * SECTOR_BYTES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which part of the disk is for what.
+
+    Attributes
+    ----------
+    root : Partition
+        Holds the root filesystem, or the physical volume that does.  On a disk without a table, the whole disk with number 0.
+    esp, bios, behind : Partition or None
+        EFI system partition, the place of GRUB's core image, the partition behind root.
+    in_volume : bool
+        Whether the root filesystem lies in a logical volume.
+    """
+
+    root: Partition
+    esp: Partition | None = None
+    bios: Partition | None = None
+    behind: Partition | None = None
+    in_volume: bool = False
+
+    @property
+    def root_offset_bytes(self) -> int:
+        """Where the root filesystem begins on the disk."""
+        return self.root.offset_bytes + (lvm.DATA_OFFSET_BYTES if self.in_volume else 0)
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """The partitions in order of their place on the disk; none without a table."""
+        order = (self.bios, self.esp, self.root, self.behind)
+        return tuple(each for each in order if each is not None and each.number)
+
+    @property
+    def disk_bytes(self) -> int:
+        """The disk's size: 1 MiB behind the last partition for the backup table."""
+        if not self.partitions:
+            return self.root.sectors * SECTOR_BYTES
+        last = self.partitions[-1]
+        return (last.start + last.sectors + _MIB_SECTORS) * SECTOR_BYTES
+
+    def sfdisk_script(self) -> str:
+        """Return what sfdisk reads to write this table."""
+        lines = [
+            f"{each.number} : start={each.start}, size={each.sectors}, type={each.type}"
+            for each in self.partitions
+        ]
+        return "\n".join(["label: gpt", "unit: sectors", "", *lines, ""])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is in an image.
+
+    Parameters
+    ----------
+    suite : Suite
+    filesystem : Filesystem
+    variant : Variant
+    arch : str
+        ``amd64`` or ``arm64``; arm64 has UEFI only.
+    """
+
+    suite: Suite = Suite.BOOKWORM
+    filesystem: Filesystem = Filesystem.EXT4
+    variant: Variant = Variant.PLAIN
+    arch: str = "amd64"
+
+    def __post_init__(self) -> None:
+        if self.variant in _EXT4_ONLY and self.filesystem is not Filesystem.EXT4:
+            raise UsageError(f"The variant {self.variant} can be built with ext4 only.")
+        if self.variant is Variant.WHOLE_DISK and self.arch != "amd64":
+            raise UsageError(f"The variant {self.variant} boots by BIOS, which {self.arch} lacks.")
+
+    @property
+    def name(self) -> str:
+        """The image's name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``."""
+        parts = ["lab", self.suite.value, self.filesystem.value]
+        if self.variant is not Variant.PLAIN:
+            parts.append(self.variant.value)
+        if self.arch != "amd64":
+            parts.append(self.arch)
+        return "-".join([*parts, f"r{REVISION}.qcow2"])
+
+    @property
+    def label(self) -> str:
+        """The root filesystem's label: Ubuntu's, except on xfs, which has room for 12 bytes."""
+        return "cloudimg" if self.filesystem is Filesystem.XFS else "cloudimg-rootfs"
+
+    @property
+    def root_device(self) -> str:
+        """What fstab and the kernel's command line call the root filesystem."""
+        # The initramfs activates only volumes that are named.
+        if self.variant is Variant.LVM:
+            return f"/dev/mapper/{lvm.GROUP}-{lvm.VOLUME}"
+        return f"LABEL={self.label}"
+
+    @property
+    def firmware(self) -> tuple[str, ...]:
+        """Of ``bios`` and ``uefi``, what it boots by."""
+        if self.variant is Variant.WHOLE_DISK:
+            return ("bios",)
+        return ("bios", "uefi") if self.arch == "amd64" else ("uefi",)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What is installed besides Debian's minimal base."""
+        chosen = [*_PACKAGES, f"linux-image-cloud-{self.arch}"]
+        if self.suite is not Suite.BULLSEYE:  # where it is part of systemd
+            chosen.append("systemd-resolved")
+        if self.variant is not Variant.NO_GROWPART:
+            chosen.append("cloud-guest-utils")
+        if self.variant is Variant.GROWROOT:
+            chosen.append("cloud-initramfs-growroot")
+        if self.variant is Variant.LVM:
+            chosen.append("lvm2")
+        chosen.append(_FILESYSTEM_PACKAGES[self.filesystem])
+        return tuple(sorted(chosen))
+
+    @property
+    def layout(self) -> Layout:
+        """Ubuntu's layout: p14 BIOS boot 4 MiB, p15 ESP 106 MiB, p1 root physically last."""
+        root_sectors = ROOT_MIB * _MIB_SECTORS
+        if self.variant is Variant.WHOLE_DISK:
+            return Layout(root=Partition(0, 0, root_sectors, ""))
+        at = _MIB_SECTORS
+        bios = None
+        if "bios" in self.firmware:
+            bios = Partition(14, at, 4 * _MIB_SECTORS, _BIOS_BOOT)
+            at += bios.sectors
+        esp = Partition(15, at, 106 * _MIB_SECTORS, _EFI_SYSTEM)
+        root = Partition(1, at + esp.sectors, root_sectors, _LINUX)
+        if self.variant is Variant.LVM:
+            # The volume is as large as root always is; LVM's own data needs room besides.
+            room = lvm.EXTENT_BYTES // SECTOR_BYTES
+            root = replace(root, sectors=root_sectors + room, type=_LINUX_LVM)
+        behind = None
+        if self.variant is Variant.NOT_LAST:
+            behind = Partition(2, root.start + root.sectors, 32 * _MIB_SECTORS, _LINUX)
+        return Layout(
+            root=root, esp=esp, bios=bios, behind=behind, in_volume=self.variant is Variant.LVM
+        )
+
+
+_PACKAGES = (
+    "cloud-init",
+    "dbus",
+    "e2fsprogs",
+    "fdisk",
+    "gdisk",
+    "initramfs-tools",
+    "iproute2",
+    "netplan.io",
+    "openssh-server",
+    "sudo",
+    "systemd-sysv",
+    "udev",
+    "zstd",
+)
+
+_FILESYSTEM_PACKAGES = {
+    Filesystem.EXT4: "e2fsprogs",
+    Filesystem.BTRFS: "btrfs-progs",
+    Filesystem.XFS: "xfsprogs",
+}
+
+
+def make_recipe(
+    suite: str = Suite.BOOKWORM,
+    filesystem: str = Filesystem.EXT4,
+    variant: str = Variant.PLAIN,
+    arch: str | None = None,
+) -> Recipe:
+    """Return the recipe that these words name.
+
+    Raises
+    ------
+    UsageError
+        With what is accepted.
+    BuildError
+        Where this host's architecture is asked for and has no recipe.
+    """
+    return Recipe(
+        suite=_one_of(Suite, suite, "suite"),
+        filesystem=_one_of(Filesystem, filesystem, "filesystem"),
+        variant=_one_of(Variant, variant, "variant"),
+        arch=arch or _recipe_arch(),
+    )
+
+
+def _recipe_arch() -> str:
+    arch = host_arch()
+    if arch not in ARCHITECTURES:
+        raise BuildError(
+            f"There is no recipe for this machine's architecture, {arch}; "
+            "expected x86_64 or aarch64."
+        )
+    return arch
+
+
+def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
+    try:
+        return kind(word)
+    except ValueError:
+        raise UsageError(
+            f"There is no {what} {word!r} to build.", hint=f"Choose one of: {', '.join(kind)}."
+        ) from None

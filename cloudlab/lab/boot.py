@@ -1,0 +1,373 @@
+"""One boot, watched: from a machine's launch to the end of the guest's last report."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from cloudlab.console import (
+    TRANSCRIPT_CAP_BYTES,
+    BootWatcher,
+    ConsoleLine,
+    LineSplitter,
+    Stage,
+    Transcript,
+)
+from cloudlab.disk import allocated_bytes
+from cloudlab.errors import (
+    BootFailedError,
+    ConsoleClosedError,
+    ConsoleError,
+    ConsoleTimeoutError,
+    HostDiskError,
+    InterruptedRunError,
+)
+from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
+from cloudlab.recording import CastWriter
+from cloudlab.sizes import ConsoleParser
+from cloudlab.tools import Deadline
+
+#: Seconds between two looks at what makes no event of its own (Stop, time, the overlay's size).
+TICK_S = 0.2
+
+#: Seconds of console that are still read after the proof of a failure, for the tail's sake.
+AFTERMATH_S = 2.0
+
+#: Seconds that cloud-init gets to show itself after the login prompt, which it precedes.
+LOGIN_PATIENCE_S = 30.0
+
+#: A guest that resets this often does not come up.
+RESETS_OF_A_LOOP = 3
+
+#: Bytes of tables and frames that are read for sizes; a real guest prints some ten thousand.
+REPORTS_CAP_BYTES = 2 << 20
+
+#: The overlay's growth is noted in steps of at least this.
+OVERLAY_STEP_BYTES = 1 << 20
+
+_CLOCK_STEP_S = 0.02
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """What happens in a run, for whoever watches.
+
+    Attributes
+    ----------
+    run : str
+        The run's name.
+    time_s : float
+        Seconds since launch.
+    stage : Stage
+        The boot stage that the run is in.
+    line : ConsoleLine or None
+        The console line that was just completed.
+    note : str
+        What cloudlab itself does (``preparing``, ``launched``, ``done`` ...), else empty.
+    """
+
+    run: str
+    time_s: float
+    stage: Stage
+    line: ConsoleLine | None = None
+    note: str = ""
+
+
+OnEvent = Callable[[RunEvent], None]
+_Error = TypeVar("_Error", bound=ConsoleError)
+
+
+def ignore(_: RunEvent) -> None:
+    """Watch nothing."""
+
+
+class LineClock(Mapping[int, float]):
+    """Console line -> seconds since launch; memory follows the time that passed, not the lines."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._times_s: list[float] = []
+
+    def note(self, number: int, time_s: float) -> None:
+        """Note that line ``number`` came at ``time_s``; numbers and times only rise."""
+        if not self._times_s or time_s - self._times_s[-1] >= _CLOCK_STEP_S:
+            self._numbers.append(number)
+            self._times_s.append(time_s)
+
+    def __getitem__(self, number: int) -> float:
+        place = bisect.bisect_right(self._numbers, number) - 1
+        if place < 0:
+            raise KeyError(number)
+        return self._times_s[place]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+@dataclass
+class BootLog:
+    """What a boot left in memory: everything else is in the run folder.
+
+    Attributes
+    ----------
+    parser : ConsoleParser
+    watcher : BootWatcher
+    clock : LineClock
+        Console line -> seconds since launch.
+    overlay_growth : list of (float, int)
+        Seconds since launch, allocated bytes.
+    time_s : float
+        Seconds from launch to the end.
+    dropped_bytes : int
+        What the console wrote beyond the transcript's cap.
+    """
+
+    parser: ConsoleParser = field(default_factory=ConsoleParser)
+    watcher: BootWatcher = field(default_factory=BootWatcher)
+    clock: LineClock = field(default_factory=LineClock)
+    overlay_growth: list[tuple[float, int]] = field(default_factory=list)
+    time_s: float = 0.0
+    lines: int = 0
+    bytes: int = 0
+    dropped_bytes: int = 0
+
+
+class BootMonitor:
+    """Reads a machine's console until the last report is complete, or proves that it never will.
+
+    Parameters
+    ----------
+    run : str
+        The run's name, for events.
+    log : BootLog
+        Filled in while the boot goes on, so that a failed one is recorded as well.
+    folder : Path
+        Where ``console.log`` and ``console.cast`` go.
+    overlay : Path
+    timeout_s, silence_s : float
+    on_event : callable
+    cancel : threading.Event
+    """
+
+    def __init__(
+        self,
+        run: str,
+        log: BootLog,
+        *,
+        folder: Path,
+        overlay: Path,
+        timeout_s: float,
+        silence_s: float,
+        on_event: OnEvent,
+        cancel: threading.Event,
+    ) -> None:
+        self._run = run
+        self._log = log
+        self._folder = folder
+        self._overlay = overlay
+        self._timeout_s = timeout_s
+        self._silence_s = silence_s
+        self._on_event = on_event
+        self._cancel = cancel
+        self._splitter = LineSplitter()
+        self._started_s = time.monotonic()
+        self._heard_s = 0.0
+        self._resets = 0
+        self._reports_bytes = 0
+        #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
+        self._shutdown = ""
+
+    async def follow(self, machine: Machine) -> None:
+        """Return when the report after growth is complete.
+
+        Raises
+        ------
+        BootFailedError, HostDiskError, ConsoleTimeoutError, ConsoleClosedError
+            Each with the last stage and the console's tail.
+        InterruptedRunError
+        """
+        self._started_s = time.monotonic()
+        deadline = Deadline.after(self._timeout_s)
+        title = f"cloudlab: {self._run}"
+        with (
+            Transcript(self._folder / "console.log", cap_bytes=TRANSCRIPT_CAP_BYTES) as transcript,
+            CastWriter(self._folder / "console.cast", title=title) as cast,
+        ):
+            try:
+                while True:
+                    chunk = await _next_chunk(machine)
+                    self._take_events(machine)
+                    if chunk == b"":
+                        end = await machine.wait()
+                        self._take_events(machine)
+                        raise self._closed(end)
+                    if chunk:
+                        self._keep(chunk, transcript, cast)
+                        if self._take_chunk(chunk):
+                            return
+                    self._look_around(deadline)
+            finally:
+                self._log.time_s = self._now_s()
+                self._log.dropped_bytes = transcript.dropped_bytes
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def _keep(self, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
+        try:
+            transcript.write(chunk)
+            cast.write(self._now_s(), chunk)
+        except OSError as error:
+            raise self._host_disk(
+                "the console could not be recorded",
+                str(error.strerror),
+                full=error.errno in {errno.ENOSPC, errno.EDQUOT},
+            ) from error
+
+    def _take_chunk(self, chunk: bytes) -> bool:
+        """Return whether the report after growth is complete."""
+        log = self._log
+        now_s = self._heard_s = self._now_s()
+        log.bytes += len(chunk)
+        complete = False
+        for line in self._splitter.feed(chunk, now_s):
+            log.lines = line.number
+            log.clock.note(line.number, now_s)
+            log.watcher.feed(line)
+            complete = self._take_sizes(line) or complete
+            self._on_event(RunEvent(self._run, now_s, log.watcher.stage, line))
+        log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
+        return complete
+
+    def _take_sizes(self, line: ConsoleLine) -> bool:
+        """Return whether this line completes the report after growth."""
+        parser = self._log.parser
+        block = parser.feed(line.raw, line.number)
+        if block is not None or parser.busy:
+            self._reports_bytes += len(line.raw)
+            # What is read for sizes is kept in memory, and a guest may print tables for ever.
+            if self._reports_bytes > REPORTS_CAP_BYTES:
+                raise self._failed(
+                    "the guest prints tables of sizes without end",
+                    "Does its user-data run lsblk or df in a loop?",
+                )
+        return block is not None and block.stage == "after" and block.ended
+
+    def _take_events(self, machine: Machine) -> None:
+        while machine.events:
+            self._take_event(machine.events.popleft())
+
+    def _take_event(self, event: MachineEvent) -> None:
+        if event.name == "BLOCK_IO_ERROR":
+            operation = event.data.get("operation", "access")
+            raise self._host_disk(
+                f"the guest's {operation} of its disk {self._overlay.name} failed",
+                str(event.data.get("reason", "no reason given")),
+                full=bool(event.data.get("nospace")),
+            )
+        if event.name == "RESET" and event.data.get("guest"):
+            self._resets += 1
+            if self._resets >= RESETS_OF_A_LOOP:
+                raise self._failed(
+                    f"the guest reboots in a loop ({self._resets} times so far)",
+                    "The console's tail shows what it did before it rebooted.",
+                )
+        if event.name == "SHUTDOWN":
+            self._shutdown = str(event.data.get("reason", ""))
+
+    def _look_around(self, deadline: Deadline) -> None:
+        if self._cancel.is_set():
+            raise InterruptedRunError(f"The run {self._run} was stopped.")
+        self._note_overlay()
+        now_s = self._now_s()
+        watcher = self._log.watcher
+        if watcher.failure is not None and now_s >= self._failed_s() + AFTERMATH_S:
+            raise self._failed(watcher.failure.reason, watcher.failure.hint)
+        if (
+            watcher.login_s is not None
+            and not watcher.cloud_init_seen
+            and now_s >= watcher.login_s + LOGIN_PATIENCE_S
+        ):
+            raise self._failed(
+                "the guest came up without running cloud-init: it found no seed, or the image "
+                "has no cloud-init",
+                "The seed needs the volume label cidata; the image must be one with cloud-init.",
+            )
+        if deadline.expired:
+            raise self._error(
+                ConsoleTimeoutError,
+                f"The guest's report did not come within {self._timeout_s:g} s; "
+                "the machine was ended.",
+                "Give a slow machine more time with --timeout.",
+            )
+        if now_s - self._heard_s > self._silence_s:
+            raise self._error(
+                ConsoleTimeoutError,
+                f"The guest has been silent for {self._silence_s:g} s; the machine was ended.",
+                "An image that does not use its serial console cannot be watched.",
+            )
+
+    def _failed_s(self) -> float:
+        failure = self._log.watcher.failure
+        assert failure is not None
+        return self._log.clock.get(failure.line, self._heard_s)
+
+    def _note_overlay(self) -> None:
+        growth = self._log.overlay_growth
+        size = allocated_bytes(self._overlay)
+        if not growth or size - growth[-1][1] >= OVERLAY_STEP_BYTES:
+            growth.append((self._now_s(), size))
+
+    def _failed(self, reason: str, hint: str) -> BootFailedError:
+        return self._error(BootFailedError, f"The boot cannot finish: {reason}.", hint)
+
+    def _host_disk(self, what: str, reason: str, *, full: bool) -> HostDiskError:
+        words = "host disk full" if full else f"The host's disk failed ({reason})"
+        return self._error(
+            HostDiskError,
+            f"{words}: {what}, in {self._folder}; the machine was ended.",
+            "Free some space there, or choose another disk with --output."
+            if full
+            else "Look at the host's disk and its kernel log.",
+        )
+
+    def _closed(self, end: MachineEnd) -> ConsoleError:
+        failure = self._log.watcher.failure
+        if failure is not None:
+            return self._failed(failure.reason, failure.hint)
+        if self._shutdown == "guest-shutdown":
+            how = "The guest powered off before its report was complete"
+            hint = "Does its user-data power it off?"
+        elif end.stopped:
+            how = "The machine was stopped from outside"
+            hint = "'cloudlab stop' does that."
+        elif end.returncode < 0 or self._shutdown == "host-signal":
+            how = "QEMU was killed from outside"
+            how += f" (signal {-end.returncode})" if end.returncode < 0 else ""
+            hint = "Was it ended by hand, or by the host for want of memory?"
+        else:
+            how = f"QEMU ended with exit code {end.returncode}: {end.stderr.strip() or 'no words'}"
+            hint = "Run 'cloudlab doctor' to check QEMU on this machine."
+        return self._error(ConsoleClosedError, f"{how}.", hint)
+
+    def _error(self, kind: type[_Error], message: str, hint: str) -> _Error:
+        watcher = self._log.watcher
+        return kind(message, stage=watcher.stage.value, tail=watcher.tail, hint=hint)
+
+
+async def _next_chunk(machine: Machine) -> bytes | None:
+    """Return what the console wrote, nothing at its end, None where it was quiet for a tick."""
+    try:
+        return await asyncio.wait_for(machine.read_console(), TICK_S)
+    except TimeoutError:
+        return None

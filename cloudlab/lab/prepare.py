@@ -1,0 +1,206 @@
+"""All that is done for a run before its machine starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudlab
+from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
+from cloudlab.errors import RecordingError, UsageError
+from cloudlab.lab.options import RunOptions
+from cloudlab.machine.accel import AccelChoice, choose_accel
+from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.firmware import uefi_files
+from cloudlab.machine.registry import Entry
+from cloudlab.recording import new_run_folder, write_run
+from cloudlab.seed import Seed, build_seed, custom_seed, load_schema, write_iso
+from cloudlab.tools import now
+from cloudlab.tools import run as run_tool
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose files are there and whose machine can be started.
+
+    Attributes
+    ----------
+    options : RunOptions
+    folder : Path
+    accel : AccelChoice
+    machine : MachineConfig
+    entry : Entry
+        Its place in the list of running machines; whoever starts the machine closes it.
+    start_bytes : int
+        What the overlay takes up on the host before the launch.
+    about : dict
+        What ``run.json`` holds.
+    """
+
+    options: RunOptions
+    folder: Path
+    accel: AccelChoice
+    machine: MachineConfig
+    entry: Entry
+    start_bytes: int
+    about: dict[str, Any]
+
+    @property
+    def leftovers(self) -> list[Path]:
+        """Files that only the machine uses."""
+        return [Path(path) for path in self.entry.about["cleanup"]]
+
+
+def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> PreparedRun:
+    """Do everything that can fail for reasons of the caller's.
+
+    Parameters
+    ----------
+    options : RunOptions
+    folder : Path
+        New or empty.
+    undo : ExitStack
+        Is given what takes all of it back.
+
+    Raises
+    ------
+    CloudlabError
+        If the run cannot be carried out as asked.
+    """
+    folder = _utf8(folder.absolute())
+    image = options.image
+    seed = make_seed(options)
+    check_safe(image.path, image.format)
+    accel = choose_accel(image.arch)
+    if options.accel is not None and options.accel is not accel.accel:
+        accel = AccelChoice(options.accel, "chosen by hand", accel.sandbox)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    undo.callback(_remove_folders, made)
+    new_run_folder(folder)
+    overlay, seed_iso = folder / "overlay.qcow2", folder / "seed.iso"
+    variables = folder / "uefi-variables.fd"
+    leftovers = [seed_iso, variables, *([] if options.keep_overlay else [overlay])]
+    entry = undo.enter_context(
+        Entry(f"cloudlab-{folder.name}", run_folder=folder, cleanup=leftovers)
+    )
+    texts = {folder / "user-data": seed.user_data, folder / "meta-data": seed.meta_data}
+    undo.callback(_remove_files, [overlay, *leftovers, *texts, folder / "run.json"])
+    try:
+        create_overlay(image.path, image.format, overlay, options.disk_size_bytes)
+        write_iso(seed, seed_iso)
+        for path, text in texts.items():
+            path.write_text(text, encoding="utf-8", newline="")
+        # An arm64 machine has no BIOS.
+        bios = "bios" in image.firmware and image.arch == "amd64"
+        firmware = options.firmware or (Firmware.BIOS if bios else Firmware.UEFI)
+        uefi = uefi_files(image.arch, variables) if firmware is Firmware.UEFI else None
+        start_bytes = allocated_bytes(overlay)
+    except OSError as error:
+        raise RecordingError(
+            f"The run's files could not be written to {folder}: {error.strerror}; "
+            "nothing was started.",
+            hint="Free some space there, or choose another folder with --output.",
+        ) from error
+    machine = MachineConfig(
+        name=f"cloudlab-{folder.name}",
+        arch=image.arch,
+        accel=accel.accel,
+        overlay=overlay,
+        seed=seed_iso if options.attach_seed else None,
+        memory_bytes=options.memory_bytes,
+        cpus=options.cpus,
+        cx16=any(quirk.startswith("cpu-x86-64-v") for quirk in image.details.get("quirks", ())),
+        uefi=uefi,
+        network=options.network,
+        sandbox=accel.sandbox,
+    )
+    about = _about(options, folder, accel, machine)
+    write_run(folder, about)
+    return PreparedRun(options, folder, accel, machine, entry, start_bytes, about)
+
+
+def _utf8(folder: Path) -> Path:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        # QEMU takes file names as JSON, which is UTF-8.
+        raise UsageError(
+            f"The folder's name {os.fsencode(folder)!r} is not UTF-8; nothing was started.",
+            hint="Choose another folder with --output.",
+        ) from None
+    return folder
+
+
+def _remove_files(files: Sequence[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+
+
+def _remove_folders(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def make_seed(options: RunOptions) -> Seed:
+    """Return the seed of a run, with the warnings about what the learner wrote.
+
+    Raises
+    ------
+    SeedError
+        If cloud-init would not take it.
+    """
+    written = options.user_data is not None or options.seed.extra_yaml
+    schema = load_schema(options.image.schema_path) if written else None
+    if options.user_data is None:
+        return build_seed(options.seed, schema, options.meta_data)
+    return custom_seed(
+        options.user_data,
+        options.meta_data,
+        report=options.seed.report,
+        sampler=options.seed.sampler,
+        profile=options.seed.profile,
+        instance_id=options.seed.instance_id,
+        check=options.check_user_data,
+        schema=schema,
+    )
+
+
+def _about(
+    options: RunOptions, folder: Path, accel: AccelChoice, machine: MachineConfig
+) -> dict[str, Any]:
+    image = options.image
+    qemu = run_tool([qemu_program(image.arch), "--version"]).stdout.splitlines()[0]
+    return {
+        "name": folder.name,
+        "scenario": options.scenario,
+        "started": now(),
+        "outcome": "running",
+        "error": None,
+        "options": options.to_json(),
+        "image": {
+            "name": image.name,
+            "path": str(image.path),
+            "sha256": image.sha256,
+            "source": image.source,
+            "date": image.date,
+            "trust": image.trust,
+            "file_size_bytes": image.file_size_bytes,
+            "virtual_size_bytes": image.virtual_size_bytes,
+        },
+        # Who grew the disk before the guest's first report can be told only from here.
+        "disk_before": inspect_disk(machine.overlay, "qcow2").to_json(),
+        "accelerator": {"name": accel.accel.value, "reason": accel.reason},
+        "versions": {
+            "cloudlab": cloudlab.__version__,
+            "qemu": qemu,
+            "python": platform.python_version(),
+            "host": f"{platform.system()} {platform.machine()}",
+        },
+        "command": [qemu_program(image.arch), *qemu_argv(machine, qmp_fd=3)],
+    }

@@ -1,0 +1,239 @@
+"""One run and many runs: from options to a run folder with a sizes table."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from cloudlab.console import ORDER
+from cloudlab.errors import CloudlabError, InterruptedRunError
+from cloudlab.lab import typical
+from cloudlab.lab.boot import BootLog, BootMonitor, OnEvent, RunEvent, ignore
+from cloudlab.lab.finish import finish
+from cloudlab.lab.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, RunOptions
+from cloudlab.lab.prepare import PreparedRun, prepare
+from cloudlab.machine.process import Machine
+from cloudlab.recording import Recording
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What QEMU needs beside the guest's memory.
+_QEMU_OVERHEAD_BYTES = 200 << 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended, well or not.
+
+    Attributes
+    ----------
+    options : RunOptions
+    recording : Recording
+        The run folder.
+    error : CloudlabError or None
+        Why it did not come to its end.
+    """
+
+    options: RunOptions
+    recording: Recording
+    error: CloudlabError | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its folder's."""
+        return self.recording.name
+
+    def _repr_html_(self) -> str:
+        from cloudlab.lab.report import run_html
+
+        return run_html(self.recording)
+
+    def sizes(self) -> pd.DataFrame:
+        """Return the run's sizes table (see :data:`cloudlab.sizes.SIZES_COLUMNS`)."""
+        from cloudlab.sizes import read_sizes
+
+        return read_sizes(self.recording.sizes_csv)
+
+
+def run_lab(
+    options: RunOptions,
+    folder: Path,
+    *,
+    on_event: OnEvent = ignore,
+    cancel: threading.Event | None = None,
+) -> Run:
+    """Boot one machine and record it in ``folder``.
+
+    Parameters
+    ----------
+    options : RunOptions
+    folder : Path
+        New or empty.
+    on_event : callable
+        Told every :class:`~cloudlab.lab.boot.RunEvent`, from another thread.
+    cancel : threading.Event, optional
+        Setting it ends the run within a second.
+
+    Raises
+    ------
+    CloudlabError
+        What kept the run from its end; what was recorded until then is kept.
+    """
+    [run] = run_many([(options, folder)], on_event=on_event, cancel=cancel)
+    if run.error is not None:
+        raise run.error
+    return run
+
+
+def run_many(
+    jobs: Sequence[tuple[RunOptions, Path]],
+    *,
+    on_event: OnEvent = ignore,
+    cancel: threading.Event | None = None,
+    side_by_side: int | None = None,
+) -> list[Run]:
+    """Boot several machines, as many at a time as cores and memory allow.
+
+    A run that fails does not keep the others from going on; its error is in its
+    :class:`Run`.  Ctrl-C ends all of them and is raised again once they are gone.
+
+    Raises
+    ------
+    CloudlabError
+        Where a run could not even be prepared; then none was started.
+    """
+    stop = cancel or threading.Event()
+    with contextlib.ExitStack() as undo:
+        prepared = []
+        for options, folder in jobs:
+            on_event(RunEvent(folder.name, 0.0, ORDER[0], note="preparing"))
+            prepared.append(prepare(options, folder, undo))
+        limit = side_by_side or how_many_side_by_side([options for options, _ in jobs])
+        undo.pop_all()
+
+    async def all_of_them() -> list[Run]:
+        slots = asyncio.Semaphore(limit)
+        runs = await asyncio.gather(
+            *(_run(job, slots, on_event, stop) for job in prepared), return_exceptions=True
+        )
+        for run in runs:
+            if isinstance(run, BaseException):
+                raise run
+        return [run for run in runs if isinstance(run, Run)]
+
+    return _drive(all_of_them, stop)
+
+
+def how_many_side_by_side(options: Sequence[RunOptions]) -> int:
+    """Return how many of these runs this host can carry at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
+    room = psutil.virtual_memory().available // need
+    return int(max(1, min(len(options), cores or 1, room)))
+
+
+async def _run(
+    job: PreparedRun, slots: asyncio.Semaphore, on_event: OnEvent, stop: threading.Event
+) -> Run:
+    log = BootLog()
+    error: BaseException | None = None
+    async with Machine(job.machine, job.entry) as machine:
+        try:
+            async with slots:
+                await _boot(job, machine, log, on_event, stop)
+                # The slot is free once QEMU is gone.
+                await machine.stop()
+        except BaseException as caught:  # noqa: BLE001 - recorded, then raised again
+            error = caught
+        await machine.stop()
+        try:
+            # In a thread of its own, because other machines of this loop go on.
+            await asyncio.to_thread(finish, job, log, _outcome(error), error)
+        except CloudlabError as problem:
+            error = error or problem
+    if not isinstance(error, CloudlabError | None):
+        # Not the run failed but cloudlab, or who watches it: the others end as well.
+        stop.set()
+        raise error
+    if error is None:
+        typical.remember(job.options, job.accel.accel, log.time_s)
+    on_event(RunEvent(job.folder.name, log.time_s, log.watcher.stage, note=_outcome(error)))
+    return Run(job.options, Recording(job.folder, job.about), error)
+
+
+async def _boot(
+    job: PreparedRun, machine: Machine, log: BootLog, on_event: OnEvent, stop: threading.Event
+) -> None:
+    name = job.folder.name
+    accel = job.accel.accel
+    monitor = BootMonitor(
+        name,
+        log,
+        folder=job.folder,
+        overlay=job.machine.overlay,
+        timeout_s=job.options.timeout_s or BOOT_TIMEOUT_S[accel],
+        silence_s=SILENCE_TIMEOUT_S[accel],
+        on_event=on_event,
+        cancel=stop,
+    )
+    if stop.is_set():
+        raise InterruptedRunError(f"The run {name} was not started.")
+    await machine.launch()
+    on_event(RunEvent(name, 0.0, ORDER[0], note="launched"))
+    await monitor.follow(machine)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return "done"
+    interrupted = isinstance(error, InterruptedRunError | asyncio.CancelledError)
+    return "interrupted" if interrupted else "failed"
+
+
+def _drive(work: Callable[[], Coroutine[Any, Any, list[Run]]], stop: threading.Event) -> list[Run]:
+    """Run ``work`` on an event loop of its own thread; a notebook's thread has a loop already."""
+    results: list[list[Run]] = []
+    errors: list[BaseException] = []
+
+    done = threading.Event()
+
+    def body() -> None:
+        try:
+            results.append(asyncio.run(work()))
+        except BaseException as error:  # noqa: BLE001 - it is raised again by the caller's thread
+            errors.append(error)
+        finally:
+            done.set()
+
+    # A daemon, because an interpreter that exits shall not wait for a boot: the supervisors
+    # see it go, end the machines and clean up.
+    thread = threading.Thread(target=body, name="cloudlab-runs", daemon=True)
+    try:
+        thread.start()
+        _wait_for(done)
+    except BaseException:
+        # Ctrl-C: the machines must be gone before anybody hears of it.
+        stop.set()
+        while thread.ident is not None and not done.is_set():
+            with contextlib.suppress(KeyboardInterrupt):
+                _wait_for(done)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _wait_for(done: threading.Event) -> None:
+    # Not Thread.join(): when Ctrl-C breaks into it, Python 3.11 takes the thread for ended.
+    # With a timeout, because a wait without one cannot be interrupted everywhere.
+    while not done.wait(0.5):
+        pass

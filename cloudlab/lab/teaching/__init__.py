@@ -1,0 +1,53 @@
+"""What the notebooks call: boots, views of a run, predictions, exercises.
+
+==============  ===========================================================
+module          owns
+==============  ===========================================================
+runs            a case of the course, booted here or played back
+views           a run as pictures, tables and numbered console lines
+prediction      what the learner expects, and how far off it was
+settings        what cloud-init makes of a user-data text, as far as growth goes
+verdict         the answer to an answer
+exercises       the exercises of notebooks 0 to 4
+more_exercises  those of notebooks 5 to 8
+==============  ===========================================================
+"""
+
+from cloudlab.lab.explained import explain_run
+from cloudlab.lab.teaching.prediction import Prediction
+from cloudlab.lab.teaching.runs import boot, boot_all, machine_check, recorded, recordings
+from cloudlab.lab.teaching.verdict import Verdict, check
+from cloudlab.lab.teaching.views import (
+    console,
+    extents,
+    file,
+    layout,
+    logs,
+    say,
+    show,
+    sizes,
+    stages,
+    tables,
+)
+
+__all__ = [
+    "Prediction",
+    "Verdict",
+    "boot",
+    "boot_all",
+    "check",
+    "console",
+    "explain_run",
+    "extents",
+    "file",
+    "layout",
+    "logs",
+    "machine_check",
+    "recorded",
+    "recordings",
+    "say",
+    "show",
+    "sizes",
+    "stages",
+    "tables",
+]

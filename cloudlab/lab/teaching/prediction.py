@@ -1,0 +1,52 @@
+"""What the learner expects of a boot, and how far off it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cloudlab import figures
+from cloudlab.lab.teaching.views import Page, Picture, root_sizes
+from cloudlab.recording import Recording
+from cloudlab.sizes import parse_size
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What root's partition and filesystem will be after a boot, as lsblk and df write sizes.
+
+    Attributes
+    ----------
+    partition, filesystem : str
+        Such as ``19.9G``; empty where no prediction was made.
+    """
+
+    partition: str = ""
+    filesystem: str = ""
+
+    def compare(self, run: Recording) -> Page:
+        """Return prediction and measurement side by side.
+
+        Raises
+        ------
+        ParseError
+            If a prediction is no size.
+        """
+        import pandas as pd
+
+        if not (self.partition and self.filesystem):
+            return Page("You made no prediction. Make one for the next boot: it is how you learn.")
+        predicted = (parse_size(self.partition), parse_size(self.filesystem))
+        rows = [
+            {
+                "scenario": str(run.about.get("scenario", run.name)),
+                "layer": layer,
+                "predicted_bytes": guess,
+                "measured_bytes": measured,
+            }
+            for layer, guess, measured in zip(
+                ("partition", "filesystem"), predicted, root_sizes(run, "after"), strict=True
+            )
+        ]
+        frame = pd.DataFrame(rows).astype({"predicted_bytes": "Int64", "measured_bytes": "Int64"})
+        axes = figures.plot_prediction(frame, ax=figures.new_axes("slide"))
+        return Picture(axes, "Prediction and measurement", figures.prediction_alt(frame))

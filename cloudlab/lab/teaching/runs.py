@@ -1,0 +1,148 @@
+"""A case of the course, booted here or played back, and always said which."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cloudlab.console import printable
+from cloudlab.errors import UsageError
+from cloudlab.image.choose import choose_image
+from cloudlab.image.recipe import Recipe
+from cloudlab.lab.boot import RunEvent
+from cloudlab.lab.cases import CASES
+from cloudlab.lab.gallery import case_options
+from cloudlab.lab.mode import mode
+from cloudlab.lab.run import run_many
+from cloudlab.lab.teaching.views import Page, say, table_html
+from cloudlab.recording import Recording, read_run, shipped_recordings
+from cloudlab.tools import run as run_tool
+
+_DOCTOR_TIMEOUT_S = 120.0
+_SHOWN_EVERY_S = 0.5
+
+
+def recorded(case: str) -> Recording:
+    """Return the recording of a case, as it comes with cloudlab.
+
+    Raises
+    ------
+    UsageError
+        If nobody recorded it.
+    """
+    shipped = shipped_recordings()
+    if case not in shipped:
+        raise UsageError(
+            f"Nobody recorded a case called {case!r}.", hint=f"There are {', '.join(shipped)}."
+        )
+    return read_run(shipped[case])
+
+
+def recordings() -> list[Recording]:
+    """Return every recording that comes with cloudlab."""
+    return [read_run(folder) for folder in shipped_recordings().values()]
+
+
+def boot(case: str) -> Recording:
+    """Boot a case on this host, or play its recording back; as :func:`boot_all`."""
+    [run] = boot_all([case])
+    return run
+
+
+def boot_all(cases: Sequence[str]) -> list[Recording]:
+    """Boot cases on this host where that works, else play their recordings back; say which.
+
+    Cases that need an image of their own, or another case's disk, are always played back:
+    ``make gallery`` boots those.
+
+    Raises
+    ------
+    UsageError
+        For a case that nobody recorded.
+    CloudlabError
+        What kept a boot from its end.
+    """
+    live = [case for case in cases if _bootable(case)] if mode().live else []
+    booted = dict(zip(live, _boot(live), strict=True)) if live else {}
+    for case in cases:
+        if case not in booted:
+            booted[case] = recorded(case)
+            say(f"{case}: {booted[case].label}")
+    return [booted[case] for case in cases]
+
+
+def _bootable(case: str) -> bool:
+    found = CASES.get(case)
+    return found is not None and found.recipe == Recipe() and found.follows is None
+
+
+def _boot(cases: list[str]) -> list[Recording]:
+    image, _ = choose_image()
+    now = f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
+    jobs = [
+        (replace(case_options(case, image), keep_overlay=False), Path("runs") / f"{now}-{case}")
+        for case in cases
+    ]
+    watcher = _Watcher()
+    try:
+        runs = run_many(jobs, on_event=watcher)
+    finally:
+        watcher.end()
+    for run in runs:
+        if run.error is not None:
+            raise run.error
+        took_s = run.recording.about["time_s"]
+        say(f"{run.options.scenario}: booted here in {took_s:.0f} s, kept in runs/{run.name}")
+    return [run.recording for run in runs]
+
+
+class _Watcher:
+    """Shows each machine's time, stage and last line, two times a second at most."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._shown_s = 0.0
+        self._last: dict[str, str] = {}
+        preparing = Page("preparing")
+        self._handle: Any = display(preparing, display_id=True)  # type: ignore[no-untyped-call]
+
+    def __call__(self, event: RunEvent) -> None:
+        if event.line is None:
+            return
+        last = printable(event.line.raw)[:80]
+        self._last[event.run] = f"{event.run}  {event.time_s:.0f} s  {event.stage}  {last}"
+        if time.monotonic() - self._shown_s >= _SHOWN_EVERY_S:
+            self._shown_s = time.monotonic()
+            self._handle.update(Page("\n".join(self._last.values())))
+
+    def end(self) -> None:
+        """Leave nothing but what is said at the end."""
+        self._handle.update(Page(""))
+
+
+def machine_check(report: dict[str, object] | None = None) -> Page:
+    """Return what ``cloudlab doctor`` finds on this host, with a fix for each failure.
+
+    Parameters
+    ----------
+    report : dict, optional
+        The doctor's report of another host, as ``cloudlab doctor --json`` prints it.
+    """
+    if report is None:
+        doctor = [sys.executable, "-m", "cloudlab", "doctor", "--json"]
+        report = json.loads(run_tool(doctor, check=False, timeout_s=_DOCTOR_TIMEOUT_S).stdout)
+    checks: list[dict[str, object]] = report["checks"]  # type: ignore[assignment]
+    rows = [
+        ["ok" if one["ok"] else "FAILED", one["name"], one["detail"], one["fix"] or ""]
+        for one in checks
+    ]
+    head = ("", "check", "what was found", "what to do")
+    plain = "\n".join("  ".join(str(cell) for cell in row) for row in rows)
+    return Page(plain, table_html(head, rows))

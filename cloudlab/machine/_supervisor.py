@@ -1,0 +1,159 @@
+"""The small process between cloudlab and QEMU: QEMU ends when its owner ends, however it ends.
+
+It runs by its path with ``python -I -S`` and imports nothing outside the standard
+library, so that it starts in a moment and needs little memory.  It is in a session of
+its own: a Ctrl-C in the terminal or the Interrupt button of a notebook is meant for the
+owner and does not reach it.  Its standard input is the lifeline: when the owner's end
+closes, by intention or because the owner died of whatever cause, QEMU is ended and what
+only this machine used is deleted.
+
+Words on the lifeline: ``end`` (QEMU shall end; its files are still wanted).
+Lines on standard error, JSON each: ``{"qemu_pid": N}`` once QEMU was started, or
+``{"failed": "..."}``; once it ended ``{"returncode": N, "stderr": "...", "stopped": B}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+#: Seconds between QEMU being asked to end and being killed.
+GRACE_S = 1.0
+
+#: Seconds between two looks at whether the owner is still there.
+OWNER_CHECK_S = 1.0
+
+_STDERR_KEPT_BYTES = 8192
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    job = json.loads(sys.argv[1])
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    stopped_by: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, _frame: stopped_by.append(received))
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    stderr_read, stderr_write = os.pipe()
+    try:
+        qemu = subprocess.Popen(
+            job["argv"],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stdout.fileno(),
+            stderr=stderr_write,
+            pass_fds=[job["qmp_fd"]],
+            # This process has one thread only.
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
+    except OSError as error:
+        tell(failed=f"{job['argv'][0]}: {error.strerror}")
+        return 1
+    # Only QEMU holds these now, so that the owner sees its end as an end of file.
+    for held in (job["qmp_fd"], sys.stdout.fileno(), stderr_write):
+        os.close(held)
+    about = {**job["about"], "qemu_pid": qemu.pid, "supervisor_pid": os.getpid()}
+    # What was there is a shorter form of the same, so one write leaves no moment in between.
+    os.pwrite(job["entry_fd"], json.dumps(about).encode(), 0)
+    tell(qemu_pid=qemu.pid)
+    supervise(qemu, (stderr_read, wake_read), stopped_by, job["owner_pid"])
+    end(qemu)
+    clean(about)
+    with contextlib.suppress(OSError):
+        os.unlink(job["entry"])  # noqa: PTH108 (pathlib is slow to import)
+    return 0
+
+
+def supervise(
+    qemu: subprocess.Popen[bytes], reads: tuple[int, int], stopped_by: list[int], owner_pid: int
+) -> None:
+    """End QEMU when that is asked for, tell of its end, return when the owner let go or died."""
+    stderr_read, wake_read = reads
+    lifeline = sys.stdin.fileno()
+    sources = {lifeline, *reads}
+    stderr = b""
+    told = False
+    # A child that the owner forked may hold the lifeline open after the owner's death.
+    while os.getppid() == owner_pid:
+        if stopped_by:
+            end(qemu)
+        if not told and qemu.poll() is not None:
+            stderr = (stderr + read_rest(stderr_read))[-_STDERR_KEPT_BYTES:]
+            words = stderr.decode(errors="replace")
+            tell(returncode=qemu.returncode, stderr=words, stopped=bool(stopped_by))
+            told = True
+        ready, _, _ = select.select(sources, [], [], OWNER_CHECK_S)
+        if stderr_read in ready:
+            chunk = os.read(stderr_read, 65536)
+            stderr = (stderr + chunk)[-_STDERR_KEPT_BYTES:]
+            if not chunk:
+                sources.discard(stderr_read)
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+        if lifeline in ready:
+            if not os.read(lifeline, 4096):
+                return
+            end(qemu)
+
+
+def end(qemu: subprocess.Popen[bytes]) -> None:
+    """Ask QEMU to end, then make it end, then reap it."""
+    if qemu.poll() is None:
+        qemu.terminate()
+        deadline = time.monotonic() + GRACE_S
+        while qemu.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    if qemu.poll() is None:
+        qemu.kill()
+    qemu.wait()
+
+
+def read_rest(stderr_read: int) -> bytes:
+    os.set_blocking(stderr_read, False)
+    rest = b""
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(stderr_read, 65536):
+            rest = (rest + chunk)[-_STDERR_KEPT_BYTES:]
+    return rest
+
+
+def clean(about: dict[str, Any]) -> None:
+    """Delete what only this machine used; a run that nobody will finish says so from now on."""
+    for path in about.get("cleanup", ()):
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+    record = os.path.join(str(about.get("run_folder")), "run.json")  # noqa: PTH118
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        with open(record, encoding="utf-8") as stream:  # noqa: PTH123
+            run = json.load(stream)
+        if run.get("outcome") != "running":
+            return
+        words = "The process that ran it ended before the run did."
+        run |= {"outcome": "interrupted", "error": {"kind": "InterruptedRunError", "text": words}}
+        with open(f"{record}.part", "w", encoding="utf-8") as stream:  # noqa: PTH123
+            json.dump(run, stream, indent=2, ensure_ascii=False)
+        os.replace(f"{record}.part", record)  # noqa: PTH105
+
+
+def tell(**words: object) -> None:
+    # The owner may be gone; that must not keep QEMU alive.
+    with contextlib.suppress(OSError):
+        os.write(2, (json.dumps(words) + "\n").encode())
+
+
+def _die_with_parent() -> None:
+    # Set by the main thread of this process, which lives as long as the process does.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""What a machine is made of, and the QEMU command line that follows from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cloudlab.errors import LaunchError, UsageError
+
+MIB = 1 << 20
+
+#: The lab image was seen to boot and to report with this much.
+LEAST_MEMORY_BYTES = 256 * MIB
+
+
+class Accel(StrEnum):
+    """How the guest's instructions are executed."""
+
+    KVM = "kvm"
+    HVF = "hvf"
+    TCG = "tcg"
+
+
+class Firmware(StrEnum):
+    """What the machine starts with."""
+
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Network(StrEnum):
+    """What the guest can reach: nothing, or (``user``) outgoing connections only."""
+
+    NONE = "none"
+    USER = "user"
+
+
+@dataclass(frozen=True)
+class UefiFiles:
+    """The UEFI firmware: its code, and the copy of its variables that belongs to one machine."""
+
+    code: Path
+    variables: Path
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """Everything that QEMU's command line follows from.
+
+    Attributes
+    ----------
+    name : str
+        Shown by ``cloudlab ps`` and in QEMU's process title.
+    arch : str
+        ``amd64`` or ``arm64``.
+    accel : Accel
+    overlay : Path
+        The disk, a qcow2 file (its header names the backing file and that file's format).
+    seed : Path or None
+        The seed ISO, attached as a read-only virtio-blk disk: Debian's *genericcloud*
+        kernels have no driver for a CD-ROM.
+    memory_bytes : int
+    cpus : int
+    cx16 : bool
+        Whether an emulated amd64 CPU has CMPXCHG16B, which x86-64-v2 asks for.
+    uefi : UefiFiles or None
+        None boots by BIOS (amd64 only).
+    network : Network
+    sandbox : bool
+        Whether this QEMU was built with seccomp.
+    incoming : bool
+        Whether QEMU waits for a saved state instead of starting the firmware.
+    """
+
+    name: str
+    arch: str
+    accel: Accel
+    overlay: Path
+    seed: Path | None
+    memory_bytes: int = 1024 * MIB
+    cpus: int = 1
+    cx16: bool = False
+    uefi: UefiFiles | None = None
+    network: Network = Network.NONE
+    sandbox: bool = True
+    incoming: bool = False
+
+    def __post_init__(self) -> None:
+        check_shape(self.memory_bytes, self.cpus)
+
+
+def check_shape(memory_bytes: int, cpus: int) -> None:
+    """Check that a machine of this shape can boot at all.
+
+    Raises
+    ------
+    UsageError
+        With what is accepted.
+    """
+    if memory_bytes < LEAST_MEMORY_BYTES:
+        raise UsageError(
+            f"A machine with {memory_bytes // MIB} MiB of memory would not boot; "
+            "nothing was started.",
+            hint=f"Give it at least {LEAST_MEMORY_BYTES // MIB} MiB, e.g. --memory 1G.",
+        )
+    if cpus < 1:
+        raise UsageError("A machine needs at least one CPU.", hint="Use --cpus 1.")
+
+
+#: Architecture -> QEMU's program, machine type and console device.
+_TARGETS = {
+    "amd64": ("qemu-system-x86_64", "q35,graphics=off"),
+    "arm64": ("qemu-system-aarch64", "virt"),
+}
+
+
+def qemu_program(arch: str) -> str:
+    """Return the QEMU program for ``amd64`` or ``arm64``.
+
+    Raises
+    ------
+    LaunchError
+        For any other architecture.
+    """
+    try:
+        return _TARGETS[arch][0]
+    except KeyError:
+        raise LaunchError(
+            f"cloudlab has no machine for the architecture {arch!r}; nothing was started.",
+            hint="Choose an amd64 or arm64 image.",
+        ) from None
+
+
+def sandbox_argv() -> list[str]:
+    """Return the options that take from QEMU what it never needs once it runs (seccomp)."""
+    denied = ("obsolete", "elevateprivileges", "spawn", "resourcecontrol")
+    return ["-sandbox", ",".join(["on", *(f"{what}=deny" for what in denied)])]
+
+
+def cpu_model(accel: Accel, arch: str, *, cx16: bool = False) -> str:
+    """Return the CPU model: the host's own, or all that software emulation knows."""
+    if accel is not Accel.TCG:
+        return "host"
+    # Debian 13's kernel faults at random under QEMU 7.2's emulation, where its allocator uses
+    # CMPXCHG16B; without it the allocator takes another way.  An image that asks for
+    # x86-64-v2 or later would not start without it.
+    return "max,cx16=off" if arch == "amd64" and not cx16 else "max"
+
+
+def qemu_argv(config: MachineConfig, *, qmp_fd: int) -> list[str]:
+    """Return QEMU's argument list without the program itself; pure.
+
+    The serial console is QEMU's standard output; QMP is spoken over the inherited
+    socket ``qmp_fd``, so nothing listens anywhere and no socket lies in any folder.
+
+    Parameters
+    ----------
+    config : MachineConfig
+    qmp_fd : int
+        Number of the connected Unix socket that QEMU inherits.
+    """
+    machine = _TARGETS[config.arch][1]
+    argv = [
+        # A comma in a key=value option is written twice.
+        "-name", f"guest={_twice(config.name)}",
+        "-nodefaults",
+        "-no-user-config",
+        "-display", "none",
+        "-machine", machine,
+        "-accel", str(config.accel),
+        "-cpu", cpu_model(config.accel, config.arch, cx16=config.cx16),
+        "-smp", str(config.cpus),
+        "-m", f"{config.memory_bytes // MIB}M",
+    ]  # fmt: skip
+    if config.sandbox:
+        argv += sandbox_argv()
+    argv += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"]
+    # Without entropy a guest may wait for its random number generator.
+    argv += ["-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"]
+    argv += _firmware_argv(config.uefi)
+    argv += _disk_argv("disk", _overlay_node(config.overlay), "bootindex=0")
+    if config.seed is not None:
+        argv += _disk_argv("seed", _raw_node(config.seed))
+    if config.network is Network.USER:
+        argv += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
+    if config.incoming:
+        argv += ["-incoming", "defer"]
+    return argv
+
+
+def _twice(value: str) -> str:
+    return value.replace(",", ",,")
+
+
+def _firmware_argv(uefi: UefiFiles | None) -> list[str]:
+    if uefi is None:
+        return []
+    argv = []
+    for unit, (path, read_only) in enumerate(((uefi.code, "on"), (uefi.variables, "off"))):
+        drive = f"if=pflash,unit={unit},format=raw,readonly={read_only},file={_twice(str(path))}"
+        argv += ["-drive", drive]
+    return argv
+
+
+def _overlay_node(overlay: Path) -> dict[str, Any]:
+    return {
+        "driver": "qcow2",
+        # The overlay lives no longer than its machine: no need to wait for the host's disk.
+        "cache": {"no-flush": True},
+        "discard": "unmap",
+        "file": {"driver": "file", "filename": str(overlay), "discard": "unmap"},
+    }
+
+
+def _raw_node(path: Path) -> dict[str, Any]:
+    return {
+        "driver": "raw",
+        "read-only": True,
+        "file": {"driver": "file", "filename": str(path), "read-only": True},
+    }
+
+
+def _disk_argv(node: str, blockdev: dict[str, Any], *device: str) -> list[str]:
+    return [
+        "-blockdev",
+        # JSON takes any file name, key=value options do not.
+        json.dumps({"node-name": node, **blockdev}, ensure_ascii=False),
+        "-device",
+        ",".join([f"virtio-blk-pci,id={node},drive={node}", *device]),
+    ]

@@ -1,0 +1,308 @@
+"""One QEMU: launched, listened to, ended, always."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cloudlab.errors import LaunchError, MachineError
+from cloudlab.machine.config import MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.registry import Entry
+from cloudlab.tools import clean_environment, find_tool
+
+if TYPE_CHECKING:
+    from qemu.qmp import QMPClient
+
+#: Seconds QEMU may take from its start to its first word on QMP.
+LAUNCH_TIMEOUT_S = 30.0
+
+#: Seconds from asking the supervisor to end QEMU until it must have happened.
+END_TIMEOUT_S = 5.0
+
+#: Seconds that QEMU's last words may take after its end.
+_LAST_WORDS_S = 1.0
+
+_READ_BYTES = 1 << 16
+_SUPERVISOR = Path(__file__).with_name("_supervisor.py")
+
+
+@dataclass(frozen=True)
+class MachineEnd:
+    """How QEMU ended.
+
+    Attributes
+    ----------
+    returncode : int
+        Negative for a signal.
+    stderr : str
+        Its last words.
+    stopped : bool
+        Whether ``cloudlab stop``, or a signal to the supervisor, ended it.
+    """
+
+    returncode: int
+    stderr: str
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class MachineEvent:
+    """What QEMU itself reports about the guest (``RESET``, ``BLOCK_IO_ERROR`` ...)."""
+
+    name: str
+    data: dict[str, Any]
+
+
+class Machine:
+    """A QEMU process as an asynchronous context manager.
+
+    Leaving the block ends QEMU, whatever happened in it, and deletes the files that the
+    entry names; ending it twice is harmless.  When this process dies instead of leaving the
+    block, the supervisor does the same.
+
+    Parameters
+    ----------
+    config : MachineConfig
+    entry : Entry
+        Closed on leaving the block.
+
+    Attributes
+    ----------
+    qemu_pid : int
+        0 before the launch.
+    end : MachineEnd or None
+        How QEMU ended, once it did.
+    events : deque of MachineEvent
+        Filled while the machine runs; take them from the left.
+    """
+
+    def __init__(self, config: MachineConfig, entry: Entry) -> None:
+        self.config = config
+        self.qemu_pid = 0
+        self.end: MachineEnd | None = None
+        self.events: deque[MachineEvent] = deque()
+        self._entry = entry
+        self._process: asyncio.subprocess.Process | None = None
+        self._started = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._qmp: QMPClient | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.stop()
+            await self._let_go()
+        finally:
+            self._entry.close()
+
+    async def launch(self) -> None:
+        """Start QEMU and wait for its first word.
+
+        Raises
+        ------
+        ToolNotFoundError, LaunchError
+            With QEMU's own words.
+        """
+        try:
+            await asyncio.wait_for(self._launch(), LAUNCH_TIMEOUT_S)
+        except TimeoutError:
+            raise LaunchError(
+                f"QEMU was started but did not answer within {LAUNCH_TIMEOUT_S:g} s; it was ended.",
+                hint="Run 'cloudlab doctor' to see which accelerator works here.",
+            ) from None
+
+    async def read_console(self) -> bytes:
+        """Return what the guest wrote since the last call; waits for it; empty at the end."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return await self._process.stdout.read(_READ_BYTES)
+
+    async def command(self, name: str, **arguments: Any) -> Any:
+        """Run a QMP command and return its answer.
+
+        Raises
+        ------
+        MachineError
+            With QEMU's words.
+        """
+        from qemu.qmp import ExecuteError, QMPError
+
+        assert self._qmp is not None
+        words = {key.replace("_", "-"): value for key, value in arguments.items()}
+        try:
+            return await self._qmp.execute(name, words or None)
+        except (ExecuteError, QMPError) as error:
+            raise MachineError(f"QEMU refused {name}: {error}.") from error
+
+    async def wait(self) -> MachineEnd:
+        """Wait until QEMU ended and return how; all its events are there by then."""
+        await self._ended.wait()
+        await self._hang_up()
+        assert self.end is not None
+        return self.end
+
+    async def stop(self) -> None:
+        """End QEMU and wait until it is gone; idempotent.  Its files are still there."""
+        process = self._process
+        if process is None:
+            return
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(b"end\n")
+        try:
+            await asyncio.wait_for(self._ended.wait(), END_TIMEOUT_S)
+        except TimeoutError:
+            self._kill()
+            await self._ended.wait()
+        await self._hang_up()
+
+    async def _let_go(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            process.stdin.close()
+            await _drained(process)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            if self.qemu_pid:
+                os.kill(self.qemu_pid, signal.SIGKILL)
+            self._process.kill()
+
+    async def _hang_up(self) -> None:
+        """Close the connection to a QEMU that ended, after its last events."""
+        from qemu.qmp import Runstate
+
+        qmp, self._qmp = self._qmp, None
+        if qmp is None:
+            return
+        if qmp.runstate is Runstate.RUNNING:
+            # The end of the connection comes behind the last event.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(qmp.runstate_changed(), _LAST_WORDS_S)
+        with contextlib.suppress(Exception):
+            # The connection broke when QEMU ended; its complaint is no news.
+            await qmp.disconnect()
+        for event in qmp.events.clear():
+            self._note_event(event)
+        for task in self._tasks[1:]:
+            task.cancel()
+
+    async def _launch(self) -> None:
+        from qemu.qmp import QMPClient, QMPError
+
+        qemu = find_tool(qemu_program(self.config.arch))
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as ours_if_it_fails:
+            ours_if_it_fails.callback(ours.close)
+            with theirs:
+                await self._start_supervisor(str(qemu), theirs.fileno())
+            await self._started.wait()
+            if self.end is not None:
+                raise _launch_error(self.end)
+            self._qmp = QMPClient(self.config.name)
+            # Its log repeats, at error level, every connection that ends with its QEMU.
+            self._qmp.logger.disabled = True
+            try:
+                await self._qmp.connect(ours)
+            except QMPError:
+                raise _launch_error(await self.wait()) from None
+            ours_if_it_fails.pop_all()
+        self._tasks.append(asyncio.create_task(self._watch_events(self._qmp)))
+
+    async def _start_supervisor(self, qemu: str, qmp_fd: int) -> None:
+        job = {
+            "argv": [qemu, *qemu_argv(self.config, qmp_fd=qmp_fd)],
+            "qmp_fd": qmp_fd,
+            "entry": str(self._entry.path),
+            "entry_fd": self._entry.fileno(),
+            "owner_pid": os.getpid(),
+            "about": self._entry.about,
+        }
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", str(_SUPERVISOR), json.dumps(job),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=(qmp_fd, self._entry.fileno()),
+            start_new_session=True,
+            env=clean_environment(),
+        )  # fmt: skip
+        self._tasks.append(asyncio.create_task(self._listen(self._process)))
+
+    async def _listen(self, supervisor: asyncio.subprocess.Process) -> None:
+        assert supervisor.stderr is not None
+        strange = []
+        try:
+            async for line in supervisor.stderr:
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    strange.append(line.decode(errors="replace"))
+                    continue
+                self._take_word(said)
+        finally:
+            if self.end is None:
+                # Where the kernel does not end a child with its parent (macOS), QEMU lives on.
+                with contextlib.suppress(ProcessLookupError):
+                    if self.qemu_pid:
+                        os.kill(self.qemu_pid, signal.SIGKILL)
+                self.end = MachineEnd(-signal.SIGKILL, "".join(strange))
+            self._started.set()
+            self._ended.set()
+
+    def _take_word(self, said: dict[str, Any]) -> None:
+        if "qemu_pid" in said:
+            self.qemu_pid = said["qemu_pid"]
+        elif "failed" in said:
+            self.end = MachineEnd(-1, said["failed"])
+        else:
+            self.end = MachineEnd(**said)
+            self._ended.set()
+        self._started.set()
+
+    async def _watch_events(self, qmp: QMPClient) -> None:
+        async for event in qmp.events:
+            self._note_event(event)
+
+    def _note_event(self, event: Any) -> None:
+        data = event.get("data")
+        about = dict(data) if isinstance(data, dict) else {}
+        self.events.append(MachineEvent(str(event["event"]), about))
+
+
+async def _drained(process: asyncio.subprocess.Process) -> None:
+    # A child with output that nobody reads does not count as ended.
+    assert process.stdout is not None
+    while await process.stdout.read(_READ_BYTES):
+        pass
+    await process.wait()
+
+
+def _launch_error(end: MachineEnd) -> LaunchError:
+    words = end.stderr.strip().rstrip(".")
+    return LaunchError(
+        f"QEMU ended before the machine ran (exit code {end.returncode}): "
+        f"{words or 'it said nothing'}.",
+        hint="Run 'cloudlab doctor' to check QEMU and the accelerator on this machine.",
+    )

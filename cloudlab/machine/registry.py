@@ -1,0 +1,200 @@
+"""Which machines run on this host, and what dead ones left behind.
+
+Each machine has an entry, a JSON file that is locked as long as its owner or its
+supervisor lives.  A lock that can be taken therefore means that both are dead, without
+any guessing from process numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from cloudlab import paths
+from cloudlab.errors import MachineError, ShutdownError
+from cloudlab.machine import _supervisor
+from cloudlab.tools import Deadline, now
+
+
+class Entry:
+    """A machine's place in the list, taken before the first of its files is written.
+
+    Parameters
+    ----------
+    name : str
+        The machine's name.
+    run_folder : Path
+    cleanup : sequence of Path
+        Files that only this machine uses; they go when it is over, whatever ended it.
+
+    Raises
+    ------
+    CloudlabError
+        If the list cannot be written to.
+    """
+
+    def __init__(self, name: str, *, run_folder: Path, cleanup: Sequence[Path] = ()) -> None:
+        self.about: dict[str, Any] = {
+            "name": name,
+            "started": now(),
+            "owner_pid": os.getpid(),
+            "run_folder": str(run_folder),
+            "cleanup": [str(path) for path in cleanup],
+        }
+        folder = paths.make_folder(paths.running_folder(), private=True)
+        sweep()
+        self.path = folder / f"{uuid.uuid4().hex[:8]}.json"
+        part = self.path.with_suffix(".part")
+        try:
+            self._file = part.open("x", encoding="utf-8")
+            # It gets its name once it is locked: else a sweep would take it for a dead one's.
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            json.dump(self.about, self._file)
+            self._file.flush()
+            part.rename(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise MachineError(
+                f"The list of running machines in {folder} cannot be written: {error.strerror}.",
+                hint="Free some space there, or move CLOUDLAB_CACHE.",
+            ) from error
+
+    def fileno(self) -> int:
+        """Return the locked file's number, for the supervisor to inherit."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Leave the list; idempotent."""
+        self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class RunningMachine:
+    """One machine of this user's, as its entry tells.
+
+    Attributes
+    ----------
+    ident : str
+        Short name for ``cloudlab stop``.
+    name : str
+        The run's name.
+    started : str
+        ISO 8601, UTC.
+    owner_pid, supervisor_pid, qemu_pid : int
+    run_folder : Path
+    """
+
+    ident: str
+    name: str
+    started: str
+    owner_pid: int
+    supervisor_pid: int
+    qemu_pid: int
+    run_folder: Path
+
+
+def list_running() -> list[RunningMachine]:
+    """Return the machines that run now, oldest first; sweeps up after dead ones."""
+    sweep()
+    found = []
+    for path in _entries():
+        about = _read(path)
+        # A machine that waits for its turn, or has just ended, has an entry as well.
+        if not psutil.pid_exists(int(about.get("qemu_pid", 0)) or -1):
+            continue
+        found.append(
+            RunningMachine(
+                ident=path.stem,
+                name=str(about["name"]),
+                started=str(about["started"]),
+                owner_pid=int(about["owner_pid"]),
+                supervisor_pid=int(about["supervisor_pid"]),
+                qemu_pid=int(about["qemu_pid"]),
+                run_folder=Path(about["run_folder"]),
+            )
+        )
+    return sorted(found, key=lambda machine: machine.started)
+
+
+def sweep() -> list[str]:
+    """End what the dead left running, delete their leftovers; return their short names."""
+    return [path.stem for path in _entries() if _sweep_if_dead(path)]
+
+
+def stop(machine: RunningMachine, *, timeout_s: float = 5.0) -> None:
+    """End a machine from outside; its owner sees it as ended.
+
+    Raises
+    ------
+    ShutdownError
+        If it would not end.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(machine.supervisor_pid, signal.SIGTERM)
+    deadline = Deadline.after(timeout_s)
+    while psutil.pid_exists(machine.qemu_pid):
+        if deadline.expired:
+            raise ShutdownError(
+                f"The machine {machine.name} did not end within {timeout_s:g} s.",
+                hint=f"Kill it with: kill -9 {machine.qemu_pid} {machine.supervisor_pid}",
+            )
+        time.sleep(0.05)
+
+
+def _entries() -> Iterator[Path]:
+    yield from sorted(paths.running_folder().glob("*.json"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    makes_sense = (
+        isinstance(about, dict)
+        and isinstance(about.get("cleanup", []), list)
+        and type(about.get("qemu_pid", 0)) is int
+        and about.get("qemu_pid", 0) >= 0
+    )
+    return about if makes_sense else {}
+
+
+def _sweep_if_dead(path: Path) -> bool:
+    try:
+        with path.open("r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            about = _read(path)
+            _kill_orphan(about)
+            _supervisor.clean(about)
+            path.unlink(missing_ok=True)
+    except OSError:
+        # Alive, swept by somebody else, or not ours to sweep (read-only cache).
+        return False
+    return True
+
+
+def _kill_orphan(about: dict[str, Any]) -> None:
+    # Only where the kernel cannot end a child with its parent (macOS) can QEMU outlive its
+    # supervisor.  The process number may have been reused, so it must be this run's QEMU.
+    with contextlib.suppress(psutil.Error, KeyError):
+        process = psutil.Process(about["qemu_pid"])
+        if any(about["run_folder"] in word for word in process.cmdline()):
+            process.kill()

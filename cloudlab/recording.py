@@ -1,0 +1,305 @@
+"""A run on disk, and playing it back.
+
+A run is a folder:
+
+========================  =======================================================
+``run.json``              options, image and its hash, accelerator and why, versions,
+                          stage times, outcome; written first and again at the end
+``user-data``             what cloud-init was given, as it was given
+``meta-data``             likewise
+``console.log``           the serial console's raw bytes
+``console.cast``          the same with times, as asciicast v2 (asciinema plays it)
+``sizes.csv``             the sizes table
+========================  =======================================================
+
+A recording that is shipped with cloudlab is such a folder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from cloudlab import paths
+from cloudlab.errors import RecordingError
+
+#: Version of the folder's layout; readers refuse others.
+FORMAT = 1
+
+_CAST_VERSION = 2
+
+#: asciicast knows a terminal's size; a serial console has none, so one is chosen.
+_CAST_SIZE = (120, 40)
+
+#: A year; no recording is longer.
+_LONGEST_S = 366 * 86400.0
+
+#: The cast's share of the host's disk; what comes after it is in no file.
+CAST_CAP_BYTES = 16 << 20
+
+
+def recordings_folder() -> Path:
+    """Return the folder of the recordings that come with cloudlab."""
+    return Path(str(resources.files("cloudlab").joinpath("recordings")))
+
+
+def shipped_recordings() -> dict[str, Path]:
+    """Return the run folders that come with cloudlab, by the name of their case."""
+    return {one.parent.name: one.parent for one in sorted(recordings_folder().glob("*/run.json"))}
+
+
+def refuse_taken(folder: Path) -> None:
+    """Check that ``folder`` is new or empty, so that nothing is overwritten.
+
+    Raises
+    ------
+    RecordingError
+        If it holds a run already, or anything else.
+    """
+    try:
+        taken = any(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise RecordingError(
+            f"{folder} is a file, not a folder; nothing was written.",
+            hint="Choose a folder with --output.",
+        ) from None
+    except OSError as error:
+        raise RecordingError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    if taken:
+        what = "a run" if any(folder.rglob("run.json")) else "other files"
+        raise RecordingError(
+            f"The folder {folder} already holds {what}; it was not touched.",
+            hint="Choose another folder with --output, or move this one away.",
+        )
+
+
+def new_run_folder(folder: Path) -> Path:
+    """Create the folder of a new run, readable by its owner only, and return it.
+
+    Raises
+    ------
+    RecordingError
+        As :func:`refuse_taken`.
+    CloudlabError
+        If it cannot be created.
+    """
+    refuse_taken(folder)
+    paths.make_folder(folder, private=True)
+    try:
+        folder.chmod(0o700)
+    except OSError as error:
+        raise RecordingError(
+            f"The folder {folder} cannot be closed to others: {error.strerror}.",
+            hint="Choose a folder of your own with --output.",
+        ) from error
+    return folder
+
+
+def write_run(folder: Path, about: dict[str, Any]) -> None:
+    """Write ``run.json``, whole or not at all."""
+    try:
+        with paths.whole_file(folder / "run.json") as part:
+            text = json.dumps({"format": FORMAT, **about}, indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(
+            f"The run in {folder} could not be recorded: {error.strerror}.",
+            hint="Free some space, or choose another folder with --output.",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A run folder that was read.
+
+    Attributes
+    ----------
+    folder : Path
+    about : dict
+        What ``run.json`` holds.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return str(self.about.get("name", self.folder.name))
+
+    @property
+    def label(self) -> str:
+        """What must stand beside anything played back: that it is a recording, and of what."""
+        image = self.about.get("image", {})
+        accel = self.about.get("accelerator", {})
+        return (
+            f"recorded on {str(self.about.get('started', 'an unknown day'))[:10]} with "
+            f"{image.get('name', 'an unknown image')} under "
+            f"{str(accel.get('name', 'an unknown accelerator')).upper()}"
+        )
+
+    @property
+    def console_log(self) -> Path:
+        """The transcript."""
+        return self.folder / "console.log"
+
+    @property
+    def sizes_csv(self) -> Path:
+        """The sizes table."""
+        return self.folder / "sizes.csv"
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Return ``[{"stage", "start_s", "end_s"}, ...]`` in order."""
+        return list(self.about.get("stages", []))
+
+
+def read_run(folder: Path) -> Recording:
+    """Read a run folder.
+
+    Raises
+    ------
+    RecordingError
+        If it is none, or of another format.
+    """
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordingError(
+            f"{folder} holds no run: run.json cannot be read ({error.strerror}).",
+            hint="Name a folder that 'cloudlab run' or 'cloudlab demo' wrote.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(
+            f"{folder / 'run.json'} is no JSON: {error}.",
+            hint="The run was damaged after it was recorded; record it again.",
+        ) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else type(about).__name__
+        raise RecordingError(
+            f"{folder / 'run.json'} is of format {found}; this cloudlab reads {FORMAT}.",
+            hint="Use the cloudlab that recorded it, or record it again.",
+        )
+    return Recording(folder, about)
+
+
+class CastWriter:
+    """Writes a console as asciicast v2 while it comes in."""
+
+    def __init__(self, path: Path, *, title: str, cap_bytes: int = CAST_CAP_BYTES) -> None:
+        self._stream: TextIO = path.open("w", encoding="utf-8", newline="\n")
+        # A chunk may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._left = cap_bytes
+        self._cut = False
+        width, height = _CAST_SIZE
+        header = {
+            "version": _CAST_VERSION,
+            "width": width,
+            "height": height,
+            "timestamp": int(time.time()),
+            "title": title,
+        }
+        self._stream.write(json.dumps(header) + "\n")
+
+    def write(self, time_s: float, chunk: bytes) -> None:
+        """Append what the console wrote at ``time_s`` seconds after launch."""
+        text = self._decoder.decode(chunk)
+        if not text or self._cut:
+            return
+        event = json.dumps([round(time_s, 3), "o", text])
+        self._left -= len(event)
+        if self._left < 0:
+            self._cut = True
+            note = "\r\n[cloudlab: what came after this was not kept]\r\n"
+            event = json.dumps([round(time_s, 3), "o", note])
+        self._stream.write(event + "\n")
+        # Whatever becomes of this process, the file ends with a whole line.
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        # What the disk would not take, write() has already said.
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_cast(path: Path) -> Iterator[tuple[float, str]]:
+    """Yield ``(seconds, text)`` for each output event of an asciicast v2 file.
+
+    Raises
+    ------
+    RecordingError
+        With the number of the line that is not as it should be.
+    """
+    try:
+        stream = path.open(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read: {error.strerror}.") from error
+    with stream:
+        header = _json_line(path, 1, stream.readline())
+        if not isinstance(header, dict) or header.get("version") != _CAST_VERSION:
+            raise RecordingError(f"{path} is no asciicast v2 file: its first line says so nowhere.")
+        for number, line in enumerate(stream, start=2):
+            if not line.strip():
+                continue
+            event = _json_line(path, number, line)
+            match event:
+                case [int() | float() as at_s, str() as kind, str() as text] if _is_time(at_s):
+                    if kind == "o":
+                        yield float(at_s), text
+                case _:
+                    raise RecordingError(f"{path}, line {number}: no asciicast event.")
+
+
+def _is_time(at_s: float) -> bool:
+    # JSON as Python reads it has NaN, infinity and integers that no float can hold.
+    return not isinstance(at_s, bool) and 0 <= at_s <= _LONGEST_S
+
+
+def _json_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{path}, line {number}: no JSON ({error}).") from error
+
+
+def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Iterator[str]:
+    """Yield the console's text at its recorded pace.
+
+    Parameters
+    ----------
+    path : Path
+        An asciicast v2 file.
+    speed : float
+        How many times as fast as it was.
+    longest_pause_s : float
+        Pauses are cut at this many (played) seconds.
+    """
+    before_s = 0.0
+    for at_s, text in read_cast(path):
+        pause_s = min((at_s - before_s) / speed, longest_pause_s)
+        before_s = at_s
+        if pause_s > 0:
+            time.sleep(pause_s)
+        yield text

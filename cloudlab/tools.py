@@ -1,0 +1,323 @@
+"""Outside programs: finding them, saying how to install them, running them briefly.
+
+Long-lived QEMU belongs to :mod:`cloudlab.machine`; everything else that cloudlab
+starts goes through :func:`run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
+
+#: How long a program that was told to end may take before it is killed, in seconds.
+GRACE_S = 5.0
+
+#: Folders that hold system tools although an ordinary user's PATH may lack them.
+_SYSTEM_FOLDERS = (
+    "/usr/sbin",
+    "/sbin",
+    "/usr/local/sbin",
+    "/opt/homebrew/bin",
+    "/opt/homebrew/sbin",
+    "/opt/homebrew/opt/e2fsprogs/sbin",
+    "/usr/local/opt/e2fsprogs/sbin",
+)
+
+#: Program, or file by its absolute path -> the package that holds it, by package manager.
+PACKAGES: dict[str, dict[str, str]] = {
+    "qemu-img": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
+    "qemu-nbd": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
+    "qemu-system-x86_64": {
+        "apt": "qemu-system-x86",
+        "dnf": "qemu-system-x86-core",
+        "zypper": "qemu-x86",
+        "brew": "qemu",
+    },
+    "qemu-system-aarch64": {
+        "apt": "qemu-system-arm",
+        "dnf": "qemu-system-aarch64-core",
+        "zypper": "qemu-arm",
+        "brew": "qemu",
+    },
+    "gpgv": {"apt": "gpgv", "dnf": "gnupg2", "zypper": "gpg2", "brew": "gnupg"},
+    "mmdebstrap": {"apt": "mmdebstrap"},
+    "mke2fs": {"apt": "e2fsprogs", "dnf": "e2fsprogs", "zypper": "e2fsprogs", "brew": "e2fsprogs"},
+    "mkfs.btrfs": {"apt": "btrfs-progs", "dnf": "btrfs-progs", "zypper": "btrfsprogs"},
+    "mkfs.xfs": {"apt": "xfsprogs", "dnf": "xfsprogs", "zypper": "xfsprogs"},
+    "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "zypper": "dosfstools"},
+    "mcopy": {"apt": "mtools", "dnf": "mtools", "zypper": "mtools", "brew": "mtools"},
+    "sfdisk": {"apt": "fdisk", "dnf": "util-linux", "zypper": "util-linux"},
+    "grub-mkimage": {"apt": "grub-common"},
+    "newuidmap": {"apt": "uidmap"},
+    "/usr/lib/grub/i386-pc/boot.img": {"apt": "grub-pc-bin"},
+    "/usr/lib/grub/x86_64-efi/normal.mod": {"apt": "grub-efi-amd64-bin"},
+    "/usr/lib/grub/arm64-efi/normal.mod": {"apt": "grub-efi-arm64-bin"},
+    "/usr/share/keyrings/debian-archive-keyring.gpg": {"apt": "debian-archive-keyring"},
+}
+
+#: What programs and people call the architectures of our images -> what Debian calls them.
+ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+_INSTALL = {
+    "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
+    "dnf": ("dnf", "install", "-y"),
+    "zypper": ("zypper", "install", "-y"),
+    "brew": ("brew", "install"),
+}
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in monotonic time, made once per wait and handed down.
+
+    Parameters
+    ----------
+    at_s : float
+        Value of :func:`time.monotonic` at which time is up.
+    """
+
+    at_s: float
+
+    @classmethod
+    def after(cls, timeout_s: float) -> Deadline:
+        """Return the deadline ``timeout_s`` seconds from now."""
+        return cls(time.monotonic() + timeout_s)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left, never below 0."""
+        return max(0.0, self.at_s - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether time is up."""
+        return self.left_s == 0.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program printed.
+
+    Attributes
+    ----------
+    argv : tuple of str
+    returncode : int
+        0 unless the call allowed failure.
+    stdout, stderr : str
+        Decoded as UTF-8; bytes that are not are replaced.
+    """
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def now() -> str:
+    """Return the present moment as ISO 8601 in UTC, to the second, for records and people."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def host_arch() -> str:
+    """Return this host's architecture in Debian's words; one we have no images for, in its own."""
+    machine = platform.machine().lower()
+    return ARCHITECTURES.get(machine, machine)
+
+
+def package_manager() -> str | None:
+    """Return which of apt, dnf, zypper and brew this host has, or None."""
+    names = {"apt": "apt-get", "dnf": "dnf", "zypper": "zypper", "brew": "brew"}
+    order = ("brew",) if sys.platform == "darwin" else ("apt", "dnf", "zypper", "brew")
+    return next((manager for manager in order if shutil.which(names[manager])), None)
+
+
+def install_argv(packages: Sequence[str], manager: str | None = None) -> list[str] | None:
+    """Return the command that installs ``packages`` here, with sudo where it is needed.
+
+    None where no known package manager is installed.
+    """
+    manager = manager or package_manager()
+    if manager is None:
+        return None
+    sudo = ["sudo"] if manager != "brew" and os.geteuid() != 0 else []
+    return [*sudo, *_INSTALL[manager], *packages]
+
+
+def install_hint(*programs: str) -> str:
+    """Return a sentence with the command that installs ``programs`` on this host."""
+    manager = package_manager()
+    packages = sorted({PACKAGES.get(name, {}).get(manager or "", "") for name in programs} - {""})
+    argv = install_argv(packages, manager) if packages else None
+    if argv is None:
+        return f"Install {', '.join(programs)} with your system's package manager."
+    return f"Install it with: {' '.join(argv)}"
+
+
+def which(program: str) -> Path | None:
+    """Return the path of ``program``, looking in the system folders too, or None."""
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    found = shutil.which(program, path=path)
+    return Path(found) if found else None
+
+
+def find_tool(program: str) -> Path:
+    """Return the path of ``program``.
+
+    Raises
+    ------
+    ToolNotFoundError
+        With the command that installs it on this host.
+    """
+    found = which(program)
+    if found is None:
+        raise ToolNotFoundError(
+            f"The program {program} was not found on this machine.", hint=install_hint(program)
+        )
+    return found
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment with a fixed locale and a PATH that finds system tools."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("LC_")}
+    env.update(LC_ALL="C", LANG="C", LANGUAGE="C")
+    env["PATH"] = os.pathsep.join([env.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    env.update(extra or {})
+    return env
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float = 60.0,
+    check: bool = True,
+    stdin: str | bytes | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Completed:
+    """Run a program to its end and return what it printed.
+
+    The program gets a fixed locale, an empty standard input unless ``stdin`` is
+    given, and a process group of its own that is ended as a whole (first asked,
+    after :data:`GRACE_S` killed, then reaped) when time is up or when anything,
+    Ctrl-C included, takes this call off its course.
+
+    Parameters
+    ----------
+    argv : sequence of str or path
+        The program (found by :func:`find_tool` unless it has a slash) and its arguments.
+    timeout_s : float
+        Seconds it may take.
+    check : bool
+        Whether an exit code other than 0 is an error.
+    stdin : str or bytes, optional
+        What it reads.
+    cwd : Path, optional
+        Where it runs.
+    env : mapping, optional
+        Environment variables on top of :func:`clean_environment`.
+    on_line : callable, optional
+        Called from another thread with each line of standard error, as it comes.
+
+    Raises
+    ------
+    ToolNotFoundError, ToolFailedError, ToolTimeoutError
+    """
+    words = [os.fspath(word) for word in argv]
+    if "/" not in words[0]:
+        words[0] = str(find_tool(words[0]))
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=clean_environment(env),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ToolNotFoundError(
+            f"{words[0]} could not be started: {error.strerror}.",
+            hint=install_hint(Path(words[0]).name),
+        ) from error
+    try:
+        stdout, stderr = _collect(process, data, timeout_s, on_line)
+    except subprocess.TimeoutExpired:
+        _end_group(process)
+        raise ToolTimeoutError(
+            f"{Path(words[0]).name} did not end within {timeout_s:g} s and was stopped.",
+            hint=f"The command was: {' '.join(words)}",
+        ) from None
+    except BaseException:
+        _end_group(process)
+        raise
+    if check and process.returncode != 0:
+        output = (stderr.strip() or stdout.strip())[-2000:]
+        raise ToolFailedError(
+            f"{Path(words[0]).name} failed with exit code {process.returncode}: {output}",
+            argv=words,
+            returncode=process.returncode,
+            output=output,
+            hint=f"The command was: {' '.join(words)}",
+        )
+    return Completed(tuple(words), process.returncode, stdout, stderr)
+
+
+def _collect(
+    process: subprocess.Popen[bytes],
+    data: bytes | None,
+    timeout_s: float,
+    on_line: Callable[[str], None] | None,
+) -> tuple[str, str]:
+    if on_line is None:
+        out, err = process.communicate(data, timeout=timeout_s)
+        return out.decode(errors="replace"), err.decode(errors="replace")
+    assert process.stderr is not None
+    kept: list[str] = []
+    reader = threading.Thread(target=_tee, args=(process.stderr, kept, on_line), daemon=True)
+    # communicate() must not read the stream that the thread reads.
+    process.stderr = None
+    reader.start()
+    out, _ = process.communicate(data, timeout=timeout_s)
+    reader.join(timeout=GRACE_S)
+    return out.decode(errors="replace"), "".join(kept)
+
+
+def _tee(stream: IO[bytes], kept: list[str], on_line: Callable[[str], None]) -> None:
+    with stream:
+        for raw in stream:
+            line = raw.decode(errors="replace")
+            kept.append(line)
+            on_line(line.rstrip("\r\n"))
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, ending)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE_S)
+            break
+    # The group's leader is gone; its children, if it left any, go too.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()

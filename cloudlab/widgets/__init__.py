@@ -1,0 +1,65 @@
+"""Panels for notebooks; their callbacks only call :mod:`cloudlab.lab` and figures.
+
+=================  =========================================================
+panel              shows
+=================  =========================================================
+GrowthLab          choose, predict, boot, compare
+Console            one boot's console, booted here or played
+DiskMap            what lies where on the disk, before and after a run
+Scrubber           the disk at any moment of a boot
+SeedEditor         user-data, checked as it is typed
+Quiz               questions with an answer to each answer
+RunningMachines    the machines that run on this host, with Stop
+=================  =========================================================
+
+Whatever can take a *run* takes a :class:`~cloudlab.recording.Recording`, a
+:class:`~cloudlab.lab.Run`, the path of a run folder, or the name of a shipped recording.
+
+Importing this costs nothing: ipywidgets comes with the first panel used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudlab.widgets.console_pane import Console
+    from cloudlab.widgets.disk_map import DiskMap
+    from cloudlab.widgets.growth_lab import GrowthLab
+    from cloudlab.widgets.quiz import Question, Quiz
+    from cloudlab.widgets.running import RunningMachines
+    from cloudlab.widgets.scrubber import Scrubber
+    from cloudlab.widgets.seed_editor import SeedEditor
+
+_HOME = {
+    "Console": "console_pane",
+    "DiskMap": "disk_map",
+    "GrowthLab": "growth_lab",
+    "Question": "quiz",
+    "Quiz": "quiz",
+    "RunningMachines": "running",
+    "Scrubber": "scrubber",
+    "SeedEditor": "seed_editor",
+}
+
+__all__ = [
+    "Console",
+    "DiskMap",
+    "GrowthLab",
+    "Question",
+    "Quiz",
+    "RunningMachines",
+    "Scrubber",
+    "SeedEditor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"cloudlab.widgets.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

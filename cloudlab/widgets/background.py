@@ -1,0 +1,237 @@
+"""A boot beside the notebook's kernel: live or played, watched through the same events.
+
+Two threads: one carries the boot out, the other, the only one that writes to widgets,
+looks at it a few times a second.  The cell that started it has long returned, so the
+kernel stays free; stopping only sets an event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudlab.console import ORDER, ConsoleLine, LineSplitter, Stage
+from cloudlab.errors import CloudlabError, InterruptedRunError
+from cloudlab.lab import RunEvent, RunOptions, run_many
+from cloudlab.recording import Recording, read_cast
+
+_LOG = logging.getLogger("cloudlab.widgets")
+
+#: Seconds between two looks; more often costs the browser more than it shows.
+PERIOD_S = 0.3
+
+#: Console lines that a pane holds.
+LINES = 200
+
+#: Seconds within which a change of the playing speed is noticed.
+_SLICE_S = 0.1
+
+OnEvent = Callable[[RunEvent], None]
+Pace = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a boot ended.
+
+    Attributes
+    ----------
+    recording : Recording or None
+        None where nothing was recorded.
+    error : CloudlabError or None
+    """
+
+    recording: Recording | None
+    error: CloudlabError | None = None
+
+
+Job = Callable[[OnEvent, threading.Event], Outcome]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A boot at one moment.
+
+    Attributes
+    ----------
+    stage : Stage
+    time_s : float
+        Seconds since launch, of a recorded boot on the clock of its day.
+    lines : tuple of ConsoleLine
+        The last :data:`LINES` of the console.
+    note : str
+        What cloudlab itself did last (``preparing``, ``launched``, ``done`` ...).
+    """
+
+    stage: Stage = ORDER[0]
+    time_s: float = 0.0
+    lines: tuple[ConsoleLine, ...] = ()
+    note: str = "preparing"
+
+
+def live_job(options: RunOptions, folder: Path) -> Job:
+    """Return a job that boots a machine and records it in ``folder``."""
+
+    def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
+        [run] = run_many([(options, folder)], on_event=on_event, cancel=cancel)
+        return Outcome(run.recording, run.error)
+
+    return boot
+
+
+def replay_job(recording: Recording, pace: Pace) -> Job:
+    """Return a job that plays a recording, ``pace()`` times as fast as it was."""
+
+    def play(on_event: OnEvent, cancel: threading.Event) -> Outcome:
+        name, last = recording.name, ORDER[0]
+        on_event(RunEvent(name, 0.0, last, note="launched"))
+        position_s = 0.0
+        for event in replay_events(recording):
+            _wait(event.time_s - position_s, pace, cancel)
+            position_s, last = event.time_s, event.stage
+            on_event(event)
+        end_s = float(recording.about.get("time_s", position_s))
+        _wait(end_s - position_s, pace, cancel)
+        on_event(RunEvent(name, end_s, last, note=str(recording.about.get("outcome", "done"))))
+        return Outcome(recording)
+
+    return play
+
+
+def replay_events(recording: Recording) -> Iterator[RunEvent]:
+    """Yield the events of a recorded boot, as a live one would send them.
+
+    Raises
+    ------
+    RecordingError
+        If the recorded console cannot be read.
+    """
+    splitter = LineSplitter()
+    for time_s, text in read_cast(recording.folder / "console.cast"):
+        stage = recorded_stage(recording, time_s)
+        for line in splitter.feed(text.encode(), time_s):
+            yield RunEvent(recording.name, time_s, stage, line)
+
+
+def recorded_stage(recording: Recording, time_s: float) -> Stage:
+    """Return the boot stage of a recorded run at a moment, in seconds since launch."""
+    begun = [one["stage"] for one in recording.stages() if float(one["start_s"]) <= time_s]
+    return Stage(begun[-1]) if begun else ORDER[0]
+
+
+def _wait(recorded_s: float, pace: Pace, cancel: threading.Event) -> None:
+    """Wait for a recorded time at the pace that holds meanwhile."""
+    while True:
+        speed = pace()
+        if cancel.wait(max(0.0, min(recorded_s / speed, _SLICE_S))):
+            raise InterruptedRunError("The playback was stopped.")
+        recorded_s -= speed * _SLICE_S
+        if recorded_s <= 0:
+            return
+
+
+def own_fault(error: Exception) -> CloudlabError:
+    """Return an unexpected error as one that a panel shows."""
+    return CloudlabError(
+        f"An error in cloudlab itself: {type(error).__name__}: {error}",
+        hint="Please report it with the notebook's log.",
+    )
+
+
+class BackgroundRun:
+    """One boot in the background.
+
+    Parameters
+    ----------
+    job : callable
+        Carries the boot out; see :func:`live_job` and :func:`replay_job`.
+    show : callable
+        Told a :class:`Snapshot` every :data:`PERIOD_S` seconds and once at the end.
+    done : callable
+        Told the :class:`Outcome` after that.
+    pace : callable
+        How fast the boot's clock runs.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        show: Callable[[Snapshot], None],
+        done: Callable[[Outcome], None],
+        pace: Pace = lambda: 1.0,
+    ) -> None:
+        self._job = job
+        self._show = show
+        self._done = done
+        self._pace = pace
+        self._cancel = threading.Event()
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._lines: deque[ConsoleLine] = deque(maxlen=LINES)
+        self._last = RunEvent("", 0.0, ORDER[0], note="preparing")
+        self._last_at_s = time.monotonic()
+        self._note = "preparing"
+        self._outcome = Outcome(None)
+        # Daemons: an interpreter that exits does not wait for them, and the supervisors
+        # end the machines that it leaves.
+        self._worker = threading.Thread(target=self._work, name="cloudlab-boot", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="cloudlab-writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._worker.start()
+        self._writer.start()
+
+    def stop(self) -> None:
+        """Ask for the end; returns at once."""
+        self._cancel.set()
+
+    @property
+    def running(self) -> bool:
+        """Whether anything of it still goes on."""
+        return self._writer.is_alive()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end, for scripts; return whether it came."""
+        self._writer.join(timeout_s)
+        return not self._writer.is_alive()
+
+    def snapshot(self) -> Snapshot:
+        """Return the boot as it is now."""
+        with self._lock:
+            time_s = self._last.time_s
+            if self._note == "launched":
+                time_s += (time.monotonic() - self._last_at_s) * self._pace()
+            return Snapshot(self._last.stage, time_s, tuple(self._lines), self._note)
+
+    def _take(self, event: RunEvent) -> None:
+        with self._lock:
+            self._last, self._last_at_s = event, time.monotonic()
+            self._note = event.note or self._note
+            if event.line is not None:
+                self._lines.append(event.line)
+
+    def _work(self) -> None:
+        try:
+            self._outcome = self._job(self._take, self._cancel)
+        except CloudlabError as error:
+            self._outcome = Outcome(None, error)
+        except Exception as error:  # noqa: BLE001 - nobody else hears of what a thread does wrong
+            _LOG.exception("a boot in the background failed")
+            self._outcome = Outcome(None, own_fault(error))
+        finally:
+            self._ended.set()
+
+    def _write(self) -> None:
+        while not self._ended.wait(PERIOD_S):
+            self._show(self.snapshot())
+        if self._note == "launched":
+            self._note = "interrupted" if self._cancel.is_set() else "failed"
+        self._show(self.snapshot())
+        self._done(self._outcome)

@@ -1,0 +1,36 @@
+"""DiskMap: what lies where on the disk, before and after a run."""
+
+from __future__ import annotations
+
+from cloudlab.figures.disk_map import disk_map_data
+from cloudlab.lab.table import tables_of
+from cloudlab.widgets.map_html import map_html
+from cloudlab.widgets.panel import AnyRun, find_run
+from cloudlab.widgets.results import origin
+from cloudlab.widgets.texts import safe
+
+
+class DiskMap:
+    """The disk to scale in each state of a run; hovering or focusing a part tells its bytes.
+
+    It needs no kernel: all of it is HTML, alive in a notebook that is opened again.
+
+    Parameters
+    ----------
+    run : run
+
+    Raises
+    ------
+    CloudlabError
+        If the run has no sizes.
+    """
+
+    def __init__(self, run: AnyRun) -> None:
+        self.recording = find_run(run)
+        self.data = disk_map_data(tables_of([self.recording])["sizes"])
+
+    def _repr_html_(self) -> str:
+        return f"<p><small>{safe(origin(self.recording))}</small></p>{map_html(self.data)}"
+
+    def __repr__(self) -> str:
+        return f"<DiskMap of {self.recording.name}>"

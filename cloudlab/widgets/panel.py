@@ -1,0 +1,130 @@
+"""What all panels share: which run is meant, what stays when they are gone, who replaces whom."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from IPython import get_ipython
+from IPython.display import HTML, display
+
+from cloudlab.lab import Run
+from cloudlab.recording import Recording, read_run, shipped_recordings
+
+AnyRun = Recording | Run | Path | str
+
+
+def find_run(run: AnyRun) -> Recording:
+    """Return the run that is meant: itself, by its folder, or by a shipped recording's name.
+
+    Raises
+    ------
+    RecordingError
+        If there is none.
+    """
+    if isinstance(run, Recording):
+        return run
+    if isinstance(run, Run):
+        return run.recording
+    shipped = shipped_recordings()
+    return read_run(shipped[run] if isinstance(run, str) and run in shipped else Path(run))
+
+
+def all_shipped() -> list[Recording]:
+    """Return the recordings that come with cloudlab."""
+    return [read_run(folder) for folder in shipped_recordings().values()]
+
+
+def is_shipped(recording: Recording) -> bool:
+    """Return whether a run is a recording that came with cloudlab."""
+    return recording.folder in shipped_recordings().values()
+
+
+class Panel:
+    """A panel of widgets, with a static result beside it.
+
+    Widgets are dead in a notebook that is opened again; so what they showed last stays
+    below them as plain HTML, hidden as long as they live.  Running a cell anew closes
+    the panels that the same cell made before.
+
+    Parameters
+    ----------
+    *parts : Widget
+        From top to bottom.
+    """
+
+    def __init__(self, *parts: ipywidgets.Widget) -> None:
+        self._kept_id = f"cloudlab-kept-{uuid.uuid4().hex[:12]}"
+        hider = ipywidgets.HTML(f"<style>#{self._kept_id} {{ display: none }}</style>")
+        self._box = ipywidgets.VBox([*parts, hider])
+        self._kept_html = ""
+        self._handle: Any = None
+        self._closed = False
+        # Callbacks may come from several threads (JupyterLab's subshells).
+        self._lock = threading.RLock()
+        _CELLS.take_over(self)
+
+    def keep(self, html: str) -> None:
+        """Replace what stays in the notebook when the panel is gone."""
+        self._kept_html = html
+        if self._handle is not None:
+            self._handle.update(_html(self._kept()))
+
+    def close(self) -> None:
+        """End what the panel has going on, and the panel; idempotent."""
+        self._closed = True
+        self._box.close()
+
+    def _kept(self) -> str:
+        return f'<div id="{self._kept_id}">{self._kept_html}</div>'
+
+    def _ipython_display_(self) -> None:
+        _display(self._box)
+        self._handle = _display(_html(self._kept()), display_id=True)
+
+
+class _Cells:
+    """Which panels each cell made when it ran last."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[str, list[weakref.ref[Panel]]]] = {}
+
+    def take_over(self, panel: Panel) -> None:
+        """Note a new panel, and close what its cell had made in an earlier run."""
+        cell, execution = _running_cell()
+        if not cell:
+            return
+        before, panels = self._made.get(cell, (execution, []))
+        if before != execution:
+            for former in panels:
+                if (old := former()) is not None:
+                    old.close()
+            panels = []
+        self._made[cell] = (execution, [*panels, weakref.ref(panel)])
+
+
+def _display(shown: Any, **options: Any) -> Any:
+    show: Any = display  # untyped
+    return show(shown, **options)
+
+
+def _html(text: str) -> Any:
+    make: Any = HTML  # untyped
+    return make(text)
+
+
+def _running_cell() -> tuple[str, str]:
+    """Return the id of the cell that is run, and of this run; empty outside of notebooks."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    if kernel is None:
+        return "", ""
+    parent = kernel.get_parent("shell") or {}
+    cell = parent.get("metadata", {}).get("cellId", "")
+    return str(cell or ""), str(parent.get("header", {}).get("msg_id", ""))
+
+
+_CELLS = _Cells()

@@ -1,0 +1,276 @@
+"""What a run came to, as HTML: figures, numbers, reasons, and the console lines that prove them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudlab import figures, paths
+from cloudlab.console import printable
+from cloudlab.errors import CloudlabError
+from cloudlab.figures.tables import Run as RunSizes
+from cloudlab.figures.tables import records
+from cloudlab.lab.explained import explain_run
+from cloudlab.lab.table import tables_of
+from cloudlab.recording import Recording
+from cloudlab.tools import now
+from cloudlab.units import format_bytes, is_known
+from cloudlab.widgets.panel import is_shipped
+from cloudlab.widgets.texts import safe, table_html
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LAYERS = ("partition", "filesystem")
+
+#: Characters of a console line that are quoted.
+_QUOTED = 160
+
+#: Files of a machine, of no use without it.
+_MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a learner expects after the boot, in bytes."""
+
+    partition_bytes: int
+    filesystem_bytes: int
+
+    def of(self, layer: str) -> int:
+        """Return what is expected of a layer."""
+        return self.partition_bytes if layer == "partition" else self.filesystem_bytes
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end in a panel.
+
+    Attributes
+    ----------
+    recording : Recording
+    prediction : Prediction or None
+    differences : tuple of str
+        In what the recording that was played is not what was asked for.
+    """
+
+    recording: Recording
+    prediction: Prediction | None = None
+    differences: tuple[str, ...] = ()
+
+    def measured(self) -> dict[str, tuple[int, int] | None]:
+        """Return each layer's size in bytes before and after; None where it is not known."""
+        try:
+            growth = RunSizes(tables_of([self.recording])["sizes"]).growth()
+        except CloudlabError:
+            return dict.fromkeys(LAYERS)
+        return {"partition": growth.partition, "filesystem": growth.filesystem}
+
+
+def origin(recording: Recording) -> str:
+    """Return where a run comes from: a recording is always called one."""
+    if is_shipped(recording):
+        return f"Recording: {recording.label}"
+    accel = recording.about.get("accelerator", {}).get("name", "an unknown accelerator")
+    image = recording.about.get("image", {}).get("name", "an unknown image")
+    started = str(recording.about.get("started", ""))
+    return f"Booted here on {started[:10]} with {image} under {str(accel).upper()}"
+
+
+def result_html(finished: Finished) -> str:
+    """Return the whole result of one run."""
+    recording = finished.recording
+    scenario = str(recording.about.get("scenario", recording.name))
+    parts = [
+        f"<h3>Result: {safe(scenario)}</h3>",
+        f"<p><small>{safe(origin(recording))}</small></p>",
+    ]
+    if finished.differences:
+        parts.append(
+            f"<p><b>This is not quite what you asked for.</b></p>{differences_html(finished.differences)}"
+        )
+    error = recording.about.get("error")
+    if error:
+        parts.append(
+            f"<p><b>The boot did not come to its end.</b></p><pre>{safe(error['text'])}</pre>"
+        )
+    parts += [
+        _or_reason(lambda: figure_html("disk-map", [recording])),
+        compared_html([finished], "Predicted and measured"),
+        _or_reason(lambda: prediction_html([finished])) if finished.prediction else "",
+        "<h4>Why</h4>",
+        _or_reason(lambda: explain_run(recording).to_html()),
+        _or_reason(lambda: proof_html(recording)),
+    ]
+    return "".join(parts)
+
+
+def earlier_html(runs: Sequence[Finished]) -> str:
+    """Return several runs side by side; empty for fewer than two."""
+    different = {one.recording.name: one.recording for one in runs}
+    if len(runs) < 2:  # noqa: PLR2004
+        return ""
+    figure = figure_html("scenarios", list(different.values())) if len(different) > 1 else ""
+    return f"<h3>All runs so far</h3>{figure}{compared_html(runs, 'All runs so far')}"
+
+
+def differences_html(differences: Sequence[str]) -> str:
+    """Return the differences between a wish and a recording as a list."""
+    return f"<ul>{''.join(f'<li>{safe(one)}</li>' for one in differences)}</ul>"
+
+
+def compared_html(runs: Sequence[Finished], caption: str) -> str:
+    """Return the table of predicted and measured sizes."""
+    rows = []
+    for run in runs:
+        predictions = None if run.prediction is None else _judged(run)
+        for layer, ends in run.measured().items():
+            rows.append(
+                (
+                    str(run.recording.about.get("scenario", run.recording.name)),
+                    layer,
+                    format_bytes(ends and ends[0]),
+                    format_bytes(ends and ends[1]),
+                    format_bytes(run.prediction.of(layer)) if run.prediction else "-",
+                    predictions[layer] if predictions else "-",
+                )
+            )
+    head = ("run", "layer", "before", "after", "you predicted", "your prediction")
+    return table_html(head, rows, caption=caption)
+
+
+def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
+    """Return the table that the figure *prediction* is made from."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = [
+        {
+            "scenario": str(run.recording.about.get("scenario", run.recording.name)),
+            "layer": layer,
+            "predicted_bytes": run.prediction.of(layer),
+            "measured_bytes": ends[1] if ends else None,
+        }
+        for run in runs
+        if run.prediction is not None
+        for layer, ends in run.measured().items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def prediction_html(runs: Sequence[Finished]) -> str:
+    """Return the figure of predicted and measured sizes."""
+    table = predictions_table(runs)
+    kind = figures.KINDS["prediction"]
+    axes = kind.plot(table, ax=figures.new_axes("screen", height_in=4.0))
+    return figures.to_html(axes, title=kind.title, alt=kind.alt(table))
+
+
+def figure_html(kind_name: str, recordings: Sequence[Recording]) -> str:
+    """Return a figure of runs, with its words."""
+    axes, title, alt = _plotted(kind_name, recordings)
+    return figures.to_html(axes, title=title, alt=alt)
+
+
+def proof_html(recording: Recording) -> str:
+    """Return, for each bar, the console line that proves it."""
+    rows = proofs(recording)
+    head = ("bar", "size in bytes", "seconds", "console line", "what it says")
+    return table_html(head, rows, caption="The console line behind each bar", code="what it says")
+
+
+def proofs(recording: Recording) -> list[tuple[str, str, str, str, str]]:
+    """Return a row for each measurement of the root partition and filesystem, in time's order.
+
+    Raises
+    ------
+    CloudlabError
+        If the run has no sizes or no transcript.
+    """
+    run = RunSizes(tables_of([recording])["sizes"])
+    lines = recording.console_log.read_bytes().split(b"\n")
+    found = []
+    for layer in LAYERS:
+        rows = run.of(layer).dropna(subset=["line"])
+        # Of the samples in between, those that saw a change.
+        changed = rows["size_bytes"].ne(rows["size_bytes"].shift())
+        for row in records(rows[(rows["stage"] != "sample") | changed]):
+            number = int(row.line)
+            said = printable(lines[number - 1])[:_QUOTED] if number <= len(lines) else ""
+            name = f"{layer} {row.device}, {row.stage}"
+            found.append((name, f"{row.size_bytes:,}", f"{row.time_s:.1f}", str(number), said))
+    return found
+
+
+def export(finished: Finished, folder: Path) -> Path:
+    """Write figures, their data and the run folder to a new folder below ``folder``; return it.
+
+    Raises
+    ------
+    CloudlabError
+        If it cannot be written.
+    """
+    recording = finished.recording
+    target = free_name(folder / recording.name)
+    paths.make_folder(target)
+    for kind_name in ("disk-map", "timeline"):
+        axes, title, alt = _plotted(kind_name, [recording], size="slide")
+        for form in ("svg", "png"):
+            figures.save_figure(axes, target / f"{kind_name}.{form}", title=title, alt=alt)
+    if finished.prediction is not None:
+        figures.save_data(predictions_table([finished]), target / "prediction.csv")
+    try:
+        shutil.copytree(recording.folder, target / "run", ignore=_MACHINE_FILES)
+    except (OSError, shutil.Error) as error:
+        raise CloudlabError(
+            f"The run {recording.folder} could not be copied to {target}: {error}.",
+            hint="Free some space there.",
+        ) from error
+    return target
+
+
+def new_folder(parent: Path, scenario: str) -> Path:
+    """Return the folder of a new run: dated, and not there yet."""
+    moment = now().replace(":", "").replace("-", "")
+    return free_name(parent / f"{moment}-{scenario.replace(' ', '-').replace(',', '')}")
+
+
+def free_name(path: Path) -> Path:
+    """Return ``path``, or with a number behind it the first that is not there."""
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def _judged(run: Finished) -> dict[str, str]:
+    words = {}
+    for row in records(figures.prediction_data(predictions_table([run]))):
+        if not is_known(row.error):
+            words[row.layer] = "nothing to compare with"
+        elif row.right:
+            words[row.layer] = "right"
+        else:
+            words[row.layer] = f"{abs(row.error):.0%} too {'large' if row.error > 0 else 'small'}"
+    return words
+
+
+def _plotted(
+    kind_name: str, recordings: Sequence[Recording], size: str = "screen"
+) -> tuple[Any, str, str]:
+    kind = figures.KINDS[kind_name]
+    tables = tables_of(recordings)
+    wanted = [tables[name] for name in kind.tables]
+    axes = kind.plot(*wanted, ax=figures.new_axes(size))
+    return axes, kind.title, kind.alt(*wanted)
+
+
+def _or_reason(make: Callable[[], str]) -> str:
+    """Return a part of a result, or why it is not there: the rest is shown all the same."""
+    try:
+        return make()
+    except CloudlabError as error:
+        return f"<p><small>{safe(error.message)}</small></p>"

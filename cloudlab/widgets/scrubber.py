@@ -1,0 +1,193 @@
+"""Scrubber: drag through a boot and see the disk at that moment."""
+
+from __future__ import annotations
+
+import bisect
+from typing import TYPE_CHECKING, Any
+
+from cloudlab.errors import CloudlabError
+from cloudlab.figures.disk_map import disk_map_data
+from cloudlab.lab.table import tables_of
+from cloudlab.recording import Recording
+from cloudlab.sizes import sizes_frame
+from cloudlab.units import format_bytes, format_seconds
+from cloudlab.widgets.background import recorded_stage, replay_events
+from cloudlab.widgets.map_html import map_html
+from cloudlab.widgets.native import Form, Pane, button, field
+from cloudlab.widgets.panel import AnyRun, Panel, find_run
+from cloudlab.widgets.results import figure_html, origin
+from cloudlab.widgets.texts import console_html, safe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ON_DISK = ("virtual_disk", "partition", "filesystem")
+
+#: Console lines that are shown of each moment.
+_LINES = 8
+
+_STEP_S = 0.1
+
+
+class Scrubber(Panel):
+    """A boot, second by second: stage, console, and the disk as it was last measured.
+
+    Parameters
+    ----------
+    run : run
+
+    Raises
+    ------
+    CloudlabError
+        If the run has no sizes.
+    """
+
+    def __init__(self, run: AnyRun) -> None:
+        self.recording = find_run(run)
+        self._sizes = tables_of([self.recording])["sizes"]
+        self._lines = [one.line for one in replay_events(self.recording) if one.line is not None]
+        self._line_times = [line.time_s for line in self._lines]
+        self._changes = change_times(self._sizes)
+        end_s = float(self.recording.about.get("time_s", self._line_times[-1]))
+        self.slider = Form(
+            "Moment",
+            [
+                field(
+                    "time_s", "range", "Seconds since launch", 0.0, min=0,
+                    max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s", unset="",
+                ),
+                button("earlier", "Change before this"),
+                button("later", "Change after this"),
+            ],
+        )  # fmt: skip
+        self._moment = Pane(role="region", name="The disk at this moment")
+        self._console = Pane(role="log", name="Console at this moment", look="console lines")
+        super().__init__(self.slider, self._moment, self._console)
+        self.slider.on_values(self._show)
+        self.slider.on_press(earlier=lambda: self._leap(-1), later=lambda: self._leap(+1))
+        self._show()
+        self.keep(self._still())
+
+    @property
+    def time_s(self) -> float:
+        """The moment that is shown, in seconds since launch; may be set."""
+        return float(self.slider.values["time_s"])  # noqa: PD011 - a trait, no table
+
+    @time_s.setter
+    def time_s(self, time_s: float) -> None:
+        self.slider.values = {"time_s": time_s}
+
+    def _leap(self, direction: int) -> None:
+        # A moment is shown to a tenth of a second, so it counts as passed once it is near.
+        if direction > 0:
+            ahead = [one for one in self._changes if one > self.time_s + _STEP_S / 2]
+        else:
+            ahead = [one for one in reversed(self._changes) if one < self.time_s - _STEP_S / 2]
+        if ahead:
+            self.time_s = round(ahead[0] + _STEP_S / 2, 1)
+
+    def _show(self) -> None:
+        time_s = self.time_s
+        data, how = disk_at(self.recording, self._sizes, time_s)
+        overlay = overlay_at(self._sizes, time_s)
+        self._moment.html = (
+            f"<p><b>{format_seconds(time_s)}</b>, stage <b>{safe(recorded_stage(self.recording, time_s))}"
+            f"</b>; the overlay file takes up {format_bytes(overlay)}<br>"
+            f"<small>{safe(how)}. {safe(origin(self.recording))}.</small></p>"
+            + (
+                ""
+                if data is None
+                else map_html(data, title=f"The disk at {format_seconds(time_s)}")
+            )
+        )
+        here = bisect.bisect_right(self._line_times, time_s)
+        self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
+
+    def _still(self) -> str:
+        try:
+            return figure_html("timeline", [self.recording])
+        except CloudlabError as error:
+            return f"<p>{safe(error.message)}</p>"
+
+
+def change_times(sizes: pd.DataFrame) -> list[float]:
+    """Return when the guest first saw each new size of a partition or filesystem, in seconds."""
+    rows = sizes[sizes["layer"].isin(_ON_DISK) & sizes["exact"].fillna(False)]
+    rows = rows.dropna(subset=["time_s"]).sort_values("time_s", kind="stable")
+    before = rows.groupby(["layer", "device"], dropna=False)["size_bytes"].shift()
+    changed = rows[before.ne(rows["size_bytes"]).fillna(True)]
+    return sorted({float(one) for one in changed["time_s"]})
+
+
+def disk_at(
+    recording: Recording, sizes: pd.DataFrame, time_s: float
+) -> tuple[pd.DataFrame | None, str]:
+    """Return what lay on the disk at a moment, as far as it was measured, and how that is known.
+
+    Parameters
+    ----------
+    recording : Recording
+    sizes : DataFrame
+        Its sizes table.
+    time_s : float
+        Seconds since launch.
+    """
+    rows = sizes[sizes["layer"].isin(_ON_DISK) & (sizes["stage"] != "image")]
+    rows = rows[rows["time_s"].le(time_s).fillna(False)]
+    if rows.empty:
+        before = _as_built(recording)
+        how = "The guest has not measured anything yet: this is what the host read off the disk"
+        return (None, "Nothing was measured yet") if before is None else (before, how)
+    # The exact row of a moment stands last; what was measured last still holds.
+    rows = rows.sort_values(["time_s", "exact"], kind="stable")
+    rows = rows.drop_duplicates(["layer", "device", "mountpoint"], keep="last")
+    last = float(rows["time_s"].max())
+    return disk_map_data(rows.assign(stage="after")), f"Measured by the guest at {last:.1f} s"
+
+
+def overlay_at(sizes: pd.DataFrame, time_s: float) -> int | None:
+    """Return what the overlay file took up on the host at a moment, in bytes."""
+    rows = sizes[(sizes["layer"] == "overlay_file") & sizes["time_s"].le(time_s).fillna(False)]
+    return int(rows["size_bytes"].iloc[-1]) if len(rows) else None
+
+
+def _as_built(recording: Recording) -> pd.DataFrame | None:
+    disk: dict[str, Any] = recording.about.get("disk_before") or {}
+    partitions = disk.get("partitions")
+    if not partitions:
+        return None
+    common = {"stage": "after", "time_s": 0.0, "exact": True, "source": "host: bytes on disk"}
+    rows: list[dict[str, Any]] = [
+        {
+            **common,
+            "layer": "virtual_disk",
+            "device": "vda",
+            "size_bytes": disk["virtual_size_bytes"],
+        }
+    ]
+    for one in partitions:
+        if one["number"] is None:
+            continue
+        device = f"vda{one['number']}"
+        rows.append(
+            {
+                **common,
+                "layer": "partition",
+                "device": device,
+                "size_bytes": one["size_bytes"],
+                "start_bytes": one["start_bytes"],
+            }
+        )
+        filesystem = one.get("filesystem")
+        if filesystem and filesystem.get("size_bytes"):
+            rows.append(
+                {
+                    **common,
+                    "layer": "filesystem",
+                    "device": device,
+                    # Nothing is mounted yet: it goes by its label.
+                    "mountpoint": filesystem.get("label") or filesystem["type"],
+                    "size_bytes": filesystem["size_bytes"],
+                }
+            )
+    return disk_map_data(sizes_frame(rows)) if len(rows) > 1 else None

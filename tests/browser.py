@@ -1,0 +1,128 @@
+"""A real JupyterLab in a real browser, for tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-first-run",
+]  # fmt: skip
+
+#: Milliseconds within which a kernel has started on a busy machine.
+PATIENCE_MS = 120_000
+
+SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+
+
+@contextlib.contextmanager
+def jupyterlab(folder: Path, **env: str) -> Iterator[str]:
+    """Run JupyterLab on ``folder``; yield its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = f"http://127.0.0.1:{port}"
+    argv = [
+        sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser",
+        f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}",
+    ]  # fmt: skip
+    home = {
+        "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+        "JUPYTER_RUNTIME_DIR": str(folder / ".runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".workspaces"),
+    }
+    set_up(folder, dark=False)
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(argv, env={**os.environ, **home, **env}, stdout=log, stderr=log)
+    try:
+        _wait_for(f"{base}/api", server)
+        yield base
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def set_up(folder: Path, *, dark: bool) -> None:
+    """Choose JupyterLab's theme, and keep its news off the page."""
+    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True, exist_ok=True)
+    theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
+    news = {"fetchNews": "false", "checkForUpdates": False}
+    for name, values in (("themes", theme), ("notification", news)):
+        (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert server.poll() is None, "JupyterLab ended"
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.1)
+    raise TimeoutError(url)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run the system's Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """Write a notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
+    notebook.metadata["kernelspec"] = {
+        "name": "python3", "display_name": "Python 3", "language": "python"
+    }  # fmt: skip
+    nbformat.write(notebook, path)
+
+
+def open_notebook(browser: BrowserContext, base: str, name: str, *, width: int = 1280) -> Page:
+    """Open a notebook and wait for its kernel."""
+    page = browser.new_page()
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(f"{base}/lab/tree/{name}?reset", timeout=PATIENCE_MS)
+    wait_for_kernel(page)
+    return page
+
+
+def wait_for_kernel(page: Page) -> None:
+    """Wait until the notebook's kernel waits for work."""
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=PATIENCE_MS)
+    expect(page.locator("#jp-bottom-panel")).to_contain_text("| Idle", timeout=PATIENCE_MS)
+
+
+def run_cell(page: Page, number: int) -> Locator:
+    """Run a cell, wait for its end, and return it."""
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(number)
+    prompt = cell.locator(".jp-InputArea-prompt")
+    before = prompt.inner_text()
+    for _ in range(60):
+        # JupyterLab drops what is run before its kernel has connected.
+        if prompt.inner_text() in {before, "[ ]:"}:
+            cell.locator(".cm-content").click()
+            page.keyboard.press("Control+Enter")
+        with contextlib.suppress(AssertionError):
+            expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=4_000)
+            expect(prompt).not_to_have_text(before, timeout=4_000)
+            return cell
+    raise AssertionError(f"cell {number} did not run: {prompt.inner_text()}")

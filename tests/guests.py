@@ -1,0 +1,132 @@
+"""Guests without an operating system: disk images whose boot sector does what a test needs.
+
+The firmware reaches them within a fraction of a second, even in emulation.
+"""
+
+import signal
+import struct
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import psutil
+from console_text import GIB, block, disk_frames
+
+from cloudlab import paths
+from cloudlab.image.choose import open_image
+from cloudlab.lab import RunOptions
+from cloudlab.machine.config import Accel
+from cloudlab.tools import Deadline
+
+#: What a run leaves in its folder.
+KEPT = {
+    "console.cast", "console.log", "extents.csv", "meta-data", "run.json", "sizes.csv", "user-data",
+}  # fmt: skip
+
+_SECTOR = 512
+_LEAST_SECTORS = 2048
+_IMAGE_BYTES = 2 << 30
+
+# Real mode, at 0x7c00.  Prints what the sectors from 1 on hold (two bytes of count, then
+# text, each) on the serial port, then falls into one of the endings below.
+_PRINT = bytes.fromhex(
+    "31c0 8ed8 8ec0 8ed0"  # xor ax, ax; mov ds, es, ss, ax
+    "bc007c fc fbf4f4"     # mov sp, 0x7c00; cld; sti; hlt; hlt    the firmware ends its line
+    "8816b07d"             # mov [0x7db0], dl      the disk that it was booted from
+    "bea07d b442"          # next: mov si, 0x7da0; mov ah, 0x42
+    "8a16b07d cd13"        # mov dl, [0x7db0]; int 0x13
+    "ff06a87d"             # inc word [0x7da8]     the packet's sector number
+    "be0080 ad 89c1 e315"  # mov si, 0x8000; lodsw; mov cx, ax; jcxz ending
+    "ac 88c3"              # char: lodsb; mov bl, al
+    "bafd03 ec a820 74fb"  # wait: mov dx, 0x3fd; in al, dx; test al, 0x20; jz wait
+    "88d8 baf803 ee"       # mov al, bl; mov dx, 0x3f8; out dx, al
+    "e2ed ebd4"            # loop char; jmp next
+)  # fmt: skip
+_HALT = bytes.fromhex("fa f4 ebfc")  # cli; hlt; jmp $-2
+
+
+class Then(Enum):
+    """What the guest does after its last word."""
+
+    HALT = _HALT
+    POWER_OFF = bytes.fromhex("ba0406 b80020 ef") + _HALT  # mov dx, 0x604; mov ax, 0x2000; out
+    RESET = bytes.fromhex("b0fe e664") + _HALT  # mov al, 0xfe; out 0x64, al
+    TRIPLE_FAULT = bytes.fromhex("0f011eb47d cc") + _HALT  # lidt [0x7db4] (empty); int3
+    #: For ever every byte from 0 to 255, one line feed among them, as fast as it can.
+    FLOOD = bytes.fromhex(
+        "bafd03 ec a820 74fb"     # mov dx, 0x3fd; in al, dx; test al, 0x20; jz $-3
+        "baf803 fec3 88d8 ee"     # mov dx, 0x3f8; inc bl; mov al, bl; out dx, al
+        "ebee"                    # jmp $-16
+    )  # fmt: skip
+    #: Writes the disk full, 32 KiB at a time, as fast as it can.
+    FILL_DISK = bytes.fromhex(
+        "be907d b80043 8a16b07d cd13"  # mov si, 0x7d90; mov ax, 0x4300; mov dl, ..; int 0x13
+        "668306987d40 ebec"            # add dword [0x7d98], 64; jmp $-18
+    )  # fmt: skip
+
+
+def make_guest(path: Path, says: bytes | str, then: Then = Then.HALT) -> Path:
+    """Write a raw disk image that says ``says`` on its serial port, then does ``then``."""
+    text = b"\r\n" + (says.encode() if isinstance(says, str) else says)
+    pieces = [text[at : at + _SECTOR - 2] for at in range(0, len(text), _SECTOR - 2)] + [b""]
+    sectors = b"".join(
+        (struct.pack("<H", len(piece)) + piece).ljust(_SECTOR, b"\0") for piece in pieces
+    )
+    code = bytearray((_PRINT + then.value).ljust(_SECTOR, b"\0"))
+    # Packets of the BIOS's extended disk calls: size, sectors, offset, segment, first sector.
+    code[0x190:0x1A0] = struct.pack("<BBHHHQ", 16, 0, 64, 0, 0x1000, _LEAST_SECTORS)
+    code[0x1A0:0x1B0] = struct.pack("<BBHHHQ", 16, 0, 1, 0x8000, 0, 1)
+    # A disk without a partition is none that cloudlab would boot.
+    kind, count = 0x83, _IMAGE_BYTES // _SECTOR - _LEAST_SECTORS
+    code[0x1BE:0x1CE] = struct.pack("<8BII", 0x80, *[0] * 3, kind, *[0] * 3, _LEAST_SECTORS, count)
+    code[0x1FE:] = b"\x55\xaa"
+    with path.open("wb") as image:
+        image.write(code + sectors)
+        image.truncate(_IMAGE_BYTES)
+    return path
+
+
+def report(**facts: str) -> str:
+    """Return what a guest prints whose disk grew from 2 GiB to 20 GiB."""
+    said = [{"kind": "fact", "name": name, "value": value} for name, value in facts.items()]
+    before = block("before", *disk_frames(2 * GIB, 2 * GIB - (1 << 20)))
+    return before + block("after", *disk_frames(19 * GIB, 19 * GIB - (1 << 20)), *said)
+
+
+def guest_options(folder: Path, says: bytes | str, then: Then = Then.HALT, **options) -> RunOptions:
+    """Return what ``run_lab`` needs to boot such a guest under emulation, with its image made."""
+    image = open_image(make_guest(folder / "guest.img", says, then))
+    return RunOptions(image=image, accel=Accel.TCG, **{"timeout_s": 120, **options})
+
+
+def alive(pid: int) -> bool:
+    """Return whether the process is there and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def hear_ctrl_c() -> None:
+    """Let a child hear it even where the tests run in the background of a script."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_until(happened: Callable[[], bool]) -> bool:
+    """Wait for something that must happen; False after a time that is no pass condition."""
+    deadline = Deadline.after(60)
+    while not (done := happened()) and not deadline.expired:
+        time.sleep(0.02)
+    return done
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Return what a run in ``folder`` must not leave: its machine's files, entries, processes."""
+    found = [path.name for path in folder.glob("*") if path.name not in KEPT]
+    found += [path.name for path in paths.running_folder().glob("*")]
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if any(str(folder) in word for word in words) and any("qemu" in word for word in words):
+            found.append(" ".join(words))
+    return found

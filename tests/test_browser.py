@@ -1,0 +1,274 @@
+"""The panels in a real JupyterLab and a real browser, by keyboard and by mouse.
+
+Screenshots go to ``build/screenshots``, for people to look at.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pandas as pd
+import psutil
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import (
+    PATIENCE_MS,
+    SCREENSHOTS,
+    chromium,
+    jupyterlab,
+    open_notebook,
+    run_cell,
+    set_up,
+    wait_for_kernel,
+    write_notebook,
+)
+from playwright.sync_api import expect
+
+from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.units import format_bytes
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+GROWTH = "from cloudlab.widgets import *\nlab = GrowthLab()\nlab"
+THREADS = (
+    "import threading\n"
+    "print('boots:', [one.name for one in threading.enumerate()].count('cloudlab-boot'))"
+)
+ALL_PANELS = (
+    GROWTH,
+    "DiskMap('default')",
+    "Scrubber('default')",
+    "SeedEditor('#cloud-config\\ngrowpart:\\n  mode: off\\n')",
+    "Quiz([Question('Which grows first?', {'partition': 'It is the room.', 'filesystem': 'No room yet.'}, 'partition')])",
+    "RunningMachines()",
+    "Console('growpart-off')",
+)
+
+
+@pytest.fixture(scope="module")
+def chrome():
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def browser(chrome):
+    context = chrome.new_context()
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    with jupyterlab(folder, CLOUDLAB_MODE="replay") as address:
+        yield address
+
+
+def panel(cell):
+    """Return the part of a cell that is alive: not what is kept for later."""
+    return cell.locator(".jupyter-widgets").first
+
+
+def predict(cell, page, *presses: str) -> None:
+    for layer in ("partition", "filesystem"):
+        cell.get_by_label(f"After the boot the {layer} will be").focus()
+        for key in presses:
+            page.keyboard.press(key)
+
+
+def predicted_and_measured(cell) -> dict[str, list[str]]:
+    rows = panel(cell).locator("table", has_text="Predicted and measured").locator("tbody tr")
+    texts = [row.locator("th, td").all_inner_texts() for row in rows.all()]
+    return {text[1]: text[2:] for text in texts}
+
+
+def test_predict_boot_compare_by_keyboard_alone(browser, base, folder):
+    write_notebook(folder / "keys.ipynb", GROWTH)
+    page = open_notebook(browser, base, "keys.ipynb")
+    cell = run_cell(page, 0)
+    cell.get_by_label("Playing speed").focus()
+    page.keyboard.press("End")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(cell.get_by_label("growpart: mode")).to_be_focused()
+    page.keyboard.press("End")
+    expect(cell.locator("mark", has_text="mode: 'off'")).to_be_visible()
+    boot = cell.get_by_role("button", name="Boot (recorded)")
+    expect(boot).to_have_attribute("aria-disabled", "true")
+    predict(cell, page, "Home", "PageUp")
+    expect(boot).to_have_attribute("aria-disabled", "false")
+    page.keyboard.press("Tab")
+    expect(boot).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(panel(cell).get_by_role("heading", name="Result: growpart-off")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
+    expect(boot).to_be_focused()
+    recording = read_run(shipped_recordings()["growpart-off"])
+    sizes = pd.read_csv(recording.sizes_csv)
+    root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
+    measured = dict(zip(root.layer, root.size_bytes, strict=True))
+    shown = predicted_and_measured(cell)
+    for layer in ("partition", "filesystem"):
+        assert shown[layer][1] == format_bytes(measured[layer])
+        assert shown[layer][2] == "2.2 GiB"
+
+
+def test_kernel_stays_free_stop_ends_and_there_is_never_a_second_loop(browser, base, folder):
+    write_notebook(
+        folder / "free.ipynb", "from cloudlab.widgets import *\nConsole('default')", THREADS
+    )
+    page = open_notebook(browser, base, "free.ipynb")
+    cell = run_cell(page, 0)
+    cell.get_by_label("Playing speed").select_option("1")
+    cell.get_by_role("button", name="Boot").click()
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    other = run_cell(page, 1)
+    expect(other).to_contain_text("boots: 1")
+    # The cell is run anew while its boot goes on: the former one ends.
+    cell = run_cell(page, 0)
+    expect(cell.get_by_role("log")).to_have_count(0)  # an empty console is not shown
+    cell.get_by_label("Playing speed").select_option("1")
+    cell.get_by_role("button", name="Boot").click()
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    expect(run_cell(page, 1)).to_contain_text("boots: 1")
+    cell.get_by_role("button", name="Stop").click()
+    expect(cell.get_by_role("alert")).to_contain_text("stopped")
+    expect(run_cell(page, 1)).to_contain_text("boots: 0")
+
+
+def test_reload_restart_and_reopening(browser, base, folder):
+    write_notebook(folder / "again.ipynb", GROWTH)
+    page = open_notebook(browser, base, "again.ipynb")
+    cell = run_cell(page, 0)
+    cell.get_by_label("Playing speed").select_option("100")
+    predict(cell, page, "End")
+    cell.get_by_role("button", name="Boot (recorded)").click()
+    result = "Result: default"
+    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(cell.get_by_role("heading", name=result)).to_have_count(1)  # the kept one is hidden
+    page.keyboard.press("Control+s")
+    assert saved_outputs(folder / "again.ipynb", result, page)
+    page.reload()
+    wait_for_kernel(page)
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(0)
+    # The kernel lives, so the panel does.
+    expect(cell.get_by_role("button", name="Boot (recorded)")).to_be_visible(timeout=PATIENCE_MS)
+    expect(cell.get_by_role("heading", name=result)).to_have_count(1)
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    page.reload()
+    wait_for_kernel(page)
+    cell = page.locator(".jp-Notebook .jp-Cell").nth(0)
+    # The panel is dead; its last result stays, as picture and table.
+    expect(cell.get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(cell.get_by_role("button", name="Boot (recorded)")).to_have_count(0)
+    expect(cell.get_by_role("img", name=re.compile("partition"))).to_have_count(2)
+    expect(cell.get_by_role("table")).to_have_count(2)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 800])
+def test_all_panels_are_accessible_and_photographed(browser, base, folder, width, dark):
+    name = f"{'dark' if dark else 'light'}-{width}"
+    write_notebook(folder / f"{name}.ipynb", *ALL_PANELS)
+    set_up(folder, dark=dark)
+    page = open_notebook(browser, base, f"{name}.ipynb", width=width)
+    page.keyboard.press("Control+b")
+    cells = [run_cell(page, number) for number in range(len(ALL_PANELS))]
+    cells[0].get_by_label("Playing speed").select_option("100")
+    cells[0].get_by_label("growpart: mode").select_option("off")
+    predict(cells[0], page, "Home", "PageUp")
+    cells[0].get_by_role("button", name="Boot (recorded)").click()
+    expect(panel(cells[0]).locator("h3").first).to_be_visible(timeout=PATIENCE_MS)
+    cells[2].get_by_role("button", name="Change after this").click()
+    cells[4].get_by_label("filesystem").click()
+    expect(cells[4]).to_contain_text("Not quite.")
+    cells[6].get_by_label("Playing speed").select_option("100")
+    cells[6].get_by_role("button", name="Boot").click()
+    expect(cells[6]).to_contain_text("(done)", timeout=PATIENCE_MS)
+    part = cells[1].locator(".cloudlab-part").first
+    part.focus()
+    expect(part.locator(".cloudlab-says")).to_be_visible()
+    page.set_viewport_size({"width": width, "height": 4600})
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+    cells[0].screenshot(path=SCREENSHOTS / f"{name}-growth-lab.png")
+    found = Axe().run(page, context=".jp-OutputArea-output").response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+
+
+def saved_outputs(path, text, page) -> bool:
+    """Return whether a notebook was saved with ``text`` in its first cell's outputs."""
+    for _ in range(300):
+        if text in json.dumps(json.loads(path.read_text())["cells"][0]["outputs"]):
+            return True
+        page.wait_for_timeout(100)
+    return False
+
+
+def qemus_below(folder) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if "qemu-system" in (process.info["name"] or "") and any(
+            str(folder) in one for one in words
+        ):
+            found.append(process)
+    return found
+
+
+def gone(page, folder) -> bool:
+    for _ in range(200):
+        if not qemus_below(folder):
+            return True
+        page.wait_for_timeout(100)
+    return False
+
+
+@pytest.mark.boots
+def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
+    write_notebook(tmp_path / "live.ipynb", GROWTH)
+    with jupyterlab(tmp_path, CLOUDLAB_MODE="live") as base:
+        page = open_notebook(browser, base, "live.ipynb")
+
+        def begin():
+            cell = run_cell(page, 0)
+            cell.get_by_label("Image").select_option(lab_image.name)
+            predict(cell, page, "End")
+            cell.get_by_role("button", name="Boot", exact=True).click()
+            return cell
+
+        cell = begin()
+        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+        assert len(qemus_below(tmp_path)) == 1
+        cell.get_by_role("button", name="Stop").click()
+        expect(cell.get_by_role("alert")).to_contain_text("was stopped", timeout=PATIENCE_MS)
+        assert gone(page, tmp_path)
+
+        cell = begin()
+        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+        page.get_by_role("menuitem", name="Kernel", exact=True).click()
+        page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+        page.get_by_role("button", name="Confirm Kernel Restart").click()
+        assert gone(page, tmp_path), "a kernel's restart left QEMU running"
+        wait_for_kernel(page)
+
+        cell = begin()
+        expect(panel(cell).locator("h3").first).to_be_visible(timeout=900_000)
+        assert gone(page, tmp_path)
+        runs = [read_run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
+        [done] = [one for one in runs if one.about["outcome"] == "done"]
+        sizes = pd.read_csv(done.sizes_csv)
+        root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
+        shown = predicted_and_measured(cell)
+        for layer, size in zip(root.layer, root.size_bytes, strict=True):
+            assert shown[layer][1] == format_bytes(size)
+        expect(panel(cell)).to_contain_text("Booted here on")

@@ -1,0 +1,297 @@
+"""The command line as a user types it: real processes, real QEMU, exit codes and words."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from guests import make_guest, report
+
+DATA = Path(__file__).parent / "data"
+
+
+def cloudlab(*args, env=None, cwd=None, stdin=""):
+    return subprocess.run(
+        [sys.executable, "-m", "cloudlab", *map(str, args)],
+        capture_output=True, text=True, input=stdin, cwd=cwd,
+        env={**os.environ, **(env or {})}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def guest(tmp_path, own_cache):
+    """An image whose guest does nothing but print a complete report."""
+    return make_guest(tmp_path / "guest.raw", report())
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.scripts, self.links = [], 0, []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "img":
+            self.images.append(attrs)
+        self.scripts += tag == "script"
+        self.links += [value for name, value in attrs.items() if name in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_demo_leaves_table_figures_and_a_page(tmp_path, guest):
+    out = tmp_path / "demo"
+    done = cloudlab("demo", "--image", guest, "--output", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(out / "report.html")
+    with (out / "sizes.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["scenario"] for row in rows} == {"default", "filesystem kept", "partition kept"}
+    assert {"image", "before", "after"} <= {row["stage"] for row in rows}
+    runs = ("default", "filesystem-kept", "partition-kept")
+    for run in runs:
+        about = json.loads((out / run / "run.json").read_text())
+        assert about["outcome"] == "done"
+        assert {"user-data", "meta-data", "console.log", "console.cast", "sizes.csv"} <= {
+            path.name for path in (out / run).iterdir()
+        }
+        assert not list((out / run).glob("overlay*"))
+    for name in (*(f"disk-map-{run}" for run in runs), "scenarios"):
+        root = ET.parse(out / f"{name}.svg").getroot()
+        assert root.find("{http://www.w3.org/2000/svg}desc").text
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = Page((out / "report.html").read_text())
+    assert len(page.images) == 4
+    assert all(re.search(r"\d+ GiB", image["alt"]) for image in page.images)
+    assert all(link.startswith("data:") for link in page.links), "the page must be self-contained"
+    assert page.scripts == 0
+    assert "19.9G" in page.text, "the article's number stands beside ours"
+    assert "@cloudlab after" in page.text, "the proving console lines"
+
+
+def test_a_second_demo_does_not_touch_the_first(tmp_path, guest):
+    (tmp_path / "demo" / "default").mkdir(parents=True)
+    (tmp_path / "demo" / "default" / "run.json").write_text("mine")
+    done = cloudlab("demo", "--image", guest, "--output", tmp_path / "demo")
+    assert done.returncode == 1
+    assert "already holds a run" in done.stderr
+    assert (tmp_path / "demo" / "default" / "run.json").read_text() == "mine"
+
+
+def test_run_then_replay_then_figure(tmp_path, guest):
+    folder = tmp_path / "ein Lauf, ü"
+    done = cloudlab("run", "--image", guest, "--output", folder, "--growpart", "off")
+    assert done.returncode == 0, done.stderr
+    assert "partition kept" in done.stdout
+    assert "mode: 'off'" in (folder / "user-data").read_text()
+    played = cloudlab("replay", folder, "--speed", "50")
+    assert played.returncode == 0
+    assert "RECORDING" in played.stderr
+    assert "guest.raw" in played.stderr
+    assert "TCG" in played.stderr or "KVM" in played.stderr
+    assert "@cloudlab after" in played.stdout
+    for kind in ("layers", "disk-map", "scenarios", "timeline", "overlay-map", "stages"):
+        figure = tmp_path / f"{kind}.svg"
+        data = tmp_path / f"{kind}.csv"
+        drawn = cloudlab("figure", folder, "--kind", kind, "--output", figure, "--data", data)
+        assert drawn.returncode == 0, drawn.stderr
+        ET.parse(figure)
+        # This guest wrote nothing, so its overlay map has no cells.
+        assert (len(data.read_text().splitlines()) > 1) is (kind != "overlay-map")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["run", "--growpart", "of"], 2, "auto, growpart, gpart, off"),
+        (["run", "--resize-rootfs", "yes"], 2, "true, false, noblock"),
+        (["run", "--profile", "fat"], 2, "lean, full"),
+        (["run", "--image", "ubuntu-18.4"], 2, "ubuntu-18.04"),
+        (["run", "--image", "./nowhere.img"], 1, "nowhere.img"),
+        (["run", "--disk-size", "20"], 2, "20G"),
+        (["run", "--disk-size", "20GB"], 2, "20G"),
+        (["run", "--disk-size", "-1G"], 2, ""),
+        (["run", "--disk-size=-1G"], 2, "20G"),
+        (["run", "--disk-size", "0"], 2, "20G"),
+        (["run", "--disk-size", "abc"], 2, "20G"),
+        (["run", "--memory", "64M"], 2, "256 MiB"),
+        (["run", "--cpus", "0"], 2, "at least one"),
+        (["run", "--user-data", "missing.yaml"], 2, "missing.yaml"),
+        (["run", "--firmware", "coreboot"], 2, "bios"),
+        (["run", "--timeout", "-5"], 2, "not above 0"),
+        (["demo", "--disk-size", "x"], 2, "20G"),
+        (["parse", "missing.log"], 1, "missing.log"),
+        (["inspect", "missing.img"], 1, "missing.img"),
+        (["replay", "nowhere"], 1, "run.json"),
+        (["figure", "nowhere", "--kind", "pie", "--output", "x.svg"], 2, "disk-map"),
+        (["build", "--suite", "woody"], 2, "bookworm"),
+        (["build", "--filesystem", "zfs"], 2, "btrfs"),
+        (["stop"], 2, "cloudlab ps"),
+        (["stop", "nobody"], 2, "nobody"),
+        (["verify", "nobody"], 2, "nobody"),
+        (["dance"], 2, "invalid choice"),
+        ([], 2, "COMMAND"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_told_and_leaves_nothing(tmp_path, own_cache, args, code, words):
+    done = cloudlab(*args, cwd=tmp_path)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert words in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+def test_options_that_user_data_would_make_idle_are_refused(tmp_path, own_cache):
+    (tmp_path / "mine").write_text("#cloud-config\n")
+    done = cloudlab("run", "--user-data", "mine", "--growpart", "off", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--growpart would have no effect" in done.stderr
+
+
+def test_a_disk_smaller_than_the_image_names_both_sizes(tmp_path, guest):
+    subprocess.run(["truncate", "-s", "3G", guest], check=True)
+    out = tmp_path / "out"
+    done = cloudlab("run", "--image", guest, "--disk-size", "2G", "--output", out)
+    assert done.returncode in (1, 2)
+    assert str(2 << 30) in done.stderr
+    assert str(3 << 30) in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "empty"), (os.urandom(4096) + b"\0" * 4096, ""), (b"nothing of use\n", "lsblk")],
+    ids=["empty", "binary", "no tables"],
+)
+def test_parse_says_what_a_useless_log_lacks(tmp_path, content, words):
+    log = tmp_path / "console.log"
+    log.write_bytes(content)
+    done = cloudlab("parse", log)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_parse_prints_the_designs_json():
+    done = cloudlab("parse", DATA / "console-article.log", "--json")
+    reports = json.loads(done.stdout)["reports"]
+    assert {"stage", "lsblk", "df", "exact"} <= reports[0].keys()
+    [root] = [row for row in reports[0]["lsblk"] if row["name"] == "vda1"]
+    assert {"name", "size_bytes", "type", "mountpoints", "line"} <= root.keys()
+    assert root["mountpoints"] == ["/"]
+
+
+def test_parse_reads_standard_input():
+    log = (DATA / "console-article.log").read_text()
+    assert "vda1" in cloudlab("parse", "-", stdin=log).stdout
+
+
+def test_inspect_prints_the_designs_json(tmp_path):
+    disk = tmp_path / "disk.raw"
+    subprocess.run(["truncate", "-s", "64M", disk], check=True)
+    subprocess.run(
+        ["sfdisk", "-q", disk], input="label: gpt\nsize=8M\nsize=16M\n", text=True, check=True
+    )
+    told = json.loads(cloudlab("inspect", disk, "--json").stdout)
+    assert (told["format"], told["table"], told["virtual_size_bytes"]) == ("raw", "gpt", 64 << 20)
+    assert [part["size_bytes"] for part in told["partitions"]] == [8 << 20, 16 << 20]
+    assert {"number", "start_bytes", "size_bytes", "type", "filesystem"} <= told["partitions"][
+        0
+    ].keys()
+
+
+def test_seed_is_read_by_others(tmp_path):
+    iso = tmp_path / "seed.iso"
+    done = cloudlab("seed", iso, "--resize-rootfs", "false", "--hostname", "node-1")
+    assert done.stdout.strip() == str(iso)
+    said = subprocess.run(
+        ["isoinfo", "-R", "-x", "/user-data", "-i", iso], capture_output=True, text=True, check=True
+    ).stdout
+    assert "resize_rootfs: false" in said
+    assert "report" not in said, "a seed for others carries nothing of ours"
+
+
+def test_seed_says_what_may_not_be_meant_and_takes_own_meta_data(tmp_path):
+    (tmp_path / "extra").write_text("password: hunter2\n")
+    (tmp_path / "mine").write_text("#cloud-config\ngrowpart:\n  mode: off\n")
+    (tmp_path / "meta").write_text("local-hostname: there\n")
+    for option, name, place in (
+        ("--extra", "extra", "line 1, column 11: a password in plain text"),
+        ("--user-data", "mine", "line 3, column 9: an unquoted off"),
+    ):
+        done = cloudlab("seed", "x.iso", option, name, "--meta-data", "meta", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"warning: {place}" in done.stderr
+        assert "warning: line 1, column 1: meta-data has no instance-id" in done.stderr
+        assert "hunter2" not in done.stderr
+        said = subprocess.run(
+            ["isoinfo", "-R", "-x", "/meta-data", "-i", tmp_path / "x.iso"],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert said == "local-hostname: there\n"
+        (tmp_path / "x.iso").unlink()
+
+
+def test_run_says_warnings_before_it_boots(tmp_path, guest):
+    (tmp_path / "mine").write_text("#cloud-config\nresize_rootfs: true\nresize_rootfs: false\n")
+    done = cloudlab(
+        "run", "--image", guest, "--user-data", tmp_path / "mine", "--disk-size", "1M",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert "warning: line 3, column 1: the key 'resize_rootfs' stands here twice" in done.stderr
+
+
+def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache):
+    (tmp_path / "meta").write_text("instance-id: mine\n")
+    done = cloudlab("seed", "x.iso", "--meta-data", "meta", "--hostname", "h", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--hostname would have no effect" in done.stderr
+    assert not (tmp_path / "x.iso").exists()
+
+
+def test_doctor_is_the_designs_json(own_cache):
+    done = cloudlab("doctor", "--json")
+    told = json.loads(done.stdout)
+    assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in told["checks"])
+    assert told["accelerator"]["name"] in ("kvm", "hvf", "tcg")
+    assert told["accelerator"]["reason"]
+    assert done.returncode == (0 if all(check["ok"] for check in told["checks"]) else 1)
+
+
+def test_images_tells_names_and_trust(own_cache):
+    rows = json.loads(cloudlab("images", "--json").stdout)
+    article = next(row for row in rows if row["name"] == "ubuntu-18.04" and row["arch"] == "amd64")
+    assert article["integrity"] == "signed"
+    assert article["cached"] is None
+    refused = next(row for row in rows if row["name"] == "cirros")
+    assert "cloud-init" in refused["refused"]
+
+
+def test_ps_has_nothing_to_show(own_cache):
+    done = cloudlab("ps", "--json")
+    assert json.loads(done.stdout) == []
+
+
+def test_output_may_go_to_a_reader_that_leaves():
+    command = f"{sys.executable} -m cloudlab images | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+@pytest.mark.parametrize("module", ["pandas", "matplotlib", "rich", "jsonschema", "qemu"])
+def test_help_loads_nothing_heavy(module):
+    code = (
+        "import sys; from cloudlab.cli.arguments import make_parser; make_parser().format_help(); "
+        f"sys.exit({module!r} in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

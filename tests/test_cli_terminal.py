@@ -1,0 +1,61 @@
+"""What the commands show on a terminal."""
+
+import io
+import json
+from argparse import Namespace
+
+import pytest
+from faulty_server import FaultyServer
+from rich.console import Console
+
+from cloudlab.cli import images, terminal
+from cloudlab.image.progress import FetchProgress
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    out = io.StringIO()
+    console = Console(
+        file=out, force_terminal=True, width=100, highlight=False, markup=False, emoji=False
+    )
+    monkeypatch.setattr(terminal, "ERR", console)
+    return out
+
+
+def news(**more):
+    return FetchProgress(
+        **{"name": "x", "done_bytes": 1, "total_bytes": 2, "rate": 1.0, "left_s": None, **more}
+    )
+
+
+def test_a_download_shows_names_and_notes_as_they_are(screen):
+    with terminal.FetchView() as show:
+        show(news(name="[bold]x", note="[red]no\x1b]0;title\x07 such [/nonsense] file"))
+    said = screen.getvalue()
+    assert "[bold]x" in said
+    assert "[red]no such [/nonsense] file" in said
+    assert "\x1b]0;" not in said
+
+
+def test_the_download_is_off_the_screen_before_a_build_is_on_it(screen, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
+    with FaultyServer() as gone:
+        url = gone.url
+    entry = {"title": "X", "arch": {"amd64": "a", "arm64": "b"}, "url": url, "format": "qcow2"}
+    known = tmp_path / "own.yaml"
+    known.write_text(json.dumps({"default": "x", "images": {"x": entry}}))
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(known))
+    lives = []
+
+    class BuiltError(Exception):
+        pass
+
+    def build_image(**_):
+        lives.append(len(getattr(terminal.ERR, "_live_stack", "?")))
+        raise BuiltError
+
+    monkeypatch.setattr(images, "build_image", build_image)
+    with pytest.raises(BuiltError):
+        images.image_for(Namespace(image="auto", arch=None, mirror=None))
+    assert lives == [1]

@@ -1,0 +1,252 @@
+"""Making overlays, and seeing what was written to them."""
+
+from itertools import pairwise
+
+import pytest
+
+from cloudlab import tools
+from cloudlab.disk import (
+    Extent,
+    Written,
+    allocated_bytes,
+    by_region,
+    create_overlay,
+    disk_info,
+    inspect_disk,
+    overlay_map,
+    parse_disk_size,
+    written_by_partition,
+)
+from cloudlab.errors import CloudlabError, DiskError, ToolFailedError, UsageError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("20G", 20 * GIB),
+        ("512M", 512 * MIB),
+        ("2T", 2048 * GIB),
+        ("20GiB", 20 * GIB),
+        ("20Gi", 20 * GIB),
+        ("20g", 20 * GIB),
+        ("20 GiB", 20 * GIB),
+        (" 1G ", GIB),
+        ("16T", 16 << 40),
+    ],
+)
+def test_disk_sizes(text, size):
+    assert parse_disk_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20",
+        "-1G",
+        "0",
+        "0G",
+        "abc",
+        "",
+        "G",
+        "1.5G",
+        "20 G B",
+        "17T",
+        "9" * 5000 + "G",
+        "\u0662\u0660G",
+        "1K",
+    ],
+)
+def test_what_is_no_disk_size_says_what_is(text):
+    with pytest.raises(UsageError, match="Accepted are whole numbers with M, G or T"):
+        parse_disk_size(text)
+
+
+def test_decimal_units_are_explained():
+    with pytest.raises(UsageError, match="binary units: write 20G"):
+        parse_disk_size("20GB")
+
+
+UBUNTU = """label: gpt
+14 : start=2048, size=8192
+15 : size=20480
+1 : start=40960
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    raw = folder / "disk.raw"
+    with raw.open("wb") as stream:
+        stream.truncate(100 * MIB)
+    tools.run(["sfdisk", "-q", raw], stdin=UBUNTU)
+    qcow2 = folder / "base, with 100% ü:.qcow2"
+    tools.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2])
+    return qcow2
+
+
+def test_an_overlay_names_its_base_and_both_formats(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(base.parent)
+    made = create_overlay(base.relative_to(base.parent), "qcow2", tmp_path / "new" / "o", 20 * GIB)
+    assert (made.path, made.base, made.virtual_size_bytes) == (
+        tmp_path / "new" / "o",
+        base,
+        20 * GIB,
+    )
+    info = disk_info(made.path)
+    assert (info.backing_file, info.backing_format) == (str(base), "qcow2")
+    assert (info.format, info.virtual_size_bytes) == ("qcow2", 20 * GIB)
+    assert made.path.stat().st_mode & 0o777 == 0o600
+    tools.run(["qemu-img", "check", "-q", "-f", "qcow2", made.path])
+
+
+def test_a_raw_base_stays_raw_even_where_it_begins_as_qcow2_does(tmp_path):
+    raw = tmp_path / "disk.raw"
+    tools.run(["qemu-img", "create", "-q", "-f", "qcow2", raw, "1G"])
+    made = create_overlay(raw, "raw", tmp_path / "overlay", GIB)
+    assert disk_info(made.path).backing_format == "raw"
+    assert inspect_disk(made.path).virtual_size_bytes == GIB
+
+
+def test_as_large_as_the_image_is_large_enough(base, tmp_path):
+    made = create_overlay(base, "qcow2", tmp_path / "overlay", 100 * MIB)
+    assert disk_info(made.path).virtual_size_bytes == 100 * MIB
+
+
+REFUSED = {
+    "smaller": (100 * MIB - 512, UsageError, "104857088 bytes is smaller.*104857600 bytes"),
+    "no-sectors": (100 * MIB + 1, UsageError, "512-byte sectors"),
+    "too-large-for-qemu": (1 << 64, ToolFailedError, "qemu-img failed"),
+}
+
+
+@pytest.mark.parametrize(("size", "error", "message"), REFUSED.values(), ids=REFUSED)
+def test_refused_sizes_leave_nothing(base, tmp_path, size, error, message):
+    with pytest.raises(error, match=message):
+        create_overlay(base, "qcow2", tmp_path / "overlay", size)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hint_names_a_size_that_is_accepted(base, tmp_path):
+    with pytest.raises(UsageError) as caught:
+        create_overlay(base, "qcow2", tmp_path / "overlay", MIB)
+    size = parse_disk_size(caught.value.hint.removeprefix("Choose at least ").rstrip("."))
+    assert create_overlay(base, "qcow2", tmp_path / "overlay", size).virtual_size_bytes == size
+
+
+def test_what_is_there_is_left_alone(base, tmp_path):
+    (tmp_path / "overlay").write_text("mine")
+    with pytest.raises(DiskError, match="is there already"):
+        create_overlay(base, "qcow2", tmp_path / "overlay", GIB)
+    assert (tmp_path / "overlay").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["missing", "of-another-format"])
+def test_a_base_that_cannot_be_opened_leaves_nothing(base, tmp_path, kind):
+    wrong = tmp_path / "missing" if kind == "missing" else tmp_path / "raw"
+    if kind == "of-another-format":
+        wrong.write_bytes(bytes(MIB))
+    with pytest.raises(DiskError):
+        create_overlay(wrong, "qcow2", tmp_path / "overlay", GIB)
+    assert not (tmp_path / "overlay").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(base, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CloudlabError, match="could not be created"):
+        create_overlay(base, "qcow2", tmp_path / "file" / "overlay", GIB)
+
+
+# What was written
+
+WRITES = (
+    "write -P 1 1M 64k",  # the first partition
+    "write -P 1 1114112 100",  # a small write takes its cluster
+    "write -P 1 6M 128k",  # the second
+    "write -z 20M 1M",  # the third, zeros
+    "write -P 1 500M 2M",  # behind what the image had
+)
+
+
+@pytest.fixture
+def used(base, tmp_path):
+    made = create_overlay(base, "qcow2", tmp_path / "overlay", GIB)
+    before = allocated_bytes(made.path)
+    tools.run(["qemu-io", "-f", "qcow2", *(w for c in WRITES for w in ("-c", c)), made.path])
+    assert allocated_bytes(made.path) >= before + 2 * MIB
+    return made.path
+
+
+def test_the_map_shows_what_was_written(used):
+    extents = overlay_map(used)
+    assert extents[0].start_bytes == 0
+    assert extents[-1].end_bytes == GIB
+    assert all(a.end_bytes == b.start_bytes for a, b in pairwise(extents))
+    assert [each for each in extents if each.kind in {"data", "zero"}] == [
+        Extent(1 * MIB, 128 * KIB, "data"),
+        Extent(6 * MIB, 128 * KIB, "data"),
+        Extent(20 * MIB, 1 * MIB, "zero"),
+        Extent(500 * MIB, 2 * MIB, "data"),
+    ]
+    # The partition table is still the image's.
+    assert extents[0].kind == "backing"
+
+
+def test_what_was_written_is_told_by_partition(used):
+    layout = inspect_disk(used)
+    written = written_by_partition(overlay_map(used), layout)
+    assert written == [
+        Written("table", 0, 0),
+        Written("14", 128 * KIB, 0),
+        Written("15", 128 * KIB, 0),
+        Written("gap", 0, 0),
+        Written("1", 0, 1 * MIB),
+        Written("tail", 2 * MIB, 0),
+    ]
+
+
+def test_regions_cut_extents_at_the_borders(used):
+    layout = inspect_disk(used)
+    whole = [Extent(0, GIB, "data")]
+    cut = by_region(whole, layout)
+    assert sum(each.length_bytes for each in cut) == GIB
+    sizes = {each.region: each.length_bytes for each in cut}
+    by_number = {str(each.number): each.size_bytes for each in layout.partitions}
+    assert {name: sizes[name] for name in by_number} == by_number
+    assert sizes["tail"] == layout.free_tail_bytes
+    written = {each.region: each.data_bytes for each in written_by_partition(whole, layout)}
+    assert written == sizes
+
+
+def test_logical_partitions_rule_inside_their_extended_one(tmp_path):
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as stream:
+        stream.truncate(100 * MIB)
+    script = "label: dos\nstart=2048,size=2048\nstart=8192,type=5\nstart=10240,size=2048\n"
+    tools.run(["sfdisk", "-q", raw], stdin=script)
+    written = written_by_partition([Extent(0, 100 * MIB, "zero")], inspect_disk(raw))
+    assert {each.region: each.zero_bytes for each in written} == {
+        "table": MIB,
+        "1": MIB,
+        "gap": 3 * MIB,
+        "5": MIB,
+        "tail": 94 * MIB,
+    }
+
+
+def test_without_a_table_the_whole_disk_is_one_region(base, tmp_path):
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as stream:
+        stream.truncate(MIB)
+    layout = inspect_disk(raw)
+    assert written_by_partition([Extent(0, MIB, "data")], layout) == [Written("disk", MIB, 0)]
+
+
+def test_a_map_of_what_is_no_overlay_is_an_error(tmp_path):
+    (tmp_path / "raw").write_bytes(bytes(MIB))
+    with pytest.raises(DiskError, match="not a qcow2 file"):
+        overlay_map(tmp_path / "raw")
+    with pytest.raises(DiskError, match="No such file"):
+        allocated_bytes(tmp_path / "missing")

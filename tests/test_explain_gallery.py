@@ -1,0 +1,214 @@
+"""Every shipped recording is explained as its case must be, from evidence that anybody can read."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from cloudlab import tools
+from cloudlab.explain import Grower, Source, Subject
+from cloudlab.lab.cases import CASES
+from cloudlab.lab.explained import explain_run
+from cloudlab.lab.gallery import export_recording, main, outcome, run_cases, unexpected
+from cloudlab.recording import read_run, recordings_folder, shipped_recordings, write_run
+from cloudlab.sizes import check_sizes, parse_console, read_sizes
+
+#: What may be shipped in all.
+LIMIT_BYTES = 15_000_000
+
+EVERY_CASE = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture
+def recording(name):
+    return read_run(shipped_recordings()[name])
+
+
+def test_every_case_has_its_recording_and_no_recording_is_without_a_case():
+    assert set(shipped_recordings()) == set(CASES)
+
+
+@EVERY_CASE
+def test_the_case_comes_out_as_it_must(name, recording):
+    assert unexpected(name, explain_run(recording)) == []
+
+
+@EVERY_CASE
+def test_evidence_stands_on_the_line_that_it_names(name, recording):
+    # Not read_text, which takes the console's carriage returns for line ends.
+    lines = recording.console_log.read_bytes().decode("utf-8", errors="replace").split("\n")
+    explanation = explain_run(recording)
+    proofs = [
+        proof for one in (*explanation.statements, *explanation.notes) for proof in one.evidence
+    ]
+    assert proofs
+    for proof in proofs:
+        if proof.line is not None:
+            assert_stands(proof, lines[proof.line - 1])
+
+
+def assert_stands(proof, line):
+    """Read the line independently of the parser: its JSON, or its plain text."""
+    frame = re.search(r"@cloudlab \w+ \d+ (\{.*\}) \d+@", line)
+    if frame is None:
+        assert proof.source is Source.CONSOLE
+        assert proof.text in re.sub(r"\x1b\[[0-9;]*m|\r", "", line)
+        return
+    values = json.loads(frame[1])
+    match values["kind"]:
+        case "log":
+            assert proof.text == values["text"]
+        case "fact":
+            assert proof.text == f"{values['name']}: {values['value']}"
+        case _:
+            said = {str(one) for pair in values.items() for one in pair}
+            said.add(values.get("device", values.get("name")))
+            assert set(proof.text.split()) <= said
+
+
+@EVERY_CASE
+def test_its_sizes_do_not_contradict_each_other(name, recording):
+    if CASES[name].attach_seed:
+        assert check_sizes(parse_console(recording.console_log.read_bytes())) == []
+    assert not read_sizes(recording.sizes_csv).empty
+
+
+@EVERY_CASE
+def test_the_recording_tells_nothing_of_the_machine_that_made_it(name, recording):
+    for path in recording.folder.iterdir():
+        text = path.read_text("utf-8", errors="replace")
+        host_paths = re.findall(r"/(?:root|home|tmp|work|Users)/[^\s\"']*", text)
+        guest_paths = re.findall(
+            r"/(?:root|home|tmp)/[^\s\"']*",
+            recording.console_log.read_text("utf-8", errors="replace"),
+        )
+        assert set(host_paths) <= set(guest_paths), path.name
+
+
+def test_the_recordings_are_small_enough_to_ship():
+    files = [path for path in recordings_folder().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < LIMIT_BYTES
+
+
+def test_the_recordings_show_the_moment_of_growth():
+    explanation = explain_run(read_run(shipped_recordings()["default"]))
+    [partition] = explanation.of(Subject.PARTITION)
+    [filesystem] = explanation.of(Subject.FILESYSTEM)
+    assert partition.when.stage == filesystem.when.stage == "cloud-init init"
+    assert partition.when.not_before_s < partition.when.guest_s <= filesystem.when.guest_s
+
+
+def test_growth_in_the_initramfs_is_seen_before_cloud_init():
+    explanation = explain_run(read_run(shipped_recordings()["growroot"]))
+    [partition] = explanation.of(Subject.PARTITION)
+    assert partition.when.stage == "initramfs"
+    assert partition.by is Grower.GROWROOT
+
+
+def test_the_partition_grew_up_to_the_wall():
+    recording = read_run(shipped_recordings()["wall"])
+    [partition] = explain_run(recording).of(Subject.PARTITION)
+    [root] = [one for one in recording.about["disk"]["partitions"] if one["number"] == 1]
+    assert root["start_bytes"] + partition.to_bytes == 8 << 30
+
+
+def test_an_exported_recording_leaves_this_machine_behind(tmp_path):
+    run, images, target = (tmp_path / name for name in ("run", "images", "shipped"))
+    shutil.copytree(shipped_recordings()["default"], run)
+    about = dict(read_run(run).about)
+    about.pop("format")
+    about["image"] = {**about["image"], "path": str(images / "lab.qcow2")}
+    about["disk"] = {
+        **about["disk"],
+        "path": str(run / "overlay.qcow2"),
+        "backing_file": str(images / "lab.qcow2"),
+    }
+    about["command"] = [*about["command"], f'{{"filename": "{run}/overlay.qcow2"}}']
+    write_run(run, about)
+    (run / "overlay.qcow2").touch()
+    target.mkdir()
+    (target / "left-over").touch()
+
+    export_recording(read_run(run), target)
+
+    exported = read_run(target)
+    assert str(tmp_path) not in (target / "run.json").read_text("utf-8")
+    assert exported.about["disk"]["path"] == "overlay.qcow2"
+    assert exported.about["image"]["path"] == "lab.qcow2"
+    assert explain_run(exported) == explain_run(read_run(run))
+    assert {path.name for path in target.iterdir()} == {
+        path.name for path in shipped_recordings()["default"].iterdir()
+    }
+
+
+def test_a_case_that_does_not_exist_is_refused(tmp_path, capsys):
+    assert main(["default", "defualt", "--output", str(tmp_path)]) == 2
+    assert "'defualt'" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_old_boots_are_not_taken_for_fresh_ones(tmp_path, capsys):
+    shutil.copytree(shipped_recordings()["default"], tmp_path / "default")
+    assert main(["default", "--output", str(tmp_path)]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_difference_is_told(capsys, tmp_path):
+    """Recordings stand in for fresh boots, one under another's name."""
+    for name, other in (("default", "default"), ("growpart-off", "default")):
+        shutil.copytree(shipped_recordings()[other], tmp_path / name)
+    kept = ["--output", str(tmp_path), "--resume"]
+    assert main(["default", *kept]) == 0
+    assert main(["default", "growpart-off", *kept]) == 1
+    told = capsys.readouterr().out
+    assert "FAIL growpart-off" in told
+    assert "expected not grown by nobody (growpart off), found grown by growpart" in told
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    [run] = run_cases(["default"], tmp_path_factory.mktemp("gallery"))
+    assert run.error is None
+    return run.recording
+
+
+@pytest.mark.boots
+@pytest.mark.xdist_group("boots")
+def test_a_fresh_boot_comes_out_as_its_recording(fresh):
+    explanation = explain_run(fresh)
+    assert unexpected("default", explanation) == []
+    recorded = explain_run(read_run(shipped_recordings()["default"]))
+    assert outcome(explanation) == outcome(recorded)
+
+
+@pytest.mark.boots
+@pytest.mark.xdist_group("boots")
+def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tmp_path):
+    raw = tmp_path / "disk.raw"
+    tools.run(
+        ["qemu-img", "convert", "-O", "raw", fresh.folder / "overlay.qcow2", raw], timeout_s=300
+    )
+    ours = {one["number"]: one for one in fresh.about["disk"]["partitions"]}
+
+    theirs = json.loads(tools.run(["sfdisk", "--json", raw]).stdout)["partitiontable"]
+    assert {number: (one["start_bytes"], one["size_bytes"]) for number, one in ours.items()} == {
+        int(one["node"].removeprefix(str(raw))): (one["start"] * 512, one["size"] * 512)
+        for one in theirs["partitions"]
+    }
+
+    guest = parse_console(fresh.console_log.read_bytes()).block("after")
+    assert {
+        int(one.name.removeprefix("vda")): (one.start_bytes, one.size_bytes)
+        for one in guest.devices
+        if one.parent == "vda"
+    } == {number: (one["start_bytes"], one["size_bytes"]) for number, one in ours.items()}
+
+    said = tools.run(["dumpe2fs", "-h", f"{raw}?offset={ours[1]['start_bytes']}"]).stdout
+    blocks, unit = (
+        int(re.search(rf"^{name}: +(\d+)", said, re.MULTILINE)[1])
+        for name in ("Block count", "Block size")
+    )
+    assert ours[1]["filesystem"]["size_bytes"] == blocks * unit
+    [filesystem] = [one for one in guest.filesystems if one.mountpoint == "/"]
+    assert filesystem.size_bytes < blocks * unit <= ours[1]["size_bytes"]

@@ -1,0 +1,509 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from cloudlab import paths
+from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
+from cloudlab.image import bootable, lvm, rootfs
+from cloudlab.image.build import BuildStep, build_image, check_host
+from cloudlab.image.cache import recall, verify
+from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recipe
+
+GIB = 1 << 30
+MIB = 1 << 20
+ROOT_OFFSET = 111 * MIB
+OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+
+
+def output_of(*argv, **options):
+    return subprocess.run(
+        argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+    ).stdout
+
+
+# --- deciding -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        pytest.param(Recipe(), "lab-bookworm-ext4-r1.qcow2", id="default"),
+        pytest.param(
+            Recipe(Suite.TRIXIE, Filesystem.BTRFS), "lab-trixie-btrfs-r1.qcow2", id="btrfs"
+        ),
+        pytest.param(
+            Recipe(variant=Variant.GROWROOT), "lab-bookworm-ext4-growroot-r1.qcow2", id="variant"
+        ),
+        pytest.param(Recipe(arch="arm64"), "lab-bookworm-ext4-arm64-r1.qcow2", id="arm64"),
+    ],
+)
+def test_name_tells_the_recipe(recipe, name):
+    assert recipe.name == name
+
+
+@pytest.mark.parametrize(
+    ("words", "accepted"),
+    [
+        pytest.param({"suite": "jessie"}, "bullseye, bookworm, trixie", id="suite"),
+        pytest.param({"filesystem": "ntfs"}, "ext4, btrfs, xfs", id="filesystem"),
+        pytest.param({"variant": "huge"}, "growroot", id="variant"),
+    ],
+)
+def test_unknown_words_are_refused_with_the_known_ones(words, accepted):
+    with pytest.raises(UsageError, match=accepted):
+        build_image(**words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param({"variant": "full", "filesystem": "xfs"}, id="full-xfs"),
+        pytest.param({"variant": "whole-disk", "filesystem": "btrfs"}, id="whole-disk-btrfs"),
+        pytest.param({"variant": "whole-disk", "arch": "arm64"}, id="whole-disk-arm64"),
+    ],
+)
+def test_combinations_nobody_could_build_are_refused(words):
+    with pytest.raises(UsageError):
+        make_recipe(**words)
+
+
+@pytest.mark.parametrize(
+    ("variant", "package", "there"),
+    [
+        pytest.param("plain", "cloud-guest-utils", True, id="growpart-by-default"),
+        pytest.param("no-growpart", "cloud-guest-utils", False, id="no-growpart"),
+        pytest.param("plain", "cloud-initramfs-growroot", False, id="no-growroot-by-default"),
+        pytest.param("growroot", "cloud-initramfs-growroot", True, id="growroot"),
+    ],
+)
+def test_variants_differ_in_packages(variant, package, there):
+    assert (package in make_recipe(variant=variant).packages) is there
+
+
+@pytest.mark.parametrize(
+    ("recipe", "numbers", "firmware"),
+    [
+        pytest.param(Recipe(), [14, 15, 1], ("bios", "uefi"), id="ubuntu"),
+        pytest.param(
+            Recipe(variant=Variant.NOT_LAST), [14, 15, 1, 2], ("bios", "uefi"), id="not-last"
+        ),
+        pytest.param(Recipe(variant=Variant.WHOLE_DISK), [], ("bios",), id="whole-disk"),
+        pytest.param(Recipe(arch="arm64"), [15, 1], ("uefi",), id="arm64"),
+    ],
+)
+def test_layout(recipe, numbers, firmware, tmp_path):
+    layout = recipe.layout
+    assert recipe.firmware == firmware
+    assert [each.number for each in layout.partitions] == numbers
+    if not numbers:
+        assert layout.disk_bytes == 2000 * MIB
+        return
+    disk = tmp_path / "disk.raw"
+    disk.touch()
+    os.truncate(disk, layout.disk_bytes)
+    subprocess.run(
+        ["/usr/sbin/sfdisk", "-q", disk], input=layout.sfdisk_script(), text=True, check=True
+    )
+    table = json.loads(output_of("/usr/sbin/sfdisk", "--json", disk))["partitiontable"]
+    found = {each["node"].removeprefix(str(disk)): each for each in table["partitions"]}
+    for each in layout.partitions:
+        there = found[str(each.number)]
+        assert (there["start"], there["size"], there["type"]) == (
+            each.start,
+            each.sectors,
+            each.type,
+        )
+
+
+def test_data_is_copied_and_holes_stay_holes(tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as stream:
+        stream.seek(8 * MIB)
+        stream.write(b"middle" * 1000)
+        stream.truncate(64 * MIB)
+    target.touch()
+    os.truncate(target, 80 * MIB)
+    bootable.copy_data(source, target, 16 * MIB)
+    with target.open("rb") as stream:
+        stream.seek(16 * MIB)
+        assert stream.read(64 * MIB) == source.read_bytes()
+    assert target.stat().st_blocks * 512 < MIB
+
+
+def test_core_image_is_chained_to_its_second_sector():
+    core = bytearray(2048)
+    core[500:512] = (2).to_bytes(8, "little") + (3).to_bytes(2, "little") + b"\x20\x08"
+    linked = bootable.linked_core(bytes(core), 2048)
+    assert int.from_bytes(linked[500:508], "little") == 2049
+    assert linked[508:512] == bytes(core)[508:512]
+
+
+def test_lvm_reads_the_volume(tmp_path):
+    headers = lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    assert headers == lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    volume = tmp_path / "pv"
+    volume.write_bytes(headers)
+    os.truncate(volume, 2004 * MIB)
+    # pvck checks both checksums and says so on standard error.
+    dump = subprocess.run(
+        ["/usr/sbin/pvck", "--dump", "headers", volume], capture_output=True, text=True, check=True
+    )
+    assert "metadata text at 4608" in dump.stdout
+    assert "vgname lab seqno 1" in dump.stdout
+    assert re.findall(r"(?i)error|bad|incorrect|wrong|invalid", dump.stdout + dump.stderr) == []
+    text = output_of("/usr/sbin/pvck", "--dump", "metadata", volume)
+    assert "extent_count = 500" in text
+    assert "pe_count = 500" in text
+
+
+def test_xfs_prototype_closes_folders_in_the_right_places():
+    entries = [
+        ("0", "d", "755", "0", "0", "", ""),
+        ("1", "d", "1777", "0", "0", "tmp", ""),
+        ("1", "d", "755", "0", "0", "usr", ""),
+        ("2", "d", "755", "0", "0", "usr/bin", ""),
+        ("3", "f", "4755", "0", "27", "usr/bin/sudo", ""),
+        ("1", "l", "777", "0", "0", "bin", "usr/bin"),
+    ]
+    listing = "".join("\t".join(entry) + "\0" for entry in entries)
+    assert rootfs.xfs_prototype(listing, "tree").splitlines() == [
+        "cloudlab",
+        "0 0",
+        "d--755 0 0",
+        "tmp d--777 0 0",
+        "$",
+        "usr d--755 0 0",
+        "bin d--755 0 0",
+        "sudo -u-755 0 27 tree/usr/bin/sudo",
+        "$",
+        "$",
+        "bin l--777 0 0 usr/bin",
+        "$",
+    ]
+
+
+def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(bootable, "GRUB_FOLDER", tmp_path)
+    with pytest.raises(ToolNotFoundError, match=re.escape(str(tmp_path))):
+        check_host(Recipe())
+
+
+def test_no_linux_no_build(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BuildError, match="Linux") as caught:
+        check_host(Recipe())
+    assert "cloudlab images" in caught.value.hint
+
+
+def test_a_user_without_namespaces_is_told_what_to_do():
+    if os.geteuid() != 0:
+        # Whoever runs the tests builds images too, so this user has what it takes.
+        assert "--map-root-user" in rootfs.as_tree_root()
+        return
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # a user without ranges in /etc/subuid
+        os.setgroups([])
+        os.setgid(64999)
+        os.setuid(64999)
+        try:
+            rootfs.as_tree_root()
+        except BuildError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as stream:
+        told = stream.read()
+    assert "/etc/subuid" in told
+    assert "root" in told
+
+
+# --- the image ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def lab_image():
+    return build_image()
+
+
+@pytest.fixture(scope="session")
+def raw_disk(lab_image, tmp_path_factory):
+    raw = tmp_path_factory.mktemp("raw") / "disk.raw"
+    output_of("qemu-img", "convert", "-O", "raw", lab_image.path, raw)
+    yield raw
+    raw.unlink()
+
+
+def in_root(raw_disk, request):
+    """Ask debugfs about the root filesystem inside the disk."""
+    return output_of("/usr/sbin/debugfs", "-R", request, f"{raw_disk}?offset={ROOT_OFFSET}")
+
+
+@pytest.mark.builds
+def test_image_is_cached_and_recorded(lab_image):
+    again = build_image(progress=lambda step: pytest.fail(f"built again: {step}"))
+    assert again == lab_image == recall("lab-bookworm-ext4-r1.qcow2")
+    verify(again)
+    assert again.file_size_bytes <= 220 * MIB
+    assert again.firmware == ("bios", "uefi")
+    assert again.details["cloud_init"].startswith("22.4")
+    assert list(again.details["seconds"]) == [
+        "packages",
+        "root filesystem",
+        "boot loader",
+        "compression",
+        "checksum",
+    ]
+
+
+@pytest.mark.builds
+def test_cloud_init_schema_lies_beside_the_image(lab_image):
+    assert lab_image.schema_path.name == f"{lab_image.name}.schema.json"
+    schema = json.loads(lab_image.schema_path.read_text())
+    assert "cc_growpart" in schema["$defs"]
+
+
+@pytest.mark.builds
+def test_copy_goes_where_asked(lab_image, tmp_path):
+    copy = build_image(output=tmp_path / "mine.qcow2")
+    assert copy.path == tmp_path / "mine.qcow2"
+    verify(copy)
+    assert list(tmp_path.iterdir()) == [copy.path]
+
+
+@pytest.mark.builds
+def test_layout_is_ubuntus(raw_disk):
+    table = json.loads(output_of("/usr/sbin/sfdisk", "--json", raw_disk))["partitiontable"]
+    assert table["label"] == "gpt"
+    assert [
+        (each["node"].removeprefix(str(raw_disk)), each["size"] * 512 // MIB)
+        for each in sorted(table["partitions"], key=lambda each: each["start"])
+    ] == [("14", 4), ("15", 106), ("1", 2000)]
+    output_of("/usr/sbin/sfdisk", "--verify", raw_disk)
+
+
+@pytest.mark.builds
+def test_filesystems_are_clean(raw_disk, tmp_path):
+    output_of("/usr/sbin/e2fsck", "-fn", f"{raw_disk}?offset={ROOT_OFFSET}")
+    esp = tmp_path / "esp"
+    with raw_disk.open("rb") as stream, esp.open("wb") as part:
+        stream.seek(5 * MIB)
+        part.write(stream.read(106 * MIB))
+    output_of("/usr/sbin/fsck.vfat", "-n", esp)
+
+
+@pytest.mark.builds
+def test_files_belong_to_whom_debian_gave_them(raw_disk):
+    assert re.search(r"Mode:\s+04755", in_root(raw_disk, "stat /usr/bin/sudo"))
+    helper = in_root(raw_disk, "stat /usr/lib/dbus-1.0/dbus-daemon-launch-helper")
+    groups = in_root(raw_disk, "cat /etc/group")
+    messagebus = re.search(r"^messagebus:x:(\d+):", groups, re.MULTILINE)[1]
+    assert re.search(rf"User:\s+0\s+Group:\s+{messagebus}\s", helper)
+    assert re.search(r"User:\s+0\s+Group:\s+0\s", in_root(raw_disk, "stat /"))
+
+
+@pytest.mark.builds
+def test_image_has_no_identity(raw_disk):
+    assert in_root(raw_disk, "cat /etc/machine-id") == ""
+    assert "ssh_host" not in in_root(raw_disk, "ls /etc/ssh")
+    assert "\nroot:*:" in "\n" + in_root(raw_disk, "cat /etc/shadow")
+    assert in_root(raw_disk, "cat /etc/hostname") == "debian\n"
+
+
+@pytest.mark.builds
+def test_root_filesystem_can_grow_to_two_tib(raw_disk, tmp_path):
+    root = tmp_path / "root.raw"
+    root.touch()
+    with raw_disk.open("rb") as stream, root.open("wb") as copy:
+        stream.seek(ROOT_OFFSET)
+        shutil.copyfileobj(stream, copy, 16 * MIB)
+    os.truncate(root, 2 << 40)
+    output_of("/usr/sbin/resize2fs", "-f", root)
+    blocks = re.search(
+        r"^Block count:\s+(\d+)", output_of("/usr/sbin/dumpe2fs", "-h", root), re.MULTILINE
+    )
+    assert int(blocks[1]) * 4096 == 2 << 40
+    root.unlink()
+
+
+SEED = """\
+#cloud-config
+ssh_genkeytypes: []
+runcmd:
+  - [sh, -c, "echo FIRMWARE $(test -d /sys/firmware/efi && echo uefi || echo bios) > /dev/ttyS0"]
+  - [sh, -c, "df -B1 / > /dev/ttyS0; cat /sys/class/block/vda1/size > /dev/ttyS0"]
+  - [sh, -c, "systemctl --failed --no-legend > /dev/ttyS0; echo DONE > /dev/ttyS0"]
+"""
+
+
+def boot(image, tmp_path, *extra):
+    """Boot ``image`` on a disk of 20 GiB until the seed's last word; return the console."""
+    seed = tmp_path / "seed"
+    seed.mkdir()
+    (seed / "user-data").write_text(SEED)
+    (seed / "meta-data").write_text("instance-id: build-test\n")
+    iso, disk = tmp_path / "seed.iso", tmp_path / "disk.qcow2"
+    output_of("genisoimage", "-quiet", "-o", iso, "-V", "cidata", "-r", "-J", seed)
+    options = ["-f", "qcow2", "-F", image.format, "-b", image.path]
+    output_of("qemu-img", "create", "-q", *options, disk, "20G")
+    argv = [
+        "qemu-system-x86_64",
+        "-accel",
+        "tcg",
+        "-cpu",
+        "max,cx16=off",
+        "-m",
+        "1024",
+        "-nodefaults",
+    ]
+    argv += ["-nic", "none", "-display", "none", "-serial", "stdio", *extra]
+    argv += ["-drive", f"file={disk},if=virtio,format=qcow2"]
+    argv += ["-drive", f"file={iso},if=virtio,format=raw,readonly=on"]
+    console = []
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, errors="replace", text=True
+    ) as machine:
+        limit = threading.Timer(1200, machine.kill)
+        limit.start()
+        try:
+            for line in machine.stdout:
+                console.append(line.rstrip())
+                if console[-1] == "DONE":
+                    break
+        finally:
+            limit.cancel()
+            machine.kill()
+    return console
+
+
+@pytest.mark.boots
+@pytest.mark.builds
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_boots_and_grows(lab_image, firmware, tmp_path):
+    extra = []
+    if firmware == "uefi":
+        variables = shutil.copy(OVMF[1], tmp_path / "vars.fd")
+        extra += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF[0]}"]
+        extra += ["-drive", f"if=pflash,format=raw,file={variables}"]
+    console = boot(lab_image, tmp_path, *extra)
+    said = console.index(f"FIRMWARE {firmware}")
+    root = next(line.split() for line in console[said:] if line.startswith("/dev/vda1"))
+    assert 0.98 * 20 * GIB < int(root[1]) < 20 * GIB
+    # The partition is as large as can be, and systemd has no failed unit to tell of.
+    assert console[-2:] == [str((20 * GIB - ROOT_OFFSET) // 512 - 33), "DONE"]
+
+
+# --- interruption ---------------------------------------------------------------------
+
+CHILD = """
+import sys
+from cloudlab.image.build import build_image
+build_image(progress=lambda step: print(step.title, step.detail, flush=True))
+"""
+
+
+@pytest.fixture
+def start_build(tmp_path):
+    """Start builds in processes of their own, each returned when it is amid its packages."""
+    children = []
+
+    def start():
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD],
+            env={**os.environ, "CLOUDLAB_CACHE": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        children.append(child)
+        for line in child.stdout:
+            if "extracting" in line:
+                return child
+        raise AssertionError("the build ended before it was interrupted")
+
+    yield start
+    for child in children:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def processes_in(folder):
+    """Return the command lines of all processes that name ``folder``."""
+    lines = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = each.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if str(folder) in " ".join(words):
+            lines.append(words)
+    return lines
+
+
+def left_in(cache):
+    return [each for each in (cache / "images").iterdir() if each.name != ".build.lock"]
+
+
+@pytest.mark.builds
+def test_interrupted_build_leaves_nothing(start_build, tmp_path):
+    child = start_build()
+    assert processes_in(tmp_path)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) != 0
+    assert processes_in(tmp_path) == []
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.builds
+def test_killed_build_runs_no_further_and_is_swept_by_the_next(start_build, tmp_path):
+    start_build().kill()
+    # The kernel kills at once; left alone, mmdebstrap would go on for longer than this.
+    limit = time.monotonic() + 5
+    while processes_in(tmp_path) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert processes_in(tmp_path) == []
+    killed = left_in(tmp_path)
+    assert len(killed) == 1
+    second = start_build()
+    assert killed[0] not in left_in(tmp_path)
+    second.send_signal(signal.SIGINT)
+    second.wait(timeout=60)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.builds
+def test_second_build_waits_and_takes_what_the_first_made(lab_image, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path))
+    images = paths.make_folder(paths.images_folder())
+    steps, result = [], []
+    waiting = threading.Event()
+
+    def progress(step: BuildStep):
+        steps.append(step)
+        waiting.set()
+
+    with filelock.FileLock(images / ".build.lock"):
+        second = threading.Thread(target=lambda: result.append(build_image(progress=progress)))
+        second.start()
+        assert waiting.wait(timeout=60)
+        for path in (lab_image.path, lab_image.path.with_name(lab_image.name + ".json")):
+            try:
+                os.link(path, images / path.name)
+            except OSError:  # another filesystem
+                shutil.copy2(path, images / path.name)
+    second.join(timeout=60)
+    assert [image.sha256 for image in result] == [lab_image.sha256]
+    assert [(step.number, step.title) for step in steps] == [(0, "waiting for another build")]

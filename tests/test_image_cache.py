@@ -1,0 +1,112 @@
+"""The cache on its own: what counts as an image, and what ``cloudlab verify`` says of one."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cloudlab.errors import ChecksumError
+from cloudlab.image import cache
+
+DATA = bytes(510) + b"\x55\xaa" + bytes(4096)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "images"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def remember(folder, name="a.raw", data=DATA):
+    path = folder / name
+    path.write_bytes(data)
+    schema = folder / f"{name}.schema.json"
+    schema.write_text("{}")
+    return cache.remember(
+        cache.Image(
+            name=name, path=path, format="raw", arch="amd64", virtual_size_bytes=len(data),
+            file_size_bytes=0, mtime_ns=0, sha256=hashlib.sha256(data).hexdigest(),
+            origin="built", source="a test", date="2026-11-22T00:00:00Z", trust="built here",
+            schema_path=schema,
+        )
+    )  # fmt: skip
+
+
+def verify(*names):
+    argv = [sys.executable, "-m", "cloudlab", "verify", *names]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "all"])
+@pytest.mark.parametrize("change", ["other size", "other time", "neither"])
+def test_verify_finds_a_damaged_image_with_both_hashes(change, named, folder):
+    remember(folder, "good.raw")
+    image = remember(folder)
+    damaged = DATA[:-1] + (b"??" if change == "other size" else b"?")
+    image.path.write_bytes(damaged)
+    if change == "neither":
+        os.utime(image.path, ns=(image.mtime_ns, image.mtime_ns))
+    else:
+        os.utime(image.path, ns=(image.mtime_ns + 10**9, image.mtime_ns + 10**9))
+    done = verify(*(["a.raw"] if named else []))
+    said = "".join(done.stderr.split())
+    assert done.returncode == 1, done.stderr
+    assert image.sha256 in said
+    assert hashlib.sha256(damaged).hexdigest() in said
+    assert ("ok  good.raw" in done.stdout) is not named
+    assert [one.name for one in cache.cached_images() if one.name == "a.raw"] == (
+        ["a.raw"] if change == "neither" else []
+    ), "a damaged image must not be accepted"
+
+
+def test_verify_brings_back_a_cache_that_was_copied(folder, monkeypatch):
+    images = [remember(folder), remember(folder, "b.raw", DATA * 2)]
+    copy = folder.parent.parent / "copy" / "images"
+    shutil.copytree(folder, copy, copy_function=shutil.copyfile)
+    for image in images:
+        later = image.mtime_ns + 10**9
+        os.utime(copy / image.name, ns=(later, later))
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(copy.parent))
+    with pytest.raises(ChecksumError, match="cloudlab verify"):
+        cache.recall("a.raw")
+    done = verify()
+    assert done.returncode == 0, done.stderr
+    found = {image.name: image for image in cache.cached_images()}
+    assert set(found) == {"a.raw", "b.raw"}
+    assert found["a.raw"].mtime_ns == (copy / "a.raw").stat().st_mtime_ns
+    assert found["a.raw"].schema_path == copy / "a.raw.schema.json"
+
+
+def test_verify_counts_a_record_that_cannot_be_read(folder):
+    remember(folder)
+    (folder / "b.raw").write_bytes(DATA)
+    (folder / "b.raw.json").write_text("{")
+    done = verify()
+    assert done.returncode == 1
+    assert "b.raw.jsoncannotberead" in "".join(done.stderr.split())
+    assert "ok  a.raw" in done.stdout
+
+
+def test_verify_passes_over_what_was_removed(folder):
+    remember(folder).path.unlink()
+    assert verify().returncode == 0
+
+
+def test_a_verified_image_keeps_its_place_among_the_others(folder):
+    old, new = remember(folder), remember(folder, "b.raw")
+    os.utime(old.path, ns=(10**18, 10**18))
+    cache.touch_record(old)
+    assert [image.name for image in cache.cached_images()] == [new.name, old.name]
+
+
+def test_a_schema_is_no_record(folder):
+    image = remember(folder)
+    # Even where something of that name makes it look like one.
+    remember(folder, "a.raw.schema")
+    assert cache.cached_images() == [image]
+    assert cache.recorded_names() == ["a.raw"]

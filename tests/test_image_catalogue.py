@@ -1,0 +1,250 @@
+"""The catalogue: the shipped one is right, a user's own one is told apart from a wrong one."""
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudlab.errors import CloudlabError, ImageError, UsageError
+from cloudlab.image import catalogue, yamlfile
+from cloudlab.image.trust import Trust
+
+SHIPPED = Path(str(resources.files("cloudlab.image") / "catalogue.yaml"))
+OWN = """\
+keys:
+  mine: {file: mine.gpg, fingerprint: 0123456789ABCDEF0123456789ABCDEF01234567}
+images:
+  mine:
+    title: My image
+    arch: {amd64: x86_64}
+    values: {version: 1.0}
+    url: https://example.org/{version}/mine-{arch}.qcow2
+    checksums:
+      url: https://example.org/{version}/SUMS
+      algorithm: sha256
+      style: bsd
+    signature: {style: clearsigned, key: mine}
+    format: qcow2
+"""
+
+
+def own(text, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return catalogue.load_catalogue(path)
+
+
+def test_the_shipped_catalogue_is_valid():
+    document = yamlfile.parse(SHIPPED.read_text(encoding="utf-8"), SHIPPED)
+    jsonschema.Draft202012Validator.check_schema(catalogue.catalogue_schema())
+    document.validate(catalogue.catalogue_schema())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"ubuntu-{version}.04{kind}" for version in (18, 20, 22, 24, 26) for kind in ("", "-minimal")]
+    + [
+        f"debian-{version}-{kind}"
+        for version in (11, 12, 13)
+        for kind in ("generic", "genericcloud")
+    ]
+    + ["fedora-44", "almalinux-9", "almalinux-10", "alpine-3.23-uefi", "alpine-3.23-bios"]
+    + ["opensuse-15.6"],
+)
+def test_every_promised_image_is_there_and_usable(name):
+    image = catalogue.load_catalogue().find(name, "amd64")
+    assert not image.refused
+    assert re.fullmatch(r"https://[a-z0-9.-]+/[\w./-]+", image.url)
+    assert image.checksum_url.startswith("https://")
+    assert image.format == "qcow2"
+
+
+@pytest.mark.parametrize(
+    "row", catalogue.load_catalogue().rows(), ids=lambda r: f"{r.name}-{r.arch}"
+)
+def test_every_row_holds_together(row):
+    assert "{" not in row.url + row.checksum_url + row.signature_url
+    assert row.url.rpartition("/")[2]
+    if row.key is not None:
+        assert row.trust is Trust.SIGNED
+        assert row.key.file.is_file()
+    if row.arch == "arm64":
+        assert row.firmware == ("uefi",)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch", "url"),
+    [
+        (
+            "ubuntu-18.04",
+            "amd64",
+            "https://cloud-images.ubuntu.com/releases/bionic/release/ubuntu-18.04-server-cloudimg-amd64.img",
+        ),
+        (
+            "debian-12-genericcloud",
+            "arm64",
+            "https://cloud.debian.org/images/cloud/bookworm/latest/debian-12-genericcloud-arm64.qcow2",
+        ),
+        (
+            "fedora-44",
+            "arm64",
+            "https://download.fedoraproject.org/pub/fedora/linux/releases/44/Cloud/aarch64/images/Fedora-Cloud-Base-Generic-44-1.7.aarch64.qcow2",
+        ),
+    ],
+    ids=["ubuntu", "debian", "fedora"],
+)
+def test_urls_as_they_are_published(name, arch, url):
+    assert catalogue.load_catalogue().find(name, arch).url == url
+
+
+@pytest.mark.parametrize(
+    ("name", "trust"),
+    [
+        ("ubuntu-24.04", "signed"),
+        ("fedora-44", "signed"),
+        ("debian-12-generic", "checksum over TLS"),
+        ("cirros", "unverified"),
+    ],
+)
+def test_trust_labels(name, trust):
+    assert catalogue.load_catalogue().find(name, "amd64").trust == trust
+
+
+@pytest.mark.parametrize("name", ["cirros", "debian-11-nocloud", "debian-13-nocloud"])
+def test_images_without_cloud_init_say_so(name):
+    assert "no cloud-init" in catalogue.load_catalogue().find(name, "amd64").refused
+
+
+def test_quirks_tell_programs_what_to_do():
+    images = catalogue.load_catalogue()
+    assert "no-ahci" in images.find("debian-12-genericcloud", "amd64").quirks
+    assert "no-ahci" not in images.find("debian-12-generic", "amd64").quirks
+    assert "cpu-x86-64-v3" in images.find("almalinux-10", "amd64").quirks
+
+
+def test_a_name_that_is_not_there_brings_the_nearest():
+    with pytest.raises(UsageError, match=r"Did you mean.*ubuntu-24\.04"):
+        catalogue.load_catalogue().find("ubuntu-2404")
+
+
+def test_an_architecture_that_is_not_published():
+    with pytest.raises(UsageError, match="published for amd64, not for arm64"):
+        catalogue.load_catalogue().find("alpine-3.22-bios", "aarch64")
+
+
+def test_own_entries_add_and_replace(tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN + OWN.partition("images:\n")[2].replace("  mine:", "  cirros:"), "utf-8")
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(path))
+    images = catalogue.load_catalogue()
+    mine = images.find("mine", "amd64")
+    assert mine.url == "https://example.org/1.0/mine-x86_64.qcow2"
+    assert mine.trust is Trust.SIGNED
+    assert mine.key.file == tmp_path / "mine.gpg"
+    assert not images.find("cirros", "amd64").refused
+    assert images.find("ubuntu-24.04", "amd64").trust is Trust.SIGNED
+    assert images.default == "ubuntu-24.04"
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "key"),
+    [
+        (("style: bsd", "style: csv"), 12, "images.mine.checksums.style"),
+        (("format: qcow2", "formt: qcow2"), 14, "images.mine"),
+        (("title: My image", "title: My image\n    title: Twice"), 6, "images.mine.title"),
+        (("{version}/mine", "{release}/mine"), 8, "images.mine.url"),
+        (("key: mine", "key: yours"), 13, "images.mine.signature.key"),
+        (("https://example.org/{version}/mine", "ftp://x/mine"), 8, "images.mine.url"),
+        (("clearsigned", "detached"), 13, "images.mine.signature"),
+        (("01234567}", "0123}"), 2, "keys.mine.fingerprint"),
+        (("arch: {amd64: x86_64}", "arch: {riscv: x}"), 6, "images.mine.arch"),
+        (("arch: {amd64: x86_64}", "arch: [amd64"), 7, "file"),
+        (("  mine:\n", "  My Image:\n"), 4, "images"),
+        (("images:", "default: nothing\nimages:"), 3, "default"),
+    ],
+    ids=lambda value: None if isinstance(value, int) else str(value)[:40],
+)
+def test_a_bad_catalogue_gets_file_line_and_key(change, line, key, tmp_path):
+    assert change[0] in OWN
+    with pytest.raises(ImageError) as caught:
+        own(OWN.replace(*change), tmp_path)
+    message = caught.value.message
+    assert str(tmp_path / "own.yaml") in message
+    assert f"line {line}," in message
+    assert key in message
+
+
+def test_a_catalogue_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(tmp_path / "none.yaml"))
+    with pytest.raises(ImageError, match=r"none\.yaml could not be read"):
+        catalogue.load_catalogue()
+
+
+def test_merges_that_double_over_and_over_are_stopped(tmp_path):
+    lines = ["x-0: &a0 {a: x, b: x}"]
+    lines += [f"x-{n}: &a{n} {{p: {{<<: *a{n - 1}}}, q: {{<<: *a{n - 1}}}}}" for n in range(1, 40)]
+    with pytest.raises(ImageError, match="more than 50000 values"):
+        own("\n".join(lines), tmp_path)
+
+
+def test_an_alias_anywhere_else_is_refused(tmp_path):
+    with pytest.raises(ImageError, match=r"line 1.*alias may only follow <<"):
+        own("x-a: &a [b]\nx-b: *a\nimages: {}\n", tmp_path)
+
+
+def test_depth_is_refused(tmp_path):
+    with pytest.raises(ImageError, match="nested too deeply"):
+        own("[" * 5000, tmp_path)
+
+
+def complaint(text):
+    try:
+        catalogue.parse_catalogue(text, Path("own.yaml"), base=catalogue._shipped())
+    except CloudlabError as error:
+        return str(error)
+    return "none"
+
+
+yaml_like = st.text(alphabet="ab-:{}[]&*<>|!#'\"%@, \n\t~=0", max_size=200)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=200), yaml_like))
+def test_any_text_is_a_catalogue_or_our_error(text):
+    assert complaint(text).startswith(("own.yaml, line ", "none"))
+
+
+# Characters that JSON and YAML write alike.
+words = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+values = st.recursive(
+    words, lambda inner: st.lists(inner) | st.dictionaries(words, inner), max_leaves=10
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(values)
+def test_what_json_says_is_read_as_said(value):
+    document = yamlfile.parse(json.dumps(value), Path("x"))
+    # "<<" is the one key that means something.
+    assert document.data == value or "<<" in json.dumps(value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["title", "arch", "url", "format", "checksums", "signature", "quirks"]), values
+)
+def test_any_value_in_any_place_is_taken_or_our_error(key, value):
+    entry = {
+        "title": "t",
+        "arch": {"amd64": "x"},
+        "url": "https://example.org/x",
+        "format": "raw",
+        key: value,
+    }
+    text = json.dumps({"images": {"x": entry}})
+    assert complaint(text).startswith(("own.yaml, line 1, ", "none"))

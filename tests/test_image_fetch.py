@@ -1,0 +1,858 @@
+"""Fetching over real HTTP on loopback, with every fault that a network has."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import faulty_server as faulty
+import pytest
+from faulty_server import FaultyServer, Proxy
+from openpgp import Gpg
+
+from cloudlab.errors import (
+    ChecksumError,
+    DownloadError,
+    ImageError,
+    InterruptedRunError,
+    SignatureError,
+    UsageError,
+)
+from cloudlab.image import cache
+from cloudlab.image.catalogue import load_catalogue
+from cloudlab.image.choose import choose_image, open_image
+from cloudlab.image.fetch import fetch, find_cached
+from cloudlab.image.web import Patience, retry_after_s
+
+HASTY = Patience(tries=3, first_wait_s=0.01, longest_wait_s=5.0, timeout_s=20.0)
+PATH = "/images/x-amd64.img"
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory):
+    """A real qcow2 image of some MiB, as bytes."""
+    folder = tmp_path_factory.mktemp("disk")
+    raw = bytearray(os.urandom(5 << 20))
+    raw[510:512] = b"\x55\xaa"
+    (folder / "raw").write_bytes(raw)
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "q"]
+    subprocess.run(argv, check=True)
+    return (folder / "q").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def newer_disk(disk):
+    return disk[:-4096] + os.urandom(4096)
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path, monkeypatch):
+    """The cache's folder of images, empty."""
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
+    for name in ("CLOUDLAB_MIRROR", "CLOUDLAB_CATALOGUE", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def server():
+    with FaultyServer() as server:
+        yield server
+
+
+def sha256(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def parts(images):
+    return sorted(path.name for path in images.glob(".*.part*"))
+
+
+def catalogue(tmp_path, url, **more):
+    """A catalogue whose one image, ``x``, lies at ``url``."""
+    entry = {"title": "X", "arch": {"amd64": "amd64"}, "url": url, "format": "qcow2", **more}
+    keys = entry.pop("keys", {})
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps({"keys": keys, "images": {"x": entry}}), encoding="utf-8")
+    return load_catalogue(path)
+
+
+# What arrives, and what is recorded
+
+
+def test_a_url_without_checksum_is_unverified_and_recorded(server, disk, images):
+    url = server.put(PATH, disk)
+    seen = []
+    image = fetch(url, progress=seen.append, patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert image.trust == "unverified"
+    assert image.source == url
+    assert image.sha256 == hashlib.sha256(disk).hexdigest()
+    assert image.virtual_size_bytes == 5 << 20
+    assert image.format == "qcow2"
+    assert image.arch == "amd64"
+    assert image.origin == "fetched"
+    assert cache.recall(image.name) == image
+    assert parts(images) == []
+    assert (seen[-1].done_bytes, seen[-1].total_bytes) == (len(disk), len(disk))
+
+
+def test_a_cached_image_needs_no_server(disk):
+    with FaultyServer() as server:
+        url = server.put(PATH, disk)
+        image = fetch(url, checksum=sha256(disk), patience=HASTY)
+    assert fetch(url) == image
+    assert fetch(url, checksum=sha256(disk)) == image
+    assert fetch(image.name) == image
+    assert fetch(image.name.removesuffix(".qcow2")) == image
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_checksum_of_ones_own(algorithm, server, disk):
+    digest = hashlib.new(algorithm, disk).hexdigest()
+    image = fetch(server.put(PATH, disk), checksum=f"{algorithm}:{digest}", patience=HASTY)
+    assert image.trust == "pinned checksum"
+    assert image.details["digests"][algorithm] == digest
+
+
+def test_a_wrong_checksum_keeps_nothing(server, disk, images):
+    url = server.put(PATH, disk)
+    with pytest.raises(ChecksumError) as caught:
+        fetch(url, checksum=sha256(b"other"), patience=HASTY)
+    assert sha256(b"other") in caught.value.message
+    assert sha256(disk) in caught.value.message
+    assert parts(images) == []
+    assert cache.cached_images() == []
+
+
+def test_a_cached_image_of_another_checksum_will_not_do(server, disk, newer_disk):
+    url = server.put(PATH, disk)
+    fetch(url, patience=HASTY)
+    server.put(PATH, newer_disk, '"2"')
+    image = fetch(url, checksum=sha256(newer_disk), patience=HASTY)
+    assert image.path.read_bytes() == newer_disk
+
+
+def test_a_cached_image_that_was_changed_is_fetched_again(server, disk):
+    url = server.put(PATH, disk)
+    image = fetch(url, patience=HASTY)
+    image.path.write_bytes(b"changed")
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<!DOCTYPE html><title>Log in</title>" * 99, "a web page"),
+        (b"\x1f\x8b" + bytes(9999), "compressed by gzip"),
+        (b"KDMV" + bytes(9999), "VMDK"),
+        (b"", "neither qcow2 nor a raw disk"),
+        (b"QFI\xfb" + bytes(9999), "no qcow2 image that can be used"),
+    ],
+    ids=["login portal", "gzip", "vmdk", "empty", "damaged"],
+)
+def test_what_is_no_disk_image(body, message, server, images):
+    with pytest.raises(ImageError, match=message):
+        fetch(server.put(PATH, body), patience=HASTY)
+    assert parts(images) == []
+    assert cache.cached_images() == []
+
+
+def test_refresh_takes_a_newer_one_and_keeps_the_older(server, disk, newer_disk, tmp_path):
+    checksums = {"url": server.url + "/SUMS", "algorithm": "sha256", "style": "text"}
+    key, sign = _signer(tmp_path)
+    with sign:
+        for data in (disk, disk, newer_disk):
+            server.put(PATH, data, f'"{len(server.seen)}"')
+            sums = f"{hashlib.sha256(data).hexdigest()}  {PATH.rpartition('/')[2]}\n".encode()
+            server.put("/SUMS", sums)
+            server.put("/SUMS.gpg", sign.sign(key, "--detach-sign", sums))
+            known = catalogue(
+                tmp_path,
+                server.url + PATH,
+                checksums=checksums,
+                signature={"style": "detached", "url": server.url + "/SUMS.gpg", "key": "k"},
+                keys={"k": {"file": str(key.file), "fingerprint": key.fingerprint}},
+            )
+            image = fetch("x", catalogue=known, refresh=True, arch="amd64", patience=HASTY)
+            assert image.sha256 == hashlib.sha256(data).hexdigest()
+    assert len(server.asked(PATH)) == 2  # the same one is not downloaded twice
+    assert sorted(len(i.path.read_bytes()) for i in cache.cached_images()) == [len(disk)] * 2
+    assert find_cached("x", "amd64").path.read_bytes() == newer_disk
+
+
+# Cuts, and going on after them
+
+
+@pytest.mark.parametrize("after", [0, 1, 300_000, -1], ids=["at once", "1 byte", "300 kB", "last"])
+def test_a_cut_is_resumed(after, server, disk):
+    url = server.put(PATH, disk)
+    after %= len(disk)
+    server.fail(PATH, faulty.cut(after))
+    image = fetch(url, checksum=sha256(disk), patience=HASTY)
+    assert image.path.read_bytes() == disk
+    second = server.asked(PATH)[1]
+    assert second.get("Range") == (f"bytes={after}-" if after else None)
+    assert second.get("If-Range") == ('"1"' if after else None)
+
+
+def test_many_cuts_are_no_failure_as_long_as_a_mebibyte_comes(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, *[faulty.cut(1 << 20)] * 4)
+    assert HASTY.tries < 4
+    assert fetch(url, checksum=sha256(disk), patience=HASTY).path.read_bytes() == disk
+
+
+def kept_part(server, disk, images, after=2_000_000):
+    """Have a fetch fail for good, so that its part is left; return what was asked."""
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.cut(after))
+    with pytest.raises(DownloadError, match="is kept"):
+        fetch(url, patience=Patience(tries=1))
+    assert any(name.endswith(".part") for name in parts(images))
+    assert cache.cached_images() == []
+    return url
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_ended(server, disk, images):
+    url = kept_part(server, disk, images)
+    image = fetch(url, patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert server.asked(PATH)[-1]["Range"] == "bytes=2000000-"
+    assert image.sha256 == hashlib.sha256(disk).hexdigest()
+
+
+def test_a_server_without_ranges_starts_over(server, disk, images):
+    url = kept_part(server, disk, images)
+    server.ranges = False
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_a_server_without_validators_starts_over(server, disk, images):
+    server.put(PATH, disk)
+    url = kept_part(server, disk, images)
+    server.put(PATH, disk, "")
+    sidecar = next(images.glob(".*.part.json"))
+    sidecar.write_text(json.dumps({**json.loads(sidecar.read_text()), "validator": ""}))
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+    assert "Range" not in server.asked(PATH)[-1]
+
+
+def test_a_weak_etag_is_no_validator(server, disk, images):
+    server.put(PATH, disk, 'W/"1"')
+    server.fail(PATH, faulty.cut(2_000_000))
+    assert fetch(server.url + PATH, patience=HASTY).path.read_bytes() == disk
+    assert "Range" not in server.asked(PATH)[-1]
+
+
+def test_a_file_that_changed_meanwhile_starts_over(server, disk, newer_disk, images):
+    url = kept_part(server, disk, images)
+    server.put(PATH, newer_disk, '"2"')
+    assert fetch(url, patience=HASTY).path.read_bytes() == newer_disk
+    assert server.asked(PATH)[-1]["If-Range"] == '"1"'
+
+
+def test_a_file_that_changes_between_two_cuts_starts_over(server, disk, newer_disk):
+    url = server.put(PATH, disk)
+
+    def change(handler):
+        handler.answer(send=1_500_000)
+        handler.server.put(PATH, newer_disk, '"2"')
+
+    server.fail(PATH, change)
+    assert fetch(url, checksum=sha256(newer_disk), patience=HASTY).path.read_bytes() == newer_disk
+
+
+@pytest.mark.parametrize("extra", [1, 5000])
+def test_a_part_longer_than_the_file_starts_over(extra, server, disk, images):
+    url = kept_part(server, disk, images)
+    part = next(images.glob(".*.part"))
+    part.write_bytes(disk + bytes(extra))
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_a_part_that_was_complete_is_not_downloaded_again(server, disk, images):
+    url = kept_part(server, disk, images)
+    next(images.glob(".*.part")).write_bytes(disk)
+    image = fetch(url, checksum=sha256(disk), patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert len(server.asked(PATH)) == 2
+
+
+def test_a_part_with_wrong_bytes_is_thrown_away_and_fetched_anew(server, disk, images):
+    url = kept_part(server, disk, images)
+    part = next(images.glob(".*.part"))
+    part.write_bytes(bytes(part.stat().st_size))
+    assert fetch(url, checksum=sha256(disk), patience=HASTY).path.read_bytes() == disk
+
+
+@pytest.mark.parametrize("rubbish", ["", "[]", "{", '{"url": 1}', "null"])
+def test_a_damaged_sidecar_starts_over(rubbish, server, disk, images):
+    url = kept_part(server, disk, images)
+    next(images.glob(".*.part.json")).write_text(rubbish)
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_a_range_that_was_not_asked_for_starts_over(server, disk, images):
+    url = kept_part(server, disk, images)
+
+    def shifted(handler):
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 5-{len(disk) - 1}/{len(disk)}")
+        handler.send_header("Content-Length", str(len(disk) - 5))
+        handler.end_headers()
+        handler.wfile.write(disk[5:])
+
+    server.fail(PATH, shifted)
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_a_length_that_is_too_short_is_found_by_the_checksum(server, disk, images):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.declare(1000))
+    with pytest.raises(ChecksumError):
+        fetch(url, checksum=sha256(disk), patience=HASTY)
+
+
+def test_a_server_that_stalls_is_left_and_the_rest_fetched(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.stall(1_000_000))
+    notes = []
+    image = fetch(
+        url,
+        checksum=sha256(disk),
+        patience=Patience(tries=2, first_wait_s=0.01, timeout_s=0.5),
+        progress=lambda event: notes.append(event.note),
+    )
+    assert image.path.read_bytes() == disk
+    assert any("nothing came for too long" in note for note in notes)
+
+
+# Servers that say no
+
+
+def test_busy_servers_are_asked_again_and_told_of(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.status(503, Retry_After="0"), faulty.status(429))
+    notes = []
+    fetch(url, patience=HASTY, progress=lambda event: notes.append(event.note))
+    assert any("answered 503" in note and "trying again" in note for note in notes)
+    assert len(server.asked(PATH)) == 3
+
+
+def test_retry_after_is_honoured(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.status(503, Retry_After="1"))
+    notes = []
+    fetch(url, patience=HASTY, progress=lambda event: notes.append(event.note))
+    assert any("trying again in 1 s" in note for note in notes)
+
+
+def test_a_server_that_asks_for_too_much_patience(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.status(503, Retry_After="9999"))
+    with pytest.raises(DownloadError, match="asks for 9999 s of patience"):
+        fetch(url, patience=HASTY)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("5", 5.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("soon", None),
+        (None, None),
+        ("²", None),
+        ("1" * 400, None),
+        ("9" * 18, float("9" * 18)),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_the_forms_of_retry_after(header, seconds):
+    assert retry_after_s(header) == seconds
+
+
+@pytest.mark.parametrize("length", ["²", "9" * 5000], ids=["no digit", "5000 digits"])
+def test_a_length_that_is_no_number_is_passed_over(length, server, disk):
+    url = server.put(PATH, disk)
+
+    def odd(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.wfile.write(disk)
+
+    server.fail(PATH, odd)
+    assert fetch(url, checksum=sha256(disk), patience=HASTY).path.read_bytes() == disk
+
+
+def test_patience_has_an_end(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, *[faulty.status(503)] * 9)
+    with pytest.raises(DownloadError, match=r"503.*Given up after 3 failed attempts"):
+        fetch(url, patience=HASTY)
+    assert len(server.asked(PATH)) == 3
+
+
+def test_a_missing_file_is_not_asked_for_twice(server):
+    with pytest.raises(DownloadError, match="answered 404"):
+        fetch(server.url + PATH, patience=HASTY)
+    assert len(server.asked(PATH)) == 1
+
+
+def test_garbage_instead_of_http(server):
+    server.fail(PATH, *[faulty.garbage] * 3)
+    with pytest.raises(DownloadError, match="Given up after 3"):
+        fetch(server.url + PATH, patience=HASTY)
+
+
+def test_nobody_there():
+    with FaultyServer() as server:
+        url = server.url + PATH
+    with pytest.raises(DownloadError, match="could not be reached"):
+        fetch(url, patience=HASTY)
+
+
+def test_redirects_are_followed_and_recorded(server, disk):
+    url = server.put(PATH, disk)
+    server.fail("/old", faulty.status(302, Location=url))
+    image = fetch(server.url + "/old", patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert image.source == server.url + "/old"
+    assert image.details["final_url"] == url
+
+
+def test_redirects_in_a_circle(server):
+    server.fail("/a", *[faulty.status(302, Location="/b")] * 20)
+    server.fail("/b", *[faulty.status(302, Location="/a")] * 20)
+    with pytest.raises(DownloadError, match="in a circle"):
+        fetch(server.url + "/a", patience=HASTY)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://localhost/x"])
+def test_redirects_to_other_schemes_are_refused(target, server):
+    server.fail(PATH, faulty.status(302, Location=target))
+    with pytest.raises(DownloadError, match=r"refused|not allowed|302"):
+        fetch(server.url + PATH, patience=HASTY)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://a b/x.img", "http://[::1/x", "http://x:y/"])
+def test_no_url(url):
+    with pytest.raises(DownloadError):
+        fetch(url, patience=Patience(tries=1))
+
+
+# Who is believed
+
+
+def _signer(tmp_path):
+    gpg = Gpg(tmp_path / "gpg")
+    return gpg.key("publisher"), gpg
+
+
+@pytest.fixture
+def signed(tmp_path, server, disk):
+    """A published image with signed checksums, all of it over plain http."""
+    key, gpg = _signer(tmp_path)
+    sums = f"SHA256 (x-amd64.img) = {hashlib.sha256(disk).hexdigest()}\n".encode()
+    server.put(PATH, disk)
+    server.put("/SUMS", gpg.sign(key, "--clear-sign", sums))
+    with gpg:
+        yield catalogue(
+            tmp_path,
+            server.url + PATH,
+            checksums={"url": server.url + "/SUMS", "algorithm": "sha256", "style": "bsd"},
+            signature={"style": "clearsigned", "key": "k"},
+            keys={"k": {"file": str(key.file), "fingerprint": key.fingerprint}},
+        )
+
+
+def test_signed_checksums_will_do_over_plain_http(signed, disk):
+    image = fetch("x", catalogue=signed, arch="amd64", patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert image.trust == "signed"
+    assert image.details["signed_by"] == signed.find("x", "amd64").key.fingerprint
+
+
+def test_a_forged_checksum_file_stops_the_fetch(signed, server, newer_disk, disk):
+    forged = server.files["/SUMS"].replace(
+        hashlib.sha256(disk).hexdigest().encode(), hashlib.sha256(newer_disk).hexdigest().encode()
+    )
+    server.put("/SUMS", forged)
+    server.put(PATH, newer_disk)
+    with pytest.raises(SignatureError, match="Bad signature"):
+        fetch("x", catalogue=signed, arch="amd64", patience=HASTY)
+    assert server.asked(PATH) == []
+
+
+def test_a_file_of_other_bytes_under_signed_checksums(signed, server, newer_disk):
+    server.put(PATH, newer_disk)
+    with pytest.raises(ChecksumError):
+        fetch("x", catalogue=signed, arch="amd64", patience=HASTY)
+
+
+@pytest.mark.parametrize("with_checksums", [True, False], ids=["unsigned checksums", "nothing"])
+def test_plain_http_is_refused_where_nothing_better_proves_the_bytes(
+    with_checksums, server, disk, tmp_path
+):
+    sums = {"url": server.url + "/SUMS", "algorithm": "sha256", "style": "text"}
+    known = catalogue(
+        tmp_path, server.put(PATH, disk), **({"checksums": sums} if with_checksums else {})
+    )
+    with pytest.raises(DownloadError, match="over http nothing shows who answers"):
+        fetch("x", catalogue=known, arch="amd64", patience=HASTY)
+    assert server.seen == []
+    image = fetch("x", catalogue=known, arch="amd64", checksum=sha256(disk), patience=HASTY)
+    assert image.trust == "pinned checksum"
+
+
+def test_a_pinned_checksum_in_the_catalogue_will_do(server, disk, tmp_path):
+    known = catalogue(tmp_path, server.put(PATH, disk), pinned={"amd64": sha256(disk)})
+    assert fetch("x", catalogue=known, arch="amd64", patience=HASTY).trust == "pinned checksum"
+
+
+def test_images_without_cloud_init_are_refused_with_the_reason(images):
+    with pytest.raises(ImageError, match="holds no cloud-init"):
+        fetch("cirros")
+    assert not images.exists() or cache.cached_images() == []
+
+
+def test_a_name_that_does_not_exist():
+    with pytest.raises(UsageError, match="Did you mean"):
+        fetch("ubunto-24.04")
+
+
+class Tls(NamedTuple):
+    server: FaultyServer
+    authority: Path
+
+
+def _certify(*options):
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run([*argv, "-nodes", "-days", "2", *options], check=True, capture_output=True)
+
+
+@pytest.fixture
+def tls(tmp_path, monkeypatch):
+    """An https server whose certificate a made-up authority vouches for."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    authority, certificate = tmp_path / "ca.pem", tmp_path / "server.pem"
+    _certify("-keyout", tmp_path / "ca.key", "-out", authority, "-subj", "/CN=A school")
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    name += ["-addext", "basicConstraints=CA:FALSE"]
+    by = ["-CA", authority, "-CAkey", tmp_path / "ca.key"]
+    _certify("-keyout", tmp_path / "s.key", "-out", certificate, *name, *by)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "s.key")
+    with FaultyServer(context) as server:
+        yield Tls(server, authority)
+
+
+def test_tls_of_an_authority_in_ssl_cert_file(tls, disk, monkeypatch, tmp_path):
+    name = PATH.rpartition("/")[2]
+    tls.server.put("/SUMS", f"{hashlib.sha512(disk).hexdigest()}  {name}\n".encode())
+    known = catalogue(
+        tmp_path,
+        tls.server.put(PATH, disk),
+        checksums={"url": tls.server.url + "/SUMS", "algorithm": "sha512", "style": "text"},
+    )
+    with pytest.raises(DownloadError, match="does not prove who it is"):
+        fetch("x", catalogue=known, arch="amd64", patience=HASTY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
+    image = fetch("x", catalogue=known, arch="amd64", patience=HASTY)
+    assert image.trust == "checksum over TLS"
+    assert image.path.read_bytes() == disk
+
+
+def test_a_redirect_from_https_to_http_is_refused(tls, server, disk, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
+    tls.server.fail(PATH, *[faulty.status(302, Location=server.put(PATH, disk))] * 2)
+    known = catalogue(tmp_path, tls.server.url + PATH)
+    with pytest.raises(DownloadError, match=r"redirects there.*over http nothing shows"):
+        fetch("x", catalogue=known, arch="amd64", patience=HASTY)
+    assert server.seen == []
+    image = fetch("x", catalogue=known, arch="amd64", checksum=sha256(disk), patience=HASTY)
+    assert image.path.read_bytes() == disk
+
+
+def test_an_http_proxy(server, disk, monkeypatch):
+    with Proxy() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        url = server.put(PATH, disk)
+        assert fetch(url, checksum=sha256(disk), patience=HASTY).path.read_bytes() == disk
+        assert proxy.lines == [f"GET {url} HTTP/1.1"]
+
+
+def test_an_https_connection_through_a_proxy(tls, disk, monkeypatch):
+    with Proxy() as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
+        url = tls.server.put(PATH, disk)
+        assert fetch(url, patience=HASTY).path.read_bytes() == disk
+        assert [line.rpartition(" ")[0] for line in proxy.lines] == [
+            f"CONNECT localhost:{tls.server.server_port}"
+        ]
+
+
+# Room, stopping, and company
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_room_is_looked_for_first(server, disk, images, monkeypatch):
+    url = server.put(PATH, disk)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1 << 20))
+    with pytest.raises(DownloadError, match=r"needs \d+ MB in .* where 1 MB are free"):
+        fetch(url, patience=HASTY)
+    assert not any(name.endswith(".part") for name in parts(images))
+
+
+def test_stopping_keeps_the_part(server, disk, images):
+    url = server.put(PATH, disk)
+    stop = threading.Event()
+    with pytest.raises(InterruptedRunError):
+        fetch(url, cancel=stop, progress=lambda _: stop.set(), patience=HASTY)
+    assert any(name.endswith(".part") for name in parts(images))
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_stopping_ends_a_pause(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.status(503, Retry_After="1000"))
+    stop = threading.Event()
+    patient = Patience(longest_wait_s=2000)
+    with pytest.raises(InterruptedRunError):
+        fetch(url, cancel=stop, progress=lambda _: stop.set(), patience=patient)
+
+
+PROGRAM = """
+import sys
+from cloudlab.image.fetch import fetch
+def show(event):
+    print("waiting" if event.waiting_for_other else "loading", event.done_bytes, flush=True)
+print("path", fetch(sys.argv[1], progress=show).path, flush=True)
+"""
+
+
+def start(url):
+    argv = [sys.executable, "-c", PROGRAM, url]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(process, word):
+    for line in process.stdout:
+        if line.startswith(word):
+            return line
+    raise AssertionError(process.stderr.read())
+
+
+def test_ctrl_c_keeps_the_part_and_the_next_call_goes_on(server, disk, images):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.stall(3_000_000))
+    with start(url) as process:
+        read_until(process, "loading")
+        while next(images.glob(".*.part")).stat().st_size < 3_000_000:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert "KeyboardInterrupt" in errors
+    kept = next(images.glob(".*.part")).stat().st_size
+    assert kept == 3_000_000
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+    assert server.asked(PATH)[-1]["Range"] == f"bytes={kept}-"
+
+
+def test_one_process_downloads_and_the_others_wait_and_show_it(server, disk):
+    url = server.put(PATH, disk)
+    gate = threading.Event()
+
+    def held(handler):
+        handler.answer(send=2_000_000)
+        handler.wfile.flush()
+        gate.wait(60)
+
+    server.fail(PATH, held)
+    with start(url) as first:
+        read_until(first, "loading")
+        others = [start(url) for _ in range(3)]
+        for other in others:
+            assert int(read_until(other, "waiting").split()[1]) > 0
+        gate.set()
+        paths = {read_until(process, "path") for process in (first, *others)}
+        for process in (first, *others):
+            process.communicate()
+            assert process.returncode == 0
+    assert len(paths) == 1
+    assert Path(paths.pop().split()[1]).read_bytes() == disk
+    assert len(server.asked(PATH)) == 2  # the held one and its rest
+
+
+def test_a_process_that_dies_leaves_no_lock(server, disk):
+    url = server.put(PATH, disk)
+    server.fail(PATH, faulty.stall(2_000_000))
+    with start(url) as process:
+        read_until(process, "loading")
+        process.kill()
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+# Files of one's own, and what auto chooses
+
+
+def test_open_image_tells_the_format_by_the_bytes(tmp_path, disk):
+    path = tmp_path / "mine.raw"  # the name lies
+    path.write_bytes(disk)
+    image = open_image(path)
+    assert (image.format, image.origin, image.sha256) == ("qcow2", "file", "")
+    assert image.virtual_size_bytes == 5 << 20
+    raw = tmp_path / "raw.img"
+    raw.write_bytes(bytes(510) + b"\x55\xaa" + bytes(1 << 20))
+    assert open_image(raw).format == "raw"
+
+
+LURES = {
+    "backing file": ("is only the changes to", []),
+    "data file": ("keeps its data in another file", ["data_file={secret}"]),
+    "raw data file": ("keeps its data in another file", ["data_file={secret}", "data_file_raw=on"]),
+    "encrypted": ("is encrypted", ["compat=1.1"]),
+}
+
+
+@pytest.fixture(params=LURES)
+def lure(request, tmp_path):
+    """A qcow2 image that needs something else, which is gone, and what is wrong with it."""
+    message, options = LURES[request.param]
+    path, secret = tmp_path / "lure.qcow2", tmp_path / "secret"
+    secret.write_bytes(bytes(1 << 20))
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2"]
+    for option in options:
+        argv += ["-o", option.format(secret=secret)]
+    argv += ["-b", secret, "-F", "raw"] if not options else []
+    subprocess.run([*argv, path, "1M"], check=True)
+    secret.unlink()
+    if request.param == "encrypted":  # by its header: qemu-img needs seconds to make a key
+        with path.open("r+b") as stream:
+            stream.seek(32)
+            stream.write((2).to_bytes(4, "big"))
+    return path, message
+
+
+def test_an_image_that_needs_another_file_is_never_shown_to_qemu(lure, tmp_path, monkeypatch):
+    path, message = lure
+    told = tmp_path / "told"
+    tool = tmp_path / "bin" / "qemu-img"
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\ntouch '{told}'\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    with pytest.raises(ImageError, match=message):
+        open_image(path)
+    assert not told.exists()
+
+
+def test_an_image_that_needs_another_file_is_not_fetched(lure, server, images):
+    path, message = lure
+    with pytest.raises(ImageError, match=message):
+        fetch(server.put(PATH, path.read_bytes()), patience=HASTY)
+    assert parts(images) == []
+    assert cache.cached_images() == []
+
+
+def test_open_image_of_a_cached_file_brings_its_record(server, disk):
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    assert open_image(image.path) == image
+
+
+def test_open_image_believes_no_record_outside_the_cache(tmp_path, server, disk):
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    mine = tmp_path / image.name
+    shutil.copy2(image.path, mine)
+    shutil.copy2(f"{image.path}.json", f"{mine}.json")
+    opened = open_image(mine)
+    assert (opened.origin, opened.sha256, opened.details) == ("file", "", {})
+    (tmp_path / f"{image.name}.json").write_text('{"a user\'s": "own"}')
+    assert open_image(mine).path == mine
+
+
+def test_open_image_of_a_cached_file_by_another_way(tmp_path, server, disk):
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    (tmp_path / "way").symlink_to(image.path.parent)
+    assert open_image(tmp_path / "way" / image.name) == image
+
+
+def test_open_image_without_a_file(tmp_path):
+    with pytest.raises(ImageError, match="There is no image file"):
+        open_image(tmp_path / "none.img")
+
+
+def test_auto_takes_what_is_cached(server, disk):
+    fetched = fetch(server.put(PATH, disk), patience=HASTY)
+    assert choose_image(arch="amd64") == (fetched, "the newest image in the cache")
+
+
+@pytest.fixture
+def no_publisher(tmp_path, monkeypatch):
+    """Make the catalogue's default one that nobody answers for."""
+    with FaultyServer() as gone:
+        url = gone.url
+    known = tmp_path / "own.yaml"
+    entry = {"title": "X", "arch": {"amd64": "a", "arm64": "b"}, "url": url, "format": "qcow2"}
+    known.write_text(json.dumps({"default": "x", "images": {"x": entry}}))
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(known))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("variant", "taken"), [("plain", True), ("growroot", False), (None, True)])
+def test_auto_takes_other_lab_images_if_they_are_plain(variant, taken, server, disk, no_publisher):
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    details = {"variant": variant} if variant else {}
+    image = cache.remember(dataclasses.replace(image, details=details))
+    built = no_publisher / "built.qcow2"
+    built.write_bytes(disk)
+    chosen, _ = choose_image(builder=lambda: open_image(built))
+    assert (chosen == image) is taken
+
+
+def test_auto_builds_where_nothing_is_cached_or_reached(no_publisher, disk):
+    path = no_publisher / "built.qcow2"
+    path.write_bytes(disk)
+    image, reason = choose_image(builder=lambda: open_image(path))
+    assert image.path == path
+    assert "built here" in reason
+
+
+def test_auto_fetches_the_default_where_its_publisher_answers(tls, tmp_path, disk, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
+    known = tmp_path / "own.yaml"
+    url = tls.server.put("/{arch}.qcow2".format(arch="a"), disk)
+    entry = {"title": "X", "arch": {"amd64": "a", "arm64": "a"}, "url": url, "format": "qcow2"}
+    known.write_text(json.dumps({"default": "x", "images": {"x": entry}}))
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(known))
+    image, reason = choose_image()
+    assert image.path.read_bytes() == disk
+    assert "from its publisher" in reason
+
+
+@pytest.mark.parametrize("how", ["path", "tilde", "bare name"])
+def test_a_path_is_told_from_a_name(how, tmp_path, disk, monkeypatch):
+    path = tmp_path / "mine.qcow2"
+    path.write_bytes(disk)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    choice = {"path": str(path), "tilde": "~/mine.qcow2", "bare name": "mine.qcow2"}[how]
+    image, reason = choose_image(choice)
+    assert image.path == path
+    assert reason == "your own file"

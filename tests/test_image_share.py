@@ -1,0 +1,479 @@
+"""A classroom's mirror: real clients on loopback, and everything it must not serve."""
+
+import hashlib
+import http.client
+import json
+import os
+import socket
+import subprocess
+import threading
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudlab.errors import ChecksumError, CloudlabError, DownloadError, UsageError
+from cloudlab.image import cache, mirror, share
+from cloudlab.image.choose import choose_image
+from cloudlab.image.download import Download
+from cloudlab.image.fetch import fetch
+from cloudlab.image.progress import Meter
+from cloudlab.image.recipe import make_recipe
+from cloudlab.image.web import Patience
+
+HASTY = Patience(tries=3, first_wait_s=0.01, longest_wait_s=2.0, timeout_s=60.0)
+
+
+def remember(folder, name, data, **more):
+    """Put a file with its record into a cache."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(data)
+    image = cache.Image(
+        name=name,
+        path=path,
+        format="raw",
+        arch="amd64",
+        virtual_size_bytes=len(data),
+        file_size_bytes=0,
+        mtime_ns=0,
+        sha256=hashlib.sha256(data).hexdigest(),
+        origin="built",
+        source="a test",
+        date="2026-11-22T00:00:00Z",
+        trust="built here",
+        root_filesystem="ext4",
+    )
+    return cache.remember(replace(image, **more))
+
+
+def disk(size_bytes, seed=0):
+    """A raw disk: an MBR's last bytes, and then noise."""
+    return bytes(510) + b"\x55\xaa" + hashlib.shake_128(bytes([seed])).digest(size_bytes - 512)
+
+
+LAB = make_recipe(arch="amd64").name
+
+
+@pytest.fixture(scope="session")
+def lab_disk(tmp_path_factory):
+    """A real qcow2 image, as bytes, larger than what sockets buffer."""
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "raw").write_bytes(disk(12 << 20))
+    argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", folder / "raw", folder / "q"]
+    subprocess.run(argv, check=True)
+    return (folder / "q").read_bytes()
+
+
+@pytest.fixture
+def teacher(tmp_path, lab_disk):
+    """The instructor's images: a lab image with its schema, and a published one."""
+    folder = tmp_path / "teacher" / "images"
+    folder.mkdir(parents=True)
+    schema = folder / f"{LAB}.schema.json"
+    schema.write_text('{"type": "object"}')
+    remember(folder, LAB, lab_disk, format="qcow2", schema_path=schema)
+    remember(
+        folder,
+        "ubuntu-24.04-amd64-0123456789ab.raw",
+        disk(2 << 20, 1),
+        origin="fetched",
+        source="https://example.org/u.img",
+        trust="signed",
+        details={"requested": "ubuntu-24.04", "quirks": {"slow": "It is slow."}},
+    )
+    return folder
+
+
+@pytest.fixture
+def server(teacher):
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def learner(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "learner"))
+    monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
+    return tmp_path / "learner" / "images"
+
+
+def ask(server, path, method="GET", headers=None):
+    """Send a path as it is, without any client's tidying."""
+    host, port = server.url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.request(method, path, headers=headers or {})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response, body
+
+
+# What learners do
+
+
+@pytest.mark.parametrize("name", [LAB, LAB.removesuffix(".qcow2")])
+def test_a_lab_image_comes_with_its_schema(name, server, teacher):
+    image = fetch(name, mirror=server.url, patience=HASTY)
+    assert image.path.read_bytes() == (teacher / LAB).read_bytes()
+    assert image.name == LAB
+    assert json.loads(image.schema_path.read_text()) == {"type": "object"}
+    assert image.trust == "mirror's checksum"
+    assert image.details["mirror_trust"] == "built here"
+    assert image.root_filesystem == "ext4"
+
+
+def test_one_variable_is_enough(server, teacher, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_MIRROR", server.url.removeprefix("http://"))
+    image = fetch("ubuntu-24.04", arch="amd64", patience=HASTY)
+    assert image.path.read_bytes() == disk(2 << 20, 1)
+    assert image.details["quirks"] == {"slow": "It is slow."}
+    assert image.details["published_at"] == "https://example.org/u.img"
+    monkeypatch.delenv("CLOUDLAB_MIRROR")
+    assert fetch("ubuntu-24.04", arch="amd64") == image  # cached under the name, for good
+
+
+def test_auto_takes_the_lab_image_from_the_mirror(server):
+    chosen, reason = choose_image(arch="amd64", mirror=server.url)
+    assert chosen.name == LAB
+    assert reason == f"from the mirror {server.url}"
+
+
+def test_what_a_mirror_does_not_hold_is_said_with_what_it_holds(server):
+    with pytest.raises(DownloadError, match=r"does not hold fedora-44.*ubuntu-24\.04"):
+        fetch("fedora-44", mirror=server.url, patience=HASTY)
+
+
+def test_bytes_that_are_not_the_instructors_are_refused(server, teacher, learner):
+    path = teacher / LAB
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(ChecksumError):
+        fetch(LAB, mirror=server.url, patience=HASTY)
+    assert cache.cached_images(learner) == []
+
+
+def test_an_image_the_instructor_changed_is_not_offered(server, teacher):
+    (teacher / LAB).write_bytes(b"changed")
+    with pytest.raises(DownloadError, match="does not hold"):
+        fetch(LAB, mirror=server.url, patience=HASTY)
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "http://a b", "http://x?y", ""])
+def test_no_address_of_a_mirror(address):
+    with pytest.raises(UsageError, match="no mirror's address"):
+        mirror.mirror_url(address)
+
+
+def test_thirty_learners_at_once(server, tmp_path, lab_disk):
+    url = f"{server.url}/images/{LAB}"
+    started = threading.Barrier(30)
+    hashes: list[str] = []
+
+    def learn(number):
+        started.wait()
+        download = Download(
+            url,
+            tmp_path / f"part{number}",
+            algorithms=("sha256",),
+            allow_http=True,
+            meter=Meter("x", None),
+            patience=HASTY,
+        )
+        hashes.append(download.run()["sha256"])
+
+    threads = [threading.Thread(target=learn, args=(number,)) for number in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert hashes == [hashlib.sha256(lab_disk).hexdigest()] * 30
+    for number in range(30):
+        assert (tmp_path / f"part{number}").read_bytes() == lab_disk
+
+
+def test_learners_who_stop_reading_starve_nobody(server, lab_disk):
+    host, port = server.url.removeprefix("http://").split(":")
+    sleepers = []
+    for _ in range(30):
+        sleeper = socket.socket()
+        sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sleeper.connect((host, int(port)))
+        sleeper.sendall(f"GET /images/{LAB} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sleepers.append(sleeper)
+    image = fetch(LAB, mirror=server.url, patience=HASTY)
+    assert image.path.read_bytes() == lab_disk
+    for sleeper in sleepers:
+        sleeper.close()
+
+
+# HTTP as it should be
+
+
+def test_checksums_as_sha256sum_takes_them(server, teacher):
+    _, body = ask(server, "/SHA256SUMS")
+    lines = body.decode().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        digest, name = line.split(" *")
+        assert hashlib.sha256((teacher / name).read_bytes()).hexdigest() == digest
+
+
+def test_ranges(server, lab_disk):
+    path, whole = f"/images/{LAB}", lab_disk
+    response, body = ask(server, path, headers={"Range": "bytes=1000-"})
+    assert (response.status, body) == (206, whole[1000:])
+    etag = response.headers["ETag"]
+    assert etag == f'"{hashlib.sha256(whole).hexdigest()}"'
+    for validator, status in ((etag, 206), ('"other"', 200)):
+        headers = {"Range": "bytes=1000-", "If-Range": validator}
+        response, body = ask(server, path, headers=headers)
+        assert response.status == status
+        assert body == (whole[1000:] if status == 206 else whole)
+    response, _ = ask(server, path, headers={"Range": f"bytes={len(whole)}-"})
+    assert response.status == 416
+    assert response.headers["Content-Range"] == f"bytes */{len(whole)}"
+
+
+def test_head_says_how_long(server, lab_disk):
+    response, body = ask(server, f"/images/{LAB}", method="HEAD")
+    assert (response.status, body) == (200, b"")
+    assert response.headers["Content-Length"] == str(len(lab_disk))
+
+
+def test_the_front_page_tells_a_learner_what_to_type(server):
+    response, body = ask(server, "/", headers={"Host": '"><script>alert(1)</script>'})
+    assert response.status in {200, 400}
+    assert b"<script>" not in body
+    assert f"CLOUDLAB_MIRROR={server.url}" in ask(server, "/")[1].decode()
+
+
+# What it must not do
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/", "/catalogue.json", f"/images/{LAB}"])
+def test_it_is_read_only(method, path, server, teacher):
+    before = sorted(path.name for path in teacher.iterdir())
+    assert ask(server, path, method=method)[0].status == 405
+    assert sorted(path.name for path in teacher.iterdir()) == before
+
+
+@pytest.fixture
+def secrets(teacher):
+    """Files that lie near, and are nobody's business."""
+    (teacher.parent / "secret").write_text("SECRET")
+    (teacher / "unrecorded.raw").write_text("SECRET")
+    (teacher / ".hidden.part").write_text("SECRET")
+    (teacher / "folder").mkdir()
+    (teacher / "folder" / "inside").write_text("SECRET")
+    (teacher / "link.raw").symlink_to(teacher.parent / "secret")
+    remember(teacher, "linked.raw", b"x", schema_path=teacher / "linked.schema.json")
+    (teacher / "linked.schema.json").symlink_to(".hidden.part")
+    # A record that points out of the cache, and one of a link, as nobody's cloudlab writes them.
+    target = teacher.parent / "secret"
+    remember(teacher, "evil.raw", b"x")
+    (teacher / "evil.raw").unlink()
+    (teacher / "evil.raw").symlink_to(target)
+    status = target.stat()
+    for name, path in (("evil.raw", "evil.raw"), ("outside.raw", "../secret")):
+        record = json.loads((teacher / "evil.raw.json").read_text())
+        record.update(name=name, path=path)
+        record.update(file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+        (teacher / f"{name}.json").write_text(json.dumps(record))
+    return teacher
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/../secret",
+        "/images/..%2fsecret",
+        "/images/%2e%2e/secret",
+        "/images/%2e%2e%2fsecret",
+        "/images/folder/../../secret",
+        "/images/..\\secret",
+        "/images//etc/passwd",
+        "/images/%2fetc%2fpasswd",
+        "/../secret",
+        "//etc/passwd",
+        "/images/",
+        "/images/.",
+        "/images/folder",
+        "/images/folder/inside",
+        "/images/.hidden.part",
+        "/images/unrecorded.raw",
+        "/images/link.raw",
+        "/images/evil.raw",
+        "/images/outside.raw",
+        "/images/linked.schema.json",
+        "/images/secret",
+        f"/images/{LAB}.json",
+        f"/images/{LAB}%00.json",
+        "/images/%ff%fe",
+        "/secret",
+    ],
+)
+def test_it_serves_nothing_but_the_cache(path, server, secrets):
+    response, body = ask(server, path)
+    assert response.status in {400, 403, 404}
+    assert b"SECRET" not in body
+    assert b"root:" not in body
+
+
+def test_the_index_lists_nothing_else(server, secrets):
+    _, body = ask(server, "/catalogue.json")
+    names = {record["name"] for record in json.loads(body)["images"]}
+    assert names == {LAB, "ubuntu-24.04-amd64-0123456789ab.raw", "linked.raw"}
+    assert hashlib.sha256(b"SECRET").hexdigest().encode() not in body
+    assert str(secrets).encode() not in body  # nothing of the instructor's folders
+
+
+# Where it listens
+
+
+def test_a_taken_port_is_passed_over_unless_it_was_asked_for(teacher, monkeypatch):
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
+    monkeypatch.setattr(share, "PORT", port)
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        assert not server.url.endswith(f":{port}")
+        assert urllib.request.urlopen(f"{server.url}/SHA256SUMS").status == 200
+    with pytest.raises(UsageError, match=f"port {port} cannot be listened on"):
+        share.ShareServer(address="127.0.0.1", port=port, folder=teacher)
+    taken.close()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "no.such.host.invalid"])
+def test_an_address_that_is_not_this_hosts(address, teacher):
+    with pytest.raises(UsageError, match="cannot be listened on"):
+        share.ShareServer(address=address, folder=teacher)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 10**6])
+def test_a_port_that_cannot_be(port, teacher):
+    with pytest.raises(UsageError, match="0 to 65535"):
+        share.ShareServer(address="127.0.0.1", port=port, folder=teacher)
+
+
+@pytest.mark.parametrize("address", ["::", "0.0.0.0"])
+def test_all_addresses_include_the_one_that_is_shown(address, teacher):
+    with share.ShareServer(address=address, folder=teacher) as server:
+        assert server.url.startswith(f"http://{share.lan_address()}:")
+        assert urllib.request.urlopen(f"{server.url}/SHA256SUMS").status == 200
+
+
+def test_without_an_address_it_listens_where_the_network_sees_it(teacher):
+    with share.ShareServer(folder=teacher) as server:
+        assert server.url.startswith(f"http://{share.lan_address()}:")
+        assert urllib.request.urlopen(f"{server.url}/SHA256SUMS").status == 200
+
+
+def test_closing_twice_is_harmless_and_frees_the_port(teacher):
+    server = share.ShareServer(address="127.0.0.1", folder=teacher)
+    port = int(server.url.rpartition(":")[2])
+    server.close()
+    server.close()
+    with share.ShareServer(address="127.0.0.1", port=port, folder=teacher):
+        pass
+
+
+def test_the_qr_code_is_one_for_the_url():
+    text = share.qr_text("http://192.168.1.20:8765")
+    assert len(text.splitlines()) > 10
+    assert set(text) & set("▀▄█")
+
+
+# The index, whoever wrote it
+
+
+def test_the_index_comes_back_as_written(teacher):
+    images = share.served_images(teacher)
+    offers = mirror.parse_index(mirror.write_index(images).encode(), "x")
+    assert [offer.image.sha256 for offer in offers] == [image.sha256 for image in images]
+    assert [offer.image.details for offer in offers] == [image.details for image in images]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_an_index_or_our_error(data):
+    try:
+        mirror.parse_index(data, "x")
+    except CloudlabError as error:
+        complaint = str(error)
+        assert "is not the index of a cloudlab mirror" in complaint
+
+
+GOOD = json.loads(
+    mirror.write_index(
+        [
+            cache.Image(
+                name="a.raw", path=Path("a.raw"), format="raw", arch="amd64", virtual_size_bytes=1,
+                file_size_bytes=1, mtime_ns=1, sha256="a" * 64, origin="built", source="s",
+                date="d", trust="t",
+            )
+        ]
+    )
+)  # fmt: skip
+
+
+@given(st.sampled_from(sorted(GOOD["images"][0])), json_values)
+def test_any_value_in_a_record_is_an_offer_or_our_error(key, value):
+    index = {**GOOD, "images": [{**GOOD["images"][0], key: value}]}
+    try:
+        offers = mirror.parse_index(json.dumps(index).encode(), "x")
+    except DownloadError:
+        return
+    assert "/" not in offers[0].image.name
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "", "a\x00b", "-x", "x" * 300])
+@pytest.mark.parametrize("key", ["name", "schema_path"])
+def test_a_mirror_cannot_name_a_file_elsewhere(key, name):
+    index = {**GOOD, "images": [{**GOOD["images"][0], key: name}]}
+    if key == "schema_path" and not name:
+        return
+    with pytest.raises(DownloadError):
+        mirror.parse_index(json.dumps(index).encode(), "x")
+
+
+@pytest.mark.parametrize(
+    "name", ["x.raw.json", "x.JSON", "x.raw.schema"], ids=["record", "capitals", "schema"]
+)
+def test_a_mirror_cannot_name_an_image_as_a_record(name):
+    index = {**GOOD, "images": [{**GOOD["images"][0], "name": name}]}
+    with pytest.raises(DownloadError, match="the name"):
+        mirror.parse_index(json.dumps(index).encode(), "x")
+
+
+@pytest.mark.parametrize("size", ["Infinity", "1e999", "-Infinity", "NaN"])
+@pytest.mark.parametrize("key", ["virtual_size_bytes", "file_size_bytes"])
+def test_sizes_without_bounds_are_our_error(key, size):
+    text = json.dumps({**GOOD, "images": [{**GOOD["images"][0], key: "SIZE"}]})
+    with pytest.raises(DownloadError, match="is not the index"):
+        mirror.parse_index(text.replace('"SIZE"', size).encode(), "x")
+
+
+def test_a_mirror_cannot_overwrite_what_a_learner_has(tmp_path, teacher, learner):
+    own = remember(learner, "own.raw", disk(4096))
+    wanted = "ubuntu-24.04-amd64-0123456789ab.raw"
+    bait = teacher / "own.raw"
+    bait.write_bytes(b'{"type": "object"}')
+    record = json.loads((teacher / f"{wanted}.json").read_text())
+    (teacher / f"{wanted}.json").write_text(json.dumps({**record, "schema_path": bait.name}))
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        image = fetch("ubuntu-24.04", arch="amd64", mirror=server.url, patience=HASTY)
+    assert own.path.read_bytes() == disk(4096)
+    assert cache.recall("own.raw") == own
+    assert image.schema_path == learner / f"{wanted}.schema.json"
+    assert image.schema_path.read_bytes() == bait.read_bytes()

@@ -1,0 +1,488 @@
+"""What can go wrong in a run, caused for real: what the user is told, and that nothing stays."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+from guests import Then, alive, guest_options, left_behind, make_guest, report, wait_until
+
+from cloudlab.errors import (
+    BootFailedError,
+    CloudlabError,
+    ConsoleClosedError,
+    ConsoleTimeoutError,
+    DiskError,
+    HostDiskError,
+    InterruptedRunError,
+    LaunchError,
+    RecordingError,
+    ToolNotFoundError,
+    UsageError,
+)
+from cloudlab.image.choose import open_image
+from cloudlab.lab import boot, options, run_lab, run_many
+from cloudlab.lab.report import write_demo
+from cloudlab.machine import registry
+from cloudlab.machine.config import Accel
+from cloudlab.recording import read_cast, read_run
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+
+
+@contextmanager
+def small_disk(folder: Path, size: str, *, read_only=False):
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        if read_only:
+            subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fail(kind, run_options, folder, **more):
+    """Boot, expect an error, and expect that it is on record and that nothing else stays."""
+    with pytest.raises(kind) as caught:
+        run_lab(run_options, folder, **more)
+    about = read_run(folder).about
+    assert about["outcome"] == "failed"
+    assert about["error"] == {"kind": kind.__name__, "text": str(caught.value)}
+    assert left_behind(folder) == []
+    return caught.value
+
+
+def once_launched(act):
+    """Return an event handler that acts on the running machine, once, as somebody else would."""
+
+    def handle(event):
+        if event.note == "launched":
+            [machine] = registry.list_running()
+            act(machine)
+
+    return handle
+
+
+PROOFS = {
+    "panic": ("[    1.0] Kernel panic - not syncing: VFS: Unable to mount root fs", "panicked"),
+    "grub rescue": ("error: unknown filesystem.\r\ngrub rescue> ", "boot loader stopped"),
+    "grub prompt": ("\x1b[2J\x1b[01;01H\x1b[0mgrub> ", "boot loader stopped"),
+    "initramfs": ("Target filesystem doesn't have requested /sbin/init.\r\n(initramfs) ", "root"),
+    "emergency": ("You are in emergency mode. After logging in, type", "emergency mode"),
+    "no datasource": ("Cloud-init v. 22.4 finished. Datasource DataSourceNone.", "no datasource"),
+}
+
+
+@pytest.mark.parametrize(("says", "reason"), PROOFS.values(), ids=PROOFS)
+def test_a_boot_ends_early_once_the_console_proves_its_failure(tmp_path, says, reason):
+    # The proof may be the last thing that the guest says, with no line end.
+    error = fail(BootFailedError, guest_options(tmp_path, says), tmp_path / "run")
+    assert reason in error.message
+    assert error.stage == "firmware"
+    assert error.tail[-1] == says.splitlines()[-1].rpartition("\x1b[0m")[2].rstrip()
+    assert error.hint
+
+
+def test_a_disk_without_boot_loader(tmp_path):
+    image = tmp_path / "data.img"
+    subprocess.run(["/usr/sbin/mke2fs", "-q", "-t", "ext4", image, "16M"], check=True)
+    run_options = replace(guest_options(tmp_path, ""), image=open_image(image))
+    error = fail(BootFailedError, run_options, tmp_path / "run")
+    assert "no boot loader" in error.message
+    assert "No bootable device" in "\n".join(error.tail)
+
+
+@pytest.mark.parametrize("how", [Then.RESET, Then.TRIPLE_FAULT], ids=lambda how: how.name.lower())
+def test_a_guest_that_reboots_for_ever(tmp_path, how):
+    error = fail(BootFailedError, guest_options(tmp_path, "once more", how), tmp_path / "run")
+    assert "reboots in a loop (3 times" in error.message
+    assert "once more" in error.tail
+
+
+def test_a_guest_that_powers_off(tmp_path):
+    error = fail(ConsoleClosedError, guest_options(tmp_path, "bye", Then.POWER_OFF), tmp_path / "r")
+    assert "powered off before its report was complete" in error.message
+    assert error.tail[-1] == "bye"
+
+
+def test_a_guest_that_falls_silent(tmp_path, monkeypatch):
+    monkeypatch.setitem(options.SILENCE_TIMEOUT_S, Accel.TCG, 2.0)
+    error = fail(ConsoleTimeoutError, guest_options(tmp_path, "hm"), tmp_path / "run")
+    assert "has been silent for 2 s" in error.message
+    assert error.tail[-1] == "hm"
+
+
+def test_a_guest_that_takes_too_long(tmp_path):
+    error = fail(ConsoleTimeoutError, guest_options(tmp_path, "hm", timeout_s=2), tmp_path / "run")
+    assert "did not come within 2 s" in error.message
+    assert "--timeout" in error.hint
+
+
+def test_a_guest_that_came_up_without_cloud_init(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "LOGIN_PATIENCE_S", 0.5)
+    error = fail(BootFailedError, guest_options(tmp_path, "alpine login: "), tmp_path / "run")
+    assert "came up without running cloud-init" in error.message
+
+
+ENDINGS = {
+    "killed": (
+        lambda machine: os.kill(machine.qemu_pid, signal.SIGKILL),
+        "killed from outside (signal 9)",
+    ),
+    "terminated": (
+        lambda machine: os.kill(machine.qemu_pid, signal.SIGTERM),
+        "killed from outside",
+    ),
+    "stopped": (registry.stop, "stopped from outside"),
+    "without supervisor": (
+        lambda machine: os.kill(machine.supervisor_pid, signal.SIGKILL),
+        "killed from outside (signal 9)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "words"), ENDINGS.values(), ids=ENDINGS)
+def test_qemu_ends_before_its_time(tmp_path, act, words):
+    folder = tmp_path / "run"
+    watch = once_launched(act)
+    error = fail(ConsoleClosedError, guest_options(tmp_path, "hm"), folder, on_event=watch)
+    assert words in error.message
+
+
+def test_the_disk_is_still_read_when_qemu_was_killed(tmp_path):
+    run_options = guest_options(tmp_path, "hm", keep_overlay=True)
+    with pytest.raises(ConsoleClosedError):
+        run_lab(
+            run_options,
+            tmp_path / "run",
+            on_event=once_launched(lambda machine: os.kill(machine.qemu_pid, signal.SIGKILL)),
+        )
+    assert (tmp_path / "run" / "overlay.qcow2").exists(), "the user wanted to keep it"
+    assert read_run(tmp_path / "run").about["disk"]["virtual_size_bytes"] == 20 << 30
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"memory_bytes": 1 << 60}, {"cpus": 100_000}], ids=["memory", "cpus"]
+)
+def test_qemu_refuses_its_arguments(tmp_path, wrong):
+    error = fail(LaunchError, guest_options(tmp_path, "", **wrong), tmp_path / "run")
+    assert re.search(r"QEMU ended before the machine ran.*qemu-system-x86_64: ", error.message)
+
+
+def test_too_little_memory(tmp_path):
+    with pytest.raises(UsageError, match="64 MiB of memory would not boot") as caught:
+        run_lab(guest_options(tmp_path, "", memory_bytes=64 << 20), tmp_path / "run")
+    assert "256 MiB" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_qemu_is_not_installed(tmp_path, monkeypatch):
+    run_options = guest_options(tmp_path, "")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("qemu-img", "qemu-io"):
+        (tools / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setenv("PATH", str(tools))
+    with pytest.raises(ToolNotFoundError, match="qemu-system-x86_64 was not found"):
+        run_lab(run_options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@as_root
+def test_the_host_disk_fills_up_while_the_guest_writes(tmp_path):
+    with small_disk(tmp_path / "small", "16M") as disk:
+        # The guest is never silent for long enough to be noticed otherwise.
+        run_options = guest_options(tmp_path, "filling", Then.FILL_DISK)
+        error = fail(HostDiskError, run_options, disk / "run")
+        assert error.message.startswith("host disk full: the guest's write")
+        assert error.tail[-1] == "filling"
+
+
+@as_root
+def test_the_host_disk_fills_up_with_the_console(tmp_path):
+    with small_disk(tmp_path / "small", "1M") as disk:
+        error = fail(HostDiskError, guest_options(tmp_path, "", Then.FLOOD), disk / "run")
+        assert error.message.startswith("host disk full: the console could not be recorded")
+
+
+@as_root
+def test_the_host_disk_is_full_from_the_start(tmp_path):
+    with small_disk(tmp_path / "small", "64k") as disk:
+        with pytest.raises(CloudlabError, match=r"No space left on device"):
+            run_lab(guest_options(tmp_path, ""), disk / "some" / "run")
+        assert list(disk.iterdir()) == []
+
+
+@as_root
+def test_an_output_folder_that_cannot_be_written(tmp_path):
+    with (
+        small_disk(tmp_path / "small", "1M", read_only=True) as disk,
+        pytest.raises(CloudlabError, match=r"run could not be created: Read-only file system"),
+    ):
+        run_lab(guest_options(tmp_path, ""), disk / "run")
+
+
+@as_root
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    run_options = guest_options(tmp_path, "")
+    with small_disk(tmp_path / "small", "1M", read_only=True) as disk:
+        monkeypatch.setenv("CLOUDLAB_CACHE", str(disk))
+        with pytest.raises(CloudlabError, match="could not be created") as caught:
+            run_lab(run_options, tmp_path / "run")
+    assert "CLOUDLAB_CACHE" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_touched(tmp_path):
+    run_options = guest_options(tmp_path, report())
+    run_lab(run_options, tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(RecordingError, match="already holds a run; it was not touched"):
+        run_lab(run_options, tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_folder_of_the_users_stays_when_a_run_cannot_be_prepared(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with pytest.raises(UsageError, match="smaller than the image"):
+        run_lab(guest_options(tmp_path, "", disk_size_bytes=1 << 30), mine)
+    assert list(mine.iterdir()) == []
+    assert left_behind(mine) == []
+
+
+def test_folders_that_were_made_for_a_run_go_when_it_cannot_be_prepared(tmp_path):
+    with pytest.raises(UsageError):
+        run_lab(guest_options(tmp_path, "", disk_size_bytes=1 << 30), tmp_path / "a" / "b" / "run")
+    assert not (tmp_path / "a").exists()
+
+
+def test_one_run_that_cannot_be_prepared_takes_the_others_back(tmp_path):
+    good = guest_options(tmp_path, report())
+    bad = replace(good, disk_size_bytes=1 << 30)
+    with pytest.raises(UsageError):
+        run_many([(good, tmp_path / "runs" / "good"), (bad, tmp_path / "runs" / "bad")])
+    assert not (tmp_path / "runs").exists()
+    assert left_behind(tmp_path / "runs") == []
+
+
+def test_one_run_that_fails_leaves_the_others_alone(tmp_path):
+    good = guest_options(tmp_path, report())
+    (tmp_path / "other").mkdir()
+    bad = guest_options(tmp_path / "other", "Kernel panic - not syncing")
+    jobs = [(bad, tmp_path / "bad"), (good, tmp_path / "good")]
+    first, second = run_many(jobs, side_by_side=2)
+    assert isinstance(first.error, BootFailedError)
+    assert second.error is None
+    assert read_run(tmp_path / "good").about["outcome"] == "done"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with space", "a,b", "guest=x,y=z", "ü ß 文", "quote\"s'", "back\\slash", "-dash", "%s"],
+)
+def test_folders_of_any_name(tmp_path, name):
+    images = tmp_path / f"images {name}"
+    images.mkdir()
+    done = run_lab(guest_options(images, report()), tmp_path / name)
+    assert done.recording.about["outcome"] == "done"
+    assert left_behind(tmp_path / name) == []
+
+
+def test_a_folder_name_that_is_no_text(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff\xfe")
+    with pytest.raises(UsageError, match="UTF-8"):
+        run_lab(guest_options(tmp_path, report()), folder)
+    assert not folder.exists()
+
+
+def test_the_overlay_is_deleted_by_somebody_else(tmp_path):
+    folder = tmp_path / "run"
+    error = fail(
+        DiskError,
+        guest_options(tmp_path, "hm"),
+        folder,
+        on_event=once_launched(lambda _: (folder / "overlay.qcow2").unlink()),
+    )
+    assert "overlay.qcow2" in error.message
+
+
+def test_a_run_is_cancelled(tmp_path):
+    cancel = threading.Event()
+    watch = once_launched(lambda _: cancel.set())
+    with pytest.raises(InterruptedRunError):
+        run_lab(guest_options(tmp_path, "hm"), tmp_path / "run", on_event=watch, cancel=cancel)
+    assert read_run(tmp_path / "run").about["outcome"] == "interrupted"
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_a_watcher_that_breaks_ends_the_runs(tmp_path):
+    first = guest_options(tmp_path, "hm")
+    seen = []
+
+    def watch(event):
+        seen.append(event)
+        if event.note == "launched" and event.run == "two":
+            raise ZeroDivisionError
+
+    jobs = [(first, tmp_path / "one"), (first, tmp_path / "two")]
+    with pytest.raises(ZeroDivisionError):
+        run_many(jobs, on_event=watch, side_by_side=2)
+    outcomes = [read_run(tmp_path / name).about["outcome"] for name in ("one", "two")]
+    assert outcomes == ["interrupted", "failed"]
+    assert left_behind(tmp_path / "one") + left_behind(tmp_path / "two") == []
+
+
+def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "TRANSCRIPT_CAP_BYTES", 100_000)
+    run_options = guest_options(tmp_path, "", Then.FLOOD, timeout_s=4)
+    folder = tmp_path / "run"
+    fail(ConsoleTimeoutError, run_options, folder)
+    about = read_run(folder).about
+    dropped = about["console"]["dropped_bytes"]
+    assert about["console"]["bytes"] == 100_000 + dropped
+    log = (folder / "console.log").read_bytes()
+    assert log[100_000:].decode() == f"\n[cloudlab: {dropped} further bytes were not kept]\n"
+    [warning] = about["warnings"]
+    assert f"the last {dropped} of them were not kept" in warning
+
+
+def test_tables_without_end_are_not_collected(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "REPORTS_CAP_BYTES", 20_000)
+    rows = "NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINT\r\n" + "vda 254:0 0 20G 0 disk\r\n" * 2000
+    error = fail(BootFailedError, guest_options(tmp_path, rows), tmp_path / "run")
+    assert "tables of sizes without end" in error.message
+
+
+class _Tags(HTMLParser):
+    """The names of all tags and attributes of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+        self.attributes = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+HOSTILE = {
+    "script": b"<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "escapes": b"\x1b]0;owned\x07\x1b[2J\x1b[31mred\x1bP+q\x1b\\ \x9b5n \xe2\x80\xaeevil",
+    "binary": bytes(range(256)) * 64,
+    "wide": b"x" * 100_000,
+    "markup": b"[bold red]rich[/bold red] </pre></html> {{ jinja }} %s",
+}
+
+
+@pytest.mark.parametrize("says", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_guest_prints_changes_nothing_but_its_transcript(tmp_path, says):
+    fact = "<script>alert('fact')</script>"
+    text = says + b"\r\n" + report(cloud_init_errors=fact).encode()
+    lines = []
+    done = run_lab(
+        replace(guest_options(tmp_path, text), scenario="<script>alert('name')</script>"),
+        tmp_path / "<b>run",
+        on_event=lambda event: lines.append(event.line),
+    )
+    assert says in (done.recording.folder / "console.log").read_bytes()
+    assert done.sizes()["size_bytes"].max() == 20 << 30
+    played = "".join(text for _, text in read_cast(done.recording.folder / "console.cast"))
+    assert says.decode(errors="replace") in played
+    shown = [line.text for line in lines if line]
+    assert max(map(len, shown)) <= 4096
+    assert all(character.isprintable() for text in shown for character in text)
+    page = write_demo([done.recording], tmp_path).read_text()
+    tags = _Tags()
+    tags.feed(page)
+    assert tags.seen
+    assert not tags.seen & {"script", "b", "iframe", "object"}
+    assert not [name for name in tags.attributes if name.startswith("on")]
+    assert "\x1b" not in page
+
+
+def test_the_guests_own_status_becomes_warnings(tmp_path):
+    says = report(
+        cloud_init_errors="('runcmd', ProcessExecutionError)",
+        user_data_valid="no",
+        reported_by="watcher",
+    )
+    done = run_lab(guest_options(tmp_path, says), tmp_path / "run")
+    warnings = json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
+    assert warnings == done.recording.about["warnings"]
+    assert [warning[:30] for warning in warnings] == [
+        "cloud-init reports errors: ('r",
+        "cloud-init could not read the ",
+        "cloud-init had not run the use",
+    ]
+
+
+def test_a_run_without_trouble_warns_of_nothing(tmp_path):
+    says = report(cloud_init_errors="", user_data_valid="yes", reported_by="runcmd")
+    done = run_lab(guest_options(tmp_path, says), tmp_path / "run")
+    assert done.recording.about["warnings"] == []
+    assert done.recording.about["outcome"] == "done"
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_a_supervisor_that_hangs_does_not_keep_qemu_alive(tmp_path):
+    pids = []
+    cancel = threading.Event()
+
+    def hang(machine):
+        pids.append(machine.qemu_pid)
+        os.kill(machine.supervisor_pid, signal.SIGSTOP)
+        cancel.set()
+
+    with pytest.raises(InterruptedRunError):
+        run_lab(
+            guest_options(tmp_path, "hm"),
+            tmp_path / "run",
+            on_event=once_launched(hang),
+            cancel=cancel,
+        )
+    assert wait_until(lambda: not alive(pids[0]))
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_the_hosts_clock_jumps(tmp_path, monkeypatch):
+    jumps_s = cycle([0, 86_400, -86_400])
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps_s))
+    done = run_lab(guest_options(tmp_path, report(), timeout_s=60), tmp_path / "run")
+    assert done.sizes()["time_s"].max() < 60
+    times = [time_s for time_s, _ in read_cast(tmp_path / "run" / "console.cast")]
+    assert times == sorted(times)
+
+
+def test_nothing_that_waits_asks_for_the_time_of_day():
+    package = Path(boot.__file__).parents[1]
+    asking = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"\btime\.time\(|from time import", path.read_text(encoding="utf-8"))
+    }
+    # An asciicast's header says when it was recorded; HTTP's Retry-After may be a date.
+    assert asking == {"recording.py", "image/web.py"}
+
+
+def test_two_machines_of_one_image_do_not_meet(tmp_path):
+    one = guest_options(tmp_path, report())
+    make_guest(tmp_path / "again.img", report())
+    before = (tmp_path / "guest.img").read_bytes()[:4096]
+    runs = run_many([(one, tmp_path / "a"), (one, tmp_path / "b")], side_by_side=2)
+    assert [run.error for run in runs] == [None, None]
+    assert (tmp_path / "guest.img").read_bytes()[:4096] == before

@@ -1,0 +1,209 @@
+"""QEMU's command line as a pure function, and the accelerator as this host really has it."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cloudlab.errors import LaunchError, ToolFailedError, ToolTimeoutError, UsageError
+from cloudlab.machine import accel as accels
+from cloudlab.machine.accel import AccelChoice, choose_accel, probe
+from cloudlab.machine.config import (
+    Accel,
+    MachineConfig,
+    Network,
+    UefiFiles,
+    qemu_argv,
+    qemu_program,
+)
+from cloudlab.machine.firmware import uefi_files
+from cloudlab.tools import host_arch
+
+CONFIG = MachineConfig(
+    name="cloudlab-run",
+    arch="amd64",
+    accel=Accel.TCG,
+    overlay=Path("/runs/a, b/overlay.qcow2"),
+    seed=Path("/runs/a, b/seed.iso"),
+)
+
+
+def blockdevs(argv):
+    found = [json.loads(argv[at + 1]) for at, word in enumerate(argv) if word == "-blockdev"]
+    return {node["node-name"]: node for node in found}
+
+
+def test_formats_are_always_given_and_the_seed_is_read_only():
+    nodes = blockdevs(qemu_argv(CONFIG, qmp_fd=7))
+    assert nodes["disk"]["driver"] == "qcow2"
+    assert nodes["disk"]["file"]["filename"] == "/runs/a, b/overlay.qcow2"
+    assert nodes["seed"]["driver"] == "raw"
+    assert nodes["seed"]["read-only"] is True
+
+
+def test_a_machine_without_seed_has_one_disk():
+    assert list(blockdevs(qemu_argv(replace(CONFIG, seed=None), qmp_fd=7))) == ["disk"]
+
+
+def test_there_is_no_network_unless_asked_for():
+    argv = qemu_argv(CONFIG, qmp_fd=7)
+    assert "-nodefaults" in argv
+    assert not [word for word in argv if "net" in word]
+
+
+def test_the_user_network_lets_nobody_in():
+    argv = qemu_argv(replace(CONFIG, network=Network.USER), qmp_fd=7)
+    [netdev] = [argv[at + 1] for at, word in enumerate(argv) if word == "-netdev"]
+    assert netdev.startswith("user,")
+    assert "hostfwd" not in netdev
+    assert "guestfwd" not in netdev
+
+
+def test_nothing_listens():
+    words = " ".join(qemu_argv(CONFIG, qmp_fd=7))
+    assert "socket,id=qmp,fd=7" in words
+    assert not {"tcp:", "server=on", "-vnc", "-spice", "-gdb", "-s"} & set(words.split())
+    assert "server" not in words
+
+
+@pytest.mark.parametrize("sandbox", [True, False])
+def test_the_sandbox_is_on_where_qemu_has_one(sandbox):
+    argv = qemu_argv(replace(CONFIG, sandbox=sandbox), qmp_fd=7)
+    assert ("-sandbox" in argv) is sandbox
+    if sandbox:
+        assert "spawn=deny" in argv[argv.index("-sandbox") + 1]
+
+
+@pytest.mark.parametrize("accel", Accel)
+def test_the_cpu_fits_the_accelerator(accel):
+    argv = qemu_argv(replace(CONFIG, accel=accel), qmp_fd=7)
+    assert argv[argv.index("-accel") + 1] == accel
+    assert argv[argv.index("-cpu") + 1] == ("max,cx16=off" if accel is Accel.TCG else "host")
+
+
+def test_commas_in_names_are_no_separators():
+    uefi = UefiFiles(Path("/f,w/code.fd"), Path("/f,w/vars.fd"))
+    argv = qemu_argv(replace(CONFIG, name="a,b=c", uefi=uefi), qmp_fd=7)
+    assert "guest=a,,b=c" in argv
+    drives = [argv[at + 1] for at, word in enumerate(argv) if word == "-drive"]
+    assert [drive.partition("file=")[2] for drive in drives] == ["/f,,w/code.fd", "/f,,w/vars.fd"]
+    assert ["readonly=on" in drive for drive in drives] == [True, False]
+
+
+def test_what_could_not_boot_is_refused():
+    with pytest.raises(UsageError, match="64 MiB of memory"):
+        replace(CONFIG, memory_bytes=64 << 20)
+    with pytest.raises(UsageError, match="at least one CPU"):
+        replace(CONFIG, cpus=0)
+    with pytest.raises(LaunchError, match="no machine for the architecture 's390x'"):
+        qemu_program("s390x")
+
+
+def test_the_firmwares_variables_are_a_copy(tmp_path):
+    files = uefi_files("amd64", tmp_path / "variables.fd")
+    assert files.variables.stat().st_mode & 0o777 == 0o600
+    assert files.variables.stat().st_size > 0
+    with pytest.raises(LaunchError, match="No UEFI firmware for s390x"):
+        uefi_files("s390x", tmp_path / "other.fd")
+
+
+def test_emulation_runs_guest_code_here():
+    assert probe("amd64", Accel.TCG) > 0
+
+
+def test_the_choice_is_remembered_until_what_it_depends_on_changes(own_cache, monkeypatch):
+    first = choose_accel()
+    record = own_cache / f"accelerator-{host_arch()}.json"
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps({**known, "reason": "as remembered"}))
+    assert choose_accel() == replace(first, reason="as remembered")
+    record.write_text(json.dumps({**known, "reason": "as remembered", "key": {"boot": "other"}}))
+    assert choose_accel() != replace(first, reason="as remembered")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": null}', "\x00"])
+def test_a_damaged_record_is_probed_again(own_cache, monkeypatch, text):
+    monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 0.5)
+    record = own_cache / f"accelerator-{host_arch()}.json"
+    record.write_text(text)
+    assert isinstance(choose_accel(), AccelChoice)
+    assert json.loads(record.read_text())["accel"]
+
+
+def fake_qemu(tmp_path, monkeypatch, script):
+    """Put a program in QEMU's place that fails as some QEMUs do."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@pytest.fixture
+def kvm(monkeypatch):
+    """Make the host one with a /dev/kvm that may be opened."""
+    monkeypatch.setattr(accels, "_candidate", lambda _: (Accel.KVM, ""))
+
+
+REAL = shutil.which("qemu-system-x86_64")
+
+#: Where a host has no KVM that works, emulation plays its part.
+AS_TCG = f"exec {REAL} $(echo \"$@\" | sed 's/-accel kvm -cpu host/-accel tcg -cpu max,cx16=off/')"
+
+KVMS = {
+    "hangs": ("sleep 60", "guest code did not run within"),
+    "refuses": ("echo no such luck >&2; exit 1", "QEMU cannot use kvm: no such luck"),
+    "exits": ("exit 0", "QEMU cannot use kvm"),
+    "crawls": (f"sleep 1.5; {AS_TCG}", "for guest code that emulation ran in"),
+}
+
+
+@pytest.mark.usefixtures("own_cache", "kvm")
+@pytest.mark.parametrize(("script", "why"), KVMS.values(), ids=KVMS)
+def test_a_kvm_that_is_there_and_does_not_work(tmp_path, monkeypatch, script, why):
+    monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 60.0 if "sed" in script else 1.0)
+    monkeypatch.setattr(accels, "SLOWER_THAN_TCG", 0.1)
+    case = f'case "$*" in *"-accel kvm"*) {script};; *) exec {REAL} "$@";; esac'
+    fake_qemu(tmp_path, monkeypatch, case)
+    choice = choose_accel("amd64", refresh=True)
+    assert choice.accel is Accel.TCG
+    assert why in choice.reason
+
+
+def test_a_kvm_that_works_is_taken(own_cache, tmp_path, monkeypatch, kvm):
+    fake_qemu(tmp_path, monkeypatch, AS_TCG)
+    monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(accels, "SLOWER_THAN_TCG", 1000.0)
+    assert choose_accel("amd64", refresh=True).accel is Accel.KVM
+
+
+def test_a_qemu_without_seccomp(own_cache, tmp_path, monkeypatch):
+    fake_qemu(
+        tmp_path,
+        monkeypatch,
+        f'case "$*" in *-sandbox*) echo "-sandbox: no seccomp" >&2; exit 1;; esac; exec {REAL} "$@"',
+    )
+    monkeypatch.setattr(accels, "_candidate", lambda _: (None, "this test wants none"))
+    choice = choose_accel("amd64", refresh=True)
+    assert choice == AccelChoice(Accel.TCG, "software emulation, because this test wants none", sandbox=False)  # fmt: skip
+
+
+def test_a_qemu_that_runs_nothing_at_all(own_cache, tmp_path, monkeypatch):
+    fake_qemu(tmp_path, monkeypatch, "echo broken >&2; exit 1")
+    with pytest.raises(ToolFailedError, match="before the guest code did: broken"):
+        choose_accel("amd64", refresh=True)
+
+
+def test_a_probe_that_hangs_is_ended(tmp_path, monkeypatch):
+    fake_qemu(tmp_path, monkeypatch, "exec sleep 600")
+    monkeypatch.setattr(accels, "TCG_PROBE_TIMEOUT_S", 0.5)
+    with pytest.raises(ToolTimeoutError):
+        probe("amd64", Accel.TCG)
+
+
+def test_an_image_for_newer_cpus_gets_cmpxchg16b():
+    argv = qemu_argv(replace(CONFIG, accel=Accel.TCG, cx16=True), qmp_fd=7)
+    assert argv[argv.index("-cpu") + 1] == "max"

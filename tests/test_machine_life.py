@@ -1,0 +1,383 @@
+"""QEMU ends when its owner ends, however it ends; real owners, real endings."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from guests import alive, guest_options, hear_ctrl_c, left_behind, wait_until
+
+from cloudlab.errors import CloudlabError
+from cloudlab.lab import run_lab
+from cloudlab.machine import registry
+from cloudlab.machine.registry import Entry
+from cloudlab.recording import read_run
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+TESTS = Path(__file__).parent
+
+#: An owner that runs one machine in the background and says when it runs.
+OWNER = """
+    import os, sys, threading, time
+    from pathlib import Path
+    sys.path.insert(0, {tests!r})
+    from cloudlab.image.choose import open_image
+    from cloudlab.lab import RunOptions, run_lab, run_many
+    from cloudlab.machine.config import Accel
+
+    options = RunOptions(image=open_image(Path({image!r})), accel=Accel.TCG, timeout_s=600)
+    launched = threading.Event()
+
+    def watch(event):
+        if event.line is not None and not launched.is_set():
+            print("launched", flush=True)
+            launched.set()
+
+    def work():
+        run_lab(options, Path({folder!r}), on_event=watch)
+
+"""
+
+IN_BACKGROUND = """
+    threading.Thread(target=work, daemon=True).start()
+    launched.wait()
+"""
+
+
+def owner_script(tmp_path, folder, *parts):
+    image = guest_options(tmp_path, "hm").image.path
+    head = textwrap.dedent(OWNER).format(tests=str(TESTS), image=str(image), folder=str(folder))
+    return head + "".join(textwrap.dedent(part) for part in parts)
+
+
+def start_owner(script, **popen):
+    popen = {"stdout": subprocess.PIPE, "preexec_fn": hear_ctrl_c, **popen}
+    popen.setdefault("stderr", subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", script], **popen)
+
+
+def the_machine():
+    [machine] = registry.list_running()
+    return machine
+
+
+def gone_and_clean(machine, folder):
+    assert wait_until(lambda: not alive(machine.qemu_pid))
+    assert wait_until(lambda: not alive(machine.supervisor_pid))
+    assert left_behind(folder) == []
+    about = read_run(folder).about
+    assert about["outcome"] == "interrupted"
+    assert about["error"]["kind"] == "InterruptedRunError"
+    assert (folder / "console.log").exists(), "what was recorded is kept"
+    return True
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV], ids=lambda n: n.name
+)
+def test_the_owner_is_killed(tmp_path, number):
+    folder = tmp_path / "run"
+    script = owner_script(tmp_path, folder, IN_BACKGROUND, "time.sleep(600)")
+    with start_owner(script) as owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        assert machine.owner_pid == owner.pid
+        owner.send_signal(number)
+        assert owner.wait() == -number
+    assert gone_and_clean(machine, folder)
+
+
+ENDINGS = {
+    "exit": "sys.exit(3)",
+    "exception": "1 / 0",
+    "hard exit": "os._exit(1)",
+    "end of script": "pass",
+    "exec": "os.execv('/bin/true', ['/bin/true'])",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
+def test_the_owner_ends_by_itself(tmp_path, ending):
+    folder = tmp_path / "run"
+    script = owner_script(tmp_path, folder, IN_BACKGROUND, "sys.stdin.readline()\n", ending)
+    with start_owner(script, stdin=subprocess.PIPE) as owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        owner.communicate(b"\n")
+    assert gone_and_clean(machine, folder)
+
+
+def test_the_owner_dies_while_its_child_holds_what_it_held(tmp_path):
+    folder = tmp_path / "run"
+    forking = """
+        if (child := os.fork()) == 0:
+            time.sleep(600)
+        print(child, flush=True)
+        time.sleep(600)
+    """
+    with start_owner(owner_script(tmp_path, folder, IN_BACKGROUND, forking)) as owner:
+        owner.stdout.readline()
+        child = int(owner.stdout.readline())
+        machine = the_machine()
+        try:
+            owner.kill()
+            owner.wait()
+            assert wait_until(lambda: not alive(machine.qemu_pid))
+            assert alive(child), "else this test proves nothing"
+            assert gone_and_clean(machine, folder)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def in_terminal(script):
+    """Start a script as the leader of a terminal of its own; return it and the terminal."""
+    mine, its = pty.openpty()
+    owner = start_owner(script, stdin=its, stderr=its, start_new_session=True, preexec_fn=_take_tty)
+    os.close(its)
+    return owner, mine
+
+
+def _take_tty():
+    import fcntl
+    import termios
+
+    hear_ctrl_c()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@pytest.mark.parametrize("foreground", [True, False], ids=["foreground", "background"])
+def test_the_terminal_is_closed(tmp_path, foreground):
+    folder = tmp_path / "run"
+    rest = "work()\n" if foreground else textwrap.dedent(IN_BACKGROUND) + "time.sleep(600)\n"
+    owner, terminal = in_terminal(owner_script(tmp_path, folder, rest))
+    with owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        os.close(terminal)
+        owner.wait()
+    assert gone_and_clean(machine, folder)
+
+
+def test_ctrl_c_in_a_terminal(tmp_path):
+    folder = tmp_path / "run"
+    owner, terminal = in_terminal(owner_script(tmp_path, folder, "work()"))
+    with owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        os.write(terminal, b"\x03")
+        assert owner.wait() != 0
+        assert not alive(machine.qemu_pid), "the interrupt is heard of when QEMU is gone"
+        assert not alive(machine.supervisor_pid)
+    os.close(terminal)
+    assert gone_and_clean(machine, folder)
+
+
+def test_ctrl_c_again_and_again(tmp_path):
+    folder = tmp_path / "run"
+    with start_owner(owner_script(tmp_path, folder, "work()")) as owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        while owner.poll() is None:
+            owner.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+    assert gone_and_clean(machine, folder)
+
+
+def test_the_supervisor_and_then_the_owner_are_killed(tmp_path):
+    folder = tmp_path / "run"
+    script = owner_script(tmp_path, folder, IN_BACKGROUND, "time.sleep(600)")
+    with start_owner(script) as owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        owner.send_signal(signal.SIGSTOP)
+        os.kill(machine.supervisor_pid, signal.SIGKILL)
+        assert wait_until(lambda: not alive(machine.qemu_pid)), "the kernel ends it"
+        owner.kill()
+    assert (folder / "overlay.qcow2").exists(), "nobody was left to delete it"
+    assert registry.sweep() == [machine.ident]
+    assert gone_and_clean(machine, folder)
+    assert registry.sweep() == []
+
+
+def test_a_run_that_waits_for_its_turn_is_cleaned_up_too(tmp_path):
+    running, waiting = tmp_path / "a", tmp_path / "b"
+    two = f"""
+        jobs = [(options, Path({str(running)!r})), (options, Path({str(waiting)!r}))]
+        run_many(jobs, on_event=watch, side_by_side=1)
+    """
+    with start_owner(owner_script(tmp_path, running, two)) as owner:
+        owner.stdout.readline()
+        machine = the_machine()
+        owner.kill()
+    assert wait_until(lambda: not alive(machine.supervisor_pid))
+    registry.sweep()
+    assert gone_and_clean(machine, running)
+    assert left_behind(waiting) == []
+    assert read_run(waiting).about["outcome"] == "interrupted"
+
+
+def test_the_next_start_sweeps(tmp_path):
+    folder = tmp_path / "dead"
+    folder.mkdir()
+    left = folder / "overlay.qcow2"
+    left.touch()
+    script = f"""
+import os, sys
+from pathlib import Path
+from cloudlab.machine.registry import Entry
+Entry("cloudlab-dead", run_folder=Path({str(folder)!r}), cleanup=[Path({str(left)!r})])
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert left.exists()
+    with Entry("cloudlab-next", run_folder=tmp_path / "next"):
+        assert not left.exists()
+    assert left_behind(folder) == []
+
+
+def test_a_sweep_leaves_the_living_alone(tmp_path):
+    left = tmp_path / "overlay.qcow2"
+    left.touch()
+    with Entry("cloudlab-alive", run_folder=tmp_path, cleanup=[left]) as entry:
+        script = "from cloudlab.machine import registry; print(registry.sweep())"
+        done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+        assert done.stdout == b"[]\n"
+        assert left.exists()
+        assert entry.path.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"qemu_pid": "x"}', '{"qemu_pid": -1}', '{"cleanup": 3}']
+)
+def test_an_entry_that_makes_no_sense_is_swept(own_cache, text):
+    folder = own_cache / "running"
+    folder.mkdir(exist_ok=True)
+    (folder / "odd.json").write_text(text)
+    assert registry.list_running() == []
+    assert list(folder.iterdir()) == []
+
+
+def test_no_process_is_killed_for_having_a_dead_machines_number(own_cache):
+    (own_cache / "running").mkdir()
+    with subprocess.Popen(["sleep", "600"]) as innocent:
+        entry = {"qemu_pid": innocent.pid, "name": "cloudlab-x", "run_folder": "/nowhere"}
+        (own_cache / "running" / "old.json").write_text(json.dumps(entry))
+        registry.sweep()
+        assert alive(innocent.pid)
+        innocent.kill()
+
+
+def test_ps_and_stop_from_another_process(tmp_path):
+    folder = tmp_path / "run"
+    cloudlab = [sys.executable, "-m", "cloudlab"]
+    script = owner_script(tmp_path, folder, "work()")
+    with start_owner(script, stderr=subprocess.PIPE) as owner:
+        owner.stdout.readline()
+        shown = subprocess.run([*cloudlab, "ps", "--json"], check=True, capture_output=True)
+        [machine] = json.loads(shown.stdout)
+        assert machine["run_folder"] == str(folder)
+        assert machine["owner_pid"] == owner.pid
+        ident = machine["ident"]
+        subprocess.run([*cloudlab, "stop", ident], check=True, capture_output=True)
+        assert not alive(machine["qemu_pid"])
+        _, words = owner.communicate()
+        assert b"The machine was stopped from outside" in words
+    assert read_run(folder).about["outcome"] == "failed"
+    assert left_behind(folder) == []
+    again = subprocess.run([*cloudlab, "stop", ident], check=False, capture_output=True)
+    assert again.returncode == 2
+    assert b"There is no machine" in again.stderr
+    empty = subprocess.run([*cloudlab, "ps"], check=True, capture_output=True)
+    assert b"No machine is running" in empty.stderr
+
+
+def test_isolation_while_a_machine_runs(tmp_path, own_cache):
+    folder = tmp_path / "run"
+    secret = "$6$salt$0123456789abcdef"
+    seen = {}
+
+    def look(event):
+        if event.note != "launched":
+            return
+        machine = the_machine()
+        qemu = psutil.Process(machine.qemu_pid)
+        seen["listening"] = [
+            one for one in qemu.net_connections(kind="inet") if one.status == psutil.CONN_LISTEN
+        ]
+        seen["argv"] = qemu.cmdline() + psutil.Process(machine.supervisor_pid).cmdline()
+        seen["modes"] = {
+            path.name: path.stat().st_mode & 0o777
+            for path in (folder, own_cache / "running", folder / "overlay.qcow2")
+        }
+        seen["sockets"] = [path for path in folder.rglob("*") if path.is_socket()]
+        seen["seccomp"] = Path(f"/proc/{qemu.pid}/status").read_text()
+        stop.set()
+
+    stop = threading.Event()
+    user_data = f"#cloud-config\npassword: {secret}\n"
+    with pytest.raises(CloudlabError):
+        run_lab(
+            guest_options(tmp_path, "hm", user_data=user_data), folder, on_event=look, cancel=stop
+        )
+    assert seen["listening"] == []
+    assert seen["sockets"] == []
+    assert not [word for word in seen["argv"] if secret in word or "netdev" in word]
+    assert seen["modes"] == {"run": 0o700, "running": 0o700, "overlay.qcow2": 0o600}
+    assert "Seccomp:\t2" in seen["seccomp"]
+    assert secret not in (folder / "run.json").read_text()
+
+
+def test_a_notebooks_kernel(tmp_path):
+    from jupyter_client.manager import KernelManager
+
+    kernel = KernelManager(kernel_name="python3")
+    kernel.start_kernel(env={**os.environ, "PYTHONPATH": str(TESTS)})
+    try:
+        folders = [tmp_path / name for name in ("restart", "kill")]
+        machine = _launch_in(kernel, tmp_path, folders[0])
+        kernel.interrupt_kernel()
+        answer = _execute(kernel, "time.sleep(0.5); print(thread.is_alive())")
+        assert answer == "True\n", "an interrupt meant for a cell is none of a run's business"
+        assert alive(machine.qemu_pid)
+        kernel.restart_kernel()
+        assert gone_and_clean(machine, folders[0])
+        machine = _launch_in(kernel, tmp_path, folders[1])
+        kernel.signal_kernel(signal.SIGKILL)
+        assert gone_and_clean(machine, folders[1])
+    finally:
+        kernel.shutdown_kernel(now=True)
+        kernel.cleanup_resources()
+
+
+def _launch_in(kernel, tmp_path, folder):
+    script = owner_script(tmp_path, folder)
+    script += "thread = threading.Thread(target=work, daemon=True); thread.start(); launched.wait()"
+    assert "launched" in _execute(kernel, script)
+    return the_machine()
+
+
+def _execute(kernel, code):
+    client = kernel.blocking_client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=120)
+        printed = []
+
+        def note(message):
+            if message["msg_type"] == "stream":
+                printed.append(message["content"]["text"])
+
+        reply = client.execute_interactive(code, timeout=120, output_hook=note)
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return "".join(printed)
+    finally:
+        client.stop_channels()

@@ -1,0 +1,352 @@
+"""The course: every notebook and solution runs on recordings, and keeps its promises."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from cloudlab.lab.cases import CASES
+from cloudlab.lab.teaching import check
+from cloudlab.lab.teaching.more_exercises import DANGEROUS_STORAGE
+from cloudlab.lab.teaching.verdict import exercises
+from cloudlab.recording import read_run, shipped_recordings
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+SOLUTIONS = sorted(FOLDER.glob("solutions/*.ipynb"))
+ALL = [*NOTEBOOKS, *SOLUTIONS]
+
+#: Whose pages the course sends readers to.
+KNOWN_HOSTS = {
+    "cloudinit.readthedocs.io",
+    "docs.asciinema.org",
+    "github.com",
+    "kubernetes.io",
+    "man7.org",
+    "uefi.org",
+    "www.qemu.org",
+}
+
+pytestmark = pytest.mark.xdist_group("notebooks")
+
+
+def each(paths):
+    return pytest.mark.parametrize(
+        "path", paths, ids=[str(path.relative_to(FOLDER).with_suffix("")) for path in paths]
+    )
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def markdown(path):
+    if path.suffix == ".md":
+        return path.read_text(encoding="utf-8")
+    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+
+
+def run(path, folder, mode="replay", timeout_s=120):
+    book = read(path)
+    before = os.environ.get("CLOUDLAB_MODE")
+    os.environ["CLOUDLAB_MODE"] = mode
+    try:
+        resources = {"metadata": {"path": str(folder)}}
+        NotebookClient(book, timeout=timeout_s, resources=resources).execute()
+    finally:
+        os.environ.pop("CLOUDLAB_MODE")
+        if before is not None:
+            os.environ["CLOUDLAB_MODE"] = before
+    return book
+
+
+@cache
+def executed(path):
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        return run(path, folder)
+
+
+def outputs(book):
+    return [output for cell in book.cells for output in cell.get("outputs", ())]
+
+
+def shown(output):
+    """Return what a reader sees of an output, without its markup."""
+    return str(output.get("data", {}).get("text/plain", output.get("text", "")))
+
+
+def verdicts(book):
+    return [
+        match
+        for output in outputs(book)
+        for match in re.findall(
+            r"^(Right|Not yet|No answer yet) \((\d\d-\d)\)", shown(output), re.MULTILINE
+        )
+    ]
+
+
+# ------------------------------------------------------------------ what every run must show
+
+
+@each(ALL)
+def test_runs_on_recordings_without_an_error_or_a_warning(path):
+    for output in outputs(executed(path)):
+        assert output.output_type != "error", output
+        assert output.get("name") != "stderr", output.text
+
+
+@each(NOTEBOOKS)
+def test_a_fresh_notebook_has_three_exercises_that_wait_for_an_answer(path):
+    number = path.name[:2]
+    expected = [("No answer yet", f"{number}-{place}") for place in (1, 2, 3)]
+    assert verdicts(executed(path)) == expected
+
+
+@each(SOLUTIONS)
+def test_every_solution_is_right(path):
+    number = path.name[:2]
+    assert verdicts(executed(path)) == [("Right", f"{number}-{place}") for place in (1, 2, 3)]
+
+
+class _Images(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.alts = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.alts.append(dict(attrs).get("alt"))
+
+
+@each(NOTEBOOKS)
+def test_every_picture_says_its_numbers_in_words(path):
+    parser = _Images()
+    for output in outputs(executed(path)):
+        data = output.get("data", {})
+        parser.feed(str(data.get("text/html", "")))
+        assert "image/png" not in data or "text/html" in data
+    assert all(alt and re.search(r"\d", alt) for alt in parser.alts)
+    assert not re.search(r"!\[\]\(", markdown(path))
+
+
+@each(NOTEBOOKS)
+def test_what_is_played_back_says_so(path):
+    text = "\n".join(shown(output) for output in outputs(executed(path)))
+    source = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
+    if re.search(r"\bboot(_all)?\(", source):
+        assert re.search(r"recorded on 20\d\d-\d\d-\d\d with \S+ under \w+", text)
+    assert "booted here" not in text
+
+
+@pytest.mark.boots
+def test_how_it_grows_runs_live(tmp_path):
+    """The article's three results and the fourth combination, from machines booted here."""
+    path = next(path for path in NOTEBOOKS if path.name.startswith("05"))
+    book = run(path, tmp_path, mode="live", timeout_s=3000)
+    assert not [output for output in outputs(book) if output.output_type == "error"]
+    runs = {folder.name[18:]: read_run(folder) for folder in (tmp_path / "runs").iterdir()}
+    assert set(runs) == set(book.metadata["cloudlab"]["boots"])
+    from cloudlab.lab.teaching.views import root_sizes
+
+    grown = {name: root_sizes(one, "after") for name, one in runs.items()}
+    recorded = {name: root_sizes(read_run(shipped_recordings()[name]), "after") for name in runs}
+    assert grown == recorded
+    assert sum("booted here" in shown(output) for output in outputs(book)) == len(runs)
+
+
+# ------------------------------------------------------------------ what the files must be
+
+
+@each(ALL)
+def test_is_a_valid_notebook_without_outputs(path):
+    book = read(path)
+    nbformat.validate(book)
+    assert (book.nbformat, book.nbformat_minor) == (4, 5)
+    assert len({cell.id for cell in book.cells}) == len(book.cells)
+
+
+def test_nothing_is_left_to_strip():
+    subprocess.run(
+        [sys.executable, "-m", "nbstripout", "--verify", *map(str, ALL)],
+        check=True,
+        capture_output=True,
+    )
+
+
+@each(NOTEBOOKS)
+def test_has_the_parts_that_a_learner_looks_for(path):
+    text = markdown(path)
+    number = path.name[:2]
+    for part in (
+        rf"^# {number}\. \S",
+        r"^\*\*You will be able to\*\*$",
+        r"^\*\*Before you start:\*\* \S",
+        r"^\*\*Time:\*\* \d+ minutes for you\. For the machine: \S",
+        r"^## Exercises$",
+        rf"^### {number}-1 Tweak$",
+        rf"^### {number}-2 Extend$",
+        rf"^### {number}-3 Find the fault$",
+        r"^## Key points$",
+        r"^## Where to read on$",
+    ):
+        assert re.search(part, text, re.MULTILINE), part
+
+
+@each(NOTEBOOKS)
+def test_code_cells_are_short(path):
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 12, cell.source
+
+
+@each(NOTEBOOKS)
+def test_asks_for_a_prediction_before_each_boot(path):
+    predicted = False
+    for cell in read(path).cells:
+        if cell.cell_type != "code":
+            continue
+        predicted = predicted or "Prediction(" in cell.source
+        # 00 only shows what the course is about.
+        if re.search(r"\bboot(_all)?\(", cell.source) and not path.name.startswith("00"):
+            assert predicted
+
+
+@each(NOTEBOOKS)
+def test_the_head_says_the_minutes_that_the_recorded_boots_took(path):
+    meta = read(path).metadata["cloudlab"]
+    head = read(path).cells[0].source
+    assert f"{meta['people_minutes']} minutes for you" in head
+    if not meta["boots"]:
+        return
+    took_s = sum(read_run(shipped_recordings()[case]).about["time_s"] for case in meta["boots"])
+    told = int(re.search(r"boots?\b[^:]*: (\d+) minutes? of machine time", head)[1])
+    assert abs(told - took_s / 60) <= 1, f"write {max(1, round(took_s / 60))} minutes"
+
+
+@each([*ALL, *FOLDER.glob("*.md")])
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", markdown(path)):
+        parts = urlsplit(target)
+        if parts.scheme:
+            assert parts.scheme == "https"
+            assert parts.hostname in KNOWN_HOSTS, target
+            continue
+        there = path.parent / unquote(parts.path)
+        assert there.exists(), target
+        if parts.fragment:
+            headings = re.findall(r"^#+ (.*)$", markdown(there), re.MULTILINE)
+            assert parts.fragment in {heading.replace(" ", "-") for heading in headings}
+
+
+# ------------------------------------------------------------------ checks of answers
+
+
+def test_the_notebooks_have_every_exercise_and_no_other():
+    asked = {
+        name
+        for path in NOTEBOOKS
+        for name in re.findall(r'check\("(\d\d-\d)"', json.dumps(read(path)).replace('\\"', '"'))
+    }
+    assert asked == set(exercises())
+
+
+NODE = CASES["node-storage"].user_data
+MOVED = NODE.replace("--new=3:12GiB", "--new=3:16GiB").replace("--new=2:8GiB", "--new=2:12GiB")
+
+WRONG = {
+    "00-1": ["kvm"],
+    "00-2": ["kernel", "no such stage"],
+    "00-3": ["image", "no such check"],
+    "01-1": [14, 15],
+    "01-2": [lambda table, number, disk_bytes: 0, lambda: 1],
+    "01-3": ["default", "disk-as-large-as-image", "no such image"],
+    "02-1": [(1, 2), (65536, 65536), 65536],
+    "02-2": [9803, 0, 1.5],
+    "02-3": [lambda table: table["length_bytes"].sum(), lambda table: 0],
+    "03-1": ["", "#cloud-config\ngrowpart: {mode: 'off'}\n", "resize_rootfs: false\n"],
+    "03-2": ["local-hostname: x\n", "instance-id: iid-gallery-default\n", "[1"],
+    "03-3": ["#cloud-config\ngrowpart: {mode: off}\nresize_rootfs: false\nruncmd: [lsblk]\n"],
+    "04-1": [1, 10**9],
+    "04-2": [[], ["growpart", "bootcmd", "resizefs", "runcmd", "scripts_user"]],
+    "04-3": ["A", "B", "D"],
+    "05-1": ["resize_rootfs: false"],
+    "05-2": [30 * 2**30, 20 * 2**30],
+    "05-3": [1],
+    "06-1": ["growpart off", "fills its device", "bad luck"],
+    "06-2": [{}, dict.fromkeys("BCDEF", "growpart off")],
+    "06-3": [
+        "#cloud-config\ngrowpart: {mode: auto}\n",
+        "growpart: {ignore_growroot_disabled: true}",
+    ],
+    "07-1": [
+        "#cloud-config\nbootcmd: [sgdisk --new=2:12GiB:0 /dev/vda]\n",
+        "#cloud-config\n",
+        NODE,
+        NODE.replace("--new=2:8GiB", "--new=2:12GiB"),
+        MOVED.replace("  - {device: /dev/vda3", "  - {device: /dev/vda9"),
+        MOVED.replace("  - [/dev/vda3", "  - [/dev/vda9"),
+    ],
+    "07-2": [lambda table: {}, lambda table: dict.fromkeys(table["mountpoint"], 1)],
+    "07-3": [
+        "#cloud-config\n",
+        DANGEROUS_STORAGE.replace("none", "auto"),
+        DANGEROUS_STORAGE.replace(", overwrite: true", ""),
+        DANGEROUS_STORAGE.replace(
+            "none, filesystem: ext4, label: vol-a", "auto, filesystem: ext4"
+        ).replace(", overwrite: true", ""),
+    ],
+    "08-1": [("default", "both-off"), ("default", "default"), "default"],
+    "08-2": [[], ["growpart-off"]],
+    "08-3": [["growpart"], []],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        pytest.param(name, answer, id=f"{name}-{place}")
+        for name, answers in WRONG.items()
+        for place, answer in enumerate(answers)
+    ],
+)
+def test_a_wrong_answer_hears_what_is_off(name, answer):
+    verdict = check(name, answer)
+    assert verdict.right is False
+    assert all(words for words in verdict.words)
+    assert "Not yet" in verdict._repr_html_()
+
+
+def test_every_exercise_has_wrong_answers_to_try():
+    assert set(WRONG) == set(exercises())
+
+
+def test_an_answer_cannot_bring_markup_into_the_page():
+    page = check("00-1", "<script>alert(1)</script>")._repr_html_()
+    assert "<script>" not in page
+
+
+# ------------------------------------------------------------------ slides
+
+
+def test_slides_stand_alone():
+    spec = importlib.util.spec_from_file_location("slides", FOLDER / "slides.py")
+    slides = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(slides)
+    page = slides.page_of(executed(path) for path in NOTEBOOKS)
+    assert page.count("<section>") > 3 * len(NOTEBOOKS)
+    # Nothing is fetched: neither scripts nor styles nor pictures.
+    assert not re.search(r"<(script|link)\b|src=\"(?!data:)|@import|url\(", page)
+    for path in NOTEBOOKS:
+        assert re.match(r"# (.*)", read(path).cells[0].source)[1] in page

@@ -1,0 +1,70 @@
+"""What is missing on a host, and the command that installs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cloudlab import prerequisites, tools
+
+
+@pytest.fixture
+def bare_host(monkeypatch):
+    """A host without any program of ours."""
+    monkeypatch.setattr(tools, "which", lambda program: None)
+    monkeypatch.setattr(prerequisites, "_is_there", lambda need: False)
+
+
+@pytest.mark.parametrize("job", prerequisites.JOBS)
+def test_debian_has_a_package_for_every_need(bare_host, job):
+    packages, unknown = prerequisites.packages_for(prerequisites.missing([job]), "apt")
+    assert packages
+    assert unknown == []
+
+
+def test_every_package_exists_in_debian():
+    """Asks apt itself, so that a misspelt package name does not wait for a fresh machine."""
+    packages = set()
+    for job in prerequisites.JOBS:
+        needs = [n if isinstance(n, str) else n[0] for n in prerequisites.JOBS[job]]
+        packages.update(prerequisites.packages_for(needs, "apt")[0])
+    shown = subprocess.run(
+        ["apt-cache", "show", "--no-all-versions", *sorted(packages)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = {line.split()[1] for line in shown.stdout.splitlines() if line.startswith("Package:")}
+    assert packages <= found
+
+
+def test_without_root_and_sudo_the_exact_command_is_named(bare_host, monkeypatch, capsys):
+    monkeypatch.setattr(tools, "package_manager", lambda: "apt")
+    monkeypatch.setattr(prerequisites.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(prerequisites.shutil, "which", lambda program: None)
+    assert prerequisites.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert "sudo apt-get install -y --no-install-recommends" in said
+    assert "qemu-utils" in said
+
+
+def test_other_systems_are_told_their_command(bare_host, monkeypatch, capsys):
+    monkeypatch.setattr(tools, "package_manager", lambda: "brew")
+    assert prerequisites.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert "brew install" in said
+    assert "qemu" in said.partition("brew install")[2]
+
+
+def test_nothing_is_done_where_nothing_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(prerequisites, "_is_there", lambda need: True)
+    monkeypatch.setattr(prerequisites.subprocess, "run", None)
+    assert prerequisites.main(list(prerequisites.JOBS)) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_it_runs_without_anything_installed():
+    """The Makefile calls it before the virtual environment exists."""
+    code = "import sys; sys.path.insert(0, '.'); import cloudlab.prerequisites as p; print(p.JOBS)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "qemu-img" in done.stdout

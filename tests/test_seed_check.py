@@ -1,0 +1,219 @@
+"""What the learner typed is checked before the guest stumbles over it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudlab.errors import SeedError
+from cloudlab.seed import Problem, Severity, check_user_data, load_schema
+from cloudlab.seed.text import MAX_CHARACTERS
+
+#: cloud-init's own schema, cut to a few modules; written as its versions 22.4 to 25.1 are.
+SCHEMA = {
+    "$schema": "http://json-schema.org/draft-04/schema#",
+    "$defs": {
+        "cc_growpart": {
+            "type": "object",
+            "properties": {
+                "growpart": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "mode": {"oneOf": [{"enum": ["auto", "off"]}, {"enum": [False]}]},
+                        "devices": {"type": "array", "items": {"type": "string"}},
+                    },
+                }
+            },
+        },
+        "cc_ntp": {
+            "type": "object",
+            "properties": {
+                "ntp": {"type": "object", "required": ["servers"]},
+                "byobu_by_default": {"type": "string", "enum": ["enable", "disable"]},
+            },
+        },
+    },
+    "allOf": [{"$ref": "#/$defs/cc_growpart"}, {"$ref": "#/$defs/cc_ntp"}],
+}
+
+
+def check(text: str, schema: dict | None = None) -> list[Problem]:
+    return check_user_data(text, schema)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("#cloud-config\n", id="header alone"),
+        pytest.param("#cloud-config\r\nresize_rootfs: false\r\n", id="Windows line ends"),
+        pytest.param("#cloud-config\nresize_rootfs: noblock\n", id="noblock"),
+        pytest.param("#cloud-config\ngrowpart: {mode: 'off', devices: [/]}\n", id="quoted off"),
+        pytest.param("#cloud-config\nruncmd:\n- ls\n- [df, -h]\n-\n", id="commands"),
+        pytest.param("#cloud-config\nx: &a [1]\ny: *a\n", id="anchor"),
+        pytest.param("#cloud-config\npassword: $6$s$h\n", id="hash"),
+    ],
+)
+def test_good_user_data_has_no_problems(text):
+    assert check(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "word", "severity"),
+    [
+        pytest.param("runcmd: [ls]\n", 1, 1, "first line", "error", id="no header"),
+        pytest.param("# cloud-config\n", 1, 1, "first line", "error", id="blank in header"),
+        pytest.param("\ufeff#cloud-config\n", 1, 1, "byte order", "error", id="byte order mark"),
+        pytest.param("\n#cloud-config\n", 1, 1, "very start", "warning", id="header too late"),
+        pytest.param("", 1, 1, "empty", "warning", id="empty"),
+        pytest.param("#!/bin/sh\n", 1, 1, "a script", "warning", id="script"),
+        pytest.param("#cloud-config-archive\n", 1, 1, "an archive", "warning", id="archive"),
+        pytest.param("#cloud-config\na:\n\t- b\n", 3, 1, "a tab", "error", id="tab"),
+        pytest.param("#cloud-config\na: b: c\n", 2, 5, "second ': '", "error", id="two colons"),
+        pytest.param("#cloud-config\na: [1\n", 3, 1, "", "error", id="open bracket"),
+        pytest.param("#cloud-config\na: 'x\n", 3, 1, "never closed", "error", id="open quote"),
+        pytest.param("#cloud-config\n- a\n", 2, 1, "found a list", "error", id="list"),
+        pytest.param("#cloud-config\nhello\n", 2, 1, "found text", "error", id="text"),
+        pytest.param("#cloud-config\na: !x 1\n", 2, 4, "a tag", "error", id="tag"),
+        pytest.param("#cloud-config\na: *x\n", 2, 4, "alias", "error", id="alias"),
+        pytest.param("#cloud-config\na: &x [*x]\n", 2, 4, "contains itself", "error", id="cycle"),
+        pytest.param("#cloud-config\na: \x07\n", 2, 4, "character", "error", id="control"),
+        pytest.param("#cloud-config\na: 2020-99-99\n", 1, 1, "date", "error", id="false date"),
+        pytest.param("#cloud-config\na: 1\nb: 2\na: 3\n", 4, 1, "twice", "warning", id="twice"),
+        pytest.param(
+            "#cloud-config\ngrowpart:\n  mode: off\n", 3, 9, "boolean", "warning", id="bare off"
+        ),
+        pytest.param(
+            "#cloud-config\ngrowpart: off\n", 2, 11, "{mode: 'off'}", "error", id="growpart: off"
+        ),
+        pytest.param(
+            "#cloud-config\ngrowpart: {mode: none}\n", 2, 18, "must be", "error", id="bad mode"
+        ),
+        pytest.param(
+            "#cloud-config\nresize_rootfs: maybe\n", 2, 16, "noblock", "error", id="bad resize"
+        ),
+        pytest.param(
+            "#cloud-config\nresize_rootf: no\n",
+            2,
+            1,
+            "did you mean 'resize_rootfs'",
+            "error",
+            id="misspelt key",
+        ),
+        pytest.param("#cloud-config\nruncmd: ls\n", 2, 9, "a list", "error", id="runcmd is text"),
+        pytest.param(
+            "#cloud-config\nruncmd:\n- ls\n- echo a: b\n", 4, 3, "quotes", "error", id="colon"
+        ),
+        pytest.param("#cloud-config\nbootcmd: [true]\n", 2, 11, "text or", "error", id="true"),
+        pytest.param(
+            "#cloud-config\nusers:\n- plain_text_passwd: hunter2\n",
+            3,
+            22,
+            "plain text",
+            "warning",
+            id="user's password",
+        ),
+        pytest.param(
+            "#cloud-config\npassword: hunter2\n", 2, 11, "plain text", "warning", id="password"
+        ),
+    ],
+)
+def test_trap_is_told_with_its_place(text, line, column, word, severity):
+    (problem,) = check(text)
+    assert (problem.line, problem.column, problem.severity.value) == (line, column, severity)
+    assert word in problem.message
+    assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word", "severity"),
+    [
+        pytest.param("growpart: {modes: auto}", 2, "did you mean 'mode'", "error", id="misspelt"),
+        pytest.param("growpart: {hunter: 2}", 2, "unknown key 'hunter'", "warning", id="unknown"),
+        pytest.param("growpart:\n  devices: /", 3, "expected array", "warning", id="type"),
+        pytest.param("ntp: {}", 2, "lacks servers", "warning", id="required"),
+        pytest.param("byobu_by_default: 1", 2, "byobu_by_default", "warning", id="enum"),
+        pytest.param("hunter2: 1", 2, "does not know the key", "warning", id="unknown at the top"),
+        pytest.param("ntpp: {}", 2, "did you mean 'ntp'", "error", id="misspelt at the top"),
+        pytest.param("byobu_by_default: 2020-01-01", 2, "expected", "warning", id="date"),
+    ],
+)
+def test_schema_of_the_image_is_applied(text, line, word, severity):
+    problems = check("#cloud-config\n" + text, SCHEMA)
+    assert word in " ".join(problem.message for problem in problems)
+    assert {(problem.line, problem.severity.value) for problem in problems} == {(line, severity)}
+
+
+def test_schema_takes_any_key_that_yaml_takes():
+    assert check("#cloud-config\nntp: {servers: [a], 1: 2, null: {3: 4}}\n", SCHEMA) == []
+
+
+def test_problems_come_in_the_order_of_lines():
+    problems = check("#cloud-config\nruncmd: ls\nresize_rootfs: x\nbootcmd: ls\n")
+    assert [problem.line for problem in problems] == [2, 3, 4]
+
+
+def test_aliases_cannot_blow_up():
+    lines = ["#cloud-config", "a0: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 20)]
+    (problem,) = check("\n".join(lines), SCHEMA)
+    assert "too many values" in problem.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("a: " + "[" * 3000, id="unclosed"),
+        pytest.param("a: " + "[" * 60 + "]" * 60, id="closed"),
+        pytest.param("x" * (MAX_CHARACTERS + 1), id="too long"),
+    ],
+)
+def test_oversized_text_is_one_problem(text):
+    (problem,) = check("#cloud-config\n" + text)
+    assert problem.severity is Severity.ERROR
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"type": 7}'], ids=["empty", "list", "cut off", "no schema"]
+)
+def test_broken_schema_file_is_refused(tmp_path, content):
+    path = tmp_path / "schema.json"
+    path.write_text(content)
+    with pytest.raises(SeedError):
+        load_schema(path)
+
+
+def test_schema_is_read_from_the_image_s_record(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(SCHEMA))
+    assert load_schema(path) == SCHEMA
+    assert load_schema(None) is None
+
+
+yaml_pieces = st.text(alphabet="a:-[]{}\"'&*!|>%@`#,?\n\t 0123", max_size=80)
+
+
+@settings(deadline=None)
+@given(yaml_pieces | st.text(max_size=80))
+def test_any_text_can_be_checked(text):
+    lines = text.count("\n") + 3
+    for problem in check("#cloud-config\n" + text, SCHEMA):
+        assert 1 <= problem.line <= lines
+        assert problem.column >= 1
+
+
+def test_our_own_examples_pass_the_schema_of_a_real_image(tmp_path):
+    schema = _schema_of_a_cached_image()
+    if schema is None:
+        pytest.skip("no image with a schema in the cache yet (cloudlab build makes one)")
+    text = "#cloud-config\ngrowpart: {mode: 'off'}\nresize_rootfs: false\nruncmd: [[lsblk]]\n"
+    assert check(text, load_schema(schema)) == []
+    assert check(text.replace("mode", "mood"), load_schema(schema)) != []
+
+
+def _schema_of_a_cached_image() -> Path | None:
+    from cloudlab.image.cache import cached_images
+
+    return next((image.schema_path for image in cached_images() if image.schema_path), None)

@@ -1,0 +1,146 @@
+"""The runner of short commands, on real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cloudlab import tools
+from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
+from cloudlab.tools import Deadline, find_tool, install_argv, run
+
+
+@pytest.mark.parametrize(
+    ("machine", "arch"),
+    [("x86_64", "amd64"), ("AMD64", "amd64"), ("arm64", "arm64"), ("riscv64", "riscv64")],
+)
+def test_every_room_names_the_host_alike(monkeypatch, machine, arch):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    assert tools.host_arch() == arch
+    rooms = Path(tools.__file__).parent.rglob("*.py")
+    found = [path.name for path in rooms if "def host_arch" in path.read_text()]
+    assert found == ["tools.py"]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def gone(pid):
+    deadline = Deadline.after(10)
+    while alive(pid) and not deadline.expired:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_returns_what_was_printed():
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
+
+
+def test_a_failure_carries_code_and_words():
+    with pytest.raises(ToolFailedError, match="exit code 4: too bad") as caught:
+        run(["sh", "-c", "echo too bad >&2; exit 4"])
+    assert caught.value.returncode == 4
+    assert caught.value.output == "too bad"
+
+
+def test_a_missing_program_comes_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setattr(tools, "package_manager", lambda: "apt")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
+    with pytest.raises(ToolNotFoundError, match=r"apt-get install .* qemu-utils"):
+        find_tool("qemu-img")
+
+
+def test_standard_input_is_empty_unless_given():
+    assert run(["cat"]).stdout == ""
+    assert run(["cat"], stdin="a text").stdout == "a text"
+
+
+def test_the_locale_is_fixed(monkeypatch):
+    monkeypatch.setenv("LC_MESSAGES", "de_DE.UTF-8")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    assert "LANG=C\n" in run(["env"]).stdout
+    assert "LC_MESSAGES" not in run(["env"]).stdout
+
+
+def test_a_timeout_ends_the_whole_family(tmp_path):
+    note = tmp_path / "pid"
+    with pytest.raises(ToolTimeoutError, match="did not end within"):
+        run(["sh", "-c", f"sleep 60 & echo $! > {note}; wait"], timeout_s=0.5)
+    assert gone(int(note.read_text()))
+
+
+def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "GRACE_S", 0.3)
+    note = tmp_path / "pid"
+    script = f"trap '' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
+    with pytest.raises(ToolTimeoutError):
+        run(["sh", "-c", script], timeout_s=0.5)
+    assert gone(int(note.read_text()))
+
+
+def test_an_interrupt_ends_the_program_too(tmp_path):
+    note = tmp_path / "pid"
+    code = f"from cloudlab.tools import run\nrun(['sh', '-c', 'sleep 1; echo $$ > {note}; sleep 60'])\n"
+    owner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    deadline = Deadline.after(20)
+    while not (note.exists() and note.read_text().strip()) and not deadline.expired:
+        time.sleep(0.02)
+    owner.send_signal(signal.SIGINT)
+    assert b"KeyboardInterrupt" in owner.communicate(timeout=20)[1]
+    assert gone(int(note.read_text()))
+
+
+def test_lines_are_told_as_they_come(tmp_path):
+    go = tmp_path / "go"
+    seen = []
+    first = threading.Event()
+
+    def tell(line):
+        seen.append(line)
+        first.set()
+
+    def release():
+        # Only once the first line was told does the program go on to its second.
+        assert first.wait(20)
+        go.touch()
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    script = f"echo one >&2; while [ ! -e {go} ]; do sleep 0.02; done; echo two >&2; echo out"
+    done = run(["sh", "-c", script], on_line=tell)
+    thread.join()
+    assert seen == ["one", "two"]
+    assert (done.stdout, done.stderr) == ("out\n", "one\ntwo\n")
+
+
+@pytest.mark.parametrize(
+    ("manager", "uid", "expected"),
+    [
+        ("apt", 0, ["apt-get", "install", "-y", "--no-install-recommends", "x"]),
+        ("apt", 1000, ["sudo", "apt-get", "install", "-y", "--no-install-recommends", "x"]),
+        ("dnf", 1000, ["sudo", "dnf", "install", "-y", "x"]),
+        ("brew", 501, ["brew", "install", "x"]),
+    ],
+    ids=["apt as root", "apt with sudo", "dnf with sudo", "brew never with sudo"],
+)
+def test_install_command(monkeypatch, manager, uid, expected):
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    assert install_argv(["x"], manager) == expected
+
+
+def test_deadline():
+    assert Deadline.after(0).expired
+    assert not Deadline.after(60).expired
+    assert 59 < Deadline.after(60).left_s <= 60
