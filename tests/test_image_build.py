@@ -340,7 +340,7 @@ def test_root_filesystem_can_grow_to_two_tib(raw_disk, tmp_path):
 
 SEED = """\
 #cloud-config
-ssh_genkeytypes: []
+ssh_genkeytypes: [ed25519]
 runcmd:
   - [sh, -c, "echo FIRMWARE $(test -d /sys/firmware/efi && echo uefi || echo bios) > /dev/ttyS0"]
   - [sh, -c, "df -B1 / > /dev/ttyS0; cat /sys/class/block/vda1/size > /dev/ttyS0"]
