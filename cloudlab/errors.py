@@ -139,6 +139,10 @@ class LaunchError(MachineError):
     """QEMU did not start."""
 
 
+class SavedMachineError(MachineError):
+    """A saved machine that is damaged, or that QEMU would not save or restore."""
+
+
 class ShutdownError(MachineError):
     """QEMU ended on its own, or would not end."""
 

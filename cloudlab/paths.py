@@ -30,6 +30,11 @@ def images_folder() -> Path:
     return cache_folder() / "images"
 
 
+def saved_folder() -> Path:
+    """Return where machines lie that were saved on their way through a boot."""
+    return cache_folder() / "saved"
+
+
 def running_folder() -> Path:
     """Return where each running machine has its entry."""
     return cache_folder() / "running"

@@ -142,10 +142,12 @@ class Recording:
         """What must stand beside anything played back: that it is a recording, and of what."""
         image = self.about.get("image", {})
         accel = self.about.get("accelerator", {})
+        warm = self.about.get("start", {}).get("kind") == "warm"
         return (
             f"recorded on {str(self.about.get('started', 'an unknown day'))[:10]} with "
             f"{image.get('name', 'an unknown image')} under "
             f"{str(accel.get('name', 'an unknown accelerator')).upper()}"
+            f"{', started warm' if warm else ''}"
         )
 
     @property

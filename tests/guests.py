@@ -17,6 +17,8 @@ from cloudlab import paths
 from cloudlab.image.choose import open_image
 from cloudlab.lab import RunOptions
 from cloudlab.machine.config import Accel
+from cloudlab.seed import SeedConfig, build_seed
+from cloudlab.seed.iso import iso_bytes, iso_head
 from cloudlab.tools import Deadline
 
 #: What a run leaves in its folder.
@@ -27,6 +29,8 @@ KEPT = {
 _SECTOR = 512
 _LEAST_SECTORS = 2048
 _IMAGE_BYTES = 2 << 30
+#: Where a seed's root directory begins.
+_SEED_ROOT_SECTOR = len(iso_head(iso_bytes(build_seed(SeedConfig())))) // _SECTOR
 
 # Real mode, at 0x7c00.  Prints what the sectors from 1 on hold (two bytes of count, then
 # text, each) on the serial port, then falls into one of the endings below.
@@ -59,6 +63,12 @@ class Then(Enum):
         "baf803 fec3 88d8 ee"     # mov dx, 0x3f8; inc bl; mov al, bl; out dx, al
         "ebee"                    # jmp $-16
     )  # fmt: skip
+    #: Reads the seed where its root directory begins, says what it has to say later, then halts.
+    READ_SEED = bytes.fromhex(
+        "fe06b17d 803eb17d02 730b"  # inc byte [0x7db1]; cmp byte [0x7db1], 2; jae halt
+        "be807d b442 b281 cd13"     # mov si, 0x7d80; mov ah, 0x42; mov dl, 0x81; int 0x13
+        "ebbe"                      # jmp next
+    ) + _HALT  # fmt: skip
     #: Writes the disk full, 32 KiB at a time, as fast as it can.
     FILL_DISK = bytes.fromhex(
         "be907d b80043 8a16b07d cd13"  # mov si, 0x7d90; mov ax, 0x4300; mov dl, ..; int 0x13
@@ -66,16 +76,18 @@ class Then(Enum):
     )  # fmt: skip
 
 
-def make_guest(path: Path, says: bytes | str, then: Then = Then.HALT) -> Path:
+def make_guest(
+    path: Path, says: bytes | str, then: Then = Then.HALT, later: bytes | str = b""
+) -> Path:
     """Write a raw disk image that says ``says`` on its serial port, then does ``then``."""
-    text = b"\r\n" + (says.encode() if isinstance(says, str) else says)
-    pieces = [text[at : at + _SECTOR - 2] for at in range(0, len(text), _SECTOR - 2)] + [b""]
+    pieces = [*_pieces(b"\r\n", says), *_pieces(b"", later)]
     sectors = b"".join(
         (struct.pack("<H", len(piece)) + piece).ljust(_SECTOR, b"\0") for piece in pieces
     )
     code = bytearray((_PRINT + then.value).ljust(_SECTOR, b"\0"))
     # Packets of the BIOS's extended disk calls: size, sectors, offset, segment, first sector.
     code[0x190:0x1A0] = struct.pack("<BBHHHQ", 16, 0, 64, 0, 0x1000, _LEAST_SECTORS)
+    code[0x180:0x190] = struct.pack("<BBHHHQ", 16, 0, 1, 0, 0x1000, _SEED_ROOT_SECTOR)
     code[0x1A0:0x1B0] = struct.pack("<BBHHHQ", 16, 0, 1, 0x8000, 0, 1)
     # A disk without a partition is none that cloudlab would boot.
     kind, count = 0x83, _IMAGE_BYTES // _SECTOR - _LEAST_SECTORS
@@ -85,6 +97,11 @@ def make_guest(path: Path, says: bytes | str, then: Then = Then.HALT) -> Path:
         image.write(code + sectors)
         image.truncate(_IMAGE_BYTES)
     return path
+
+
+def _pieces(start: bytes, says: bytes | str) -> list[bytes]:
+    text = start + (says.encode() if isinstance(says, str) else says)
+    return [text[at : at + _SECTOR - 2] for at in range(0, len(text), _SECTOR - 2)] + [b""]
 
 
 def report(**facts: str) -> str:

@@ -116,17 +116,26 @@ def test_report_wraps_the_learners_commands():
 @pytest.mark.parametrize(
     ("options", "stage", "modules"),
     [
-        pytest.param({}, "cloud_init_modules", ["bootcmd", "growpart", "resizefs"], id="init"),
-        pytest.param({}, "cloud_config_modules", ["runcmd"], id="config"),
-        pytest.param({}, "cloud_final_modules", ["scripts_user"], id="final"),
         pytest.param(
-            {"extra_yaml": "mounts: []\nwrite_files: []\nfs_setup: []"},
+            {"runcmd": ("a",)},
+            "cloud_init_modules",
+            ["bootcmd", "growpart", "resizefs"],
+            id="init",
+        ),
+        pytest.param({"runcmd": ("a",)}, "cloud_config_modules", ["runcmd"], id="config"),
+        pytest.param({"runcmd": ("a",)}, "cloud_final_modules", ["scripts_user"], id="final"),
+        pytest.param(
+            {"runcmd": ("a",), "extra_yaml": "mounts: []\nwrite_files: []\nfs_setup: []"},
             "cloud_init_modules",
             ["bootcmd", "write_files", "growpart", "resizefs", "disk_setup", "mounts"],
             id="in cloud-init's order",
         ),
         pytest.param(
-            {"users": (User("ada", ssh_authorized_keys=(KEY,)),), "hostname": "lab"},
+            {
+                "users": (User("ada", ssh_authorized_keys=(KEY,)),),
+                "hostname": "lab",
+                "runcmd": ("a",),
+            },
             "cloud_init_modules",
             [
                 "bootcmd",
@@ -155,6 +164,31 @@ def test_report_wraps_the_learners_commands():
 )
 def test_lean_profile_honours_every_key(options, stage, modules):
     assert yaml.safe_load(to_user_data(SeedConfig(**options)))[stage] == modules
+
+
+EARLY = ["bootcmd", "growpart", "resizefs", "runcmd", "scripts_user"]
+
+
+@pytest.mark.parametrize(
+    ("options", "init_modules"),
+    [
+        pytest.param({}, EARLY, id="nothing but our report to run"),
+        pytest.param({"growpart": GrowpartMode.OFF, "bootcmd": ("a",)}, EARLY, id="bootcmd"),
+        pytest.param({"runcmd": ("a",)}, EARLY[:3], id="the learner's runcmd"),
+        pytest.param({"extra_yaml": "runcmd: [a]"}, EARLY[:3], id="and in extra YAML"),
+        pytest.param({"resize_rootfs": ResizeRootfs.NOBLOCK}, EARLY[:3], id="growth goes on"),
+        pytest.param({"extra_yaml": "timezone: UTC"}, EARLY[:3], id="a module of config"),
+    ],
+)
+def test_the_last_report_comes_early_where_nothing_else_is_to_be_run(options, init_modules):
+    keys = yaml.safe_load(to_user_data(SeedConfig(**options)))
+    assert keys["cloud_init_modules"] == init_modules
+    later = keys["cloud_config_modules"] + keys["cloud_final_modules"]
+    assert {"runcmd", "scripts_user"} <= set(init_modules + later)
+    assert bool(later) == (init_modules == EARLY[:3])
+    own = custom_seed(to_user_data(SeedConfig(**options, report=False, profile=Profile.FULL)),
+                      profile=Profile.LEAN)  # fmt: skip
+    assert yaml.safe_load(own.user_data)["cloud_init_modules"] == init_modules
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,11 @@ LOG = """\
 2026-01-01 00:00:01,000 - util.py[DEBUG]: Cloud-init v. 22.4.2 running 'init-local' at Thu.
 2026-01-01 00:00:02,000 - util.py[WARNING]: Failed loading yaml blob. From the first boot
 2026-01-01 00:00:03,000 - cc_growpart.py[INFO]: '/' resized: from the first boot
+2026-01-01 00:00:04,000 - handlers.py[DEBUG]: start: init-network/config-mounts: running
+2026-01-01 00:00:05,000 - util.py[WARNING]: Running module mounts (<module 'a'>) failed
 2026-01-02 00:00:01,000 - util.py[DEBUG]: Cloud-init v. 22.4.2 running 'init-local' at Fri.
 2026-01-02 00:00:02,000 - stages.py[INFO]: Loaded datasource DataSourceNoCloud - [seed=/dev/vdb]
+2026-01-02 00:00:03,000 - handlers.py[DEBUG]: start: init-network/config-bootcmd: running
 2026-01-02 00:00:03,000 - handlers.py[DEBUG]: start: init-network/config-growpart: running
 2026-01-02 00:00:04,000 - util.py[DEBUG]: Reading from /proc/mounts (quiet=False)
 2026-01-02 00:00:05,000 - cc_growpart.py[DEBUG]: '/' NOCHANGE: "no" \\ gain\tat all é
@@ -33,6 +36,7 @@ LOG = """\
 2026-01-02 00:00:07,000 - helpers.py[DEBUG]: config-runcmd already ran (freq=once-per-instance)
 2026-01-02 00:00:08,000 - schema.py[WARNING]: Invalid cloud-config provided: growpart
 2026-01-02 00:00:09,000 - main.py[DEBUG]: nothing to do with growth
+2026-01-02 00:00:10,000 - handlers.py[DEBUG]: start: modules-config/config-set_passwords: running
 """
 
 STATUS = {
@@ -223,6 +227,19 @@ def test_facts_say_who_may_have_grown_it(shell, guest):
     assert told["user_data_valid"] == "warned"
     assert told["cloud_init_errors"] == 'it\'s "broken"; and warned'
     assert told["reported_by"] == "runcmd"
+    assert told["modules"] == "init-network: bootcmd growpart; modules-config: set_passwords"
+
+
+def test_a_module_that_failed_in_a_stage_that_still_runs_is_told(shell, guest):
+    write(guest / "run/cloud-init/status.json", json.dumps({"v1": {}}, indent=1))
+    assert facts(report(shell, guest, "after"))["cloud_init_errors"] == ""
+    shutil.rmtree(guest / "run/cloudlab")
+    console(guest).unlink()
+    with (guest / "var/log/cloud-init.log").open("a") as log:
+        for level in ("WARNING", "DEBUG"):
+            log.write(f"date - util.py[{level}]: Running module bootcmd (<module 'b'>) failed\n")
+    told = facts(report(shell, guest, "after"))
+    assert told["cloud_init_errors"] == "the module bootcmd failed"
 
 
 def test_growroot_and_the_lack_of_growfs_are_seen(shell, guest):

@@ -166,6 +166,12 @@ def _machine_options(parser: Parser) -> None:
     group.add_argument("--firmware", choices=("bios", "uefi"))
     group.add_argument("--network", choices=("none", "user"), default="none")
     group.add_argument("--accel", choices=("kvm", "hvf", "tcg"), help="default: what works here")
+    group.add_argument(
+        "--start",
+        choices=("cold", "warm", "auto"),
+        default="auto",
+        help="from the firmware on, or from a machine saved amid its boot",
+    )
     group.add_argument("--timeout", type=_positive, metavar="SECONDS")
     _mirror(group)
 

@@ -14,6 +14,7 @@ from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError
 from cloudlab.lab import RunOptions, article_runs, run_many, scenario_name, typical
 from cloudlab.lab.explained import explain_run
+from cloudlab.lab.options import Start
 from cloudlab.lab.prepare import make_seed
 from cloudlab.lab.run import Run
 from cloudlab.machine.accel import choose_accel
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
     figure = draw_run(done.recording)
     _print_sizes([done])
+    _say_start([done])
     terminal.OUT.print(explain_run(done.recording).to_text())
     _say_warnings([done])
     terminal.say(f"Run folder: {folder}")
@@ -74,6 +76,7 @@ def demo(args: argparse.Namespace) -> None:
 
     report = write_demo([one.recording for one in done], args.output)
     _print_sizes(done)
+    _say_start(done)
     _say_warnings(done)
     terminal.say("Open this in a browser:")
     print_path(report.absolute())
@@ -99,7 +102,15 @@ def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
         "network": Network(args.network),
         "accel": Accel(args.accel) if args.accel else None,
         "timeout_s": args.timeout,
+        "start": Start(args.start),
     }
+
+
+def _say_start(done: list[Run]) -> None:
+    for one in done:
+        about = one.recording.about
+        start = about["start"]
+        terminal.say(f"{one.name}: {about['took_s']:.1f} s, {start['kind']} start: {start['why']}")
 
 
 def _say_warnings(done: list[Run]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +29,7 @@ from cloudlab.errors import (
     ConsoleTimeoutError,
     HostDiskError,
     InterruptedRunError,
+    MachineError,
 )
 from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
 from cloudlab.recording import CastWriter
@@ -51,6 +53,9 @@ REPORTS_CAP_BYTES = 2 << 20
 
 #: The overlay's growth is noted in steps of at least this.
 OVERLAY_STEP_BYTES = 1 << 20
+
+#: A guest that writes more than this before it looks into its seed is not saved.
+CONSOLE_CAP_BYTES = 4 << 20
 
 _CLOCK_STEP_S = 0.02
 
@@ -86,6 +91,26 @@ _Error = TypeVar("_Error", bound=ConsoleError)
 
 def ignore(_: RunEvent) -> None:
     """Watch nothing."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A machine that stands still at its guest's first look into the seed.
+
+    Attributes
+    ----------
+    at_s : float
+        Seconds that it has run.
+    console : list of (float, bytes)
+        What the guest has written, piece by piece, up to :data:`CONSOLE_CAP_BYTES`.
+    """
+
+    at_s: float
+    console: list[tuple[float, bytes]]
+
+
+#: Given a machine that is paused; when it returns, the machine goes on.
+OnPause = Callable[[Machine, "BootLog", Paused], Awaitable[None]]
 
 
 class LineClock(Mapping[int, float]):
@@ -127,7 +152,9 @@ class BootLog:
     overlay_growth : list of (float, int)
         Seconds since launch, allocated bytes.
     time_s : float
-        Seconds from launch to the end.
+        Seconds that the machine ran, those before it was saved included.
+    took_s : float
+        Seconds from this run's launch to its end.
     dropped_bytes : int
         What the console wrote beyond the transcript's cap.
     """
@@ -137,6 +164,7 @@ class BootLog:
     clock: LineClock = field(default_factory=LineClock)
     overlay_growth: list[tuple[float, int]] = field(default_factory=list)
     time_s: float = 0.0
+    took_s: float = 0.0
     lines: int = 0
     bytes: int = 0
     dropped_bytes: int = 0
@@ -157,6 +185,8 @@ class BootMonitor:
     timeout_s, silence_s : float
     on_event : callable
     cancel : threading.Event
+    on_pause : callable, optional
+        Awaited when the machine has paused at the guest's first look into its seed.
     """
 
     def __init__(
@@ -170,6 +200,7 @@ class BootMonitor:
         silence_s: float,
         on_event: OnEvent,
         cancel: threading.Event,
+        on_pause: OnPause | None = None,
     ) -> None:
         self._run = run
         self._log = log
@@ -179,16 +210,29 @@ class BootMonitor:
         self._silence_s = silence_s
         self._on_event = on_event
         self._cancel = cancel
+        self._on_pause = on_pause
+        self._paused_at_s: float | None = None
+        self._console: list[tuple[float, bytes]] = []
         self._splitter = LineSplitter()
-        self._started_s = time.monotonic()
+        self._launched_s = self._started_s = time.monotonic()
         self._heard_s = 0.0
         self._resets = 0
         self._reports_bytes = 0
         #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
         self._shutdown = ""
 
-    async def follow(self, machine: Machine) -> None:
+    async def follow(
+        self, machine: Machine, *, past: Iterable[tuple[float, bytes]] = (), past_s: float = 0.0
+    ) -> None:
         """Return when the report after growth is complete.
+
+        Parameters
+        ----------
+        machine : Machine
+        past : iterable of (float, bytes)
+            What a restored machine had written before, with its times.
+        past_s : float
+            Seconds that a restored machine had run before.
 
         Raises
         ------
@@ -196,7 +240,8 @@ class BootMonitor:
             Each with the last stage and the console's tail.
         InterruptedRunError
         """
-        self._started_s = time.monotonic()
+        self._launched_s = time.monotonic()
+        self._started_s = self._launched_s - past_s
         deadline = Deadline.after(self._timeout_s)
         title = f"cloudlab: {self._run}"
         with (
@@ -204,6 +249,9 @@ class BootMonitor:
             CastWriter(self._folder / "console.cast", title=title) as cast,
         ):
             try:
+                for time_s, written in past:
+                    self._keep(time_s, written, transcript, cast)
+                    self._take_chunk(time_s, written)
                 while True:
                     chunk = await _next_chunk(machine)
                     self._take_events(machine)
@@ -212,21 +260,46 @@ class BootMonitor:
                         self._take_events(machine)
                         raise self._closed(end)
                     if chunk:
-                        self._keep(chunk, transcript, cast)
-                        if self._take_chunk(chunk):
+                        now_s = self._now_s()
+                        self._keep(now_s, chunk, transcript, cast)
+                        if self._take_chunk(now_s, chunk):
                             return
+                    elif self._paused_at_s is not None:
+                        # Quiet for a tick: all that the guest wrote before has been read.
+                        await self._pause(machine, self._paused_at_s)
                     self._look_around(deadline)
             finally:
                 self._log.time_s = self._now_s()
+                self._log.took_s = time.monotonic() - self._launched_s
                 self._log.dropped_bytes = transcript.dropped_bytes
 
     def _now_s(self) -> float:
         return time.monotonic() - self._started_s
 
-    def _keep(self, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
+    async def _pause(self, machine: Machine, at_s: float) -> None:
+        assert self._on_pause is not None
+        on_pause, self._on_pause, self._paused_at_s = self._on_pause, None, None
+        paused, self._console = Paused(at_s, self._console), []
+        work = asyncio.ensure_future(on_pause(machine, self._log, paused))
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=TICK_S)
+                self._look_for_stop()
+            await work
+        finally:
+            work.cancel()
+        # Where it ended meanwhile, its console ends as well, and that is told with the reason.
+        with contextlib.suppress(MachineError):
+            await machine.command("cont")
+        # The machine's time stood still meanwhile.
+        self._started_s += self._now_s() - at_s
+
+    def _keep(self, time_s: float, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
+        if self._on_pause is not None and self._log.bytes < CONSOLE_CAP_BYTES:
+            self._console.append((time_s, chunk))
         try:
             transcript.write(chunk)
-            cast.write(self._now_s(), chunk)
+            cast.write(time_s, chunk)
         except OSError as error:
             raise self._host_disk(
                 "the console could not be recorded",
@@ -234,10 +307,10 @@ class BootMonitor:
                 full=error.errno in {errno.ENOSPC, errno.EDQUOT},
             ) from error
 
-    def _take_chunk(self, chunk: bytes) -> bool:
+    def _take_chunk(self, now_s: float, chunk: bytes) -> bool:
         """Return whether the report after growth is complete."""
         log = self._log
-        now_s = self._heard_s = self._now_s()
+        self._heard_s = now_s
         log.bytes += len(chunk)
         complete = False
         for line in self._splitter.feed(chunk, now_s):
@@ -245,7 +318,8 @@ class BootMonitor:
             log.clock.note(line.number, now_s)
             log.watcher.feed(line)
             complete = self._take_sizes(line) or complete
-            self._on_event(RunEvent(self._run, now_s, log.watcher.stage, line))
+            passed_s = time.monotonic() - self._launched_s
+            self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line))
         log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
         return complete
 
@@ -268,10 +342,12 @@ class BootMonitor:
             self._take_event(machine.events.popleft())
 
     def _take_event(self, event: MachineEvent) -> None:
-        if event.name == "BLOCK_IO_ERROR":
+        if event.name == "BLOCK_IO_ERROR" and self._is_pause(event):
+            self._paused_at_s = self._now_s()
+        elif event.name == "BLOCK_IO_ERROR":
             operation = event.data.get("operation", "access")
             raise self._host_disk(
-                f"the guest's {operation} of its disk {self._overlay.name} failed",
+                f"the guest's {operation} of its {event.data.get('node-name') or 'disk'} failed",
                 str(event.data.get("reason", "no reason given")),
                 full=bool(event.data.get("nospace")),
             )
@@ -285,9 +361,15 @@ class BootMonitor:
         if event.name == "SHUTDOWN":
             self._shutdown = str(event.data.get("reason", ""))
 
-    def _look_around(self, deadline: Deadline) -> None:
+    def _is_pause(self, event: MachineEvent) -> bool:
+        return self._on_pause is not None and event.data.get("node-name") == "seed"
+
+    def _look_for_stop(self) -> None:
         if self._cancel.is_set():
             raise InterruptedRunError(f"The run {self._run} was stopped.")
+
+    def _look_around(self, deadline: Deadline) -> None:
+        self._look_for_stop()
         self._note_overlay()
         now_s = self._now_s()
         watcher = self._log.watcher

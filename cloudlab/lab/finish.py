@@ -43,6 +43,7 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
             "error": None if error is None else {"kind": type(error).__name__, "text": str(error)},
             "warnings": warnings(log),
             "time_s": round(log.time_s, 3),
+            "took_s": round(log.took_s, 3),
             "stages": _stage_times(log),
             "console": {
                 "lines": log.lines,

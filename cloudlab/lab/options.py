@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 from cloudlab.image.cache import Image
@@ -20,6 +21,14 @@ BOOT_TIMEOUT_S = {Accel.KVM: 300.0, Accel.HVF: 300.0, Accel.TCG: 1200.0}
 
 #: Seconds without a word on the console after which the guest counts as silent.
 SILENCE_TIMEOUT_S = {Accel.KVM: 90.0, Accel.HVF: 90.0, Accel.TCG: 600.0}
+
+
+class Start(StrEnum):
+    """Where a run begins: at the firmware, in a machine saved amid its boot, or as fits."""
+
+    COLD = "cold"
+    WARM = "warm"
+    AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class RunOptions:
         Whether the overlay stays in the run folder.
     attach_seed : bool
         Whether the machine gets the seed; without one cloud-init finds no datasource.
+    start : Start
+        ``auto`` starts warm under emulation, with the lean profile.
     """
 
     image: Image
@@ -69,6 +80,7 @@ class RunOptions:
     timeout_s: float | None = None
     keep_overlay: bool = False
     attach_seed: bool = True
+    start: Start = Start.AUTO
 
     def to_json(self) -> dict[str, Any]:
         """Return the options as plain values, without anything secret."""
@@ -88,6 +100,7 @@ class RunOptions:
             "network": self.network.value,
             "keep_overlay": self.keep_overlay,
             "attach_seed": self.attach_seed,
+            "start": self.start.value,
         }
 
 

@@ -6,14 +6,14 @@ import contextlib
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cloudlab
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
 from cloudlab.errors import RecordingError, UsageError
-from cloudlab.lab.options import RunOptions
+from cloudlab.lab.options import RunOptions, Start
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
 from cloudlab.machine.firmware import uefi_files
@@ -124,6 +124,30 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
     return PreparedRun(options, folder, accel, machine, entry, start_bytes, about)
 
 
+def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
+    """Prepare a run again whose saved machine could not be restored, to boot it from the start.
+
+    Parameters
+    ----------
+    job : PreparedRun
+        Its machine and its entry are closed.
+    why : str
+        For the record.
+
+    Raises
+    ------
+    CloudlabError
+        As of :func:`prepare`.
+    """
+    names = ("user-data", "meta-data", "run.json")
+    _remove_files([*job.leftovers, job.machine.overlay, *(job.folder / name for name in names)])
+    with contextlib.ExitStack() as undo:
+        again = prepare(replace(job.options, start=Start.COLD), job.folder, undo)
+        undo.pop_all()
+    again.about["start"] = {"asked": job.options.start.value, "kind": "cold", "why": why}
+    return again
+
+
 def _utf8(folder: Path) -> Path:
     try:
         str(folder).encode()
@@ -193,6 +217,7 @@ def _about(
             "file_size_bytes": image.file_size_bytes,
             "virtual_size_bytes": image.virtual_size_bytes,
         },
+        "start": {"asked": options.start.value, "kind": "cold", "why": ""},
         # Who grew the disk before the guest's first report can be told only from here.
         "disk_before": inspect_disk(machine.overlay, "qcow2").to_json(),
         "accelerator": {"name": accel.accel.value, "reason": accel.reason},

@@ -39,13 +39,19 @@ def run_html(recording: Recording) -> str:
         ("scenario", about.get("scenario", "")),
         ("image", about.get("image", {}).get("name", "unknown")),
         ("accelerator", about.get("accelerator", {}).get("name", "unknown")),
-        ("seconds", about.get("time_s", "unknown")),
+        ("took", _took(about)),
         ("folder", recording.folder),
     ]
     facts = table_html(("run", recording.name), rows)
     if about.get("outcome") != "done":
         return facts
     return _figure("disk-map", [recording]) + explain_run(recording).to_html() + facts
+
+
+def _took(about: dict[str, Any]) -> str:
+    # Runs of before there were warm starts do not say how they started.
+    seconds = about.get("took_s", about.get("time_s", "an unknown number of"))
+    return f"{seconds} s, {about.get('start', {}).get('kind', 'cold')} start"
 
 
 def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:

@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from cloudlab.console import ORDER
-from cloudlab.errors import CloudlabError, InterruptedRunError
+from cloudlab.errors import (
+    BootFailedError,
+    CloudlabError,
+    ConsoleTimeoutError,
+    InterruptedRunError,
+    SavedMachineError,
+)
 from cloudlab.lab import typical
 from cloudlab.lab.boot import BootLog, BootMonitor, OnEvent, RunEvent, ignore
 from cloudlab.lab.finish import finish
 from cloudlab.lab.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, RunOptions
-from cloudlab.lab.prepare import PreparedRun, prepare
+from cloudlab.lab.prepare import PreparedRun, prepare, prepare_cold
+from cloudlab.lab.saved import forget
+from cloudlab.lab.start import Plan, Starts, restore
 from cloudlab.machine.process import Machine
 from cloudlab.recording import Recording
 
@@ -121,10 +129,8 @@ def run_many(
         undo.pop_all()
 
     async def all_of_them() -> list[Run]:
-        slots = asyncio.Semaphore(limit)
-        runs = await asyncio.gather(
-            *(_run(job, slots, on_event, stop) for job in prepared), return_exceptions=True
-        )
+        host = _Host(asyncio.Semaphore(limit), Starts(), on_event, stop)
+        runs = await asyncio.gather(*(_run(job, host) for job in prepared), return_exceptions=True)
         for run in runs:
             if isinstance(run, BaseException):
                 raise run
@@ -141,19 +147,44 @@ def how_many_side_by_side(options: Sequence[RunOptions]) -> int:
     return int(max(1, min(len(options), cores or 1, room)))
 
 
-async def _run(
-    job: PreparedRun, slots: asyncio.Semaphore, on_event: OnEvent, stop: threading.Event
-) -> Run:
+@dataclass(frozen=True)
+class _Host:
+    """What the runs that go on side by side share."""
+
+    slots: asyncio.Semaphore
+    starts: Starts
+    on_event: OnEvent
+    stop: threading.Event
+
+
+async def _run(job: PreparedRun, host: _Host) -> Run:
+    try:
+        return await _run_once(job, host)
+    except SavedMachineError as error:
+        why = error.message.rstrip(".")
+    try:
+        return await _run_once(await asyncio.to_thread(prepare_cold, job, why), host)
+    except CloudlabError as error:
+        return Run(job.options, Recording(job.folder, job.about), error)
+
+
+async def _run_once(job: PreparedRun, host: _Host) -> Run:
     log = BootLog()
     error: BaseException | None = None
     async with Machine(job.machine, job.entry) as machine:
         try:
-            async with slots:
-                await _boot(job, machine, log, on_event, stop)
+            plan = await host.starts.plan(job)
+            async with host.slots:
+                await _boot(job, plan, machine, log, host)
                 # The slot is free once QEMU is gone.
                 await machine.stop()
+        except SavedMachineError:
+            # Nothing of the run has happened yet.
+            raise
         except BaseException as caught:  # noqa: BLE001 - recorded, then raised again
             error = caught
+        finally:
+            host.starts.over(job)
         await machine.stop()
         try:
             # In a thread of its own, because other machines of this loop go on.
@@ -162,17 +193,16 @@ async def _run(
             error = error or problem
     if not isinstance(error, CloudlabError | None):
         # Not the run failed but cloudlab, or who watches it: the others end as well.
-        stop.set()
+        host.stop.set()
         raise error
     if error is None:
-        typical.remember(job.options, job.accel.accel, log.time_s)
-    on_event(RunEvent(job.folder.name, log.time_s, log.watcher.stage, note=_outcome(error)))
+        kind = job.about["start"]["kind"]
+        typical.remember(job.options, job.accel.accel, kind, log.took_s)
+    host.on_event(RunEvent(job.folder.name, log.took_s, log.watcher.stage, note=_outcome(error)))
     return Run(job.options, Recording(job.folder, job.about), error)
 
 
-async def _boot(
-    job: PreparedRun, machine: Machine, log: BootLog, on_event: OnEvent, stop: threading.Event
-) -> None:
+async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, host: _Host) -> None:
     name = job.folder.name
     accel = job.accel.accel
     monitor = BootMonitor(
@@ -182,14 +212,34 @@ async def _boot(
         overlay=job.machine.overlay,
         timeout_s=job.options.timeout_s or BOOT_TIMEOUT_S[accel],
         silence_s=SILENCE_TIMEOUT_S[accel],
-        on_event=on_event,
-        cancel=stop,
+        on_event=host.on_event,
+        cancel=host.stop,
+        on_pause=plan.save,
     )
-    if stop.is_set():
+    if host.stop.is_set():
         raise InterruptedRunError(f"The run {name} was not started.")
+    machine.config = plan.machine
     await machine.launch()
-    on_event(RunEvent(name, 0.0, ORDER[0], note="launched"))
-    await monitor.follow(machine)
+    host.on_event(RunEvent(name, 0.0, ORDER[0], note="launched"))
+    saved = plan.saved
+    if saved is None:
+        await monitor.follow(machine)
+        return
+    try:
+        past = await restore(machine, saved, job.options.disk_size_bytes)
+    except SavedMachineError:
+        if machine.end is None or not machine.end.stopped:
+            forget(saved)
+            raise
+        # Somebody ended it, who does not want it booted again.
+        past = []
+    log.overlay_growth += saved.overlay_growth()
+    try:
+        await monitor.follow(machine, past=past, past_s=saved.at_s)
+    except (BootFailedError, ConsoleTimeoutError):
+        # It may be the saved machine that does not go on; the next run boots from the start.
+        forget(saved)
+        raise
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,8 @@ from typing import Any
 from cloudlab.errors import LaunchError, UsageError
 
 MIB = 1 << 20
+
+_SECTOR_BYTES = 512
 
 #: The lab image was seen to boot and to report with this much.
 LEAST_MEMORY_BYTES = 256 * MIB
@@ -73,6 +76,8 @@ class MachineConfig:
         Whether this QEMU was built with seccomp.
     incoming : bool
         Whether QEMU waits for a saved state instead of starting the firmware.
+    pause_at_seed_byte : int or None
+        The guest's first reading of this byte of the seed pauses the machine.
     """
 
     name: str
@@ -87,6 +92,7 @@ class MachineConfig:
     network: Network = Network.NONE
     sandbox: bool = True
     incoming: bool = False
+    pause_at_seed_byte: int | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.memory_bytes, self.cpus)
@@ -184,11 +190,11 @@ def qemu_argv(config: MachineConfig, *, qmp_fd: int) -> list[str]:
     argv += _firmware_argv(config.uefi)
     argv += _disk_argv("disk", _overlay_node(config.overlay), "bootindex=0")
     if config.seed is not None:
-        argv += _disk_argv("seed", _raw_node(config.seed))
+        argv += _seed_argv(config.seed, config.pause_at_seed_byte)
     if config.network is Network.USER:
         argv += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
     if config.incoming:
-        argv += ["-incoming", "defer"]
+        argv += ["-S", "-incoming", "defer"]
     return argv
 
 
@@ -216,12 +222,17 @@ def _overlay_node(overlay: Path) -> dict[str, Any]:
     }
 
 
-def _raw_node(path: Path) -> dict[str, Any]:
-    return {
-        "driver": "raw",
-        "read-only": True,
-        "file": {"driver": "file", "filename": str(path), "read-only": True},
-    }
+def _seed_argv(seed: Path, pause_at_byte: int | None) -> list[str]:
+    file: dict[str, Any] = {"driver": "file", "filename": str(seed), "read-only": True}
+    device = []
+    if pause_at_byte is not None:
+        # A read that fails, once, and that QEMU answers by stopping the machine: when it goes
+        # on, the same read is done again and the guest has noticed nothing.
+        failing = {"event": "none", "iotype": "read", "sector": pause_at_byte // _SECTOR_BYTES,
+                   "once": True, "immediately": True, "errno": errno.EIO}  # fmt: skip
+        file = {"driver": "blkdebug", "read-only": True, "image": file, "inject-error": [failing]}
+        device = ["rerror=stop"]
+    return _disk_argv("seed", {"driver": "raw", "read-only": True, "file": file}, *device)
 
 
 def _disk_argv(node: str, blockdev: dict[str, Any], *device: str) -> list[str]:

@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cloudlab.errors import LaunchError, MachineError
 from cloudlab.machine.config import MachineConfig, qemu_argv, qemu_program
@@ -151,6 +151,11 @@ class Machine:
             return await self._qmp.execute(name, words or None)
         except (ExecuteError, QMPError) as error:
             raise MachineError(f"QEMU refused {name}: {error}.") from error
+
+    def pass_file(self, file: BinaryIO) -> None:
+        """Send an open file to QEMU, for the next command that takes one."""
+        assert self._qmp is not None
+        self._qmp.send_fd_scm(file.fileno())
 
     async def wait(self) -> MachineEnd:
         """Wait until QEMU ended and return how; all its events are there by then."""

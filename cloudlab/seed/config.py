@@ -236,7 +236,8 @@ def custom_seed(
     if isinstance(document, Document) and _mergeable(document.value):
         cloud_config = _with_report(document.value, sampler) if report else document.value
         if profile is Profile.LEAN:
-            cloud_config = cloud_config | lean_modules(cloud_config)
+            own_runcmd = bool(document.value.get("runcmd"))
+            cloud_config = cloud_config | lean_modules(cloud_config, early_runcmd=not own_runcmd)
         if cloud_config != document.value:
             text = _emit(cloud_config)
     elif report:
@@ -256,10 +257,12 @@ def custom_seed(
 
 def _user_data(config: SeedConfig, schema: dict[str, Any] | None, *, hostname: bool) -> str:
     cloud_config = _with_extra(_typed_keys(config), config.extra_yaml, schema)
+    own_runcmd = bool(cloud_config.get("runcmd"))
     if config.report:
         cloud_config = _with_report(cloud_config, config.sampler)
     if config.profile is Profile.LEAN:
-        cloud_config |= lean_modules(cloud_config, hostname=hostname)
+        # What a learner wants to run finds the machine as a cloud would have it by then.
+        cloud_config |= lean_modules(cloud_config, hostname=hostname, early_runcmd=not own_runcmd)
     return _emit(cloud_config)
 
 

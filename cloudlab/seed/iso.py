@@ -15,9 +15,14 @@ from cloudlab.seed.config import Seed
 
 VOLUME_ID = "cidata"
 
+#: The size of a seed, unless its files need more: what genisoimage makes of the article's.
+#: One size for all, because a machine that was saved with a disk must find it of the same size.
+SEED_BYTES = 183 * 2048
+
 _SECTOR_BYTES = 2048
 _FIRST_DESCRIPTOR = 16
 _DESCRIPTOR_END = 255
+_ROOT_RECORD = 156
 _VOLUME_DATE = b"2000010100000000\0"
 _RECORD_DATE = bytes((100, 1, 1, 0, 0, 0, 0))
 
@@ -65,8 +70,18 @@ def iso_bytes(seed: Seed) -> bytes:
     iso.write_fp(stream)
     iso.close()
     image = bytearray(stream.getvalue())
-    _fix_dates(image)
+    image += bytes(max(0, SEED_BYTES - len(image)))
+    _fix_descriptors(image)
     return bytes(image)
+
+
+def iso_head(image: bytes) -> bytes:
+    """Return what lies before the root directory of a seed: descriptors, no names, no files.
+
+    Two seeds with the same head differ in nothing that a guest knows before it mounts them.
+    """
+    sector, _ = _extent(image, _FIRST_DESCRIPTOR * _SECTOR_BYTES + _ROOT_RECORD)
+    return image[: sector * _SECTOR_BYTES]
 
 
 def read_iso(path: Path) -> Seed:
@@ -116,14 +131,20 @@ def _files(seed: Seed) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def _fix_dates(image: bytearray) -> None:
-    """Put one fixed date in place of every time stamp (ECMA-119 8.4, 9.1; RRIP 4.1.6)."""
+def _fix_descriptors(image: bytearray) -> None:
+    """Set the volume's size, and one fixed date for every time stamp.
+
+    Places as of ECMA-119 8.4 and 9.1, and RRIP 4.1.6.
+    """
     descriptor = _FIRST_DESCRIPTOR * _SECTOR_BYTES
+    sectors = len(image) // _SECTOR_BYTES
     while image[descriptor] != _DESCRIPTOR_END:
+        struct.pack_into("<I", image, descriptor + 80, sectors)
+        struct.pack_into(">I", image, descriptor + 84, sectors)
         # Creation and modification; then, past expiration, "effective".
         image[descriptor + 813 : descriptor + 847] = _VOLUME_DATE * 2
         image[descriptor + 864 : descriptor + 881] = _VOLUME_DATE
-        root = descriptor + 156
+        root = descriptor + _ROOT_RECORD
         image[root + 18 : root + 25] = _RECORD_DATE
         sector, size_bytes = _extent(image, root)
         for record in _records(image, sector * _SECTOR_BYTES, size_bytes):
@@ -132,7 +153,7 @@ def _fix_dates(image: bytearray) -> None:
         descriptor += _SECTOR_BYTES
 
 
-def _extent(image: bytearray, record: int) -> tuple[int, int]:
+def _extent(image: bytes | bytearray, record: int) -> tuple[int, int]:
     sector, size_bytes = struct.unpack_from("<I4xI", image, record + 2)
     return sector, size_bytes
 

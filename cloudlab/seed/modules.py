@@ -56,7 +56,13 @@ KNOWN_KEYS: frozenset[str] = frozenset(_STAGES).union(
 )
 
 
-def lean_modules(user_data: Mapping[str, Any], *, hostname: bool = False) -> dict[str, list[str]]:
+#: What carries out runcmd: written down in the config stage, run in the final one.
+_RUNCMD = ("runcmd", "scripts_user")
+
+
+def lean_modules(
+    user_data: Mapping[str, Any], *, hostname: bool = False, early_runcmd: bool = False
+) -> dict[str, list[str]]:
     """Return the module lists that honour every key of ``user_data`` and nothing more.
 
     Parameters
@@ -65,6 +71,10 @@ def lean_modules(user_data: Mapping[str, Any], *, hostname: bool = False) -> dic
         The top level of a cloud-config.
     hostname : bool
         Whether meta-data carries a host name that the guest shall take.
+    early_runcmd : bool
+        Whether runcmd may be carried out at the end of the init stage, right after growth,
+        where the config and final stages, which start Python twice more, have nothing else
+        to do.  Not where ``noblock`` lets growth go on in the background.
 
     Returns
     -------
@@ -80,11 +90,17 @@ def lean_modules(user_data: Mapping[str, Any], *, hostname: bool = False) -> dic
         keys.add("hostname")
     if _has_ssh_keys(user_data.get("users")):
         keys.add("ssh_authorized_keys")
-    return {
+    lists = {
         stage: [name for name, reads in modules.items() if name in _ALWAYS or reads & keys]
         for stage, modules in _STAGES.items()
         if stage not in keys
     }
+    grown_by_then = user_data.get("resize_rootfs") != "noblock"
+    only_runcmd = list(lists.values())[1:] == [[name] for name in _RUNCMD]
+    if early_runcmd and grown_by_then and only_runcmd:
+        first, *later = lists
+        return {first: [*lists[first], *_RUNCMD], **{stage: [] for stage in later}}
+    return lists
 
 
 def _has_ssh_keys(users: object) -> bool:

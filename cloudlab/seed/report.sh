@@ -288,8 +288,8 @@ add_logs() {
 
 # shellcheck disable=SC2016
 filter='
-function json(text) {
-    text = substr(text, 1, 300)
+function json(text, longest) {
+    text = substr(text, 1, longest)
     gsub(/\t/, " ", text)
     gsub(/[^ -~]/, "?", text)
     gsub(/\\/, "&&", text)
@@ -297,7 +297,7 @@ function json(text) {
     return text
 }
 function fact(name, value) {
-    printf "{\"kind\":\"fact\",\"name\":\"%s\",\"value\":\"%s\"}\n", name, json(value)
+    printf "{\"kind\":\"fact\",\"name\":\"%s\",\"value\":\"%s\"}\n", name, json(value, 1000)
 }
 function keep(text) { if (kept < 20) lines[kept++] = text }
 $0 == "@kernel" || $0 == "@status" || $0 == "@log" { part = $0; next }
@@ -317,12 +317,27 @@ part == "@status" {
 }
 # The log goes on from boot to boot; only the last one counts.
 /Cloud-init v\. .* running .(init-local|all-stages)/ {
-    kept = warned = 0; bad = ""
+    kept = warned = 0; bad = failed = modules = stage = ""
     for (line in seen) delete seen[line]
 }
 /Cloud-init v\. / { version = $0; sub(/.*Cloud-init v\. /, "", version); sub(/ .*/, "", version) }
 /Failed loading yaml|[Uu]nhandled .*userdata|Failed at merging in cloud config/ { bad = "no" }
 /Invalid cloud-config provided|failed schema validation/ { if (bad == "") bad = "warned" }
+# What failed in a stage that still runs is in no status file yet.
+/\[(WARNING|ERROR)\].*Running module [^ ]* .*failed/ {
+    what = $0; sub(/.*Running module /, "", what); sub(/ .*/, "", what)
+    failed = failed (failed == "" ? "" : "; ") "the module " what " failed"
+}
+/: start: [a-z-]*\/config-/ {
+    what = $0; sub(/.*: start: /, "", what); sub(/:.*/, "", what)
+    if (what !~ "^" stage "/" || stage == "") {
+        stage = what; sub(/\/.*/, "", stage)
+        modules = modules (modules == "" ? "" : "; ") stage ":"
+    }
+    sub(/.*\/config-/, "", what)
+    modules = modules " " what
+    next
+}
 /\[(WARNING|ERROR|CRITICAL|DEPRECATED)\]/ {
     if (warned < 12) warnings[warned++] = $0
     next
@@ -335,10 +350,11 @@ part == "@status" {
 END {
     fact("cloud_init", version)
     fact("user_data_valid", bad == "" ? "yes" : bad)
-    fact("cloud_init_errors", errors)
-    for (i = 0; i < kernel; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(kernels[i])
-    for (i = 0; i < warned; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(warnings[i])
-    for (i = 0; i < kept; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(lines[i])
+    fact("cloud_init_errors", errors == "" ? failed : errors)
+    fact("modules", modules)
+    for (i = 0; i < kernel; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(kernels[i], 300)
+    for (i = 0; i < warned; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(warnings[i], 300)
+    for (i = 0; i < kept; i++) printf "{\"kind\":\"log\",\"text\":\"%s\"}\n", json(lines[i], 300)
 }'
 
 # ---------------------------------------------------------------- the reports

@@ -97,7 +97,7 @@ def _boot(cases: list[str]) -> list[Recording]:
     for run in runs:
         if run.error is not None:
             raise run.error
-        took_s = run.recording.about["time_s"]
+        took_s = run.recording.about["took_s"]
         say(f"{run.options.scenario}: booted here in {took_s:.0f} s, kept in runs/{run.name}")
     return [run.recording for run in runs]
 
