@@ -405,6 +405,34 @@ def test_sampler_reports_every_change_and_ends_with_after(shell, guest):
     assert "@cloudlab sample" not in text()[text().index("@cloudlab after") :]
 
 
+def test_samples_say_until_when_the_sizes_before_them_held(shell, guest):
+    write(guest / "proc/uptime", "30.00 5.00")
+    report(shell, guest, "before", "sample")
+
+    def begins() -> list[dict]:
+        found = [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("ascii"))
+                 if match[2] == "sample"]  # fmt: skip
+        return of_kind(found, "begin")
+
+    wait_for(lambda: len(begins()) == 1, "the first sample")
+    assert begins() == [{"kind": "begin", "uptime_s": 30.0}]
+    write(guest / "proc/uptime", "31.50 5.00")
+    time.sleep(1)
+    write(guest / "sys/block/nvme0n1/nvme0n1p1/size", 41943040 - 227328)
+    wait_for(lambda: len(begins()) == 2, "the second sample")
+    assert begins()[1] == {"kind": "begin", "uptime_s": 31.5, "unchanged_until_s": 31.5}
+
+
+def test_the_sampler_ends_by_itself(shell, guest):
+    report(shell, guest, "before", "sample")
+    mark = guest / "run/cloudlab/sampling"
+    wait_for(lambda: "@cloudlab sample" in console(guest).read_text("ascii"), "the first sample")
+    assert mark.exists()
+    # Nothing changes but the time; the watcher stays.
+    write(guest / "proc/uptime", "1000.00 5.00")
+    wait_for(lambda: not mark.exists(), "the sampler's end")
+
+
 def test_wrong_use_is_told(guest):
     done = subprocess.run(["sh", SCRIPT], env=environment(guest), capture_output=True, check=False)
     assert done.returncode == 2

@@ -48,14 +48,15 @@ loud_kernel() {
 
 # ---------------------------------------------------------------- frames
 
-# Frames wait in files, so that one cksum serves them all.
+# Frames wait in files, so that one cksum serves them all.  $2: until when (uptime) what the
+# block before this one said still held, where that is known.
 begin_block() {
     stage=$1
     frames=$work/$stage
     count=0
     mkdir -p "$frames"
     read -r uptime _ < "$root/proc/uptime"
-    add_frame "{\"kind\":\"begin\",\"uptime_s\":$uptime}"
+    add_frame "{\"kind\":\"begin\",\"uptime_s\":$uptime${2:+,\"unchanged_until_s\":$2}}"
 }
 
 add_frame() {
@@ -415,19 +416,22 @@ remember_block() { seen="$seen $1=$4+$5"; }
 sample() {
     find_mounts
     last=
-    read -r start _ < "$root/proc/uptime"
-    end_s=$((${start%.*} + sampled_s))
-    while [ ! -e "$work/done" ]; do
+    unchanged_until=
+    read -r uptime _ < "$root/proc/uptime"
+    end_s=$((${uptime%.*} + sampled_s))
+    while [ ! -e "$work/done" ] && [ "${uptime%.*}" -lt "$end_s" ]; do
+        read -r uptime _ < "$root/proc/uptime"
+        polled=$uptime
         seen=$(stat -f -c '%b' /)
         each_block remember_block
         if [ "$seen" != "$last" ]; then
             last=$seen
-            begin_block sample
+            begin_block sample "$unchanged_until"
             each_block add_block
             add_filesystems
             print_block '' >> "$console"
-            [ "${uptime%.*}" -lt "$end_s" ] || break
         fi
+        unchanged_until=$polled
         sleep 0.3
     done
     rm -f "$work/sampling"
