@@ -1,36 +1,43 @@
 """``make bench``: time and memory, side by side in one run.
 
-Prints a table and writes ``build/bench/bench.csv``.  Absolute numbers hold for one machine
-and one hour; ratios of neighbours in one run are what to compare.
+Prints a table and writes it to ``build/bench`` as ``bench.csv`` and ``benchmarks.md``, with a
+figure.  Absolute numbers hold for one machine and one hour; ratios of neighbours in one run
+are what to compare.
 
-    python tests/bench.py [NAME ...]      names: parse, import, seed, fetch, boots
+    python tests/bench.py [NAME ...]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import http.server
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
-import psutil
+from bench_boots import bench_boots, bench_shapes
+from bench_growth import bench_disks, bench_partitions, bench_runs
+from bench_panel import bench_panel
+from bench_rows import (
+    HEAD,
+    Row,
+    cells,
+    machine,
+    markdown,
+    mib,
+    row,
+    side_by_side,
+    write_csv,
+)
 
 from cloudlab.cli import terminal
 from cloudlab.image.build import build_image
-from cloudlab.lab import RunOptions, article_runs, run_lab, run_many
-from cloudlab.machine.accel import choose_accel
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 
 HERE = Path(__file__).parent
@@ -38,55 +45,6 @@ MIB = 1 << 20
 
 #: A real boot's console, put behind as many lines of no interest as the size asks for.
 SAMPLE_LOG = "console-debian-11.log"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured thing: median, least and most of its repetitions."""
-
-    benchmark: str
-    what: str
-    unit: str
-    median: float
-    least: float
-    most: float
-    repeats: int
-    ratio: str = ""
-
-
-def row(benchmark: str, what: str, unit: str, values: list[float], ratio: str = "") -> Row:
-    return Row(
-        benchmark,
-        what,
-        unit,
-        statistics.median(values),
-        min(values),
-        max(values),
-        len(values),
-        ratio,
-    )
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def side_by_side(
-    benchmark: str, contestants: dict[str, Callable[[], object]], repeats: int
-) -> list[Row]:
-    """Time contestants in turns, A B A B, and give each one's ratio to the first."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(repeats):
-        for name, work in contestants.items():
-            times[name].append(seconds(work))
-    first = next(iter(times))
-    base = statistics.median(times[first])
-    return [
-        row(benchmark, name, "s", values, f"{statistics.median(values) / base:.2f} of {first}")
-        for name, values in times.items()
-    ]
 
 
 def bench_parse(folder: Path) -> Iterator[Row]:
@@ -210,105 +168,55 @@ def bench_fetch(folder: Path) -> Iterator[Row]:
     disk.unlink()
 
 
-def bench_boots(folder: Path) -> Iterator[Row]:
-    """The article's steps, one run, and the demo's three, in turns on one image."""
+def bench_build(folder: Path) -> Iterator[Row]:
+    """The image in the cache, as it was built: against its own mmdebstrap step."""
     image = build_image()
-    accel = choose_accel(image.arch).accel.value
-    number = iter(range(1000))
-
-    def article() -> None:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            script = ["sh", HERE / "article.sh", image.path, accel, place]
-            subprocess.run(script, check=True, stdout=subprocess.DEVNULL)
-
-    def one() -> None:
-        run_lab(RunOptions(image), folder / f"run-{next(number)}")
-
-    def three() -> None:
-        jobs = [(run, folder / f"demo-{next(number)}") for run in article_runs(RunOptions(image))]
-        assert all(run.error is None for run in run_many(jobs))
-
-    own = psutil.Process()
-    with _peak(own) as peaks:
-        yield from side_by_side(
-            "boots",
-            {"the article's steps": article, "cloudlab run": one, "three scenarios": three},
-            2,
-        )
-    yield row("boots", "cloudlab's own peak memory", "MiB", [peaks["own"] / MIB])
-    yield row("boots", "one QEMU's peak memory", "MiB", [peaks["qemu"] / MIB])
-    build = image.details["seconds"]
-    whole = sum(build.values())
-    yield row("build", "mmdebstrap", "s", [build["packages"]])
-    yield row(
-        "build", "whole image", "s", [whole], f"{whole / build['packages']:.2f} of mmdebstrap"
-    )
-    yield row("build", "qcow2", "MiB", [image.file_size_bytes / MIB])
+    took_s = image.details["seconds"]
+    whole_s = sum(took_s.values())
+    yield row("build", "mmdebstrap", "s", [took_s["packages"]])
+    words = f"{whole_s / took_s['packages']:.2f} of mmdebstrap"
+    yield row("build", "whole image", "s", [whole_s], words)
+    yield row("build", "qcow2", "MiB", [mib(image.file_size_bytes)])
 
 
-@contextmanager
-def _peak(own: psutil.Process) -> Iterator[dict[str, int]]:
-    peaks = {"own": 0, "qemu": 0}
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.5):
-            peaks["own"] = max(peaks["own"], own.memory_info().rss)
-            for child in own.children(recursive=True):
-                try:
-                    if child.name().startswith("qemu-system"):
-                        peaks["qemu"] = max(peaks["qemu"], child.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        stop.set()
-        thread.join()
-
-
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "parse": bench_parse,
     "import": bench_import,
     "seed": bench_seed,
     "fetch": bench_fetch,
+    "build": bench_build,
     "boots": bench_boots,
+    "shapes": bench_shapes,
+    "panel": bench_panel,
+    "runs": bench_runs,
+    "disks": bench_disks,
+    "partitions": bench_partitions,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--rounds", type=int, default=3, help="of boots in turns; default 3")
     parser.add_argument("--output", type=Path, default=Path("build/bench"))
     args = parser.parse_args()
     unknown = set(args.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     args.output.mkdir(parents=True, exist_ok=True)
+    figure = args.output / "benchmarks.svg"
+    benchmarks = {**BENCHMARKS, "boots": partial(bench_boots, rounds=args.rounds, figure=figure)}
     rows: list[Row] = []
     for name in args.names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="cloudlab-bench-") as folder:
-            rows += BENCHMARKS[name](Path(folder))
-    with (args.output / "bench.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Row)])
-        writer.writeheader()
-        writer.writerows(asdict(one) for one in rows)
-    memory = psutil.virtual_memory().total // (1 << 30)
-    terminal.say(
-        f"{platform.platform()}, {os.cpu_count()} cores, {memory} GiB, {time.strftime('%F %H:%M')}"
-    )
-    terminal.print_table(
-        ("benchmark", "what", "median", "least", "most", "unit", "n", "ratio"),
-        [
-            [r.benchmark, r.what, f"{r.median:.2f}", f"{r.least:.2f}", f"{r.most:.2f}", r.unit,
-             str(r.repeats), r.ratio]
-            for r in rows
-        ],
-        right="median,least,most,n",
-    )  # fmt: skip
+            for one in benchmarks[name](Path(folder)):
+                rows.append(one)
+                sys.stderr.write(f"{' '.join(cells(one))}\n")
+                # What was measured is kept, whatever becomes of the rest.
+                write_csv(rows, args.output / "bench.csv")
+    (args.output / "benchmarks.md").write_text(markdown(rows, figure.name))
+    terminal.say(machine())
+    terminal.print_table(HEAD, [cells(one) for one in rows], right="median,least,most,n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The gallery: one real boot for each way in which a disk grows, or does not.
 
 ``python -m cloudlab.lab.gallery`` boots the cases afresh, explains them, and compares with
-the recordings that cloudlab ships; with ``--record`` it replaces those.
+the recordings that cloudlab ships, which were booted from the firmware on: so it also shows
+that a warm start changes nothing.  With ``--record`` it replaces the recordings.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cloudlab.image.choose import open_image
 from cloudlab.lab.boot import RunEvent
 from cloudlab.lab.cases import CASES, Case
 from cloudlab.lab.explained import explain_run
-from cloudlab.lab.options import RunOptions
+from cloudlab.lab.options import RunOptions, Start
 from cloudlab.lab.run import Run, run_many
 from cloudlab.recording import (
     Recording,
@@ -33,6 +34,7 @@ from cloudlab.recording import (
     shipped_recordings,
     write_run,
 )
+from cloudlab.sizes import parse_console
 from cloudlab.tools import run as run_tool
 
 _FILES = ("console.cast", "console.log", "extents.csv", "meta-data", "sizes.csv", "user-data")
@@ -42,7 +44,7 @@ _CONVERT_TIMEOUT_S = 600.0
 Outcome = tuple[tuple[Finding, ...], tuple[NoteKind, ...], tuple[tuple[int | None, ...], ...]]
 
 
-def case_options(name: str, image: Image) -> RunOptions:
+def case_options(name: str, image: Image, start: Start = Start.AUTO) -> RunOptions:
     """Return what a case boots with."""
     case = CASES[name]
     seed = replace(
@@ -57,10 +59,17 @@ def case_options(name: str, image: Image) -> RunOptions:
         attach_seed=case.attach_seed,
         scenario=name,
         keep_overlay=any(other.follows == name for other in CASES.values()),
+        start=start,
     )
 
 
-def run_cases(names: Iterable[str], folder: Path, *, side_by_side: int | None = None) -> list[Run]:
+def run_cases(
+    names: Iterable[str],
+    folder: Path,
+    *,
+    side_by_side: int | None = None,
+    start: Start = Start.AUTO,
+) -> list[Run]:
     """Boot cases, each in a folder of its name; the ones they follow are booted first.
 
     Parameters
@@ -71,6 +80,8 @@ def run_cases(names: Iterable[str], folder: Path, *, side_by_side: int | None = 
         Cases that it holds already are not booted again.
     side_by_side : int, optional
         As for :func:`~cloudlab.lab.run.run_many`.
+    start : Start
+        As in :class:`~cloudlab.lab.options.RunOptions`.
 
     Raises
     ------
@@ -87,7 +98,9 @@ def run_cases(names: Iterable[str], folder: Path, *, side_by_side: int | None = 
     done = []
     for wave in waves:
         new = [name for name in wave if not (folder / name).exists()]
-        jobs = [(case_options(name, _image(CASES[name], folder)), folder / name) for name in new]
+        jobs = [
+            (case_options(name, _image(CASES[name], folder), start), folder / name) for name in new
+        ]
         done += run_many(jobs, on_event=_tell, side_by_side=side_by_side) if jobs else []
     return done
 
@@ -185,15 +198,27 @@ def _words(*findings: Finding) -> str:
     )
 
 
-def _verdict(name: str, explanation: Explanation) -> list[str]:
+def modules_run(recording: Recording) -> str:
+    """Return which of cloud-init's modules ran before the last report, stage by stage."""
+    with recording.console_log.open("rb") as stream:
+        block = parse_console(stream).block("after")
+    facts = block.facts if block else ()
+    return next((fact.value for fact in facts if fact.name == "modules"), "not told")
+
+
+def _verdict(name: str, recording: Recording, explanation: Explanation) -> list[str]:
     """Return what is wrong with a fresh boot of a case."""
     problems = unexpected(name, explanation)
     shipped = shipped_recordings().get(name)
     if shipped is None:
         return [*problems, "no recording is shipped to compare with"]
-    recorded = outcome(explain_run(read_run(shipped)))
-    if outcome(explanation) != recorded:
-        problems.append(f"differs from its recording: {outcome(explanation)} != {recorded}")
+    old = read_run(shipped)
+    for new, recorded in (
+        (outcome(explanation), outcome(explain_run(old))),
+        (modules_run(recording), modules_run(old)),
+    ):
+        if new != recorded:
+            problems.append(f"differs from its recording: {new} != {recorded}")
     return problems
 
 
@@ -205,13 +230,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--resume", action="store_true", help="keep the boots that DIR holds already"
     )
+    parser.add_argument(
+        "--start", type=Start, choices=list(Start), help="default: auto, and cold for --record"
+    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="how many boots at a time")
     parser.add_argument("--record", action="store_true", help="replace the shipped recordings")
     args = parser.parse_args(argv)
     names = args.cases or list(CASES)
     try:
         if not args.resume:
             refuse_taken(args.output)
-        run_cases(names, args.output)
+        start = args.start or (Start.COLD if args.record else Start.AUTO)
+        run_cases(names, args.output, side_by_side=args.jobs, start=start)
         failed = 0
         for name in names:
             recording = read_run(args.output / name)
@@ -220,9 +250,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 problems = unexpected(name, explanation)
                 export_recording(recording, recordings_folder() / name)
             else:
-                problems = _verdict(name, explanation)
+                problems = _verdict(name, recording, explanation)
             failed += bool(problems)
-            sys.stdout.write(_row(name, explanation, problems))
+            sys.stdout.write(_row(name, recording, explanation, problems))
     except CloudlabError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
@@ -230,11 +260,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _row(name: str, explanation: Explanation, problems: list[str]) -> str:
+def _row(name: str, recording: Recording, explanation: Explanation, problems: list[str]) -> str:
     findings = [f"  {one.subject}: {_words(one.finding)}" for one in explanation.statements] + [
         f"  noted: {note.kind}" for note in explanation.notes
     ]
-    lines = [f"{'ok  ' if not problems else 'FAIL'} {name}: {CASES[name].title}", *findings]
+    kind = recording.about.get("start", {}).get("kind", "cold")
+    head = f"{'ok  ' if not problems else 'FAIL'} {name}: {CASES[name].title} ({kind})"
+    lines = [head, *findings]
     return "\n".join([*lines, *(f"  ! {problem}" for problem in problems)]) + "\n"
 
 
