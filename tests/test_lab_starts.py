@@ -1,6 +1,7 @@
 """Cold and warm starts, with a guest that reads its seed within a second of emulation."""
 
 import json
+import os
 import subprocess
 import threading
 from dataclasses import replace
@@ -233,6 +234,25 @@ def test_no_room_is_no_reason_to_fail(tmp_path, monkeypatch):
     assert kind == "cold"
     assert "more than may be kept" in why
     assert saved_folders() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_host_disk_that_fills_up_while_a_machine_is_saved_does_not_end_the_run(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(saved, "_RESERVE_BYTES", -(2 << 30))
+    root = paths.make_folder(paths.saved_folder(), private=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", root], check=True)
+    try:
+        run = run_lab(guest(tmp_path), tmp_path / "run")
+        kind, why = started(run)
+        assert kind == "cold"
+        assert why.startswith("no machine could be saved: ")
+        assert "No space left" in why
+        assert run.recording.about["outcome"] == "done"
+        assert saved_folders() == []
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
 
 
 def test_the_machines_used_longest_ago_go_first(monkeypatch):

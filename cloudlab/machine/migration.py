@@ -1,13 +1,17 @@
 """A paused machine's state, written to a file and read back, by QEMU's own migration.
 
-The file goes over QMP's socket as a descriptor: QEMU's sandbox lets it start no program to
-write or read for it, and QEMU learned to migrate to a file name only in version 8.2.
+The state goes through a pipe whose other end QEMU is given over QMP's socket.  QEMU's sandbox
+lets it start no program that would write or read a file for it; it learned to migrate to a
+file by name only in version 8.2, and lost the way to one by descriptor in 11.0.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 from cloudlab.errors import MachineError, SavedMachineError
 from cloudlab.machine.process import Machine
@@ -19,6 +23,7 @@ TIMEOUT_S = 120.0
 _TICK_S = 0.02
 #: QEMU's default, made for networks, would write for seconds.
 _BYTES_PER_S = 100 << 30
+_COPY_BYTES = 1 << 20
 
 
 async def save_state(machine: Machine, path: Path) -> None:
@@ -29,17 +34,23 @@ async def save_state(machine: Machine, path: Path) -> None:
     SavedMachineError
         With QEMU's words.
     OSError
-        If the file cannot be made.
+        If the file cannot be written.
     """
+    file = path.open("xb")
+    ours, theirs = _pipe()
+    copying = asyncio.ensure_future(asyncio.to_thread(_copy, ours, file))
     try:
-        with path.open("xb") as file:
-            machine.pass_file(file)
-            await machine.command("getfd", fdname="state")
-            await machine.command("migrate-set-parameters", max_bandwidth=_BYTES_PER_S)
-            await machine.command("migrate", uri="fd:state")
+        await _give(machine, theirs)
+        await machine.command("migrate-set-parameters", max_bandwidth=_BYTES_PER_S)
+        await machine.command("migrate", uri="fd:state")
         await _wait_until_done(machine)
     except MachineError as error:
+        if copying.done():
+            # It is the host's disk that would not take it.
+            await copying
         raise SavedMachineError(f"The machine could not be saved: {error.message}") from error
+    # The end of the pipe comes behind QEMU's last byte.
+    await copying
 
 
 async def load_state(machine: Machine, path: Path) -> None:
@@ -52,15 +63,36 @@ async def load_state(machine: Machine, path: Path) -> None:
     OSError
         If the file cannot be read.
     """
+    file = path.open("rb")
+    theirs, ours = _pipe()
+    copying = asyncio.ensure_future(asyncio.to_thread(_copy, file, ours))
     try:
-        with path.open("rb") as file:
-            machine.pass_file(file)
-            await machine.command("getfd", fdname="state")
-            await machine.command("migrate-incoming", uri="fd:state")
+        await _give(machine, theirs)
+        await machine.command("migrate-incoming", uri="fd:state")
         await _wait_until_done(machine)
     except MachineError as error:
         words = machine.end.stderr.strip() if machine.end else error.message
         raise SavedMachineError(f"The saved machine could not be restored: {words}") from error
+    finally:
+        # QEMU may end, or have all that it wants, before the file does.
+        copying.add_done_callback(asyncio.Future.exception)
+
+
+def _pipe() -> tuple[BinaryIO, BinaryIO]:
+    reading, writing = os.pipe()
+    return os.fdopen(reading, "rb", buffering=0), os.fdopen(writing, "wb", buffering=0)
+
+
+async def _give(machine: Machine, end: BinaryIO) -> None:
+    """Hand one end of a pipe over to QEMU; ours of it is closed."""
+    with end:
+        machine.pass_file(end)
+        await machine.command("getfd", fdname="state")
+
+
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    with source, target:
+        shutil.copyfileobj(source, target, _COPY_BYTES)
 
 
 async def _wait_until_done(machine: Machine) -> None:
