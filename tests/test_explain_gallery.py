@@ -10,7 +10,14 @@ from cloudlab import tools
 from cloudlab.explain import Grower, Source, Subject
 from cloudlab.lab.cases import CASES
 from cloudlab.lab.explained import explain_run
-from cloudlab.lab.gallery import export_recording, main, outcome, run_cases, unexpected
+from cloudlab.lab.gallery import (
+    export_recording,
+    main,
+    modules_run,
+    outcome,
+    run_cases,
+    unexpected,
+)
 from cloudlab.recording import read_run, recordings_folder, shipped_recordings, write_run
 from cloudlab.sizes import check_sizes, parse_console, read_sizes
 
@@ -166,20 +173,34 @@ def test_a_difference_is_told(capsys, tmp_path):
     assert "expected not grown by nobody (growpart off), found grown by growpart" in told
 
 
+#: Booted side by side, so that two of them at least start warm; the first one's disk is kept.
+FRESH = ("default", "growpart-off", "wall")
+
+
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory):
-    [run] = run_cases(["default"], tmp_path_factory.mktemp("gallery"))
-    assert run.error is None
-    return run.recording
+def fresh_runs(tmp_path_factory):
+    runs = run_cases(FRESH, tmp_path_factory.mktemp("gallery"))
+    assert [run.error for run in runs] == [None] * len(FRESH)
+    return {run.name: run.recording for run in runs}
+
+
+@pytest.fixture(scope="module")
+def fresh(fresh_runs):
+    return fresh_runs["default"]
 
 
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
-def test_a_fresh_boot_comes_out_as_its_recording(fresh):
-    explanation = explain_run(fresh)
-    assert unexpected("default", explanation) == []
-    recorded = explain_run(read_run(shipped_recordings()["default"]))
-    assert outcome(explanation) == outcome(recorded)
+def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
+    kinds = [run.about["start"]["kind"] for run in fresh_runs.values()]
+    assert kinds.count("warm") >= len(FRESH) - 1
+    for name, run in fresh_runs.items():
+        recorded = read_run(shipped_recordings()[name])
+        assert recorded.about["start"]["kind"] == "cold"
+        explanation = explain_run(run)
+        assert unexpected(name, explanation) == []
+        assert outcome(explanation) == outcome(explain_run(recorded))
+        assert modules_run(run) == modules_run(recorded) != "not told"
 
 
 @pytest.mark.boots

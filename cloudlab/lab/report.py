@@ -51,7 +51,9 @@ def run_html(recording: Recording) -> str:
 def _took(about: dict[str, Any]) -> str:
     # Runs of before there were warm starts do not say how they started.
     seconds = about.get("took_s", about.get("time_s", "an unknown number of"))
-    return f"{seconds} s, {about.get('start', {}).get('kind', 'cold')} start"
+    start = about.get("start", {})
+    why = f": {start['why']}" if start.get("why") else ""
+    return f"{seconds} s, {start.get('kind', 'cold')} start{why}"
 
 
 def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
@@ -107,6 +109,7 @@ def _page(recordings: Sequence[Recording], sizes: Any) -> str:
                 ("accelerator", f"{accel['name']}: {accel['reason']}"),
                 ("QEMU", recordings[0].about["versions"]["qemu"]),
                 ("booted", recordings[0].about["started"]),
+                *((f"{one.name} took", _took(one.about)) for one in recordings),
             ],
         ),
         "scenarios": _figure("scenarios", recordings),

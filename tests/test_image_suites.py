@@ -1,0 +1,30 @@
+"""Images of other releases and with another filesystem: built, booted, grown."""
+
+import pytest
+
+from cloudlab.image.build import build_image
+from cloudlab.lab import RunOptions, run_lab
+from cloudlab.lab.explained import explain_run
+from cloudlab.machine.config import Firmware
+
+pytestmark = [pytest.mark.builds, pytest.mark.boots, pytest.mark.xdist_group("boots")]
+
+GREW = {("partition", True, "growpart"), ("filesystem", True, "resizefs")}
+
+
+@pytest.mark.parametrize(
+    ("suite", "filesystem", "firmware"),
+    [
+        pytest.param("bullseye", "ext4", Firmware.BIOS, id="bullseye"),
+        pytest.param("trixie", "ext4", Firmware.UEFI, id="trixie by UEFI"),
+        pytest.param("bookworm", "btrfs", Firmware.BIOS, id="bookworm on btrfs"),
+    ],
+)
+def test_other_images_build_boot_and_grow(tmp_path, suite, filesystem, firmware):
+    image = build_image(suite=suite, filesystem=filesystem)
+    run = run_lab(RunOptions(image, firmware=firmware), tmp_path / "run")
+    found = {
+        (str(one.subject), one.finding[0], str(one.finding[1]))
+        for one in explain_run(run.recording).statements
+    }
+    assert found == GREW
