@@ -63,7 +63,7 @@ slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
 
 fuzz: .venv/installed-dev
-	$(BIN)/pip install --quiet '.[fuzz]'
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	@for target in console checksums published index cast user_data tables; do \
 	  $(BIN)/python tests/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
