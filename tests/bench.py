@@ -136,11 +136,13 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 def bench_fetch(folder: Path) -> Iterator[Row]:
     """A download with hashing against curl without, on loopback."""
-    size_mib = 1024
+    size_mib = int(os.environ.get("CLOUDLAB_BENCH_FETCH_MIB", "1024"))
     disk = folder / "disk.raw"
     with disk.open("wb") as stream:
         for _ in range(size_mib):
             stream.write(os.urandom(MIB))
+        stream.seek(510)  # what makes it a disk: nothing else is kept
+        stream.write(b"\x55\xaa")
     code = (
         "import resource, sys\nfrom cloudlab.image.fetch import fetch\nfetch(sys.argv[1])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
