@@ -77,7 +77,7 @@ class FetchView:
 
     def __call__(self, news: Any) -> None:
         """Show how far a download is."""
-        name, detail = printable(news.name), printable(_fetch_detail(news))
+        name, detail = printable(news.name), printable(news.words())
         if ERR.is_terminal:
             if self._task is None:
                 self._task = self._bar.add_task(name, detail="")
@@ -87,15 +87,6 @@ class FetchView:
         elif time.monotonic() - self._said_s > 10:  # noqa: PLR2004 - seconds between two lines
             self._said_s = time.monotonic()
             say(f"{name}: {detail}")
-
-
-def _fetch_detail(news: Any) -> str:
-    if news.note:
-        return str(news.note)
-    total = f" of {format_bytes(news.total_bytes)}" if news.total_bytes else ""
-    left = f", {news.left_s:.0f} s left" if news.left_s is not None else ""
-    who = "another process fetches it: " if news.waiting_for_other else ""
-    return f"{who}{format_bytes(news.done_bytes)}{total}, {format_bytes(int(news.rate))}/s{left}"
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloudlab.units import format_bytes
+
 _NEWS_S = 0.1
 
 
@@ -39,23 +41,51 @@ class FetchProgress:
     waiting_for_other: bool = False
     note: str = ""
 
+    def words(self) -> str:
+        """Return how far it is, how fast and how long yet, or what keeps it, in one line."""
+        if self.note:
+            return self.note
+        total = f" of {format_bytes(self.total_bytes)}" if self.total_bytes else ""
+        left = f", {self.left_s:.0f} s left" if self.left_s is not None else ""
+        who = "another process fetches it: " if self.waiting_for_other else ""
+        rate = f"{format_bytes(int(self.rate))}/s"
+        return f"{who}{format_bytes(self.done_bytes)}{total}, {rate}{left}"
+
 
 Progress = Callable[[FetchProgress], None]
 
 
 class Meter:
-    """Turns byte counts into :class:`FetchProgress`, ten times a second at most."""
+    """Turns byte counts into :class:`FetchProgress`, ten times a second at most.
 
-    def __init__(self, name: str, progress: Progress | None, *, waiting: bool = False) -> None:
+    Parameters
+    ----------
+    name : str
+    progress : callable, optional
+    waiting : bool
+        Whether another process is downloading.
+    clock : callable
+        Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        progress: Progress | None,
+        *,
+        waiting: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.name = name
         self.total_bytes: int | None = None
         self._progress = progress
         self._waiting = waiting
+        self._clock = clock
         self._seen: deque[tuple[float, int]] = deque(maxlen=50)
 
     def show(self, done_bytes: int, note: str = "", *, now: bool = False) -> None:
         """Pass on that ``done_bytes`` are there; ``now`` even if it just was."""
-        moment = time.monotonic()
+        moment = self._clock()
         due = now or not self._seen or moment - self._seen[-1][0] >= _NEWS_S
         if self._progress is None or not due:
             return

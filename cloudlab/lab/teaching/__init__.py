@@ -3,6 +3,7 @@
 ==============  ===========================================================
 module          owns
 ==============  ===========================================================
+fetching        an image from its publisher or a mirror, with a bar that moves
 runs            a case of the course, booted here or played back
 views           a run as pictures, tables and numbered console lines
 prediction      what the learner expects, and how far off it was
@@ -14,6 +15,7 @@ more_exercises  those of notebooks 5 to 8
 """
 
 from cloudlab.lab.explained import explain_run
+from cloudlab.lab.teaching.fetching import fetch
 from cloudlab.lab.teaching.prediction import Prediction
 from cloudlab.lab.teaching.runs import boot, boot_all, machine_check, recorded, recordings
 from cloudlab.lab.teaching.verdict import Verdict, check
@@ -39,6 +41,7 @@ __all__ = [
     "console",
     "explain_run",
     "extents",
+    "fetch",
     "file",
     "layout",
     "logs",

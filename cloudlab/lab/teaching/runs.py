@@ -20,6 +20,7 @@ from cloudlab.lab.cases import CASES
 from cloudlab.lab.gallery import case_options
 from cloudlab.lab.mode import mode
 from cloudlab.lab.run import run_many
+from cloudlab.lab.teaching.fetching import FetchView
 from cloudlab.lab.teaching.views import Page, say, table_html
 from cloudlab.recording import Recording, read_run, shipped_recordings
 from cloudlab.tools import run as run_tool
@@ -83,7 +84,9 @@ def _bootable(case: str) -> bool:
 
 
 def _boot(cases: list[str]) -> list[Recording]:
-    image, _ = choose_image()
+    view = FetchView()
+    image, reason = choose_image(progress=view)
+    view.end(f"{image.name}: {reason}")
     now = f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
     jobs = [
         (replace(case_options(case, image), keep_overlay=False), Path("runs") / f"{now}-{case}")
