@@ -74,6 +74,13 @@ def test_checksum_files_come_back_as_written(style, sums):
     assert dict(parse_checksums(text, style, "sha256")) == sums
 
 
+@given(hashes, st.sampled_from(["", "\n", "\r\n", " \n# made today\n"]))
+def test_a_bare_checksum_comes_back_as_written(digits, end):
+    text = digits + end
+    assert parse_checksums(text, "bare", "sha256") == [("", digits)]
+    assert find_checksum(text, "bare", "sha256", "any.img") == Digest("sha256", digits)
+
+
 @given(st.text(), st.sampled_from([*FORMS, "bare"]), st.sampled_from(["sha256", "sha512"]))
 def test_any_text_is_taken_for_a_checksum_file(text, style, algorithm):
     length = {"sha256": 64, "sha512": 128}[algorithm]
