@@ -10,13 +10,16 @@ import asyncio
 import errno
 import html
 import io
+import ipaddress
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from tornado import httpserver, web
 
 from cloudlab import paths
@@ -58,9 +61,9 @@ class ShareServer:
         self, *, address: str | None = None, port: int | None = None, folder: Path | None = None
     ) -> None:
         self._folder = folder or paths.images_folder()
-        address = address or lan_address()
-        self._socket = _listen(address, port)
-        shown = lan_address() if address in {"0.0.0.0", "::"} else address  # noqa: S104
+        everywhere = address in {"0.0.0.0", "::"}  # noqa: S104
+        shown = address if address and not everywhere else lan_address()
+        self._socket = _listen(address or shown, port)
         shown = f"[{shown}]" if ":" in shown else shown
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,17 +137,30 @@ def lan_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             pass
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
-    except OSError:
-        found = set()
-    for address in sorted(found):
-        if not address.startswith(("127.", "::1", "fe80:")):
-            return address
+    # A classroom's switch leads nowhere else; only the interfaces tell of it.
+    if found := sorted(_own_addresses()):
+        return found[0][-1]
     raise CloudlabError(
         "This host seems to be on no network, so learners could not reach it.",
         hint="Join the classroom's network, or say which address: --address 192.168.1.20.",
     )
+
+
+def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
+    """Yield this host's addresses behind what makes them the worse choice."""
+    states = psutil.net_if_stats()
+    for interface, entries in psutil.net_if_addrs().items():
+        if interface not in states or not states[interface].isup:
+            continue
+        for entry in entries:
+            if entry.family not in {socket.AF_INET, socket.AF_INET6}:
+                continue
+            address = ipaddress.ip_address(entry.address.partition("%")[0])
+            # Of IPv6, an address of the link only means nothing without an interface's name.
+            if address.is_loopback or (address.version == 6 and address.is_link_local):  # noqa: PLR2004
+                continue
+            inner = interface.startswith(("docker", "br-", "veth", "virbr", "podman", "cni"))
+            yield inner, address.is_link_local, address.version == 6, str(address)  # noqa: PLR2004
 
 
 def _listen(address: str, port: int | None) -> socket.socket:
