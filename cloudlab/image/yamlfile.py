@@ -7,6 +7,8 @@ an alias serves only to take over a mapping with ``<<``.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ MAX_VALUES = 50_000
 
 #: Characters a file may hold: the parser is pure Python.
 MAX_CHARACTERS = 1 << 20
+
+#: Faults that are looked at; the most telling one of them is shown.
+MAX_FAULTS = 20
 
 KeyPath = tuple[str | int, ...]
 
@@ -62,7 +67,9 @@ class Document:
         """
         import jsonschema
 
-        faults = list(jsonschema.Draft202012Validator(schema).iter_errors(self.data))
+        # Faults are found one by one, each with a message as long as what it is about.
+        found = jsonschema.Draft202012Validator(schema).iter_errors(self.data)
+        faults = list(itertools.islice(found, MAX_FAULTS))
         # A key that is spelled wrong explains the one that is missing.
         strange = [fault for fault in faults if fault.validator == "additionalProperties"]
         fault = jsonschema.exceptions.best_match(strange or faults)
@@ -71,10 +78,16 @@ class Document:
         where = list(fault.absolute_path)
         # Faulty keys are named by the message only: find their own lines.
         if fault.validator == "additionalProperties" and isinstance(fault.instance, dict):
-            where += [key for key in fault.instance if f"'{key}'" in fault.message][:1]
+            where += [key for key in fault.instance if _strange(key, fault.schema)][:1]
         elif "propertyNames" in fault.absolute_schema_path:
             where.append(str(fault.instance))
         raise self.error(where, fault.message[:300])
+
+
+def _strange(key: str, schema: Mapping[str, Any]) -> bool:
+    """Return whether an object of this schema may not have that key."""
+    patterns = schema.get("patternProperties", {})
+    return key not in schema["properties"] and not any(re.search(one, key) for one in patterns)
 
 
 def parse(text: str, path: Path) -> Document:
