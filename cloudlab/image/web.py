@@ -112,6 +112,11 @@ def _tls(_: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
+def is_url(text: str) -> bool:
+    """Return whether ``text`` is an http or https URL."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def open_url(
     url: str,
     *,
@@ -276,9 +281,14 @@ def read_small(
     def once() -> bytes:
         try:
             with open_url(url, allow_http=allow_http, timeout_s=patience.timeout_s) as response:
-                return response.read(limit_bytes + 1)
+                data = response.read(limit_bytes + 1)
+                total = whole_number(response.headers.get("Content-Length", ""))
         except (OSError, http.client.HTTPException) as error:
             raise PassingError(f"{url} broke off: {in_words(error)}") from error
+        # A read with a limit takes the end of the connection for the end of the file.
+        if total is not None and len(data) < min(total, limit_bytes + 1):
+            raise PassingError(f"{url} broke off after {len(data)} of {total} bytes")
+        return data
 
     meter = meter or Meter(url.rpartition("/")[2], None)
     data = persist(once, patience=patience, meter=meter, gained=lambda: 0, cancel=cancel)
