@@ -1,7 +1,9 @@
 """The catalogue: the shipped one is right, a user's own one is told apart from a wrong one."""
 
+import contextlib
 import json
 import re
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -132,6 +134,32 @@ def test_a_name_that_is_not_there_brings_the_nearest():
         catalogue.load_catalogue().find("ubuntu-2404")
 
 
+@pytest.mark.parametrize(
+    ("filename", "entry"),
+    [
+        ("AlmaLinux-10-GenericCloud-10.0-20250528.0.x86_64.qcow2", "almalinux-10"),
+        ("AlmaLinux-9-GenericCloud-latest.aarch64.qcow2", "almalinux-9"),
+        ("Leap-16.0-Minimal-VM.x86_64-Cloud.qcow2", "opensuse-16.0"),
+        ("debian-12-genericcloud-amd64-20250101-1.qcow2", "debian-11-genericcloud"),
+        ("debian-13-nocloud-amd64.qcow2", "debian-11-nocloud"),
+        ("cirros-0.6.3-x86_64-disk.img", "cirros"),
+        ("nocloud_alpine-3.22.4-x86_64-uefi-cloudinit-r0.qcow2", None),
+        ("noble-server-cloudimg-amd64.img", None),
+    ],
+)
+def test_a_file_is_known_by_its_name(filename, entry):
+    found = catalogue.load_catalogue().recognise(filename)
+    assert (found.name if found else None) == entry
+
+
+def test_no_entry_is_taken_for_another_one():
+    images = catalogue.load_catalogue()
+    for row in images.rows():
+        found = images.recognise(row.url.rpartition("/")[2])
+        assert found is None or (found.quirks, found.refused) == (row.quirks, row.refused)
+        assert found is not None or not any(name.startswith("cpu-") for name in row.quirks)
+
+
 def test_an_architecture_that_is_not_published():
     with pytest.raises(UsageError, match="published for amd64, not for arm64"):
         catalogue.load_catalogue().find("alpine-3.22-bios", "aarch64")
@@ -200,6 +228,64 @@ def test_an_alias_anywhere_else_is_refused(tmp_path):
 def test_depth_is_refused(tmp_path):
     with pytest.raises(ImageError, match="nested too deeply"):
         own("[" * 5000, tmp_path)
+
+
+def steps(work, *files):
+    """How many lines run, of our code and jsonschema's, or of its ``files`` only: a fair clock."""
+    count = 0
+
+    def trace(frame, event, _arg):
+        nonlocal count
+        path = Path(frame.f_code.co_filename)
+        if not {"cloudlab", "jsonschema"} & set(path.parts) or (files and path.name not in files):
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(ImageError):
+            work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        ("images: {{}}\n", "key{}: x\n"),
+        ("images:\n", "  entry{}: {{title: x}}\n"),
+        ("images:\n", "  Entry{}: {{title: x}}\n"),
+        ("images:\n  x:\n", "    key{}: x\n"),
+        ("images: {{x: {{firmware: [\n", "bios{}, \n"),
+    ],
+    ids=["unknown keys", "entries that lack", "bad names", "unknown keys inside", "a long list"],
+)
+def test_work_grows_no_faster_than_the_file(head, unit):
+    def work(number):
+        text = head.format() + "".join(unit.format(one) for one in range(number))
+        text += "]}}" if "[" in head else ""
+        document = yamlfile.parse(text, Path("own.yaml"))
+        return steps(lambda: document.validate(catalogue.catalogue_schema()))
+
+    work(1)  # jsonschema is loaded and its own schema looked at
+    small, large = work(200), work(800)
+    assert small > 20
+    assert large < 5 * small
+
+
+def test_of_thousands_of_faults_few_are_looked_at():
+    text = "images:\n" + "".join(f"  entry{one}: {{title: x}}\n" for one in range(4000))
+    document = yamlfile.parse(text, Path("own.yaml"))
+    schema = catalogue.catalogue_schema()
+    assert 0 < steps(lambda: document.validate(schema), "exceptions.py") < 5_000
+
+
+def test_a_misspelled_key_is_named_though_another_holds_its_name():
+    text = OWN.replace("format: qcow2", "format: qcow2\n    itl: x\n    titl: x")
+    assert "images.mine.itl" in complaint(text)
 
 
 def complaint(text):

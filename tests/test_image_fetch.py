@@ -1,5 +1,6 @@
 """Fetching over real HTTP on loopback, with every fault that a network has."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,17 +22,19 @@ from openpgp import Gpg
 
 from cloudlab.errors import (
     ChecksumError,
+    CloudlabError,
     DownloadError,
     ImageError,
     InterruptedRunError,
     SignatureError,
     UsageError,
 )
-from cloudlab.image import cache
+from cloudlab.image import cache, mirror
 from cloudlab.image.catalogue import load_catalogue
 from cloudlab.image.choose import choose_image, open_image
 from cloudlab.image.fetch import fetch, find_cached
 from cloudlab.image.web import Patience, retry_after_s
+from cloudlab.tools import host_arch
 
 HASTY = Patience(tries=3, first_wait_s=0.01, longest_wait_s=5.0, timeout_s=20.0)
 PATH = "/images/x-amd64.img"
@@ -142,6 +145,50 @@ def test_a_cached_image_of_another_checksum_will_not_do(server, disk, newer_disk
     assert image.path.read_bytes() == newer_disk
 
 
+def test_a_url_of_another_architecture_is_fetched_once(server, disk):
+    foreign = "arm64" if host_arch() == "amd64" else "amd64"
+    path = f"/images/x-{foreign}.img"
+    image = fetch(server.put(path, disk), patience=HASTY)
+    assert image.arch == foreign
+    assert fetch(server.url + path, patience=HASTY) == image
+    assert len(server.asked(path)) == 1
+
+
+@pytest.mark.parametrize("change", ["url", "pinned hash", "both"])
+def test_what_ones_own_catalogue_says_now_goes_before_what_was_cached(
+    change, server, disk, newer_disk, tmp_path
+):
+    new = PATH if change == "pinned hash" else "/other/x-amd64.img"
+    pin = {} if change == "url" else {"pinned": {"amd64": sha256(newer_disk)}}
+    url = server.put(PATH, disk)
+    known = catalogue(tmp_path, url, pinned={"amd64": sha256(disk)})
+    assert fetch("x", catalogue=known, arch="amd64", patience=HASTY).path.read_bytes() == disk
+    server.put(new, newer_disk, '"2"')
+    pin = pin or {"pinned": {"amd64": sha256(newer_disk)}}
+    known = catalogue(tmp_path, server.url + new, **pin)
+    assert find_cached("x", "amd64", catalogue=known) is None
+    image = fetch("x", catalogue=known, arch="amd64", patience=HASTY)
+    assert image.path.read_bytes() == newer_disk
+    assert fetch("x", catalogue=known, arch="amd64") == image
+    assert len(server.asked(PATH)) + len(server.asked(new)) == (4 if new == PATH else 2)
+
+
+def test_a_changed_image_is_said_to_be_changed_and_not_unknown(server, disk, images):
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    image.path.write_bytes(b"changed")
+    for name in (image.name, image.name.removesuffix(".qcow2")):
+        with pytest.raises(ChecksumError, match=r"was changed after it was recorded"):
+            fetch(name)
+
+
+def test_nothing_is_left_beside_an_image_or_after_a_name_that_is_unknown(server, disk, images):
+    with pytest.raises(UsageError, match="no image called"):
+        fetch("nosuch")
+    assert not images.exists() or list(images.iterdir()) == []
+    image = fetch(server.put(PATH, disk), patience=HASTY)
+    assert {path.name for path in images.iterdir()} == {image.name, f"{image.name}.json"}
+
+
 def test_a_cached_image_that_was_changed_is_fetched_again(server, disk):
     url = server.put(PATH, disk)
     image = fetch(url, patience=HASTY)
@@ -188,6 +235,40 @@ def test_refresh_takes_a_newer_one_and_keeps_the_older(server, disk, newer_disk,
     assert len(server.asked(PATH)) == 2  # the same one is not downloaded twice
     assert sorted(len(i.path.read_bytes()) for i in cache.cached_images()) == [len(disk)] * 2
     assert find_cached("x", "amd64").path.read_bytes() == newer_disk
+
+
+def test_refresh_does_not_trust_the_clock(server, disk, newer_disk):
+    url = server.put(PATH, disk)
+    old = fetch(url, patience=HASTY)
+    os.utime(old.path, (4e9, 4e9))
+    cache.remember(dataclasses.replace(old, date="2099-01-01T00:00:00Z"))
+    server.put(PATH, newer_disk, '"2"')
+    image = fetch(url, refresh=True, patience=HASTY)
+    assert image.path.read_bytes() == newer_disk
+    assert fetch(url) == image
+    server.put(PATH, disk, '"3"')
+    assert fetch(url, refresh=True, patience=HASTY).path.read_bytes() == disk  # taken back
+    assert fetch(url).path.read_bytes() == disk
+
+
+@pytest.mark.parametrize("ending", ["", ".gpg"], ids=["checksums", "signature"])
+@pytest.mark.parametrize("after", [0, 40])
+def test_a_cut_small_file_is_asked_for_again(after, ending, server, disk, tmp_path):
+    key, sign = _signer(tmp_path)
+    sums = f"{hashlib.sha256(disk).hexdigest()}  {PATH.rpartition('/')[2]}\n".encode()
+    with sign:
+        server.put("/SUMS", sums)
+        server.put("/SUMS.gpg", sign.sign(key, "--detach-sign", sums))
+    known = catalogue(
+        tmp_path,
+        server.put(PATH, disk),
+        checksums={"url": server.url + "/SUMS", "algorithm": "sha256", "style": "text"},
+        signature={"style": "detached", "url": server.url + "/SUMS.gpg", "key": "k"},
+        keys={"k": {"file": str(key.file), "fingerprint": key.fingerprint}},
+    )
+    server.fail("/SUMS" + ending, faulty.cut(after))
+    assert fetch("x", catalogue=known, arch="amd64", patience=HASTY).trust == "signed"
+    assert len(server.asked("/SUMS" + ending)) == 2
 
 
 # Cuts, and going on after them
@@ -526,6 +607,29 @@ def test_images_without_cloud_init_are_refused_with_the_reason(images):
     assert not images.exists() or cache.cached_images() == []
 
 
+@pytest.mark.parametrize("name", ["cirros-0.6.3-x86_64-disk.img", "debian-13-nocloud-amd64.qcow2"])
+@pytest.mark.parametrize("how", ["URL", "path"])
+def test_a_file_that_is_such_an_image_by_its_name_is_refused(how, name, server, disk, tmp_path):
+    choice = server.put(f"/{name}", disk)
+    if how == "path":
+        (tmp_path / name).write_bytes(disk)
+        choice = str(tmp_path / name)
+    with pytest.raises(ImageError, match=r"hold.* no cloud-init"):
+        choose_image(choice)
+    assert server.seen == []
+
+
+@pytest.mark.parametrize("how", ["URL", "path"])
+def test_a_file_has_the_quirks_that_its_name_tells_of(how, server, disk, tmp_path):
+    name = "AlmaLinux-10-GenericCloud-10.0-20250528.0.x86_64.qcow2"
+    choice = server.put(f"/{name}", disk)
+    if how == "path":
+        (tmp_path / name).write_bytes(disk)
+        choice = str(tmp_path / name)
+    image, _ = choose_image(choice)
+    assert list(image.details["quirks"]) == ["cpu-x86-64-v3"]
+
+
 def test_a_name_that_does_not_exist():
     with pytest.raises(UsageError, match="Did you mean"):
         fetch("ubunto-24.04")
@@ -620,6 +724,73 @@ def test_room_is_looked_for_first(server, disk, images, monkeypatch):
     assert not any(name.endswith(".part") for name in parts(images))
 
 
+@pytest.fixture
+def small_disk(tmp_path, monkeypatch):
+    """Return a function that puts the cache on a real, small filesystem of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = []
+
+    def mount(*options):
+        argv = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", place]
+        if os.geteuid() or subprocess.run(argv, check=False, capture_output=True).returncode:
+            pytest.skip("only root may mount a small filesystem")
+        mounted.append(place)
+        monkeypatch.setenv("CLOUDLAB_CACHE", str(place))
+        return place
+
+    yield mount
+    for one in reversed(mounted):
+        subprocess.run(["umount", one], check=True)
+
+
+def test_a_disk_that_fills_up_on_the_way(server, disk, small_disk):
+    place = small_disk("size=100m")
+    url = server.put(PATH, disk)
+
+    def fill(handler):
+        """Send a part, take all the room there is, and send the rest."""
+        handler.answer(send=2_000_000)
+        while not any(part.stat().st_size for part in (place / "images").glob(".*.part")):
+            time.sleep(0.01)
+        with (place / "filler").open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(bytes(1 << 20)):
+                pass
+        handler.wfile.write(disk[2_000_000:])
+
+    server.fail(PATH, fill)
+    with pytest.raises(DownloadError, match=r"could not be written: No space left") as caught:
+        fetch(url, patience=HASTY)
+    assert "Make room there" in caught.value.hint
+    (place / "filler").unlink()
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+    assert server.asked(PATH)[-1]["Range"].startswith("bytes=")
+
+
+@pytest.mark.parametrize("files", range(2, 9))
+def test_a_disk_that_takes_no_more_files(files, server, disk, small_disk):
+    """Whichever file it is that cannot be made: the lock, the sidecar, the part, the record."""
+    place = small_disk("size=100m", f"nr_inodes={files}")
+    url = server.put(PATH, disk)
+    said = []
+    try:
+        fetch(url, patience=HASTY)
+    except CloudlabError as error:
+        said.append(error)
+    assert all("No space left" in error.message and error.hint for error in said)
+    subprocess.run(["mount", "-o", "remount,nr_inodes=0", place], check=True)
+    assert fetch(url, patience=HASTY).path.read_bytes() == disk
+    assert sum("Range" not in asked for asked in server.asked(PATH)) <= 2
+
+
+def test_the_room_of_a_part_that_is_of_no_use_counts_as_free(server, disk, small_disk):
+    place = small_disk("size=110m")
+    raw = bytes(510) + b"\x55\xaa" + bytes(40 << 20)
+    url = kept_part(server, raw, place / "images", after=30 << 20)
+    server.ranges = False
+    assert fetch(url, patience=HASTY).path.read_bytes() == raw
+
+
 def test_stopping_keeps_the_part(server, disk, images):
     url = server.put(PATH, disk)
     stop = threading.Event()
@@ -639,16 +810,16 @@ def test_stopping_ends_a_pause(server, disk):
 
 
 PROGRAM = """
-import sys
+import json, sys
 from cloudlab.image.fetch import fetch
 def show(event):
     print("waiting" if event.waiting_for_other else "loading", event.done_bytes, flush=True)
-print("path", fetch(sys.argv[1], progress=show).path, flush=True)
+print("path", fetch(sys.argv[1], **json.loads(sys.argv[2]), progress=show).path, flush=True)
 """
 
 
-def start(url):
-    argv = [sys.executable, "-c", PROGRAM, url]
+def start(request, **options):
+    argv = [sys.executable, "-c", PROGRAM, request, json.dumps(options)]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -677,14 +848,7 @@ def test_ctrl_c_keeps_the_part_and_the_next_call_goes_on(server, disk, images):
 
 def test_one_process_downloads_and_the_others_wait_and_show_it(server, disk):
     url = server.put(PATH, disk)
-    gate = threading.Event()
-
-    def held(handler):
-        handler.answer(send=2_000_000)
-        handler.wfile.flush()
-        gate.wait(60)
-
-    server.fail(PATH, held)
+    gate = held_back(server, PATH)
     with start(url) as first:
         read_until(first, "loading")
         others = [start(url) for _ in range(3)]
@@ -698,6 +862,71 @@ def test_one_process_downloads_and_the_others_wait_and_show_it(server, disk):
     assert len(paths) == 1
     assert Path(paths.pop().split()[1]).read_bytes() == disk
     assert len(server.asked(PATH)) == 2  # the held one and its rest
+
+
+def held_back(server, path):
+    """Have the next request for ``path`` stop on its way until the event that is returned."""
+    gate = threading.Event()
+
+    def held(handler):
+        handler.answer(send=2_000_000)
+        handler.wfile.flush()
+        gate.wait(60)
+
+    server.fail(path, held)
+    return gate
+
+
+@pytest.fixture
+def spellings(request, server, disk, tmp_path, monkeypatch):
+    """Return two ways to ask for one image, as request and options, and where it lies."""
+    arch = host_arch()
+    if request.param == "architecture":
+        path = PATH
+        known = tmp_path / "own.yaml"
+        entry = {"title": "X", "arch": {arch: "a"}, "url": server.put(path, disk)}
+        entry |= {"format": "qcow2", "pinned": {arch: sha256(disk)}}
+        known.write_text(json.dumps({"images": {"x": entry}}))
+        monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(known))
+        return ("x", {}), ("x", {"arch": arch}), path
+    path = "/images/lab-x.qcow2"
+    lab = cache.Image(
+        name="lab-x.qcow2", path=Path("lab-x.qcow2"), format="qcow2", arch=arch,
+        virtual_size_bytes=5 << 20, file_size_bytes=len(disk), mtime_ns=1,
+        sha256=hashlib.sha256(disk).hexdigest(), origin="built", source="s", date="d", trust="t",
+    )  # fmt: skip
+    server.put(path, disk)
+    server.put("/catalogue.json", mirror.write_index([lab]).encode())
+    monkeypatch.setenv("CLOUDLAB_MIRROR", server.url)
+    return ("lab-x", {}), ("lab-x.qcow2", {"arch": arch}), path
+
+
+@pytest.mark.parametrize("spellings", ["architecture", "suffix"], indirect=True)
+def test_two_ways_to_ask_for_one_image_are_one_download(spellings, server, disk):
+    (one, options), (other, other_options), path = spellings
+    gate = held_back(server, path)
+    with start(one, **options) as first:
+        read_until(first, "loading")
+        with start(other, **other_options) as second:
+            read_until(second, "waiting")
+            gate.set()
+            assert read_until(first, "path") == read_until(second, "path")
+    assert len(server.asked(path)) == 2  # the held one and its rest
+
+
+def test_who_waited_for_a_refresh_takes_what_it_brought(server, disk, newer_disk):
+    old = fetch(server.put(PATH, disk), patience=HASTY)
+    cache.remember(dataclasses.replace(old, date="2099-01-01T00:00:00Z"))
+    url = server.put(PATH, newer_disk, '"2"')
+    gate = held_back(server, PATH)
+    with start(url, refresh=True) as first:
+        read_until(first, "loading")
+        with start(url, refresh=True) as second:
+            read_until(second, "waiting")
+            gate.set()
+            assert read_until(first, "path") == read_until(second, "path")
+    assert len(server.asked(PATH)) == 3  # the old one, the held one and its rest
+    assert fetch(url).path.read_bytes() == newer_disk
 
 
 def test_a_process_that_dies_leaves_no_lock(server, disk):

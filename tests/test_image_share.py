@@ -4,13 +4,17 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import faulty_server as faulty
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +23,7 @@ from cloudlab.errors import ChecksumError, CloudlabError, DownloadError, UsageEr
 from cloudlab.image import cache, mirror, share
 from cloudlab.image.choose import choose_image
 from cloudlab.image.download import Download
-from cloudlab.image.fetch import fetch
+from cloudlab.image.fetch import fetch, find_cached
 from cloudlab.image.progress import Meter
 from cloudlab.image.recipe import make_recipe
 from cloudlab.image.web import Patience
@@ -194,6 +198,43 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
     assert hashes == [hashlib.sha256(lab_disk).hexdigest()] * 30
     for number in range(30):
         assert (tmp_path / f"part{number}").read_bytes() == lab_disk
+
+
+@pytest.fixture
+def command(teacher):
+    """The URL of a real ``cloudlab share``."""
+    environment = {**os.environ, "CLOUDLAB_CACHE": str(teacher.parent), "PYTHONUNBUFFERED": "1"}
+    argv = [sys.executable, "-m", "cloudlab", "share", "--address", "127.0.0.1"]
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if "CLOUDLAB_MIRROR=" in line:
+                break
+        yield line.partition("CLOUDLAB_MIRROR=")[2].strip()
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+
+
+def test_thirty_learners_of_the_command_get_on_together(command, lab_disk):
+    """None is given more until all have had the same: a starving one would stop them all."""
+    step = 2 << 20
+    meeting = threading.Barrier(30, timeout=120)
+    received: list[bytes] = []
+
+    def learn():
+        data = b""
+        with urllib.request.urlopen(f"{command}/images/{LAB}") as response:
+            while len(data) < len(lab_disk):
+                data += response.read(step)
+                meeting.wait()
+        received.append(data)
+
+    threads = [threading.Thread(target=learn) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(lab_disk) > 4 * step
+    assert [data == lab_disk for data in received] == [True] * 30
 
 
 def test_learners_who_stop_reading_starve_nobody(server, lab_disk):
@@ -373,6 +414,69 @@ def test_without_an_address_it_listens_where_the_network_sees_it(teacher):
         assert urllib.request.urlopen(f"{server.url}/SHA256SUMS").status == 200
 
 
+CLASSROOM = """
+import socket, sys, urllib.request
+from pathlib import Path
+from cloudlab.image.share import ShareServer
+chosen = sys.argv[1] or None
+with ShareServer(address=chosen, folder=Path(sys.argv[2])) as server:
+    print(server.url, urllib.request.urlopen(server.url + "/SHA256SUMS").status)
+"""
+
+
+_UP = "ip link add {0} type bridge; ip addr add {1} dev {0}; ip link set {0} up"
+
+
+def _in_own_network(setup, *argv):
+    """Run a program where there is no network but what ``setup`` makes, and no default route."""
+    script = f'ip link set lo up; {setup}; exec "$@"'
+    argv = ["unshare", "--net", "sh", "-ec", script, "sh", *argv]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def own_network():
+    """Skip where a network namespace with an interface cannot be had, as without root."""
+    setup = "ip link add class0 type bridge"
+    if shutil.which("ip") is None or _in_own_network(setup, "true").returncode:
+        pytest.skip("only root may make a network of its own")
+
+
+@pytest.mark.parametrize("chosen", ["", "0.0.0.0", "::"])
+@pytest.mark.parametrize(
+    ("more", "address"),
+    [
+        ("", "10.9.8.7"),
+        ("ip addr add 169.254.3.4/16 dev class0", "10.9.8.7"),
+        (
+            _UP.format("docker0", "10.0.0.1/8"),
+            "10.9.8.7",
+        ),
+        (
+            "ip addr del 10.9.8.7/24 dev class0; ip addr add 169.254.3.4/16 dev class0",
+            "169.254.3.4",
+        ),
+    ],
+    ids=["alone", "beside one of the link", "beside a container's", "of the link only"],
+)
+def test_a_classroom_without_a_way_out(chosen, more, address, own_network, teacher):
+    setup = f"{_UP.format('class0', '10.9.8.7/24')}; {more or 'true'}"
+    done = _in_own_network(setup, sys.executable, "-c", CLASSROOM, chosen, str(teacher))
+    assert done.stdout.startswith(f"http://{address}:"), done.stderr
+    assert done.stdout.endswith(" 200\n")
+
+
+@pytest.mark.parametrize("chosen", ["", "0.0.0.0"])
+@pytest.mark.parametrize(
+    "setup",
+    ["true", "ip link add class0 type bridge; ip addr add 10.9.8.7/24 dev class0"],
+    ids=["none", "down"],
+)
+def test_a_host_on_no_network_says_so(chosen, setup, own_network, teacher):
+    done = _in_own_network(setup, sys.executable, "-c", CLASSROOM, chosen, str(teacher))
+    assert "seems to be on no network" in done.stderr
+
+
 def test_closing_twice_is_harmless_and_frees_the_port(teacher):
     server = share.ShareServer(address="127.0.0.1", folder=teacher)
     port = int(server.url.rpartition(":")[2])
@@ -462,6 +566,91 @@ def test_sizes_without_bounds_are_our_error(key, size):
     text = json.dumps({**GOOD, "images": [{**GOOD["images"][0], key: "SIZE"}]})
     with pytest.raises(DownloadError, match="is not the index"):
         mirror.parse_index(text.replace('"SIZE"', size).encode(), "x")
+
+
+def _offered_as(teacher, name, requested):
+    """Put an image of that file's name on the mirror, which says that it is ``requested``."""
+    return remember(teacher, name, disk(4096, 7), details={"requested": requested})
+
+
+def test_a_mirrors_image_does_not_replace_the_learners_own(teacher, learner):
+    own = remember(learner, "lab-own.raw", disk(4096))
+    (teacher / "ubuntu-24.04-amd64-0123456789ab.raw.json").unlink()
+    offered = _offered_as(teacher, "lab-own.raw", "ubuntu-24.04")
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        image = fetch("ubuntu-24.04", arch="amd64", mirror=server.url, patience=HASTY)
+        assert fetch("ubuntu-24.04", arch="amd64", mirror=server.url) == image
+    assert image.name == f"lab-own-{offered.sha256[:12]}.raw"
+    assert image.path.read_bytes() == disk(4096, 7)
+    assert own.path.read_bytes() == disk(4096)
+    assert cache.recall("lab-own.raw") == own
+    assert fetch("lab-own.raw") == own
+    assert fetch("ubuntu-24.04", arch="amd64") == image
+
+
+@pytest.mark.parametrize("name", ["lab-own.raw", "lab-own"])
+def test_a_newer_image_of_ones_own_name_is_kept_beside_it(name, teacher, learner):
+    own = remember(learner, "lab-own.raw", disk(4096))
+    _offered_as(teacher, "lab-own.raw", "")
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        assert fetch(name, mirror=server.url, patience=HASTY) == own
+        image = fetch(name, mirror=server.url, refresh=True, patience=HASTY)
+        assert image.path.read_bytes() == disk(4096, 7)
+        assert fetch(name, mirror=server.url, refresh=True, patience=HASTY) == image
+    assert fetch(name) == image
+    assert cache.recall("lab-own.raw") == own
+
+
+def test_an_image_that_the_learner_changed_is_not_lost(teacher, learner):
+    own = remember(learner, "lab-own.raw", disk(4096))
+    own.path.write_bytes(b"changed, and dear")
+    _offered_as(teacher, "lab-own.raw", "")
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        image = fetch("lab-own", mirror=server.url, patience=HASTY)
+    assert image.path.read_bytes() == disk(4096, 7)
+    assert own.path.read_bytes() == b"changed, and dear"
+    assert fetch("lab-own") == image
+
+
+def test_an_index_that_was_cut_is_asked_for_again(teacher, lab_disk):
+    with faulty.FaultyServer() as server:
+        index = mirror.write_index(share.served_images(teacher)).encode()
+        server.put("/catalogue.json", index)
+        server.put(f"/images/{LAB}", lab_disk)
+        server.put(f"/images/{LAB}.schema.json", b'{"type": "object"}')
+        server.fail("/catalogue.json", faulty.cut(len(index) // 2))
+        server.fail(f"/images/{LAB}.schema.json", faulty.cut(3))
+        image = fetch(LAB, mirror=server.url, patience=HASTY)
+    assert image.path.read_bytes() == lab_disk
+    assert image.schema_path.read_bytes() == b'{"type": "object"}'
+
+
+def test_the_list_of_images_shows_what_the_cached_one_rests_on(server):
+    def listed(*options):
+        argv = [sys.executable, "-m", "cloudlab", "images", *options]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+    def row():
+        rows = json.loads(listed("--json"))
+        return next(r for r in rows if (r["name"], r["arch"]) == ("ubuntu-24.04", "amd64"))
+
+    assert row()["integrity"] == "signed"
+    fetch("ubuntu-24.04", arch="amd64", mirror=server.url, patience=HASTY)
+    assert row()["integrity"] == "mirror's checksum"
+    [line] = [one for one in listed().splitlines() if one.startswith("ubuntu-24.04 ")]
+    assert "mirror's checksum" in line
+
+
+def test_a_mirrors_copy_is_what_a_name_means_unless_ones_own_catalogue_differs(
+    server, tmp_path, monkeypatch
+):
+    image = fetch("ubuntu-24.04", arch="amd64", mirror=server.url, patience=HASTY)
+    assert find_cached("ubuntu-24.04", "amd64") == image
+    own = tmp_path / "own.yaml"
+    entry = {"title": "Mine", "arch": {"amd64": "a"}, "url": "https://example.org/mine.img"}
+    own.write_text(json.dumps({"images": {"ubuntu-24.04": {**entry, "format": "raw"}}}))
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(own))
+    assert find_cached("ubuntu-24.04", "amd64") is None
 
 
 def test_a_mirror_cannot_overwrite_what_a_learner_has(tmp_path, teacher, learner):

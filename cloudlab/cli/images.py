@@ -25,15 +25,16 @@ from cloudlab.units import format_bytes
 def images(args: argparse.Namespace) -> None:
     """List the catalogue and what else is in the cache."""
     rows: list[dict[str, Any]] = []
-    for published in load_catalogue().rows():
-        cached = find_cached(published.name, published.arch)
+    catalogue = load_catalogue()
+    for published in catalogue.rows():
+        cached = find_cached(published.name, published.arch, catalogue=catalogue)
         rows.append(
             {
                 "name": published.name,
                 "title": published.title,
                 "arch": published.arch,
                 "size_bytes": cached.file_size_bytes if cached else None,
-                "integrity": str(published.trust),
+                "integrity": cached.trust if cached else str(published.trust),
                 "root_filesystem": published.root_filesystem,
                 "cached": str(cached.path) if cached else None,
                 "refused": published.refused or None,
@@ -75,7 +76,9 @@ def _shown(rows: list[dict[str, Any]]) -> list[list[str]]:
             ", ".join(row["arch"] for row in alike),
             alike[0]["root_filesystem"],
             ", ".join(format_bytes(row["size_bytes"]) for row in alike if row["size_bytes"]),
-            f"refused: {alike[0]['refused']}" if alike[0]["refused"] else alike[0]["integrity"],
+            f"refused: {alike[0]['refused']}"
+            if alike[0]["refused"]
+            else ", ".join(dict.fromkeys(row["integrity"] for row in alike)),
             ", ".join(row["arch"] for row in alike if row["cached"]),
         ]
         for name, alike in by_name.items()

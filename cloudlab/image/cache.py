@@ -189,6 +189,12 @@ def cached_images(folder: Path | None = None) -> list[Image]:
     return sorted(found, key=lambda image: image.mtime_ns, reverse=True)
 
 
+def generation(image: Image) -> int:
+    """Return how many images of the same name an image has replaced: no clock tells that."""
+    value = image.details.get("generation", 0)
+    return value if isinstance(value, int) else 0
+
+
 def verify(image: Image) -> None:
     """Hash the whole image and compare with its record.
 

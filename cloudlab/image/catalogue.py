@@ -55,6 +55,11 @@ class Published:
         Short name -> sentence.
     refused : str
         Why it is of no use here; empty for a usable image.
+    known_by : tuple of str
+        Words that a file's name holds, all of them and in small letters, if it is this
+        image or another issue of it.  Empty where nothing is to be known about such a file.
+    own : bool
+        Whether the user's own catalogue says so.
     """
 
     name: str
@@ -74,6 +79,8 @@ class Published:
     firmware: tuple[str, ...] = ("bios", "uefi")
     quirks: Mapping[str, str] = field(default_factory=dict)
     refused: str = ""
+    known_by: tuple[str, ...] = ()
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,14 @@ class Catalogue:
     def rows(self) -> list[Published]:
         """Return every image for every architecture, in the catalogue's order."""
         return [image for by_arch in self.images.values() for image in by_arch.values()]
+
+    def recognise(self, filename: str) -> Published | None:
+        """Return the image that a file is by its name, so that its quirks are known, or None."""
+        name = filename.lower()
+        for image in self.rows():
+            if image.known_by and all(word in name for word in image.known_by):
+                return image
+        return None
 
     def find(self, name: str, arch: str | None = None) -> Published:
         """Return the image called ``name`` for ``arch``, by default this host's.
@@ -202,7 +217,8 @@ def parse_catalogue(
     images = dict(below.images)
     for name, entry in document.data["images"].items():
         images[name] = {
-            arch: _published(document, name, entry, arch, keys) for arch in entry["arch"]
+            arch: replace(_published(document, name, entry, arch, keys), own=base is not None)
+            for arch in entry["arch"]
         }
     default = document.data.get("default", below.default)
     if default and default not in images:
@@ -235,6 +251,7 @@ def _published(
         firmware=("uefi",) if arch == "arm64" else tuple(entry.get("firmware", ("bios", "uefi"))),
         quirks=entry.get("quirks", {}),
         refused=entry.get("refused", ""),
+        known_by=tuple(entry.get("known_by", ())),
     )
     if arch in entry.get("pinned", {}):
         return replace(published, trust=Trust.PINNED, pinned=parse_digest(entry["pinned"][arch]))

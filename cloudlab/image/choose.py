@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cloudlab import paths
@@ -13,12 +14,12 @@ from cloudlab.image import mirror as mirrors
 from cloudlab.image.cache import Image, cached_images, recall
 from cloudlab.image.catalogue import check_arch, host_arch, load_catalogue
 from cloudlab.image.diskfile import detect_format, virtual_size_bytes
-from cloudlab.image.fetch import fetch
+from cloudlab.image.fetch import fetch, find_cached
 from cloudlab.image.progress import Progress
 from cloudlab.image.recipe import make_recipe
-from cloudlab.image.source import is_url
+from cloudlab.image.source import known_quirks
 from cloudlab.image.trust import Trust
-from cloudlab.image.web import PassingError, open_url, read_small
+from cloudlab.image.web import PassingError, is_url, open_url, read_small
 from cloudlab.tools import now
 
 #: Seconds within which a publisher has to answer for ``auto`` to fetch from it.
@@ -104,7 +105,11 @@ def choose_image(
     if choice == "auto":
         return _choose_any(check_arch(arch), mirror, builder, progress, cancel)
     if _means_path(choice):
-        return open_image(Path(choice), arch=arch), "your own file"
+        image = open_image(Path(choice), arch=arch)
+        if image.origin == "file":
+            quirks = known_quirks(image.name, load_catalogue())
+            image = replace(image, details={"quirks": quirks})
+        return image, "your own file"
     image = fetch(choice, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
     kind = "the URL you gave" if is_url(choice) else "the one you named"
     return image, f"{kind} ({image.trust})"
@@ -126,17 +131,18 @@ def _choose_any(
     cancel: threading.Event | None,
 ) -> tuple[Image, str]:
     default, lab = load_catalogue().default, make_recipe(arch=arch).name
-    cached = [image for image in cached_images() if image.arch == arch]
-    for reason, fits in (
-        ("the lab image in the cache", lambda image: image.name == lab),
-        ("the course's default, in the cache", lambda image: mirrors.matches(image, default, arch)),
-        # A lab image that is built to differ in one way must be asked for by name.
-        (
-            "the newest image in the cache",
-            lambda image: image.details.get("variant", "plain") == "plain",
-        ),
+    # A lab image that is built to differ in one way must be asked for by name.
+    plain = (
+        image
+        for image in cached_images()
+        if image.arch == arch and image.details.get("variant", "plain") == "plain"
+    )
+    for reason, found in (
+        ("the lab image in the cache", find_cached(lab, arch)),
+        ("the course's default, in the cache", find_cached(default, arch)),
+        ("the newest image in the cache", next(plain, None)),
     ):
-        if found := next((image for image in cached if fits(image)), None):
+        if found is not None:
             return found, reason
     mirror = mirror or os.environ.get("CLOUDLAB_MIRROR")
     if mirror:

@@ -39,6 +39,26 @@ _BACKLOG = 8
 _SPARE_BYTES = 64 << 20
 
 
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn what keeps ``path`` from being written into an error that says what to do.
+
+    Raises
+    ------
+    DownloadError
+    """
+    try:
+        yield
+    except OSError as error:
+        hint = "Choose a place that you may write to with the variable CLOUDLAB_CACHE."
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            hint = "Make room there, or move the cache with the variable CLOUDLAB_CACHE; what has "
+            hint += "arrived is kept."
+        raise DownloadError(
+            f"{path} could not be written: {error.strerror or error}.", hint=hint
+        ) from error
+
+
 class Download:
     """One file on its way into ``part``.
 
@@ -148,6 +168,8 @@ class Download:
         with response:
             offset, total = self._judge(response, offset, total)
             self._meter.total_bytes = total
+            if offset == 0:
+                self.discard()  # before its room is asked for
             self._check_room(offset, total)
             if offset == 0:
                 self._start_over(response, total)
@@ -193,12 +215,11 @@ class Download:
 
     def _start_over(self, response: http.client.HTTPResponse, total: int | None) -> None:
         self.resumed = False
-        self.part.unlink(missing_ok=True)
         etag = response.headers.get("ETag", "")
         # A weak ETag does not promise the same bytes.
         validator = "" if etag.startswith("W/") else etag
         validator = validator or response.headers.get("Last-Modified", "")
-        with paths.whole_file(self.sidecar) as file:
+        with storing(self.sidecar), paths.whole_file(self.sidecar) as file:
             file.write_text(
                 json.dumps({"url": self.url, "validator": validator, "total_bytes": total}) + "\n",
                 encoding="utf-8",
@@ -223,7 +244,9 @@ class Download:
 
     def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:
         received = self._hashed
-        with self.part.open("ab", buffering=0) as stream, self._hashing() as add:
+        with storing(self.part):
+            stream = self.part.open("ab", buffering=0)
+        with stream, self._hashing() as add:
             while total is None or received < total:
                 left = _BLOCK_BYTES if total is None else min(_BLOCK_BYTES, total - received)
                 block = self._read(response, left)
@@ -263,12 +286,6 @@ class Download:
             raise PassingError(f"{self.url} broke off: {in_words(error)}") from error
 
     def _write(self, descriptor: int, block: memoryview) -> None:
-        try:
+        with storing(self.part):
             while block:
                 block = block[os.write(descriptor, block) :]
-        except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise DownloadError(
-                f"{self.part} could not be written: {error.strerror}.",
-                hint="Make room there; what has arrived is kept." if full else "",
-            ) from error

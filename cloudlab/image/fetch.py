@@ -9,52 +9,88 @@ Nothing gets its final name before its checksum is known to be right.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-
-import filelock
+from typing import Any
 
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, ImageError
 from cloudlab.image import mirror as mirrors
-from cloudlab.image.cache import Image, cached_images, remember
-from cloudlab.image.catalogue import Catalogue, check_arch
+from cloudlab.image.cache import (
+    Image,
+    cached_images,
+    generation,
+    recall,
+    recorded_names,
+    remember,
+    sha256_of,
+)
+from cloudlab.image.catalogue import Catalogue, Published, check_arch, load_catalogue
 from cloudlab.image.diskfile import detect_format, virtual_size_bytes
-from cloudlab.image.download import Download
+from cloudlab.image.download import Download, storing
 from cloudlab.image.progress import Meter, Progress
-from cloudlab.image.source import Read, Source, find_source
+from cloudlab.image.source import Read, Source, find_published, find_source
 from cloudlab.image.trust import Digest, parse_digest
-from cloudlab.image.web import PATIENT, Patience, raise_cancelled, read_small
+from cloudlab.image.turn import turn
+from cloudlab.image.web import PATIENT, Patience, is_url, read_small
 from cloudlab.tools import find_tool, now
-
-_POLL_S = 0.2
 
 
 def find_cached(
-    request: str, arch: str | None = None, digest: Digest | None = None
+    request: str,
+    arch: str | None = None,
+    digest: Digest | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Image | None:
     """Return the newest cached image that ``request`` means, or None.
+
+    What was fetched by a catalogue's name counts as long as it is what the catalogue means
+    by it now: of that URL, and with the hash that it pins.
 
     Parameters
     ----------
     request : str
         A catalogue name, a URL that was fetched, or a cached file's name.
     arch : str, optional
-        Default: this host's, or for a file's name any.
+        Default: this host's, or for a file's name or a URL any.
     digest : Digest, optional
-        Only an image with this checksum will do.
+        Only an image with this checksum will do, wherever it came from.
+    catalogue : Catalogue, optional
+        Default: :func:`~cloudlab.image.catalogue.load_catalogue`.
     """
-    for image in cached_images():
-        if mirrors.matches(image, request, arch) and (digest is None or _has(image, digest)):
-            return image
-    return None
+    published: Published | None = None
+    if digest is None and not is_url(request):
+        known = catalogue or load_catalogue()
+        published = known.images.get(request, {}).get(check_arch(arch))
+    found = [
+        image
+        for image in _matching(request, arch)
+        if (digest is None or _has(image, digest)) and _still_meant(image, published)
+    ]
+    # Of equals max() takes the first, which is the newest by its file.
+    return max(
+        found, key=lambda image: (generation(image), mirrors.named(image, request)), default=None
+    )
+
+
+def _matching(request: str, arch: str | None) -> list[Image]:
+    return [image for image in cached_images() if mirrors.matches(image, request, arch)]
+
+
+def _still_meant(image: Image, published: Published | None) -> bool:
+    if published is None:
+        return True
+    if published.pinned is not None and not _has(image, published.pinned):
+        return False
+    if published.url in {image.source, image.details.get("published_at")}:
+        return True
+    # An instructor's word on a name goes before the shipped catalogue's, not before the user's.
+    return "mirror" in image.details and not published.own
 
 
 def _has(image: Image, digest: Digest) -> bool:
@@ -107,52 +143,53 @@ def fetch(
     """
     digest = parse_digest(checksum) if checksum else None
     arch = check_arch(arch) if arch else None
-    if not refresh and (image := find_cached(name_or_url, arch, digest)) is not None:
-        return image
+    known = catalogue or load_catalogue()
+    before = find_cached(name_or_url, arch, digest, known)
+    if before is not None and not refresh:
+        return before
     find_tool("qemu-img")  # better missed now than after the download
     mirror = mirror or os.environ.get("CLOUDLAB_MIRROR")
+    if not mirror and not is_url(name_or_url):
+        _look_up(name_or_url, arch, known)
     folder = paths.make_folder(paths.images_folder())
-    part = folder / f".{_slug(name_or_url, arch)}.part"
-    began = now()
-    with _turn(part, Meter(name_or_url, progress, waiting=True), cancel):
-        image = find_cached(name_or_url, arch, digest)
-        if image is not None and (not refresh or image.date > began):
+    part = folder / f".{_slug(name_or_url, arch, known)}.part"
+    with turn(part, Meter(name_or_url, progress, waiting=True), cancel):
+        image = find_cached(name_or_url, arch, digest, known)
+        if image is not None and (not refresh or image != before):
             return image  # another process fetched it while this one waited
         meter = Meter(name_or_url, progress)
         read = functools.partial(read_small, patience=patience, meter=meter, cancel=cancel)
         source = find_source(
-            name_or_url, read, arch=arch, digest=digest, mirror=mirror, catalogue=catalogue
+            name_or_url, read, arch=arch, digest=digest, mirror=mirror, catalogue=known
         )
-        if image is not None and source.expected is not None and _has(image, source.expected):
-            return image  # nothing newer is published
+        matching = _matching(name_or_url, arch)
+        for held in matching:
+            if source.expected and _has(held, source.expected) and image in (None, held):
+                return held  # nothing newer is published
         hashes, final_url = _download(source, part, meter, patience, cancel)
-        return _keep(source, part, hashes, final_url, read)
+        replaces = 1 + max(map(generation, matching), default=-1)
+        return _keep(source, part, hashes, {"final_url": final_url, "generation": replaces}, read)
 
 
-def _slug(request: str, arch: str | None) -> str:
-    words = re.sub(r"[^A-Za-z0-9.-]+", "-", request.rpartition("/")[2])[:60].strip(".-")
-    return f"{words}-{hashlib.sha256(f'{request} {arch}'.encode()).hexdigest()[:8]}"
+def _look_up(name: str, arch: str | None, known: Catalogue) -> None:
+    """Say what is wrong with a name before anything is made for it."""
+    if name not in known.images:
+        for recorded in recorded_names():
+            if name in {recorded, recorded.rpartition(".")[0]}:
+                recall(recorded)  # what is cached but was changed is not unknown: this says so
+    find_published(name, arch, known)
 
 
-@contextlib.contextmanager
-def _turn(part: Path, meter: Meter, cancel: threading.Event | None) -> Iterator[None]:
-    """Hold this host's one permission to write ``part``, showing how another one gets on."""
-    lock = filelock.FileLock(part.with_name(part.name.removesuffix(".part") + ".lock"))
-    while True:
-        try:
-            lock.acquire(timeout=_POLL_S)
-            break
-        except filelock.Timeout:
-            if cancel is not None and cancel.is_set():
-                raise_cancelled()
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                sidecar = part.with_name(part.name + ".json")
-                meter.total_bytes = json.loads(sidecar.read_text("utf-8"))["total_bytes"]
-                meter.show(part.stat().st_size)
-    try:
-        yield
-    finally:
-        lock.release()
+def _slug(request: str, arch: str | None, known: Catalogue) -> str:
+    """Return one file name for all the ways to ask for one image."""
+    if is_url(request):
+        which = request
+    elif request in known.images:
+        which = f"{request} {check_arch(arch)}"
+    else:  # a file on the mirror
+        which = request.removesuffix(".qcow2").removesuffix(".raw")
+    words = re.sub(r"[^A-Za-z0-9.-]+", "-", which.rpartition("/")[2])[:60].strip(".-")
+    return f"{words}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
 
 
 def _download(
@@ -186,8 +223,10 @@ def _download(
     )
 
 
-def _keep(source: Source, part: Path, hashes: dict[str, str], final_url: str, read: Read) -> Image:
-    """Give the verified part its final name and its record."""
+def _keep(
+    source: Source, part: Path, hashes: dict[str, str], more: dict[str, Any], read: Read
+) -> Image:
+    """Give the verified part its final name and its record, with ``more`` in its details."""
     sidecar = part.with_name(part.name + ".json")
     try:
         kind = detect_format(part)
@@ -196,34 +235,45 @@ def _keep(source: Source, part: Path, hashes: dict[str, str], final_url: str, re
         part.unlink(missing_ok=True)
         sidecar.unlink(missing_ok=True)
         raise ImageError(f"{source.url}: {error.message}", hint=error.hint) from error
-    name = f"{source.stem}-{hashes['sha256'][:12]}.{source.format or kind}"
-    if source.offer is not None:
-        name = source.offer.image.name
-    path = part.with_name(name)
-    schema = _fetch_schema(source, path, read)
-    part.chmod(0o644)
-    part.replace(path)
-    sidecar.unlink(missing_ok=True)
-    return remember(
-        Image(
-            name=name,
-            path=path,
-            format=source.format or kind,
-            arch=source.arch,
-            virtual_size_bytes=size_bytes,
-            file_size_bytes=0,  # remember() measures the file
-            mtime_ns=0,
-            sha256=hashes["sha256"],
-            origin="fetched",
-            source=source.url,
-            date=now(),
-            trust=source.trust.value,
-            root_filesystem=source.root_filesystem,
-            firmware=source.firmware,
-            schema_path=schema,
-            details={**source.details, "digests": hashes, "final_url": final_url},
-        )
+    image = Image(
+        name=_final_name(source, part.parent, hashes["sha256"], kind),
+        path=part,
+        format=source.format or kind,
+        arch=source.arch,
+        virtual_size_bytes=size_bytes,
+        file_size_bytes=0,  # remember() measures the file
+        mtime_ns=0,
+        sha256=hashes["sha256"],
+        origin="fetched",
+        source=source.url,
+        date=now(),
+        trust=source.trust.value,
+        root_filesystem=source.root_filesystem,
+        firmware=source.firmware,
+        details={**source.details, "digests": hashes, **more},
     )
+    path = part.with_name(image.name)
+    image = replace(image, path=path, schema_path=_fetch_schema(source, path, read))
+    with storing(path):
+        part.chmod(0o644)
+        part.replace(path)
+        try:
+            image = remember(image)
+        except OSError:
+            path.replace(part)  # complete as it is, the next call need not download it again
+            raise
+    sidecar.unlink(missing_ok=True)
+    return image
+
+
+def _final_name(source: Source, folder: Path, sha256: str, kind: str) -> str:
+    """Return the mirror's own name for an image where that is free, else one of its hash."""
+    if source.offer is not None:
+        path = folder / source.offer.image.name
+        # Another file of that name is the learner's own, whatever the mirror calls its image.
+        if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
+            return path.name
+    return f"{source.stem}-{sha256[:12]}.{source.format or kind}"
 
 
 def _fetch_schema(source: Source, image: Path, read: Read) -> Path | None:
@@ -240,6 +290,6 @@ def _fetch_schema(source: Source, image: Path, read: Read) -> Path | None:
         )
     # The mirror's name for it could be that of any file in this cache.
     path = image.with_name(f"{image.name}.schema.json")
-    with paths.whole_file(path) as file:
+    with storing(path), paths.whole_file(path) as file:
         file.write_bytes(data)
     return path

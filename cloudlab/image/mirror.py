@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.errors import DownloadError, UsageError
-from cloudlab.image.cache import Image, sha256_of
+from cloudlab.image.cache import Image, generation, sha256_of
 from cloudlab.image.catalogue import host_arch
+from cloudlab.image.web import is_url
 
 #: Where the index lies on a mirror.
 INDEX = "catalogue.json"
@@ -45,14 +46,21 @@ def matches(image: Image, request: str, arch: str | None) -> bool:
     ----------
     image : Image
     request : str
-        A catalogue name or URL as it was asked for, or the file's name with or without
-        its suffix.
+        A catalogue name or URL as it was asked for, or the file's name, here or on the
+        mirror it came from, with or without its suffix.
     arch : str or None
-        None means any for a file's name, and this host's for the others.
+        None means any for a file's name or a URL, and this host's for a catalogue name.
     """
-    if request in {image.name, image.name.removesuffix("." + image.format)}:
+    if named(image, request) or named(image, request, str(image.details.get("mirror_name"))):
         return arch in {None, image.arch}
-    return image.details.get("requested") == request and image.arch == (arch or host_arch())
+    wanted = arch if arch or is_url(request) else host_arch()
+    return image.details.get("requested") == request and wanted in {None, image.arch}
+
+
+def named(image: Image, request: str, name: str | None = None) -> bool:
+    """Return whether ``request`` is the image's file name (or ``name``), or that without suffix."""
+    name = name or image.name
+    return request in {name, name.removesuffix("." + image.format)}
 
 
 def shareable(image: Image) -> bool:
@@ -155,7 +163,7 @@ def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: st
     """
     found = [offer for offer in offers if matches(offer.image, request, arch)]
     if found:
-        return max(found, key=lambda offer: offer.image.date)
+        return max(found, key=lambda offer: (generation(offer.image), offer.image.date))
     held = sorted({str(o.image.details.get("requested") or o.image.name) for o in offers})
     raise DownloadError(
         f"The mirror {mirror} does not hold {request} for {arch or host_arch()}; "

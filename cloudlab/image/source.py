@@ -11,6 +11,7 @@ from cloudlab.errors import ImageError
 from cloudlab.image import mirror as mirrors
 from cloudlab.image.catalogue import Catalogue, Published, load_catalogue
 from cloudlab.image.trust import Digest, Trust, find_checksum, verify_signature
+from cloudlab.image.web import is_url
 from cloudlab.tools import host_arch
 
 
@@ -57,11 +58,6 @@ class Source:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def is_url(text: str) -> bool:
-    """Return whether ``text`` is an http or https URL."""
-    return text.lower().startswith(("http://", "https://"))
-
-
 def find_source(
     request: str,
     read: Read,
@@ -95,19 +91,30 @@ def find_source(
         held = any(mirrors.matches(offer.image, request, arch) for offer in offers)
         if held or not is_url(request):
             offer = mirrors.choose_offer(offers, request, arch, base)
-            return _from_mirror(offer, base, digest)
+            return _from_mirror(offer, request, base, digest)
+    known = catalogue or load_catalogue()
     if is_url(request):
-        return _from_url(request, arch, digest)
-    published = (catalogue or load_catalogue()).find(request, arch)
+        return _from_url(request, arch, digest, known)
+    return _from_publisher(find_published(request, arch, known), digest, read)
+
+
+def find_published(name: str, arch: str | None, catalogue: Catalogue) -> Published:
+    """Return the catalogue's image called ``name``, if it is of use here.
+
+    Raises
+    ------
+    UsageError, ImageError
+    """
+    published = catalogue.find(name, arch)
     if published.refused:
         raise ImageError(
-            f"{request} is of no use here: {published.refused}",
+            f"{name} is of no use here: {published.refused}",
             hint="'cloudlab images' lists those that are.",
         )
-    return _from_publisher(published, digest, read)
+    return published
 
 
-def _from_mirror(offer: mirrors.Offer, base: str, digest: Digest | None) -> Source:
+def _from_mirror(offer: mirrors.Offer, request: str, base: str, digest: Digest | None) -> Source:
     image = offer.image
     return Source(
         url=f"{base}/images/{image.name}",
@@ -124,13 +131,38 @@ def _from_mirror(offer: mirrors.Offer, base: str, digest: Digest | None) -> Sour
             **image.details,
             "mirror": base,
             "mirror_trust": image.trust,
-            "published_at": image.source,
+            "published_at": image.details.get("published_at", image.source),
+            # Asked for by its file's name, it answers to that under any name of its own.
+            "mirror_name": image.name if mirrors.named(image, request) else "",
         },
     )
 
 
-def _from_url(url: str, arch: str | None, digest: Digest | None) -> Source:
-    stem = Path(re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]).stem
+def known_quirks(filename: str, catalogue: Catalogue) -> dict[str, str]:
+    """Return what the catalogue knows about a file by its name, wherever that comes from.
+
+    Raises
+    ------
+    ImageError
+        If it is of no use here.
+    """
+    published = catalogue.recognise(filename)
+    if published is None:
+        return {}
+    if published.refused:
+        raise ImageError(
+            f"{filename} is of no use here: by its name it is {published.title}. "
+            f"{published.refused}",
+            hint="If the name misleads, take a copy of the file under another name.",
+        )
+    quirks = dict(published.quirks)
+    quirks.pop("checksums-not-tried", None)  # which is about the catalogue's own entry
+    return quirks
+
+
+def _from_url(url: str, arch: str | None, digest: Digest | None, catalogue: Catalogue) -> Source:
+    filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
+    stem = Path(filename).stem
     # With nothing to verify by, https is no proof either, and the label says so.
     return Source(
         url=url,
@@ -139,7 +171,7 @@ def _from_url(url: str, arch: str | None, digest: Digest | None) -> Source:
         trust=Trust.PINNED if digest else Trust.UNVERIFIED,
         allow_http=True,
         expected=digest,
-        details={"requested": url},
+        details={"requested": url, "quirks": known_quirks(filename, catalogue)},
     )
 
 
