@@ -4,6 +4,7 @@ import pytest
 from faulty_server import FaultyServer, cut
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from cloudlab.errors import ImageError
 from cloudlab.image.progress import FetchProgress, Meter
@@ -97,7 +98,8 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
-    InteractiveShell.instance()
+    # Without a history, whose file would be closed when its folder is long gone.
+    InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     yield lambda: capture_output(stdout=False, stderr=False)
     InteractiveShell.clear_instance()
 
