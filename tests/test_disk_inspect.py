@@ -238,8 +238,10 @@ def dumpe2fs(disk: Path, offset: int) -> dict:
     text = tools.run(["dumpe2fs", "-h", f"{disk}?offset={offset}"]).stdout
     field = dict(re.findall(r"^(.+?):\s+(.*)$", text, re.MULTILINE))
     block = int(field["Block size"])
+    size, overhead = int(field["Block count"]) * block, field.get("Overhead clusters")
     return {
-        "size": int(field["Block count"]) * block,
+        "size": size,
+        "statfs": size - int(overhead) * block if overhead else None,
         "free": int(field["Free blocks"]) * block,
         "mounted": field["Last mounted on"].replace("<not available>", ""),
     }
@@ -255,7 +257,12 @@ def xfs_db(disk: Path, offset: int) -> dict:
     text = tools.run(["xfs_db", "-r", "-c", "sb 0", "-c", "print", part]).stdout
     field = dict(re.findall(r"^(\w+) = (.*)$", text, re.MULTILINE))
     block = int(field["blocksize"])
-    return {"size": int(field["dblocks"]) * block, "free": int(field["fdblocks"]) * block}
+    blocks = int(field["dblocks"])
+    return {
+        "size": blocks * block,
+        "statfs": (blocks - int(field["logblocks"])) * block,
+        "free": int(field["fdblocks"]) * block,
+    }
 
 
 def btrfs_super(disk: Path, offset: int) -> dict:
@@ -266,7 +273,7 @@ def btrfs_super(disk: Path, offset: int) -> dict:
     text = tools.run(["btrfs", "inspect-internal", "dump-super", part]).stdout
     field = dict(re.findall(r"^(\w+)\s+(.*)$", text, re.MULTILINE))
     total = int(field["total_bytes"])
-    return {"size": total, "free": total - int(field["bytes_used"])}
+    return {"size": total, "statfs": total, "free": total - int(field["bytes_used"])}
 
 
 def fsck_fat(disk: Path, offset: int) -> dict:
@@ -276,7 +283,12 @@ def fsck_fat(disk: Path, offset: int) -> dict:
         target.write(source.read(400 * MIB))
     text = tools.run(["fsck.fat", "-v", "-n", part], check=False).stdout
     sector = int(re.search(r"(\d+) bytes per logical sector", text)[1])
-    return {"size": int(re.search(r"(\d+) sectors total", text)[1]) * sector, "free": None}
+    cluster = int(re.search(r"(\d+) bytes per cluster", text)[1])
+    return {
+        "size": int(re.search(r"(\d+) sectors total", text)[1]) * sector,
+        "statfs": int(re.search(r"(\d+) clusters", text)[1]) * cluster,
+        "free": None,
+    }
 
 
 def nothing(disk: Path, offset: int) -> dict:
@@ -360,6 +372,7 @@ def test_filesystems_agree_with_their_own_tools(tmp_path, name, place):
         assert filesystem.version.removeprefix("LUKS") == witness["version"]
     ours = {
         "size": filesystem.size_bytes,
+        "statfs": filesystem.statfs_bytes,
         "free": filesystem.free_bytes,
         "mounted": filesystem.last_mounted_on,
     }

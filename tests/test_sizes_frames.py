@@ -217,6 +217,7 @@ def test_a_block_that_never_ends_is_there_but_not_complete():
         {"kind": "fact", "name": "x"},
         {"kind": "begin", "uptime_s": 10**400},
         {"kind": "begin", "uptime_s": "soon"},
+        {"kind": "begin", "uptime_s": 1, "unchanged_until_s": "never"},
         {"kind": "begin", "uptime_s": float("nan")},
         {"kind": "end", "frames": 7},
     ],
@@ -284,3 +285,17 @@ def test_json_names_blocks_and_samples_beside_the_reports():
         ("before", True, {"a": "b"}),
         ("sample", True, {}),
     ]
+
+
+@pytest.mark.parametrize("until_s", [None, 22.25], ids=["older guest", "told"])
+def test_a_sample_says_until_when_nothing_had_changed(until_s):
+    told = {} if until_s is None else {"unchanged_until_s": until_s}
+    lines = [
+        frame("sample", 0, kind="begin", uptime_s=23.5, **told),
+        frame("sample", 1, kind="end", frames=2),
+    ]
+    parser = ConsoleParser()
+    for number, line in enumerate(lines, 1):
+        parser.feed(line.encode(), number)
+    [found] = parser.result().blocks
+    assert (found.uptime_s, found.unchanged_until_s, found.complete) == (23.5, until_s, True)

@@ -34,7 +34,10 @@ class Filesystem:
         Empty where there is none.
     size_bytes : int or None
         What its superblock says, whatever the partition's size; None where it does not say.
-        ``df`` shows less: it leaves out the filesystem's own tables.
+        ``df`` shows less: see ``statfs_bytes``.
+    statfs_bytes : int or None
+        What statfs, and so ``df``, will give as its size once it is mounted: without the
+        filesystem's own tables and journal.  None where the superblock does not say.
     free_bytes : int or None
         As its superblock says; a mounted filesystem updates that only now and then.
     version : str
@@ -49,6 +52,7 @@ class Filesystem:
     label: str = ""
     uuid: str = ""
     size_bytes: int | None = None
+    statfs_bytes: int | None = None
     free_bytes: int | None = None
     version: str = ""
     last_mounted_on: str = ""
@@ -78,6 +82,7 @@ def identify(reader: Reader) -> list[Filesystem]:
 _EXT_HAS_JOURNAL = 0x4
 _EXT_JOURNAL_DEVICE = 0x8
 _EXT_64BIT = 0x80
+_EXT_BIGALLOC = 0x200
 #: What ext3 knew; anything else makes it ext4, as in blkid.
 _EXT3_INCOMPAT = 0x2 | 0x4 | 0x10
 _EXT3_RO_COMPAT = 0x1 | 0x2 | 0x4
@@ -88,7 +93,7 @@ def _ext(head: bytes) -> Filesystem | None:
     if len(block) < 1024 or block[56:58] != b"\x53\xef":
         return None
     blocks, _, free = struct.unpack_from("<III", block, 4)
-    (log_size,) = struct.unpack_from("<I", block, 24)
+    log_size, log_cluster = struct.unpack_from("<II", block, 24)
     (mounted_at,) = struct.unpack_from("<I", block, 44)
     compat, incompat, ro_compat = struct.unpack_from("<III", block, 92)
     if log_size > 6 or blocks == 0:
@@ -99,6 +104,9 @@ def _ext(head: bytes) -> Filesystem | None:
     # Since 2018 the kernel keeps the time's upper byte apart.
     mounted_at |= block[0x275] << 32
     block_bytes = 1024 << log_size
+    # Counted in clusters; 0 where an older mke2fs left it to the kernel.
+    (overhead,) = struct.unpack_from("<I", block, 0x248)
+    overhead *= 1024 << (log_cluster & 31 if ro_compat & _EXT_BIGALLOC else log_size)
     if incompat & _EXT_JOURNAL_DEVICE:
         kind = "jbd"
     elif incompat & ~_EXT3_INCOMPAT or ro_compat & ~_EXT3_RO_COMPAT:
@@ -110,6 +118,9 @@ def _ext(head: bytes) -> Filesystem | None:
         label=_text(block[120:136]),
         uuid=_uuid(block[104:120]),
         size_bytes=blocks * block_bytes,
+        statfs_bytes=blocks * block_bytes - overhead
+        if 0 < overhead < blocks * block_bytes
+        else None,
         free_bytes=min(free, blocks) * block_bytes,
         last_mounted_on=_text(block[136:200]),
         last_mounted_at=_moment(mounted_at),
@@ -124,6 +135,8 @@ def _xfs(head: bytes) -> Filesystem | None:
         return None
     block_bytes, blocks = struct.unpack_from(">IQ", head, 4)
     (free,) = struct.unpack_from(">Q", head, 144)
+    (log_start,) = struct.unpack_from(">Q", head, 48)
+    (log_blocks,) = struct.unpack_from(">I", head, 96)
     if block_bytes not in {1 << bits for bits in range(9, 17)}:
         return None
     return Filesystem(
@@ -131,6 +144,8 @@ def _xfs(head: bytes) -> Filesystem | None:
         label=_text(head[108:120]),
         uuid=_uuid(head[32:48]),
         size_bytes=blocks * block_bytes,
+        # A log on another device takes nothing here.
+        statfs_bytes=max(0, blocks - (log_blocks if log_start else 0)) * block_bytes,
         free_bytes=min(free, blocks) * block_bytes,
     )
 
@@ -143,11 +158,14 @@ def _btrfs(head: bytes) -> Filesystem | None:
     if len(block) < 4096 or block[0x40:0x48] != b"_BHRfS_M":
         return None
     total, used = struct.unpack_from("<QQ", block, 0x70)
+    (devices,) = struct.unpack_from("<Q", block, 0x88)
     return Filesystem(
         "btrfs",
         label=_text(block[0x12B:0x22B]),
         uuid=_uuid(block[0x20:0x30]),
         size_bytes=total,
+        # Of several devices it depends on the profile, which stands elsewhere.
+        statfs_bytes=total if devices == 1 else None,
         free_bytes=max(0, total - used),
     )
 
@@ -258,6 +276,7 @@ def _fat(head: bytes, reader: Reader) -> Filesystem | None:
         label=label or _fat_text(boot_label),
         uuid=f"{serial >> 16:04X}-{serial & 0xFFFF:04X}",
         size_bytes=total * sector,
+        statfs_bytes=clusters * per_cluster * sector,
         version=f"FAT{bits}",
     )
 

@@ -196,6 +196,7 @@ def _filesystem_json(filesystem: Filesystem) -> dict[str, Any]:
         "type": filesystem.type,
         "label": filesystem.label,
         "size_bytes": filesystem.size_bytes,
+        "statfs_bytes": filesystem.statfs_bytes,
         "free_bytes": filesystem.free_bytes,
         "uuid": filesystem.uuid,
         "version": filesystem.version,
@@ -287,7 +288,7 @@ def _with_filesystem(entry: Entry, reader: Reader, warnings: list[str]) -> Parti
     size_bytes = (filesystem and filesystem.size_bytes) or 0
     if filesystem and size_bytes > SIZE_LIMIT_BYTES:
         warnings.append(f"{where} holds a filesystem of an impossible size, {size_bytes} bytes.")
-        filesystem = replace(filesystem, size_bytes=None, free_bytes=None)
+        filesystem = replace(filesystem, size_bytes=None, statfs_bytes=None, free_bytes=None)
     elif size_bytes > entry.size_bytes:
         warnings.append(
             f"{where} holds a filesystem of {size_bytes} bytes, "

@@ -54,7 +54,7 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
             "disk": disk,
         }
     )
-    sizes = run_sizes(job.folder.name, job.options, log, (job.start_bytes, end_bytes))
+    sizes = run_sizes(job.folder.name, job.options, log, (job.start_bytes, end_bytes), job.about)
     try:
         write_sizes(sizes, job.folder / "sizes.csv")
         write_extents(job.folder.name, extents, job.folder / "extents.csv")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def run_sizes(
-    run: str, options: RunOptions, log: BootLog, overlay_sizes: tuple[int, int]
+    run: str,
+    options: RunOptions,
+    log: BootLog,
+    overlay_sizes: tuple[int, int],
+    about: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Return the sizes table of one run.
 
@@ -30,6 +34,8 @@ def run_sizes(
     log : BootLog
     overlay_sizes : tuple of int
         The overlay file's allocated bytes before the launch and after the end.
+    about : mapping
+        What ``run.json`` holds, the disk before and after the boot among it.
     """
     import pandas as pd
 
@@ -67,11 +73,112 @@ def run_sizes(
     console = console_sizes(
         log.parser.result(), run=run, scenario=options.scenario, times=log.clock
     )
-    return pd.concat([sizes_frame(rows), console], ignore_index=True)
+    sizes = pd.concat([sizes_frame(rows), console], ignore_index=True)
+    return with_disk(sizes, about)
+
+
+def with_disk(sizes: pd.DataFrame, about: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the sizes table of one run with what the host read off its disk.
+
+    What lay there before the boot has the stage ``image``; what the boot left has the stage
+    ``after`` and is added only where the guest reported nothing.  Filesystems are counted as
+    the guest counts them, by statfs, so that both may be compared.  Nothing is added where the
+    host cannot read both root's partition and its filesystem, as on LVM.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        Returned as it is where it has such rows already.
+    about : mapping
+        What ``run.json`` holds, of which ``disk_before``, ``disk`` and ``time_s`` are used.
+    """
+    import pandas as pd
+
+    of_host = sizes["source"].str.startswith("host").fillna(False)
+    on_disk = sizes["layer"].isin(["partition", "filesystem"])
+    if sizes.empty or (of_host & on_disk).any():
+        return sizes
+    disks = {"image": about.get("disk_before") or {}}
+    mounted = _first_filesystems(sizes[~of_host])
+    if of_host.all():
+        disks["after"] = about.get("disk") or {}
+        mounted = _largest(disks["image"])
+    times = {"image": 0.0, "after": about.get("time_s")}
+    common = {"run": sizes["run"].iloc[0], "scenario": sizes["scenario"].iloc[0], "exact": True}
+    rows = [
+        common | {"stage": stage, "time_s": times[stage]} | row
+        for stage, disk in disks.items()
+        for row in _disk_rows(disk, mounted, stage)
+    ]
+    if not any((row["layer"], row.get("mountpoint")) == ("filesystem", "/") for row in rows):
+        return sizes
+    return pd.concat([sizes[of_host], sizes_frame(rows), sizes[~of_host]], ignore_index=True)
+
+
+def _disk_rows(
+    disk: Mapping[str, Any], mounted: Mapping[str, tuple[str, int]], stage: str
+) -> Iterator[dict[str, Any]]:
+    if stage == "after" and disk.get("partitions"):
+        yield {
+            "layer": "virtual_disk",
+            "device": device_name(None),
+            "size_bytes": disk["virtual_size_bytes"],
+            "source": "host: qemu-img info",
+        }
+    for one in disk.get("partitions", ()):
+        name = device_name(one["number"])
+        mountpoint, seen_bytes = mounted.get(name, (None, None))
+        if one["number"] is not None:
+            yield {
+                "layer": "partition",
+                "device": name,
+                "mountpoint": mountpoint,
+                "size_bytes": one["size_bytes"],
+                "source": "host: partition table",
+                "start_bytes": one["start_bytes"],
+            }
+        filesystem = one["filesystem"] or {}
+        size_bytes = filesystem.get("statfs_bytes") or filesystem.get("size_bytes")
+        if size_bytes is not None and seen_bytes is not None:
+            # What the superblock says may be more than what statfs then does; it is less only
+            # if the filesystem grew until then.
+            size_bytes = min(size_bytes, seen_bytes)
+            yield {
+                "layer": "filesystem",
+                "device": name,
+                "mountpoint": mountpoint,
+                "size_bytes": size_bytes,
+                "source": "host: superblock",
+            }
+
+
+def _largest(disk: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return the device that must be root's where no guest said so, as if it were mounted."""
+    found = [
+        one for one in disk.get("partitions", ()) if (one["filesystem"] or {}).get("size_bytes")
+    ]
+    root = max(found, key=lambda one: one["size_bytes"], default=None)
+    return {device_name(root["number"]): ("/", root["filesystem"]["size_bytes"])} if root else {}
+
+
+def _first_filesystems(sizes: pd.DataFrame) -> dict[str, tuple[str, int]]:
+    """Return device -> mount point and exact bytes, as the guest first said them."""
+    rows = sizes[(sizes["layer"] == "filesystem") & sizes["exact"].fillna(False)]
+    rows = rows.dropna(subset=["device", "mountpoint", "size_bytes"]).drop_duplicates("device")
+    columns = (rows[name] for name in ("device", "mountpoint", "size_bytes"))
+    return {str(name): (str(place), int(size)) for name, place, size in zip(*columns, strict=True)}
+
+
+def device_name(number: int | None) -> str:
+    """Return what a guest of ours calls a partition of its disk; None is the disk itself."""
+    return "vda" if number is None else f"vda{number}"
 
 
 def write_extents(run: str, extents: Iterable[Extent], path: Path) -> None:
-    """Write which parts of the disk the boot wrote, as CSV: run, start_bytes, length_bytes, ..."""
+    """Write where each part of the disk comes from, as CSV: run, start_bytes, length_bytes, ...
+
+    The rows cover the whole disk, so that it can be drawn from them alone.
+    """
     import pandas as pd
 
     rows = [
@@ -83,7 +190,6 @@ def write_extents(run: str, extents: Iterable[Extent], path: Path) -> None:
             "region": one.region,
         }
         for one in extents
-        if one.kind != "backing"
     ]
     columns = ["run", "start_bytes", "length_bytes", "kind", "region"]
     with paths.whole_file(path) as part:
@@ -108,12 +214,13 @@ def tables_of(recordings: Sequence[Recording]) -> dict[str, pd.DataFrame]:
     stages, partitions, extents, sizes = [], [], [], []
     for recording in recordings:
         common = {"run": recording.name, "scenario": str(recording.about.get("scenario", ""))}
-        sizes.append(read_sizes(recording.sizes_csv))
+        # Runs of older versions do not have the host's rows in their table.
+        sizes.append(with_disk(read_sizes(recording.sizes_csv), recording.about))
         stages += [{**common, **stage} for stage in recording.stages()]
         partitions += [
             {
                 "run": recording.name,
-                "device": "vda" if one["number"] is None else f"vda{one['number']}",
+                "device": device_name(one["number"]),
                 "start_bytes": one["start_bytes"],
                 "size_bytes": one["size_bytes"],
             }

@@ -129,6 +129,9 @@ class GuestBlock:
         The transcript's line on which the block's first readable frame begins.
     uptime_s : float or None
         The guest's uptime at the block's begin; None where that frame was lost.
+    unchanged_until_s : float or None
+        Of a sample: the guest's uptime at which the sampler last found the sizes as they had
+        been; None where it did not say.
     devices, filesystems, logs, facts : tuple
         Each with the line that proves it.
     ended : bool
@@ -146,6 +149,7 @@ class GuestBlock:
     facts: tuple[GuestFact, ...]
     ended: bool
     damaged: int
+    unchanged_until_s: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -250,6 +254,7 @@ class BlockBuilder:
     stage: Stage
     line: int
     uptime_s: float | None = None
+    unchanged_until_s: float | None = None
     next_number: int = 0
     ended: bool = False
     lost: int = 0
@@ -282,15 +287,15 @@ class BlockBuilder:
             facts=tuple(self._facts),
             ended=self.ended,
             damaged=self.lost + self.unread,
+            unchanged_until_s=self.unchanged_until_s,
         )
 
     def _take(self, frame: Frame, line: int) -> None:
         match frame.values.get("kind"):
             case "begin":
-                uptime_s = float(frame.values["uptime_s"])
-                if not math.isfinite(uptime_s):
-                    raise ValueError
-                self.uptime_s = uptime_s
+                self.uptime_s = _seconds(frame, "uptime_s")
+                if "unchanged_until_s" in frame.values:  # of samples, and not of older guests
+                    self.unchanged_until_s = _seconds(frame, "unchanged_until_s")
             case "block":
                 self._devices.append(
                     GuestDevice(
@@ -332,6 +337,13 @@ def _text(frame: Frame, key: str) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _seconds(frame: Frame, key: str) -> float:
+    seconds = float(frame.values[key])
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds
 
 
 def _count(frame: Frame, key: str) -> int:

@@ -116,6 +116,7 @@ def to_json(parsed: ParsedConsole) -> dict[str, Any]:
                 "stage": block.stage,
                 "line": block.line,
                 "uptime_s": block.uptime_s,
+                "unchanged_until_s": block.unchanged_until_s,
                 "complete": block.complete,
                 "ended": block.ended,
                 "damaged": block.damaged,

@@ -1,0 +1,93 @@
+"""The host's own rows of a run's tables: what lay on the disk before and after the boot."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from cloudlab.disk import Extent
+from cloudlab.explain import Subject
+from cloudlab.figures.tables import Run
+from cloudlab.lab.cases import CASES
+from cloudlab.lab.explained import explain_run
+from cloudlab.lab.table import tables_of, with_disk, write_extents
+from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.sizes import read_sizes, sizes_frame
+
+
+def recorded(name):
+    return read_run(shipped_recordings()[name])
+
+
+def built(recording):
+    sizes = tables_of([recording])["sizes"]
+    return sizes[(sizes["stage"] == "image") & sizes["layer"].isin(["partition", "filesystem"])]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_say_of_growth_what_the_explanation_says(name):
+    recording = recorded(name)
+    explanation = explain_run(recording)
+    growth = Run(tables_of([recording])["sizes"]).growth()
+    told = [any(one.grown for one in explanation.of(subject)) for subject in Subject]
+    assert [growth.partition_grew, growth.filesystem_grew] == told
+    assert growth.moments > 1
+
+
+def test_the_disk_before_the_boot_is_in_the_table():
+    rows = built(recorded("growroot"))
+    root = rows[rows["mountpoint"] == "/"].set_index("layer")
+    assert root.loc["partition", "size_bytes"] == 2000 << 20
+    assert root.loc["partition", "start_bytes"] == 111 << 20
+    assert root.loc["partition", "source"] == "host: partition table"
+    assert root.loc["filesystem", "source"] == "host: superblock"
+    assert rows["exact"].all()
+    assert rows["line"].isna().all()
+
+
+def test_rows_that_are_there_are_not_added_again():
+    recording = recorded("growroot")
+    once = tables_of([recording])["sizes"]
+    pd.testing.assert_frame_equal(with_disk(once, recording.about), once)
+
+
+@pytest.mark.parametrize("missing", ["disk_before", "a partition's filesystem"])
+def test_a_run_without_a_known_disk_keeps_its_table(tmp_path, missing):
+    shutil.copytree(shipped_recordings()["default"], tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    about = json.loads(path.read_text("utf-8"))
+    if missing == "disk_before":
+        del about["disk_before"]
+    else:
+        for one in about["disk_before"]["partitions"]:
+            one["filesystem"] = None
+    path.write_text(json.dumps(about), "utf-8")
+    recording = read_run(tmp_path / "run")
+    expected = read_sizes(recording.sizes_csv)
+    pd.testing.assert_frame_equal(tables_of([recording])["sizes"], expected)
+
+
+def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):
+    """Two rows of a boot without any report, its disk as inspect says it."""
+    root = {"number": 1, "start_bytes": 1 << 20, "size_bytes": 2 << 30}
+    root["filesystem"] = {"type": "ext4", "size_bytes": 2 << 30, "statfs_bytes": 1900 << 20}
+    disk = {"virtual_size_bytes": 20 << 30, "partitions": [root]}
+    overlay = {"run": "r", "stage": "before", "layer": "overlay_file", "source": "host: blocks"}
+    about = {"disk_before": disk, "disk": disk, "time_s": 9.0}
+    sizes = with_disk(sizes_frame([overlay]), about)
+    growth = Run(sizes).growth()
+    assert growth.partition == (2 << 30, 2 << 30)
+    assert growth.filesystem == (1900 << 20, 1900 << 20)
+    assert growth.finding == "grew_none"
+
+
+def test_the_extents_cover_the_disk(tmp_path):
+    extents = [
+        Extent(0, 1 << 16, "data", "table"),
+        Extent(1 << 16, 20 << 30, "backing", "1"),
+    ]
+    write_extents("r", extents, tmp_path / "extents.csv")
+    found = pd.read_csv(tmp_path / "extents.csv")
+    assert found["length_bytes"].sum() == (20 << 30) + (1 << 16)
+    assert list(found["kind"]) == ["data", "backing"]
