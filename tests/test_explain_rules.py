@@ -58,17 +58,22 @@ def explained(text, **evidence):
     return explain(parser.result(), console=lines, **evidence)
 
 
-def disk(partition_bytes, filesystem_bytes):
+FORKED = resizefs("Resizing (via forking) root filesystem (type=ext4, val=noblock)")
+SILENT = "[  OK  ] Reached target basic.target - Basic System.\n\ncloudlab login: \n"
+
+
+def disk(partition_bytes, filesystem_bytes, *, kind="ext4", table="gpt"):
     """What inspect says of the lab image's root."""
     return {
+        "table": table,
         "partitions": [
             {
                 "number": 1,
                 "start_bytes": 111 * MIB,
                 "size_bytes": partition_bytes,
-                "filesystem": {"type": "ext4", "size_bytes": filesystem_bytes},
+                "filesystem": {"type": kind, "size_bytes": filesystem_bytes},
             }
-        ]
+        ],
     }
 
 
@@ -184,6 +189,37 @@ def test_too_little_room_is_read_off_the_layout(image_bytes, reason):
     assert partition(transcript(full, full, line), image_bytes=image_bytes).reason is reason
 
 
+@pytest.mark.parametrize(
+    ("table", "gain_bytes", "reason"),
+    [
+        ("gpt", MIB + 33 * 512 - 512, Reason.GAIN_BELOW_1_MIB),
+        ("gpt", MIB + 33 * 512, Reason.UNKNOWN),
+        ("dos", MIB - 512, Reason.GAIN_BELOW_1_MIB),
+        ("dos", MIB, Reason.UNKNOWN),
+    ],
+)
+def test_only_a_gpt_keeps_room_for_its_copy(table, gain_bytes, reason):
+    """The evidence itself must come to less than 1 MiB, whatever lies behind the partition."""
+    line = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)")
+    size = 20 * GIB - 111 * MIB - gain_bytes
+    found = partition(
+        transcript((size, GIB), (size, GIB), line), disk_after=disk(size, GIB, table=table)
+    )
+    assert found.reason is reason
+    if reason is Reason.GAIN_BELOW_1_MIB:
+        reckoned = found.evidence[-1].text
+        kept = 33 * 512 if table == "gpt" else 0
+        assert f"{gain_bytes} bytes" in reckoned
+        assert reckoned.endswith(f": {gain_bytes - kept} to gain")
+        assert ("copy of the GPT" in reckoned) is (table == "gpt")
+
+
+def test_a_table_that_was_not_looked_at_is_called_missing():
+    line = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)")
+    full = (FULL_SIZE_BYTES, 20000 * MIB)
+    assert "GPT was not recorded" in partition(transcript(full, full, line)).missing[-1]
+
+
 def test_no_change_with_room_left_is_not_explained():
     line = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)")
     found = partition(transcript(SMALL, SMALL, line))
@@ -235,11 +271,65 @@ def test_why_the_filesystem_did_not_grow(line, reason):
     assert found.evidence[-1].text == line
 
 
-@pytest.mark.parametrize(
-    "line",
-    [RESIZED, resizefs("Resizing (via forking) root filesystem (type=ext4, val=noblock)")],
-    ids=["in the foreground", "in the background"],
-)
+class TestFillsItsDevice:
+    """Said only where the bytes show it."""
+
+    @pytest.mark.parametrize(
+        ("line", "reason"), [(RESIZED, Reason.UNKNOWN), (FORKED, Reason.IN_BACKGROUND)]
+    )
+    @pytest.mark.parametrize("known", [True, False], ids=["superblock known", "not known"])
+    def test_not_where_the_partition_grew(self, line, reason, known):
+        left = disk(LARGE[0], SMALL[0]) if known else {}
+        found = root_filesystem(
+            transcript(SMALL, (LARGE[0], SMALL[1]), GREW, line),
+            disk_before=disk(SMALL[0], SMALL[0]),
+            disk_after=left,
+        )
+        assert found.finding == (False, Grower.NOBODY, reason)
+        assert found.missing
+        assert "fills" not in found.evidence[-1].text
+
+    def test_it_is_shown_in_bytes_of_one_measure(self):
+        built = disk(SMALL[0], SMALL[0])
+        found = root_filesystem(
+            transcript(SMALL, SMALL, RESIZED), disk_before=built, disk_after=built
+        )
+        assert found.reason is Reason.FILLS_ITS_DEVICE
+        assert found.missing == ()
+        assert [one.text.count(str(SMALL[0])) for one in found.evidence[2:4]] == [1, 1]
+
+    def test_a_few_blocks_left_over_are_no_room(self):
+        built = disk(SMALL[0], SMALL[0] - 3584)
+        assert (
+            root_filesystem(
+                transcript(SMALL, SMALL, RESIZED), disk_before=built, disk_after=built
+            ).reason
+            is Reason.FILLS_ITS_DEVICE
+        )
+
+    def test_without_the_superblock_the_conclusion_is_called_one(self):
+        found = root_filesystem(transcript(SMALL, SMALL, RESIZED), disk_before=disk(*SMALL))
+        assert found.reason is Reason.FILLS_ITS_DEVICE
+        assert "follows from the resize command" in found.missing[0]
+
+    def test_the_background_alone_concludes_nothing(self):
+        found = root_filesystem(transcript(SMALL, SMALL, FORKED))
+        assert found.reason is Reason.IN_BACKGROUND
+
+    @pytest.mark.parametrize(("line", "by"), [(FORKED, Grower.RESIZEFS), (RESIZED, Grower.UNKNOWN)])
+    def test_growth_after_the_last_report_is_the_background_jobs(self, line, by):
+        found = root_filesystem(
+            transcript(SMALL, (LARGE[0], SMALL[1]), GREW, line),
+            disk_before=disk(SMALL[0], SMALL[0]),
+            disk_after=disk(LARGE[0], LARGE[0]),
+        )
+        assert found.finding == (True, by, None)
+        if by is Grower.RESIZEFS:
+            assert (found.when.not_before_s, found.when.guest_s) == (60.0, None)
+            assert not found.missing
+
+
+@pytest.mark.parametrize("line", [RESIZED, FORKED], ids=["in the foreground", "in the background"])
 def test_resizefs_is_known_by_its_line(line):
     found = root_filesystem(transcript(SMALL, LARGE, GREW, line))
     assert found.finding == (True, Grower.RESIZEFS, None)
@@ -286,6 +376,29 @@ def test_a_sample_narrows_the_moment():
     assert (when.not_before_s, when.guest_s) == (33.0, 36.0)
     when = only(explanation, Subject.FILESYSTEM).when
     assert (when.not_before_s, when.guest_s) == (36.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("until_s", "damaged", "not_before_s"),
+    [(35.5, False, 35.5), (31.0, False, 33.0), (99.0, False, 36.0), (35.5, True, 33.0)],
+    ids=["narrower", "wider", "impossible", "a block may be lost"],
+)
+def test_a_sampler_says_until_when_nothing_had_changed(until_s, damaged, not_before_s):
+    grown = [
+        frame("sample", 0, kind="begin", uptime_s=36.0, unchanged_until_s=until_s),
+        *(frame("sample", n, **one) for n, one in enumerate(disk_frames(LARGE[0], SMALL[1]), 1)),
+        frame("sample", 8, kind="end", frames=9),
+    ]
+    text = (
+        picture("before", disk_frames(*SMALL), 30.0)
+        + picture("sample", disk_frames(*SMALL), 33.0)
+        + ("@cloudlab sample 0 {} 1@\r\n" if damaged else "")
+        + "\r\n".join(grown)
+        + "\r\n"
+        + picture("after", [*disk_frames(*LARGE), log(GREW), log(RESIZED)], 60.0)
+    )
+    when = partition(text).when
+    assert (when.not_before_s, when.guest_s) == (not_before_s, 36.0)
 
 
 def test_a_stage_is_named_only_if_the_whole_moment_lies_in_it():
@@ -433,13 +546,31 @@ class TestMissingEvidence:
 
     def test_no_cloud_init(self):
         explanation = explained(
-            "Debian GNU/Linux 12 cloudlab ttyS0\n\ncloudlab login: \n",
+            SILENT,
             disk_before=disk(*SMALL),
             disk_after=disk(*SMALL),
         )
         for one in explanation.statements:
             assert one.finding == (False, Grower.NOBODY, Reason.NO_CLOUD_INIT)
             assert one.evidence[-1].line == 3
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Debian GNU/Linux 12 cloudlab ttyS0\n\ncloudlab login: \n",
+            "[   25.0] cloud-init[309]: Cloud-init v. 22.4.2 running 'init-local'\n" + SILENT,
+            SILENT.replace("login: ", "login: [   25.0] cloud-init[9]: Cloud-init v. 25.1 running"),
+        ],
+        ids=["a console that names nothing", "it says its version", "on the prompt's line"],
+    )
+    def test_silence_alone_is_not_taken_for_a_boot_without_cloud_init(self, text):
+        explanation = explained(text, disk_before=disk(*SMALL), disk_after=disk(*SMALL))
+        assert [one.reason for one in explanation.statements] == [Reason.UNKNOWN] * 2
+
+    def test_growth_without_bootcmd_is_not_dated_by_it(self):
+        found = partition(SILENT, disk_before=disk(*SMALL), disk_after=disk(*LARGE))
+        assert (found.grown, found.by) == (True, Grower.UNKNOWN)
+        assert "bootcmd" not in found.missing[0]
 
     def test_a_boot_that_never_came_to_its_login_prompt_is_not_one_without_cloud_init(self):
         explanation = explained("Kernel panic\n", disk_before=disk(*SMALL), disk_after=disk(*SMALL))
@@ -497,6 +628,40 @@ class TestOtherDevices:
         )
         assert part.evidence[-1].text == growpart(words)
         assert (volume.device, volume.reason) == ("lab-root", Reason.FILLS_ITS_DEVICE)
+
+    @pytest.mark.parametrize(
+        ("kind", "words", "reason"),
+        [
+            ("crypt", "SKIPPED: Resizing mapped device skipped", Reason.MAPPED_DEVICE),
+            ("raid1", "SKIPPED: /dev/lab-root not a partition", Reason.MAPPED_DEVICE),
+            ("crypt", "FAILED: Resizing encrypted device failed", Reason.GROWPART_FAILED),
+            ("lvm", "FAILED: failed to resize", Reason.GROWPART_FAILED),
+            ("raid1", "", Reason.UNKNOWN),
+        ],
+    )
+    def test_not_every_volume_is_a_logical_one(self, kind, words, reason):
+        frames = [
+            device("vda", "disk", "", 20 * GIB),
+            device("vda1", "part", "vda", 2004 * MIB, 111 * MIB),
+            device("lab-root", kind, "vda1", 2000 * MIB),
+            filesystem("lab-root", "/", 1950 * MIB, MIB),
+        ]
+        logs = [growpart(f"'/' {words}")] if words else []
+        part = only(self.both(frames, frames, *logs), Subject.PARTITION)
+        assert part.finding == (False, Grower.NOBODY, reason)
+
+    @pytest.mark.parametrize("kind", ["LVM2_member", "crypto_LUKS", "ext4"])
+    def test_what_holds_a_volume_is_not_taken_for_its_filesystem(self, kind):
+        frames = [
+            device("vda", "disk", "", 20 * GIB),
+            device("vda1", "part", "vda", 2004 * MIB, 111 * MIB),
+            device("lab-root", "lvm", "vda1", 2000 * MIB),
+            filesystem("lab-root", "/", 1950 * MIB, MIB),
+        ]
+        held = disk(2004 * MIB, 2004 * MIB, kind=kind)
+        text = picture("before", frames, 30.0) + picture("after", [*frames, log(RESIZED)], 60.0)
+        found = root_filesystem(text, disk_before=held, disk_after=held)
+        assert "superblock" not in " ".join(one.text for one in found.evidence)
 
     @pytest.mark.parametrize(
         ("others", "told", "heard"),
@@ -568,6 +733,38 @@ class TestNotes:
         assert [note.kind for note in explanation.notes] == [kind]
         assert explanation.notes[0].evidence
 
+    @pytest.mark.parametrize(
+        ("valid", "kind"),
+        [
+            ("yes", NoteKind.USER_DATA_FAULTS),
+            ("warned", NoteKind.USER_DATA_DOUBTFUL),
+            ("no", NoteKind.USER_DATA_IGNORED),
+        ],
+    )
+    def test_faults_in_the_user_data_stand_with_their_lines(self, valid, kind):
+        text = transcript(SMALL, LARGE, GREW, RESIZED, facts=[("user_data_valid", valid)])
+        [note] = explained(text, user_data_faults=[(2, "unknown key 'growpat'")]).notes
+        assert note.kind is kind
+        assert note.evidence[-1].source is Source.USER_DATA
+        assert note.evidence[-1].text == "its line 2: unknown key 'growpat'"
+
+    def test_why_growfs_was_idle(self):
+        ran = (
+            "[   21.1] debian systemd[1]: Starting systemd-growfs@-.service - Grow File System.",
+            "[   24.2] debian systemd[1]: Finished systemd-growfs@-.service - Grow File System.",
+        )
+        off = resizefs("Skipping module named resizefs, resizing disabled")
+        facts = [("systemd_growfs", "yes")]
+        late = transcript(SMALL, (LARGE[0], SMALL[1]), GREW, off, *ran, facts=facts)
+        [note] = explained(late).notes
+        assert [one.text for one in note.evidence[1:]] == list(ran)
+        assert "finished at 24.2 s" in note.detail
+        assert "after 30.0 s" in note.detail
+        [note] = explained(transcript(SMALL, SMALL, RESIZED, *ran, facts=facts)).notes
+        assert note.detail == "There was no room for it to take."
+        [note] = explained(transcript(SMALL, SMALL, off, *ran, facts=facts)).notes
+        assert note.detail == ""
+
     def test_nothing_to_note(self):
         facts = [("user_data_valid", "yes"), ("systemd_growfs", "no"), ("cloud_init_errors", "")]
         assert explained(transcript(SMALL, LARGE, GREW, RESIZED, facts=facts)).notes == ()
@@ -587,7 +784,24 @@ class TestWords:
     def test_json_has_the_words_too(self):
         answer = explained(transcript(SMALL, SMALL, RESIZED)).to_json()
         assert answer["statements"][1]["reason"] == "fills its device"
-        assert answer["statements"][1]["words"].endswith("which did not grow.")
+        assert "which did not grow" in answer["statements"][1]["words"]
+
+    def test_a_filesystems_size_names_its_measure_which_is_explained_once(self):
+        lines = (
+            "[   21.1] debian systemd[1]: Starting systemd-growfs@-.service - Grow File System.",
+            "[   22.0] EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks",
+            "[   24.2] debian systemd[1]: Finished systemd-growfs@-.service - Grow File System.",
+        )
+        early = explained(
+            transcript(LARGE, LARGE, *lines),
+            disk_before=disk(LARGE[0], SMALL[0]),
+            disk_after=disk(LARGE[0], LARGE[0]),
+        ).to_text()
+        assert "from 2.0 GiB to 19.9 GiB as its superblock counts" in early
+        late = explained(transcript(SMALL, LARGE, GREW, RESIZED)).to_text()
+        assert "from 1.9 GiB to 19.7 GiB as df counts" in late
+        assert early.count("statfs counts") == late.count("statfs counts") == 1
+        assert "statfs counts" not in explained("").to_text()
 
     @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "\x1b]0;title\x07"])
     def test_what_a_guest_says_is_only_shown(self, hostile):
@@ -597,6 +811,18 @@ class TestWords:
         page = explanation.to_html() + explanation.to_text()
         assert "\x1b" not in page
         assert "<script>" not in explanation.to_html()
+
+    def test_a_devices_name_is_only_shown(self):
+        hostile = [
+            device("vda", "disk", "", 20 * GIB),
+            device("\x1b[2Jvda1<b>", "part", "vda", SMALL[0], 111 * MIB),
+            filesystem("\x1b[2Jvda1<b>", "/", SMALL[1], MIB),
+        ]
+        explanation = explained(picture("before", hostile, 30.0) + picture("after", hostile, 60.0))
+        assert "vda1<b>" in explanation.to_text()
+        assert "\x1b" not in explanation.to_text() + explanation.to_html()
+        assert "<b>" not in explanation.to_html()
+        assert "\x1b" not in explanation.to_json()["statements"][0]["words"]
 
     def test_every_reason_and_note_has_words(self):
         from cloudlab.explain import words

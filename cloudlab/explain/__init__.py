@@ -23,6 +23,7 @@ from cloudlab.explain.model import (
     Explanation,
     Finding,
     Grower,
+    Measure,
     Note,
     NoteKind,
     Reason,
@@ -41,6 +42,7 @@ __all__ = [
     "Explanation",
     "Finding",
     "Grower",
+    "Measure",
     "Note",
     "NoteKind",
     "Reason",
@@ -61,6 +63,7 @@ def explain(
     image_bytes: int | None = None,
     stages: Sequence[Mapping[str, Any]] = (),
     times: Mapping[int, float] | None = None,
+    user_data_faults: Sequence[tuple[int, str]] = (),
 ) -> Explanation:
     """Say who grew the root partition and filesystem, when, or why nobody did.
 
@@ -81,6 +84,8 @@ def explain(
         ``stage``, ``start_s``, ``end_s`` in seconds on the host's clock, as in ``run.json``.
     times : mapping of int to float, optional
         Console line -> seconds on the host's clock.
+    user_data_faults : sequence of tuple
+        Line of the user-data and what is wrong there, in words.
     """
     view = View(
         parsed=parsed,
@@ -90,6 +95,7 @@ def explain(
         image_bytes=image_bytes,
         stages=stages,
         times=times or {},
+        user_data_faults=user_data_faults,
     )
     statements = (*partition_statements(view), *filesystem_statements(view))
     return Explanation(statements, notes(view, statements))

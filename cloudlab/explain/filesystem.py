@@ -14,23 +14,35 @@ from cloudlab.explain.model import (
     Evidence,
     Finding,
     Grower,
+    Measure,
     Reason,
     Source,
     Statement,
     Subject,
     When,
 )
-from cloudlab.explain.view import BUILT_UNKNOWN, View, filesystem_evidence, uptime_of
+from cloudlab.explain.view import (
+    BUILT_UNKNOWN,
+    GROWFS_ENDS,
+    GROWFS_STARTS,
+    LEAST_GAIN_BYTES,
+    View,
+    device_evidence,
+    filesystem_evidence,
+    partition_evidence,
+    uptime_of,
+)
+from cloudlab.sizes import Stage
 
 # Source: cloudinit/config/cc_resizefs.py, handle and do_resize; the words are the same from
 # 20.4 to 25.1.
-_RESIZED = r"Resized root filesystem \(type=|Resizing \(via forking\) root filesystem"
+_RESIZED = r"Resized root filesystem \(type="
+_FORKED = r"Resizing \(via forking\) root filesystem"
 _OFF = r"Skipping module named \S*resizefs, resizing disabled"
 _FAILED = r"Failed to resize filesystem|module resizefs .* failed"
 _UNKNOWN_KIND = r"Not resizing unknown filesystem type"
-# Not every systemd lets growfs itself say what it did, but all say when it ran.
-_GROWFS_STARTS = r"systemd\[1\]: Starting systemd-growfs"
-_GROWFS_ENDS = r"systemd\[1\]: Finished systemd-growfs"
+# What fills a partition and is no filesystem.
+_CONTAINERS = ("_member", "_LUKS")
 
 
 class _Sizes(NamedTuple):
@@ -39,6 +51,7 @@ class _Sizes(NamedTuple):
     old_bytes: int
     new_bytes: int
     evidence: tuple[Evidence, Evidence]
+    measure: Measure
 
     @property
     def grown(self) -> bool:
@@ -52,8 +65,7 @@ def filesystem_statements(view: View) -> tuple[Statement, ...]:
     if early or late:
         return (*early, *late)
     if disk is not None and disk.grown:
-        # Between two reports nothing changed, yet it grew: it cannot be told when.
-        return (_grown(view, disk, Grower.UNKNOWN, [], None),)
+        return (_unreported(view, disk),)
     sizes = guest or disk
     if sizes is None:
         missing = "Its size is known at one moment at most, so growth cannot be told."
@@ -68,9 +80,8 @@ def _by_guest(view: View) -> _Sizes | None:
     if not (before and before.filesystem and after and after.filesystem):
         return None
     old, new = before.filesystem, after.filesystem
-    return _Sizes(
-        old.size_bytes, new.size_bytes, (filesystem_evidence(old), filesystem_evidence(new))
-    )
+    evidence = (filesystem_evidence(old), filesystem_evidence(new))
+    return _Sizes(old.size_bytes, new.size_bytes, evidence, Measure.STATFS)
 
 
 def _by_superblock(view: View) -> _Sizes | None:
@@ -79,7 +90,7 @@ def _by_superblock(view: View) -> _Sizes | None:
     left = _superblock(view, "after the boot", view.disk_after)
     if built is None or left is None:
         return None
-    return _Sizes(built[0], left[0], (built[1], left[1]))
+    return _Sizes(built[0], left[0], (built[1], left[1]), Measure.SUPERBLOCK)
 
 
 def _superblock(view: View, moment: str, disk: Mapping[str, Any]) -> tuple[int, Evidence] | None:
@@ -87,9 +98,13 @@ def _superblock(view: View, moment: str, disk: Mapping[str, Any]) -> tuple[int, 
     filesystem = partition and partition["filesystem"]
     if not partition or not filesystem or filesystem["size_bytes"] is None:
         return None
+    device = view.root_device()
+    if filesystem["type"].endswith(_CONTAINERS) or (device and device.type not in {"part", "disk"}):
+        return None  # the filesystem lies in a volume, which inspect does not look into
     size_bytes = int(filesystem["size_bytes"])
-    place = partition["number"] or "the disk"
-    text = f"{moment}: {filesystem['type']} on {place}, {size_bytes} bytes"
+    number = partition["number"]
+    place = "the whole disk" if number is None else f"partition {number}"
+    text = f"{moment}: superblock of {filesystem['type']} on {place}, {size_bytes} bytes"
     return size_bytes, Evidence(Source.DISK, text)
 
 
@@ -119,7 +134,8 @@ def _late(view: View, guest: _Sizes | None) -> Iterator[Statement]:
         return
     limit_s = (view.before.block.uptime_s if view.before else None) or 0.0
     kernel = next((line for line in view.resizings() if (uptime_of(line) or 0.0) >= limit_s), None)
-    resized, growfs = view.logged(_RESIZED), _growfs_around(view, kernel)
+    resized = view.logged(_RESIZED) or view.logged(_FORKED)
+    growfs = _growfs_around(view, kernel)
     if growfs:
         yield _grown(view, guest, Grower.GROWFS, growfs, kernel)
     elif resized:
@@ -128,9 +144,21 @@ def _late(view: View, guest: _Sizes | None) -> Iterator[Statement]:
         yield _grown(view, guest, Grower.UNKNOWN, [], kernel)
 
 
+def _unreported(view: View, disk: _Sizes) -> Statement:
+    """State growth that shows on the disk and in no two reports: it may have come after them."""
+    forked, after = view.logged(_FORKED), view.after
+    if forked is None or after is None or _by_guest(view) is None:
+        return _grown(view, disk, Grower.UNKNOWN, [], None)
+    # What resizefs left running went on after the last report.
+    limit_s = after.block.uptime_s
+    said = (one for one in view.resizings() if (uptime_of(one) or 0.0) >= (limit_s or 0.0))
+    statement = _grown(view, disk, Grower.RESIZEFS, [forked], next(said, None))
+    return statement if statement.when else replace(statement, when=When(not_before_s=limit_s))
+
+
 def _growfs_around(view: View, kernel: Evidence | None) -> list[Evidence]:
     """Return the lines between which systemd-growfs ran, if the kernel resized while it did."""
-    start, end = view.logged(_GROWFS_STARTS), view.logged(_GROWFS_ENDS)
+    start, end = view.logged(GROWFS_STARTS), view.logged(GROWFS_ENDS)
     moments = [uptime_of(line) if line else None for line in (start, kernel, end)]
     known = [moment for moment in moments if moment is not None]
     if start and end and len(known) == len(moments) and known == sorted(known):
@@ -168,28 +196,61 @@ def _first_seen(view: View, sizes: _Sizes) -> When | None:
 
 
 def _not_grown(view: View, sizes: _Sizes) -> Statement:
-    reason, proofs = _why_not(view)
+    reason, proofs, lacking = _why_not(view)
     statement = _statement(view, sizes, (False, Grower.NOBODY, reason), proofs)
     missing = [] if view.disk_before else [BUILT_UNKNOWN]
-    if reason is Reason.UNKNOWN:
-        missing.append("No line of cloud-init.log says why resizefs did nothing.")
-    return replace(statement, missing=tuple(missing))
+    return replace(statement, missing=(*missing, *lacking))
 
 
-def _why_not(view: View) -> tuple[Reason, list[Evidence | None]]:
+def _why_not(view: View) -> tuple[Reason, list[Evidence | None], list[str]]:
+    """Return the reason, its proofs, and what would have been needed besides."""
     if view.cloud_init_ran() is False:
-        return Reason.NO_CLOUD_INIT, [view.shown(r"login:")]
+        return Reason.NO_CLOUD_INIT, view.silence(), []
     if off := view.logged(_OFF):
-        return Reason.RESIZE_ROOTFS_OFF, [off]
+        return Reason.RESIZE_ROOTFS_OFF, [off], []
     if failed := view.logged(_FAILED):
         full = view.no_space(failed)
-        return Reason.FILESYSTEM_FULL if full else Reason.RESIZE_FAILED, [failed, full]
+        return Reason.FILESYSTEM_FULL if full else Reason.RESIZE_FAILED, [failed, full], []
     if unknown := view.logged(_UNKNOWN_KIND):
-        return Reason.UNKNOWN_FILESYSTEM, [unknown]
-    # It was asked to take all the room there was, and took none.
-    if resized := view.logged(_RESIZED):
-        return Reason.FILLS_ITS_DEVICE, [resized]
-    return Reason.UNKNOWN, []
+        return Reason.UNKNOWN_FILESYSTEM, [unknown], []
+    return _why_no_gain(view)
+
+
+def _why_no_gain(view: View) -> tuple[Reason, list[Evidence | None], list[str]]:
+    """Return why it took nothing, though nothing kept resizefs from trying."""
+    resized, forked = view.logged(_RESIZED), view.logged(_FORKED)
+    tried = resized or forked
+    if tried is None:
+        return Reason.UNKNOWN, [], ["No line of cloud-init.log says why resizefs did nothing."]
+    unfilled = Reason.IN_BACKGROUND if forked else Reason.UNKNOWN
+    on_disk = _superblock(view, "after the boot", view.disk_after)
+    partition = view.on_disk(view.disk_after)
+    if on_disk is not None and partition is not None:
+        proofs: list[Evidence | None] = [
+            partition_evidence("after the boot", partition),
+            on_disk[1],
+            tried,
+        ]
+        left_bytes = int(partition["size_bytes"]) - on_disk[0]
+        # A filesystem is made of blocks and groups of them, so some bytes may be left over.
+        if left_bytes < LEAST_GAIN_BYTES:
+            return Reason.FILLS_ITS_DEVICE, proofs, []
+        return unfilled, proofs, [f"Nothing says why it left {left_bytes} bytes of its device."]
+    before, after = (_root_bytes(view, stage) for stage in ("before", "after"))
+    if forked or before is None or after is None or after[0] > before[0]:
+        return unfilled, [tried], ["Its superblock was not read, so it may not fill its device."]
+    lacking = (
+        "Its superblock was not read. That it fills its device follows from the resize command, "
+        "which did not fail and took nothing."
+    )
+    return Reason.FILLS_ITS_DEVICE, [before[1], after[1], tried], [lacking]
+
+
+def _root_bytes(view: View, stage: Stage) -> tuple[int, Evidence] | None:
+    """Return how large the guest said that the filesystem's own device was."""
+    block = view.parsed.block(stage)
+    device = next((one for one in block.devices if one.name == view.root), None) if block else None
+    return (device.size_bytes, device_evidence(device)) if device else None
 
 
 def _statement(
@@ -208,5 +269,6 @@ def _statement(
         reason=reason,
         from_bytes=sizes.old_bytes if sizes else None,
         to_bytes=sizes.new_bytes if sizes else None,
+        measure=sizes.measure if sizes else None,
         evidence=(*measured, *(one for one in proofs or () if one is not None)),
     )

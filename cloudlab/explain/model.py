@@ -14,6 +14,13 @@ class Subject(StrEnum):
     FILESYSTEM = "filesystem"
 
 
+class Measure(StrEnum):
+    """What counts a filesystem's size."""
+
+    STATFS = "statfs"
+    SUPERBLOCK = "superblock"
+
+
 class Grower(StrEnum):
     """Who grew it."""
 
@@ -39,10 +46,12 @@ class Reason(StrEnum):
     WALL = "partition behind"
     NO_PARTITION = "no partition"
     LOGICAL_VOLUME = "logical volume"
+    MAPPED_DEVICE = "encrypted or RAID"
     FILLS_ITS_DEVICE = "fills its device"
     FILESYSTEM_FULL = "filesystem full"
     GROWPART_FAILED = "growpart failed"
     RESIZE_FAILED = "resize failed"
+    IN_BACKGROUND = "resize in the background"
     UNKNOWN_FILESYSTEM = "unknown kind of filesystem"
     NO_CLOUD_INIT = "cloud-init did not run"
     UNKNOWN = "unknown"
@@ -53,6 +62,7 @@ class NoteKind(StrEnum):
 
     USER_DATA_IGNORED = "user-data ignored"
     USER_DATA_DOUBTFUL = "user-data doubtful"
+    USER_DATA_FAULTS = "faults in the user-data"
     INSTANCE_KNOWN = "instance-id known"
     GROWFS_IDLE = "systemd-growfs idle"
     CLOUD_INIT_ERRORS = "cloud-init errors"
@@ -69,6 +79,7 @@ class Source(StrEnum):
     REPORT = "guest's report"
     DISK = "bytes on disk"
     RUN = "run's record"
+    USER_DATA = "user-data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +111,7 @@ class When:
     guest_s : float or None
         The guest's uptime at which it was first seen grown, in seconds.
     not_before_s : float or None
-        The guest's uptime at which it was last seen as it had been.
+        The guest's uptime until which it is known to have been as before.
     host_s : float or None
         Seconds from the machine's launch to ``guest_s``, on the host's clock.
     """
@@ -131,6 +142,8 @@ class Statement:
         Why it did not grow; where ``grown``, why no further, or None if it grew all the way.
     from_bytes, to_bytes : int or None
         Its size before and after.
+    measure : Measure or None
+        What counted them; None for a partition.
     when : When or None
     evidence : tuple of Evidence
     missing : tuple of str
@@ -144,6 +157,7 @@ class Statement:
     reason: Reason | None = None
     from_bytes: int | None = None
     to_bytes: int | None = None
+    measure: Measure | None = None
     when: When | None = None
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
@@ -156,10 +170,14 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something besides that decided the outcome."""
+    """Something besides that decided the outcome.
+
+    ``detail`` is what this boot adds to the sentence of its kind; it may be empty.
+    """
 
     kind: NoteKind
     evidence: tuple[Evidence, ...]
+    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cloudlab.explain.model import (
     Evidence,
@@ -18,12 +18,15 @@ from cloudlab.explain.model import (
     Subject,
     When,
 )
-from cloudlab.explain.view import BUILT_UNKNOWN, View, device_evidence
+from cloudlab.explain.view import (
+    BUILT_UNKNOWN,
+    LEAST_GAIN_BYTES,
+    Picture,
+    View,
+    device_evidence,
+    partition_evidence,
+)
 from cloudlab.sizes import GuestBlock
-
-#: growpart's own limit: it ignores a smaller gain.
-#: Source: growpart's option --fudge in cloud-utils, bin/growpart.
-LEAST_GAIN_BYTES = 1 << 20
 
 # What cloud-init's growpart says when it does not even try.  The words are the same from
 # 20.4 to 25.1.  Source: cloudinit/config/cc_growpart.py, handle.
@@ -75,19 +78,13 @@ def _sizes(view: View) -> Iterator[_Size]:
     """Yield the partition as it was built, before and after cloud-init's growth."""
     built, left = view.on_disk(view.disk_before), view.on_disk(view.disk_after)
     if built is not None:
-        yield _on_disk(built, "before the boot")
+        yield _Size(int(built["size_bytes"]), partition_evidence("before the boot", built))
     for picture in (view.before, view.after):
         if picture is not None and picture.partition is not None:
             part = picture.partition
             yield _Size(part.size_bytes, device_evidence(part), picture.block)
     if left is not None and view.after is None:
-        yield _on_disk(left, "after the boot")
-
-
-def _on_disk(partition: Mapping[str, Any], moment: str) -> _Size:
-    size_bytes = int(partition["size_bytes"])
-    text = f"{moment}: partition {partition['number']}, {size_bytes} bytes"
-    return _Size(size_bytes, Evidence(Source.DISK, text))
+        yield _Size(int(left["size_bytes"]), partition_evidence("after the boot", left))
 
 
 def _grown(view: View, name: str, old: _Size, new: _Size) -> Statement:
@@ -104,6 +101,8 @@ def _grown(view: View, name: str, old: _Size, new: _Size) -> Statement:
     proofs = [growpart or growroot, wall and device_evidence(wall)]
     evidence = (old.evidence, new.evidence, *(one for one in proofs if one))
     moment = "before bootcmd ran" if early else "after bootcmd ran"
+    if view.before is None:
+        moment = "during the boot"
     missing = f"It grew {moment}, but no line of the console or of cloud-init.log says by whom."
     return _statement(
         name, (True, by, Reason.WALL if wall else None), evidence,
@@ -130,6 +129,8 @@ def _not_grown(view: View, name: str, sizes: list[_Size]) -> Statement:
     missing = [] if view.disk_before else [BUILT_UNKNOWN]
     if reason is Reason.UNKNOWN:
         missing.append("No line of cloud-init.log says why growpart did nothing.")
+    if reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB} and view.table is None:
+        missing.append("Whether the disk has a GPT was not recorded; room for its copy is kept.")
     statement = _not_at_all(name, reason, evidence, sizes[-1].size_bytes)
     return replace(statement, missing=tuple(missing))
 
@@ -137,21 +138,30 @@ def _not_grown(view: View, name: str, sizes: list[_Size]) -> Statement:
 def _why_not(view: View, name: str) -> tuple[Reason, list[Evidence]]:
     """Return the reason; what cloud-init said comes before what the disk's layout shows."""
     if view.cloud_init_ran() is False:
-        login = view.shown(r"login:")
-        return Reason.NO_CLOUD_INIT, [login] if login else []
+        return Reason.NO_CLOUD_INIT, [one for one in view.silence() if one]
     for pattern, reason in _GAVE_UP:
         if said := view.logged(pattern):
             tool = view.fact("growpart_tool") if reason is Reason.NO_GROWPART_TOOL else None
             return reason, [said, *([tool] if tool else [])]
+    return _why_in_vain(view, name)
+
+
+def _why_in_vain(view: View, name: str) -> tuple[Reason, list[Evidence]]:
+    """Return why growpart, which ran, did not grow it."""
     device = view.root_device()
-    if device is not None and device.type != "part":
-        skipped = view.logged(_about(device.name, "SKIPPED|FAILED"))
-        return Reason.LOGICAL_VOLUME, [device_evidence(device), *([skipped] if skipped else [])]
-    failed = view.logged(_about(name, "FAILED|SKIPPED")) or view.shown(_BROKE_OFF)
-    if failed:
+    volume = device if device is not None and device.type != "part" else None
+    about = volume.name if volume else name
+    if failed := view.logged(_about(about, "FAILED")) or view.shown(_BROKE_OFF):
         full = view.no_space(failed)
         reason = Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED
         return reason, [failed, *([full] if full else [])]
+    skipped = view.logged(_about(about, "SKIPPED"))
+    if volume:
+        proofs = [device_evidence(volume), *([skipped] if skipped else [])]
+        other = Reason.MAPPED_DEVICE if skipped else Reason.UNKNOWN
+        return Reason.LOGICAL_VOLUME if volume.type == "lvm" else other, proofs
+    if skipped:
+        return Reason.GROWPART_FAILED, [skipped]
     unchanged = view.logged(_about(name, "NOCHANGE"))
     tried = view.logged(_TRIED)
     # A link in /dev/disk may well be the root partition's.
@@ -176,11 +186,25 @@ def _no_room(view: View) -> tuple[Reason, list[Evidence]]:
         return Reason.UNKNOWN, []
     if picture.behind is not None:
         return Reason.WALL, [device_evidence(picture.behind)]
-    proofs = [device_evidence(picture.disk)]
+    proofs = [device_evidence(picture.disk), _room_evidence(picture)]
     if view.image_bytes is not None and picture.disk.size_bytes <= view.image_bytes:
-        image = Evidence(Source.RUN, f"the image's virtual size: {view.image_bytes} bytes")
+        text = f"what the disk was made from: {view.image_bytes} bytes of virtual size"
+        image = Evidence(Source.RUN, text)
         return Reason.DISK_NOT_LARGER, [*proofs, image]
     return Reason.GAIN_BELOW_1_MIB, proofs
+
+
+def _room_evidence(picture: Picture) -> Evidence:
+    """Return how the room behind the partition is reckoned, in bytes."""
+    assert picture.partition is not None
+    assert picture.disk is not None
+    end_bytes = picture.partition.start_bytes + picture.partition.size_bytes
+    behind_bytes = picture.disk.size_bytes - end_bytes
+    kept = (
+        f", less {picture.reserve_bytes} for the copy of the GPT" if picture.reserve_bytes else ""
+    )
+    text = f"behind {picture.partition.name}: {behind_bytes} bytes{kept}: {picture.room_bytes}"
+    return Evidence(Source.REPORT, f"{text} to gain")
 
 
 def _not_at_all(

@@ -14,6 +14,14 @@ from cloudlab.sizes import GuestBlock, GuestDevice, GuestFilesystem, ParsedConso
 #: What the second GPT takes at the disk's end: 32 sectors of entries and its header.
 GPT_TAIL_BYTES = 33 * 512
 
+#: growpart's own limit: it ignores a smaller gain.
+#: Source: growpart's option --fudge in cloud-utils, bin/growpart.
+LEAST_GAIN_BYTES = 1 << 20
+
+# Not every systemd lets growfs itself say what it did, but all say when it ran.
+GROWFS_STARTS = r"systemd\[1\]: Starting systemd-growfs"
+GROWFS_ENDS = r"systemd\[1\]: Finished systemd-growfs"
+
 #: What a statement lacks that knows nothing of the time before bootcmd.
 BUILT_UNKNOWN = "How large it was before the boot was not recorded, so growth before bootcmd ran could go unseen."
 
@@ -23,6 +31,7 @@ _CLOUD_INIT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - ")
 # cloud-init puts its warnings there, and all it has to say where its log cannot be written.
 _TELLING = re.compile(
     rb"GROWROOT: |resizing filesystem|resize device |login: ?$|Starting .*cloud-init"
+    rb"|Cloud-init v\. |Reached target .*[Bb]asic"
     rb"|cc_growpart\.py\[|cc_resizefs\.py\[|Running module (?:growpart|resizefs) .* failed"
     rb"|Failed to resize filesystem|OSError: \[Errno 28\] No space left on device"
 )
@@ -41,6 +50,7 @@ class Picture:
     block: GuestBlock
     partition: GuestDevice | None
     filesystem: GuestFilesystem | None
+    reserve_bytes: int
 
     @property
     def disk(self) -> GuestDevice | None:
@@ -67,7 +77,8 @@ class Picture:
         """How much the partition could gain before the next one, or the second table, begins."""
         if self.partition is None or self.disk is None:
             return None
-        limit = self.behind.start_bytes if self.behind else self.disk.size_bytes - GPT_TAIL_BYTES
+        end_bytes = self.disk.size_bytes - self.reserve_bytes
+        limit = self.behind.start_bytes if self.behind else end_bytes
         return max(0, limit - self.partition.start_bytes - self.partition.size_bytes)
 
 
@@ -88,6 +99,8 @@ class View:
         ``stage``, ``start_s``, ``end_s`` on the host's clock.
     times : mapping
         Transcript line -> seconds on the host's clock.
+    user_data_faults : sequence of tuple
+        Line of the user-data and what is wrong there.
     """
 
     parsed: ParsedConsole
@@ -97,6 +110,12 @@ class View:
     image_bytes: int | None
     stages: Sequence[Mapping[str, Any]]
     times: Mapping[int, float]
+    user_data_faults: Sequence[tuple[int, str]] = ()
+
+    @property
+    def table(self) -> str | None:
+        """The kind of the disk's partition table, ``gpt`` or ``dos``; None where unknown."""
+        return self.disk_after.get("table") or self.disk_before.get("table")
 
     @property
     def before(self) -> Picture | None:
@@ -209,11 +228,17 @@ class View:
         last : GuestBlock or None
             The last one that did not show it yet.
         """
+        not_before_s = last.uptime_s if last else None
+        # The sampler says until when it saw what its last block showed.  Where a block was
+        # lost, that may not be what the last one here shows.
+        if block.unchanged_until_s is not None and not self.parsed.damaged:
+            known = [one for one in (not_before_s, block.unchanged_until_s) if one is not None]
+            not_before_s = min(max(known), block.uptime_s or max(known))
         host_s = self.times.get(block.line)
         stage = self._stage_at(host_s)
         if last is None or self._stage_at(self.times.get(last.line)) != stage:
             stage = None  # it may have happened in either
-        return When(stage, block.uptime_s, last.uptime_s if last else None, host_s)
+        return When(stage, block.uptime_s, not_before_s, host_s)
 
     def on_disk(self, disk: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return what ``inspect`` says of the root partition; of the largest if nobody named it."""
@@ -226,14 +251,22 @@ class View:
         return max(partitions, key=lambda one: one["size_bytes"], default=None)
 
     def cloud_init_ran(self) -> bool | None:
-        """Tell whether cloud-init began; None where nothing shows it."""
+        """Tell whether cloud-init began; None where nothing shows it.
+
+        That it is not named tells something only of a console on which systemd names what it
+        starts.
+        """
         if self.parsed.blocks or any(
             str(one["stage"]).startswith("cloud-init") for one in self.stages
         ):
             return True
-        if self.shown(r"Starting .*cloud-init"):
+        if self.shown(r"Starting .*cloud-init|Cloud-init v\. "):
             return True
-        return False if self.shown("login:") else None
+        return None if None in self.silence() else False
+
+    def silence(self) -> list[Evidence | None]:
+        """Return the console lines between which cloud-init would have been named."""
+        return [self.shown(r"Reached target .*[Bb]asic"), self.shown(r"login:")]
 
     def _picture(self, block: GuestBlock | None) -> Picture | None:
         if block is None:
@@ -241,7 +274,10 @@ class View:
         filesystem = next((one for one in block.filesystems if one.mountpoint == "/"), None)
         device = next((one for one in block.devices if one.name == self.root), None)
         holder = self._holder(device, block)
-        return Picture(block, holder if holder and holder.type == "part" else None, filesystem)
+        partition = holder if holder and holder.type == "part" else None
+        # The table of a disk that was not looked at is taken for what cloud images have.
+        reserve_bytes = 0 if self.table == "dos" else GPT_TAIL_BYTES
+        return Picture(block, partition, filesystem, reserve_bytes)
 
     def _holder(
         self, device: GuestDevice | None, block: GuestBlock | None = None
@@ -305,6 +341,13 @@ def filesystem_evidence(filesystem: GuestFilesystem) -> Evidence:
     """Return what the guest measured of a filesystem."""
     text = f"{filesystem.device} {filesystem.fstype} size_bytes {filesystem.size_bytes}"
     return Evidence(Source.REPORT, text, filesystem.line)
+
+
+def partition_evidence(moment: str, partition: Mapping[str, Any]) -> Evidence:
+    """Return what the host read off the disk of a partition, or of a disk without any."""
+    number = partition["number"]
+    name = "the whole disk" if number is None else f"partition {number}"
+    return Evidence(Source.DISK, f"{moment}: {name}, {partition['size_bytes']} bytes")
 
 
 def _log_source(text: str) -> Source:

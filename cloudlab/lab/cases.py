@@ -255,6 +255,7 @@ CASES: dict[str, Case] = {
     "misspelt-key": Case(
         "user-data with a misspelt key",
         "A key that cloud-init does not know has no effect, and 22.4 does not even complain.",
+        notes=(NoteKind.USER_DATA_FAULTS,),
         user_data=_MISSPELT,
     ),
     "node-storage": Case(

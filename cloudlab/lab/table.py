@@ -154,11 +154,13 @@ def _disk_rows(
 
 def _largest(disk: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
     """Return the device that must be root's where no guest said so, as if it were mounted."""
-    found = [
-        one for one in disk.get("partitions", ()) if (one["filesystem"] or {}).get("size_bytes")
-    ]
-    root = max(found, key=lambda one: one["size_bytes"], default=None)
-    return {device_name(root["number"]): ("/", root["filesystem"]["size_bytes"])} if root else {}
+    root = max(disk.get("partitions", ()), key=lambda one: one["size_bytes"], default=None)
+    filesystem = (root and root["filesystem"]) or {}
+    size_bytes = filesystem.get("statfs_bytes") or filesystem.get("size_bytes")
+    # LVM's and RAID's members hold root's filesystem and are none.
+    if root is None or size_bytes is None or filesystem["type"].endswith("_member"):
+        return {}
+    return {device_name(root["number"]): ("/", size_bytes)}
 
 
 def _first_filesystems(sizes: pd.DataFrame) -> dict[str, tuple[str, int]]:
