@@ -132,10 +132,34 @@ class Recording:
     folder: Path
     about: dict[str, Any]
 
+    def _repr_html_(self) -> str:
+        from cloudlab.markup import table_html
+
+        about = self.about
+        rows = [
+            ("outcome", about.get("outcome", "unknown")),
+            ("scenario", about.get("scenario", "")),
+            ("image", about.get("image", {}).get("name", "unknown")),
+            ("accelerator", about.get("accelerator", {}).get("name", "unknown")),
+            ("took", self.took),
+            ("this is", f"a run {self.label}"),
+            ("folder", self.folder),
+        ]
+        return table_html(("run", self.name), rows)
+
     @property
     def name(self) -> str:
         """The run's name."""
         return str(self.about.get("name", self.folder.name))
+
+    @property
+    def took(self) -> str:
+        """How long it took, how it started and why so."""
+        # Runs of before there were warm starts do not say it.
+        seconds = self.about.get("took_s", self.about.get("time_s", "an unknown number of"))
+        start = self.about.get("start", {})
+        why = f": {start['why']}" if start.get("why") else ""
+        return f"{seconds} s, {start.get('kind', 'cold')} start{why}"
 
     @property
     def label(self) -> str:

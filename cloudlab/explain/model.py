@@ -222,4 +222,6 @@ class Explanation:
         }
 
     def _repr_html_(self) -> str:
-        return self.to_html()
+        from cloudlab.explain.words import to_table
+
+        return to_table(self) + self.to_html()

@@ -18,6 +18,7 @@ from cloudlab.explain.model import (
     Subject,
     When,
 )
+from cloudlab.markup import table_html
 from cloudlab.units import format_bytes
 
 _GROWERS = {
@@ -129,6 +130,28 @@ def to_html(explanation: Explanation) -> str:
         below = f"<ul>{''.join(rows)}</ul>" if rows else ""
         items.append(f"<p>{html.escape(words)}</p>{below}")
     return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
+
+
+def to_table(explanation: Explanation) -> str:
+    """Return what became of partition and filesystem as a small table for a page."""
+    rows = []
+    for one in explanation.statements:
+        grown = {True: "yes", False: "no", None: "unknown"}[one.grown]
+        sizes = [_size(size) if size else "" for size in (one.from_bytes, one.to_bytes)]
+        when, why = _moment(one.when).removeprefix(", "), str(one.reason or "")
+        what = f"{one.subject} {one.device}".rstrip()
+        rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
+    head = (
+        "",
+        "grew",
+        "before",
+        "after",
+        "counted by",
+        "grown by",
+        "when",
+        "why not, or no further",
+    )
+    return table_html(head, rows)
 
 
 def _paragraphs(

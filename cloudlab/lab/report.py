@@ -10,6 +10,7 @@ from typing import Any
 
 from cloudlab import figures, paths
 from cloudlab.console import printable
+from cloudlab.lab.display import plotted
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.table import tables_of
 from cloudlab.markup import safe_text, table_html
@@ -33,27 +34,10 @@ def draw_run(recording: Recording) -> Path:
 
 def run_html(recording: Recording) -> str:
     """Return a run for a notebook: its disk map, the explanation, and what was booted."""
-    about = recording.about
-    rows = [
-        ("outcome", about.get("outcome", "unknown")),
-        ("scenario", about.get("scenario", "")),
-        ("image", about.get("image", {}).get("name", "unknown")),
-        ("accelerator", about.get("accelerator", {}).get("name", "unknown")),
-        ("took", _took(about)),
-        ("folder", recording.folder),
-    ]
-    facts = table_html(("run", recording.name), rows)
-    if about.get("outcome") != "done":
+    facts = recording._repr_html_()
+    if recording.about.get("outcome") != "done":
         return facts
     return _figure("disk-map", [recording]) + explain_run(recording).to_html() + facts
-
-
-def _took(about: dict[str, Any]) -> str:
-    # Runs of before there were warm starts do not say how they started.
-    seconds = about.get("took_s", about.get("time_s", "an unknown number of"))
-    start = about.get("start", {})
-    why = f": {start['why']}" if start.get("why") else ""
-    return f"{seconds} s, {start.get('kind', 'cold')} start{why}"
 
 
 def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
@@ -85,13 +69,8 @@ def _draw(kind_name: str, recordings: Sequence[Recording], path: Path) -> Path:
 
 
 def _plotted(kind_name: str, recordings: Sequence[Recording]) -> tuple[Any, str, str]:
-    kind = figures.KINDS[kind_name]
-    tables = tables_of(recordings)
-    wanted = [tables[name] for name in kind.tables]
     names = ", ".join(str(one.about.get("scenario", one.name)) for one in recordings)
-    # The size of a slide: read from the back row, and scaled down on a page.
-    axes = kind.plot(*wanted, ax=figures.new_axes("slide"))
-    return axes, f"{kind.title}: {names}", kind.alt(*wanted)
+    return plotted(kind_name, tables_of(recordings), names)
 
 
 def _page(recordings: Sequence[Recording], sizes: Any) -> str:
@@ -109,7 +88,7 @@ def _page(recordings: Sequence[Recording], sizes: Any) -> str:
                 ("accelerator", f"{accel['name']}: {accel['reason']}"),
                 ("QEMU", recordings[0].about["versions"]["qemu"]),
                 ("booted", recordings[0].about["started"]),
-                *((f"{one.name} took", _took(one.about)) for one in recordings),
+                *((f"{one.name} took", one.took) for one in recordings),
             ],
         ),
         "scenarios": _figure("scenarios", recordings),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudlab import paths
-from cloudlab.disk import Extent
+from cloudlab.disk import DiskLayout, Extent
 from cloudlab.errors import RecordingError
 from cloudlab.lab.boot import BootLog
 from cloudlab.lab.options import RunOptions
@@ -176,8 +176,26 @@ def device_name(number: int | None) -> str:
     return "vda" if number is None else f"vda{number}"
 
 
+def layout_sizes(layout: DiskLayout) -> pd.DataFrame:
+    """Return a disk that nobody booted as a sizes table; kinds stand for its mount points."""
+    disk = layout.to_json()
+    kinds = {
+        device_name(one.number): (one.filesystem.type, one.filesystem.size_bytes)
+        for one in layout.partitions
+        if one.filesystem is not None and one.filesystem.size_bytes is not None
+    }
+    common = {"run": layout.path.name, "scenario": "", "stage": "after", "exact": True}
+    return sizes_frame(common | row for row in _disk_rows(disk, kinds, "after"))
+
+
 def write_extents(run: str, extents: Iterable[Extent], path: Path) -> None:
-    """Write where each part of the disk comes from, as CSV: run, start_bytes, length_bytes, ...
+    """Write where each part of the disk comes from, as CSV."""
+    with paths.whole_file(path) as part:
+        extents_frame(run, extents).to_csv(part, index=False, lineterminator="\n")
+
+
+def extents_frame(run: str, extents: Iterable[Extent]) -> pd.DataFrame:
+    """Return run, start_bytes, length_bytes, kind, region of each part of the disk.
 
     The rows cover the whole disk, so that it can be drawn from them alone.
     """
@@ -193,9 +211,23 @@ def write_extents(run: str, extents: Iterable[Extent], path: Path) -> None:
         }
         for one in extents
     ]
-    columns = ["run", "start_bytes", "length_bytes", "kind", "region"]
-    with paths.whole_file(path) as part:
-        pd.DataFrame(rows, columns=columns).to_csv(part, index=False, lineterminator="\n")
+    return pd.DataFrame(rows, columns=["run", "start_bytes", "length_bytes", "kind", "region"])
+
+
+def partitions_frame(run: str, disk: Mapping[str, Any]) -> pd.DataFrame:
+    """Return run, device, start_bytes, size_bytes of what ``inspect`` says of a disk."""
+    import pandas as pd
+
+    rows = [
+        {
+            "run": run,
+            "device": device_name(one["number"]),
+            "start_bytes": one["start_bytes"],
+            "size_bytes": one["size_bytes"],
+        }
+        for one in disk.get("partitions", [])
+    ]
+    return pd.DataFrame(rows, columns=["run", "device", "start_bytes", "size_bytes"])
 
 
 def tables_of(recordings: Sequence[Recording]) -> dict[str, pd.DataFrame]:
@@ -219,15 +251,7 @@ def tables_of(recordings: Sequence[Recording]) -> dict[str, pd.DataFrame]:
         # Runs of older versions do not have the host's rows in their table.
         sizes.append(with_disk(read_sizes(recording.sizes_csv), recording.about))
         stages += [{**common, **stage} for stage in recording.stages()]
-        partitions += [
-            {
-                "run": recording.name,
-                "device": device_name(one["number"]),
-                "start_bytes": one["start_bytes"],
-                "size_bytes": one["size_bytes"],
-            }
-            for one in recording.about.get("disk", {}).get("partitions", [])
-        ]
+        partitions.append(partitions_frame(recording.name, recording.about.get("disk", {})))
         path = recording.folder / "extents.csv"
         try:
             extents.append(pd.read_csv(path))
@@ -236,6 +260,6 @@ def tables_of(recordings: Sequence[Recording]) -> dict[str, pd.DataFrame]:
     return {
         "sizes": pd.concat(sizes, ignore_index=True),
         "stages": pd.DataFrame(stages),
-        "partitions": pd.DataFrame(partitions),
+        "partitions": pd.concat(partitions, ignore_index=True),
         "extents": pd.concat(extents, ignore_index=True),
     }

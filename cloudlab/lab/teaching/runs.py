@@ -17,6 +17,7 @@ from cloudlab.image.choose import choose_image
 from cloudlab.image.recipe import Recipe
 from cloudlab.lab.boot import RunEvent
 from cloudlab.lab.cases import CASES
+from cloudlab.lab.display import register
 from cloudlab.lab.gallery import case_options
 from cloudlab.lab.mode import mode
 from cloudlab.lab.run import run_many
@@ -37,6 +38,7 @@ def recorded(case: str) -> Recording:
     UsageError
         If nobody recorded it.
     """
+    register()
     shipped = shipped_recordings()
     if case not in shipped:
         raise UsageError(
@@ -69,6 +71,7 @@ def boot_all(cases: Sequence[str]) -> list[Recording]:
     CloudlabError
         What kept a boot from its end.
     """
+    register()
     live = [case for case in cases if _bootable(case)] if mode().live else []
     booted = dict(zip(live, _boot(live), strict=True)) if live else {}
     for case in cases:
