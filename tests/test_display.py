@@ -107,7 +107,8 @@ def alt_of(page):
 def test_a_layout_shows_its_map_too(tmp_path, shown):
     page = shown(inspect_disk(root_disk(tmp_path)))
     assert "vda2 40 MiB" in alt_of(page)
-    assert "filesystem ext4" in alt_of(page)
+    assert "filesystem /" in alt_of(page)
+    assert "disk &lt;b&gt;.raw" in alt_of(page)
     assert page.endswith(inspect_disk(tmp_path / "disk <b>.raw")._repr_html_())
     assert "<b>" not in page
 

@@ -206,18 +206,9 @@ def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
 def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tmp_path):
-    raw = tmp_path / "disk.raw"
-    tools.run(
-        ["qemu-img", "convert", "-O", "raw", fresh.folder / "overlay.qcow2", raw], timeout_s=300
+    ours = agree_with_outside_tools(
+        fresh.folder / "overlay.qcow2", fresh.about["disk"], tmp_path / "after.raw"
     )
-    ours = {one["number"]: one for one in fresh.about["disk"]["partitions"]}
-
-    theirs = json.loads(tools.run(["sfdisk", "--json", raw]).stdout)["partitiontable"]
-    assert {number: (one["start_bytes"], one["size_bytes"]) for number, one in ours.items()} == {
-        int(one["node"].removeprefix(str(raw))): (one["start"] * 512, one["size"] * 512)
-        for one in theirs["partitions"]
-    }
-
     guest = parse_console(fresh.console_log.read_bytes()).block("after")
     assert {
         int(one.name.removeprefix("vda")): (one.start_bytes, one.size_bytes)
@@ -225,11 +216,48 @@ def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tm
         if one.parent == "vda"
     } == {number: (one["start_bytes"], one["size_bytes"]) for number, one in ours.items()}
 
+    # Both filesystems, by the kernel's own statfs.
+    assert {int(one.device.removeprefix("vda")): one.size_bytes for one in guest.filesystems} == {
+        number: ours[number]["filesystem"]["statfs_bytes"] for number in (1, 15)
+    }
+
+
+@pytest.mark.boots
+@pytest.mark.xdist_group("boots")
+def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tmp_path):
+    image = fresh.about["image"]["path"]
+    ours = agree_with_outside_tools(image, fresh.about["disk_before"], tmp_path / "before.raw")
+    assert ours.keys() == {1, 14, 15}
+    # bootcmd ran before anything grew.
+    guest = parse_console(fresh.console_log.read_bytes()).block("before")
+    assert {int(one.device.removeprefix("vda")): one.size_bytes for one in guest.filesystems} == {
+        number: ours[number]["filesystem"]["statfs_bytes"] for number in (1, 15)
+    }
+
+
+def agree_with_outside_tools(disk, inspected, raw):
+    """Check what inspect said of a lab disk, and return its partitions by number."""
+    tools.run(["qemu-img", "convert", "-O", "raw", disk, raw], timeout_s=300)
+    ours = {one["number"]: one for one in inspected["partitions"]}
+    theirs = json.loads(tools.run(["sfdisk", "--json", raw]).stdout)["partitiontable"]
+    assert {number: (one["start_bytes"], one["size_bytes"]) for number, one in ours.items()} == {
+        int(one["node"].removeprefix(str(raw))): (one["start"] * 512, one["size"] * 512)
+        for one in theirs["partitions"]
+    }
+    for number, kind in ((1, "ext4"), (15, "vfat"), (14, None)):
+        place = ["-O", str(ours[number]["start_bytes"]), "-S", str(ours[number]["size_bytes"])]
+        said = tools.run(["blkid", "-p", "-o", "udev", *place, raw], check=False).stdout
+        pairs = dict(line.split("=", 1) for line in said.splitlines())
+        found = ours[number]["filesystem"]
+        assert (found and found["type"]) == pairs.get("ID_FS_TYPE") == kind
+        assert (found["uuid"] if found else None) == pairs.get("ID_FS_UUID")
+
     said = tools.run(["dumpe2fs", "-h", f"{raw}?offset={ours[1]['start_bytes']}"]).stdout
     blocks, unit = (
         int(re.search(rf"^{name}: +(\d+)", said, re.MULTILINE)[1])
         for name in ("Block count", "Block size")
     )
-    assert ours[1]["filesystem"]["size_bytes"] == blocks * unit
-    [filesystem] = [one for one in guest.filesystems if one.mountpoint == "/"]
-    assert filesystem.size_bytes < blocks * unit <= ours[1]["size_bytes"]
+    filesystem = ours[1]["filesystem"]
+    assert filesystem["size_bytes"] == blocks * unit <= ours[1]["size_bytes"]
+    assert filesystem["statfs_bytes"] < filesystem["size_bytes"]
+    return ours

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudlab import figures
+from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, Overlay, by_region, inspect_disk, overlay_map
 from cloudlab.errors import CloudlabError
 from cloudlab.explain import Explanation
@@ -44,7 +45,12 @@ def register() -> None:
         load_ipython_extension(shell)
 
 
-def plotted(kind_name: str, tables: Mapping[str, pd.DataFrame], names: str) -> tuple[Any, str, str]:
+def plotted(
+    kind_name: str,
+    tables: Mapping[str, pd.DataFrame],
+    names: str,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[Any, str, str]:
     """Return a figure's axes, its title and its numbers in words.
 
     Parameters
@@ -55,12 +61,14 @@ def plotted(kind_name: str, tables: Mapping[str, pd.DataFrame], names: str) -> t
         As :func:`cloudlab.lab.table.tables_of` returns them; those that it draws are enough.
     names : str
         Whose figure it is.
+    labels : mapping, optional
+        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
     """
     kind = figures.KINDS[kind_name]
     wanted = [tables[name] for name in kind.tables]
     # The size of a slide: read from the back row, and scaled down on a page.
-    axes = kind.plot(*wanted, ax=figures.new_axes("slide"))
-    return axes, f"{kind.title}: {names}", kind.alt(*wanted)
+    axes = kind.plot(*wanted, ax=figures.new_axes("slide"), labels=labels)
+    return axes, f"{kind.title}: {names}", kind.alt(*wanted, labels=labels)
 
 
 def recording_html(recording: Recording) -> str:
@@ -117,7 +125,9 @@ def _layout_figure(layout: DiskLayout) -> str:
 
     if not layout.partitions:
         return ""
-    return _figure("disk-map", {"sizes": layout_sizes(layout)}, layout.path.name)
+    # No boot lies before or after it.
+    labels = {"state_after": printable(layout.path.name)}
+    return _figure("disk-map", {"sizes": layout_sizes(layout)}, layout.path.name, labels)
 
 
 def _overlay_figure(overlay: Overlay) -> str:
@@ -136,9 +146,14 @@ def _overlay_figure(overlay: Overlay) -> str:
     return _figure("overlay-map", tables, name)
 
 
-def _figure(kind_name: str, tables: Mapping[str, pd.DataFrame], names: str) -> str:
+def _figure(
+    kind_name: str,
+    tables: Mapping[str, pd.DataFrame],
+    names: str,
+    labels: Mapping[str, str] | None = None,
+) -> str:
     try:
-        axes, title, alt = plotted(kind_name, tables, names)
+        axes, title, alt = plotted(kind_name, tables, names, labels)
     except CloudlabError:
         return ""  # the table beside it says what there is
     return figures.to_html(axes, title=title, alt=alt)

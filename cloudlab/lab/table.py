@@ -177,7 +177,11 @@ def device_name(number: int | None) -> str:
 
 
 def layout_sizes(layout: DiskLayout) -> pd.DataFrame:
-    """Return a disk that nobody booted as a sizes table; kinds stand for its mount points."""
+    """Return a disk that nobody booted as a sizes table.
+
+    Where its filesystems are mounted is not known: the largest partition's is taken for root's,
+    and the others have their kind in the place of a mount point.
+    """
     disk = layout.to_json()
     kinds = {
         device_name(one.number): (one.filesystem.type, one.filesystem.size_bytes)
@@ -185,7 +189,7 @@ def layout_sizes(layout: DiskLayout) -> pd.DataFrame:
         if one.filesystem is not None and one.filesystem.size_bytes is not None
     }
     common = {"run": layout.path.name, "scenario": "", "stage": "after", "exact": True}
-    return sizes_frame(common | row for row in _disk_rows(disk, kinds, "after"))
+    return sizes_frame(common | row for row in _disk_rows(disk, kinds | _largest(disk), "after"))
 
 
 def write_extents(run: str, extents: Iterable[Extent], path: Path) -> None:
