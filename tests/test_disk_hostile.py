@@ -5,7 +5,7 @@ import uuid
 import zlib
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudlab import tools
@@ -273,6 +273,8 @@ def test_any_gpt_is_read_in_bounded_work(places, first, last, other):
     assert reader.reads < 100
 
 
+# A busy machine is no failure.
+@settings(deadline=None)
 @given(
     slots=st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),

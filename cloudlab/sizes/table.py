@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 #: =============  ========  =====================================================================
 #: run            string    the run's name
 #: scenario       string    what its options are called
-#: stage          string    image, before, after, sample; NA where the console does not say
+#: stage          string    image (as it was before the boot, read by the host), before, after,
+#:                          sample; NA where the console does not say
 #: time_s         Float64   seconds since the machine's start, or the guest's uptime
 #: layer          string    image_file, virtual_disk, partition, filesystem, overlay_file
 #: device         string    without /dev/, e.g. vda1
 #: mountpoint     string    NA where nothing is mounted
-#: size_bytes     Int64     bytes
+#: size_bytes     Int64     bytes; of a filesystem as statfs, and so df, counts them
 #: used_bytes     Int64     bytes, of filesystems and files
 #: exact          boolean   False where the number came from rounded text such as 19.9G
 #: source         string    host or console, and which tool, e.g. ``console: lsblk``
