@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cloudlab.figures.labels import words
-from cloudlab.figures.tables import LEAST_GAIN_BYTES, Run, records
+from cloudlab.errors import CloudlabError
+from cloudlab.figures.labels import titled, words
+from cloudlab.figures.tables import LEAST_GAIN_BYTES, Growth, Run, records
 from cloudlab.units import format_bytes, is_known
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+# Of a partition's size: ext4's tables and journal take less where nobody asked for more.
+_LITTLE = 0.05
 
 
 @dataclass
@@ -25,6 +30,11 @@ class State:
     measured: bool = True
     partitions: dict[str, int] = field(default_factory=dict)
     filesystems: dict[str, tuple[str, int, int | None]] = field(default_factory=dict)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was measured on the disk."""
+        return bool(self.partitions or self.filesystems)
 
     def copy(self, name: str, *, measured: bool = True) -> State:
         """Return this state under another name."""
@@ -48,16 +58,30 @@ def disk_map_data(sizes: pd.DataFrame, *, run: str | None = None) -> pd.DataFram
     Returns
     -------
     DataFrame
-        ``state`` (image, before, partition, filesystem or after), ``measured`` (boolean),
+        ``state`` (image, launch, before, partition, filesystem or after; launch where what
+        the boot found was not the image's), ``measured`` (boolean),
         ``kind`` (disk, partition, filesystem, used, unallocated), ``device``,
         ``mountpoint`` (string), ``start_bytes``, ``size_bytes`` (Int64), ``placed`` (boolean:
-        the start was measured).
+        the start was measured), ``extent_bytes`` (Int64).  A filesystem's size is df's, which
+        leaves its own tables and journal out; where only so little of its partition is
+        missing, it may extend to the partition's end, else its extent is NA.
+
+    Raises
+    ------
+    CloudlabError
+        If neither a partition nor a filesystem of the disk was measured.
     """
     one = Run(sizes, run)
     rows: list[tuple[Any, ...]] = []
-    for state in _states(one):
+    states = _states(one)
+    if not states:
+        raise CloudlabError(
+            "No partition and no filesystem of the disk was measured, so there is no map of it.",
+            hint="The console has no report of this run: see `cloudlab explain` for the reason.",
+        )
+    for state in states:
         starts, placed = _starts(one, state)
-        ends = [starts[device] + size for device, size in state.partitions.items()]
+        ends = _ends(one, state)
         # Guessed places and rounded sizes may add up to more than the disk.
         if placed or not state.disk:
             state.disk = max([state.disk, *ends])
@@ -67,23 +91,24 @@ def disk_map_data(sizes: pd.DataFrame, *, run: str | None = None) -> pd.DataFram
             rows.append((state, "partition", device, None, start, size, placed))
         for device, (mountpoint, size, used) in state.filesystems.items():
             start = starts.get(device, 0)
-            rows.append((state, "filesystem", device, mountpoint, start, size, placed))
+            extent = _extent(state, device)
+            rows.append((state, "filesystem", device, mountpoint, start, size, placed, extent))
             if used is not None:
                 rows.append((state, "used", device, mountpoint, start, used, placed))
         if state.partitions:
             for start, size in _gaps(state, starts):
                 rows.append((state, "unallocated", None, None, start, size, placed))
     frame = pd.DataFrame(
-        [(state.name, state.measured, *rest) for state, *rest in rows],
+        [(state.name, state.measured, *rest, *(pd.NA,) * (7 - len(rest))) for state, *rest in rows],
         columns=[
             "state", "measured", "kind", "device", "mountpoint",
-            "start_bytes", "size_bytes", "placed",
+            "start_bytes", "size_bytes", "placed", "extent_bytes",
         ],
     )  # fmt: skip
     return frame.astype(
         dict.fromkeys(["state", "kind", "device", "mountpoint"], "string")
         | dict.fromkeys(["measured", "placed"], "boolean")
-        | dict.fromkeys(["start_bytes", "size_bytes"], "Int64")
+        | dict.fromkeys(["start_bytes", "size_bytes", "extent_bytes"], "Int64")
     )
 
 
@@ -129,12 +154,21 @@ def plot_disk_map(
     from cloudlab.figures.disk_bars import draw_disk_bars
 
     say = words(labels)
-    growth = Run(sizes, run).growth()
-    title = say.get("title") or say[growth.finding].format(
+    title = titled(say, growth_title(Run(sizes, run).growth(), say))
+    return draw_disk_bars(ax, disk_map_data(sizes, run=run), title, say)
+
+
+def growth_title(growth: Growth, say: Mapping[str, str]) -> str:
+    """Return what happened to partition and filesystem, or their sizes where that is unknown."""
+    key = f"grew_{growth.found}"
+    if growth.found == "unknown":
+        known = growth.partition is not None, growth.filesystem is not None
+        one = {(True, True): "moment", (True, False): "partition", (False, False): "nothing"}
+        key = f"one_{one.get(known, 'whole_disk' if growth.whole_disk else 'filesystem')}"
+    return say[key].format(
         partition=format_bytes(growth.partition and growth.partition[1]),
         filesystem=format_bytes(growth.filesystem and growth.filesystem[1]),
     )
-    return draw_disk_bars(ax, disk_map_data(sizes, run=run), title, say)
 
 
 def state_name(state: str, measured: bool, say: dict[str, str]) -> str:  # noqa: FBT001
@@ -143,25 +177,17 @@ def state_name(state: str, measured: bool, say: dict[str, str]) -> str:  # noqa:
 
 
 def _states(run: Run) -> list[State]:
-    image, before = _snapshot(run, "image"), _snapshot(run, "before")
-    after = _snapshot(run, "after")
-    first = next((state for state in (image, before) if state.partitions), before)
-    if first is image and before.partitions and _root(run, image) == _root(run, before):
-        first = before
-    samples = run.rows[run.rows["stage"] == "sample"]
-    samples = samples[samples["layer"].isin(["partition", "filesystem"])]
-    states = [first] if first.partitions or first.filesystems else []
-    now = first.copy("partition")
-    between: State | None = None
-    for _, rows in samples.groupby("_time", sort=True, dropna=False):
-        _apply(now, rows, run)
-        if states and _grew(run, states[0], now) == (True, False):
-            between = now.copy("partition")
-    if not (after.partitions or after.filesystems) and len(samples) and states:
-        after = now.copy("after")
-    if not (after.partitions or after.filesystems):
+    image, before, after = (_snapshot(run, stage) for stage in ("image", "before", "after"))
+    states = [state for state in (image, before) if state.known]
+    if image.known and max(_ends(run, image), default=0) > image.disk > 0:
+        image.name = "launch"
+    first = states[-1] if states else before
+    last, between = _sampled(run, first)
+    if not after.known:
+        after = last
+    if not after.known:
         return states
-    after.disk = max(after.disk, now.disk, first.disk)
+    after.disk = after.disk or first.disk
     if states:
         after.partitions = first.partitions | after.partitions
         after.filesystems = first.filesystems | after.filesystems
@@ -170,11 +196,23 @@ def _states(run: Run) -> list[State]:
             if between is None:
                 between = after.copy("partition", measured=False)
                 between.filesystems |= first.filesystems
-            between.disk = after.disk
             states.append(between)
-    for state in states[1:]:
-        state.disk = after.disk
+    for state in states:
+        # From the launch on the disk is the overlay's.
+        state.disk = state.disk if state.name == "image" else after.disk
     return [*states, after]
+
+
+def _sampled(run: Run, first: State) -> tuple[State, State | None]:
+    """Return the last state that the samples saw, and the one between the two growths."""
+    rows = run.rows[run.rows["stage"] == "sample"]
+    rows = rows[rows["layer"].isin(["partition", "filesystem"])]
+    now, between = first.copy("after"), None
+    for _, moment in rows.groupby("_time", sort=True, dropna=False):
+        _apply(now, moment, run)
+        if first.known and _grew(run, first, now) == (True, False):
+            between = now.copy("partition")
+    return (now if len(rows) else State("after")), between
 
 
 def _snapshot(run: Run, stage: str) -> State:
@@ -182,6 +220,8 @@ def _snapshot(run: Run, stage: str) -> State:
     state = State(stage)
     _apply(state, rows, run)
     disks = run.of("virtual_disk")
+    if stage != "image" and (disks["stage"] != "image").any():
+        disks = disks[disks["stage"] != "image"]
     here = disks[disks["stage"] == stage]["size_bytes"]
     if len(here):
         state.disk = int(here.iloc[-1])
@@ -196,10 +236,18 @@ def _apply(state: State, rows: pd.DataFrame, run: Run) -> None:
             state.partitions[row.device] = int(row.size_bytes)
         elif row.layer == "filesystem" and is_known(row.device):
             # On LVM or an encrypted partition the filesystem is drawn where its volume lies.
-            device = run.root_partition or run.root if row.mountpoint == "/" else row.device
-            if device in run.partitions or device == run.disk:
+            root = is_known(row.mountpoint) and row.mountpoint == "/"
+            device = (run.root_partition or run.root) if root else row.device
+            if device in run.partitions or device == run.disk or row.device == run.root:
                 used = int(row.used_bytes) if is_known(row.used_bytes) else None
-                state.filesystems[str(device)] = (str(row.mountpoint), int(row.size_bytes), used)
+                where = str(row.mountpoint) if is_known(row.mountpoint) else ""
+                state.filesystems[str(device)] = (where, int(row.size_bytes), used)
+
+
+def _extent(state: State, device: str) -> int | None:
+    """Return how far a filesystem of this size may reach in bytes, None where that is not known."""
+    size, room = state.filesystems[device][1], state.partitions.get(device, state.disk)
+    return room if size <= room <= size + room * _LITTLE else None
 
 
 def _root(run: Run, state: State) -> tuple[int, int]:
@@ -227,6 +275,11 @@ def _starts(run: Run, state: State) -> tuple[dict[str, int], bool]:
         starts[name] = end
         end += state.partitions[name]
     return starts, False
+
+
+def _ends(run: Run, state: State) -> list[int]:
+    starts, _ = _starts(run, state)
+    return [starts[device] + size for device, size in state.partitions.items()]
 
 
 def _gaps(state: State, starts: dict[str, int]) -> list[tuple[int, int]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cloudlab.figures.labels import words
+from cloudlab.figures.disk_map import growth_title
+from cloudlab.figures.labels import titled, words
 from cloudlab.figures.style import LOOKS
 from cloudlab.figures.tables import Run, ordered, run_names
 from cloudlab.units import byte_ticks, format_bytes, format_tick, is_known
@@ -28,10 +30,11 @@ def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         ``run``, ``scenario``, ``layer`` (string: partition, filesystem), ``first_bytes``,
-        ``last_bytes`` (Int64; NA where not measured), ``grew`` (boolean), in the runs' order.
+        ``last_bytes`` (Int64; NA where not measured or not there), ``grew`` (boolean; NA where
+        it was not measured), in the runs' order.
     """
     rows = []
-    for name in ordered(sizes).sort_index()["run"].drop_duplicates():
+    for name in _names(sizes):
         run = Run(sizes, name)
         growth = run.growth()
         for layer, ends, grew in (
@@ -51,8 +54,8 @@ def scenarios_alt(sizes: pd.DataFrame, *, labels: Mapping[str, str] | None = Non
     """Return the figure's numbers in words."""
     say = words(labels)
     items = []
-    for name, values in _by_run(scenarios_data(sizes), say):
-        last = {layer: format_bytes(value) for layer, value in values.items()}
+    for name, values in _by_run(sizes, scenarios_data(sizes), say):
+        last = {layer: text for layer, _, text in values}
         items.append(say["scenarios_alt_run"].format(run=name, **last))
     return say.get("alt") or say["scenarios_alt"].format(items="; ".join(items))
 
@@ -82,13 +85,9 @@ def plot_scenarios(
     rows = [
         Row(
             name,
-            [
-                Bar([(0.0, float(value), LOOKS[layer])], format_bytes(value))
-                for layer, value in values.items()
-                if is_known(value)
-            ],
+            [Bar([(0.0, float(size), LOOKS[layer])], text) for layer, size, text in values],
         )
-        for name, values in _by_run(data, say)
+        for name, values in _by_run(sizes, data, say)
     ]
 
     def ticks(most: int) -> tuple[list[int], list[str]]:
@@ -97,33 +96,47 @@ def plot_scenarios(
 
     with look():
         chips = [Chip(say[layer], LOOKS[layer]) for layer in ("partition", "filesystem")]
-        return draw_rows(ax, rows, Scale(0, high, ticks), _title(data, say), chips=chips)
+        return draw_rows(ax, rows, Scale(0, high, ticks), _title(sizes, say), chips=chips)
 
 
-def _by_run(data: pd.DataFrame, say: dict[str, str]) -> list[tuple[str, dict[str, int]]]:
+def _by_run(
+    sizes: pd.DataFrame, data: pd.DataFrame, say: dict[str, str]
+) -> list[tuple[str, list[tuple[str, int, str]]]]:
+    """Return each run's name and its (layer, last size, the same in words)."""
     names = run_names(data)
-    return [
-        (
-            say.get(f"scenario_{names[run]}", names[run]) or say["unnamed"],
-            dict(zip(rows["layer"], rows["last_bytes"], strict=True)),
-        )
-        for run, rows in [(str(run), rows) for run, rows in data.groupby("run", sort=False)]
+    found = []
+    for run, rows in [(str(run), rows) for run, rows in data.groupby("run", sort=False)]:
+        values = []
+        for layer, size in zip(rows["layer"], rows["last_bytes"], strict=True):
+            known = is_known(size)
+            absent = layer == "partition" and not known and Run(sizes, run).whole_disk
+            missing = say["no_partition" if absent else "unmeasured"]
+            values.append(
+                (layer, int(size) if known else 0, format_bytes(size) if known else missing)
+            )
+        name = say.get(f"scenario_{names[run]}", names[run]) or say["unnamed"]
+        found.append((name, values))
+    return found
+
+
+def _title(sizes: pd.DataFrame, say: dict[str, str]) -> str:
+    runs = [Run(sizes, name).growth() for name in _names(sizes)]
+    if len(runs) == 1:
+        return titled(say, growth_title(runs[0], say))
+    counts = Counter(_count(growth.found) for growth in runs)
+    parts = [
+        say[f"count_{what}"].format(count=counts[what])
+        for what in ("both", "partition", "filesystem", "none", "unknown")
+        if counts[what]
     ]
+    return titled(say, say["scenarios_title"].format(runs=len(runs), counts=", ".join(parts)))
 
 
-def _title(data: pd.DataFrame, say: dict[str, str]) -> str:
-    if "title" in say:
-        return say["title"]
-    grew = data.pivot_table(
-        index="run", columns="layer", values="grew", aggfunc="first", sort=False
-    ).astype(bool)
-    if len(grew) == 1:
-        last = dict(zip(data["layer"], map(format_bytes, data["last_bytes"]), strict=True))
-        return say["one_moment"].format(**last)
-    partition, filesystem = grew["partition"], grew["filesystem"]
-    return say["scenarios_title"].format(
-        runs=len(grew),
-        both=int((partition & filesystem).sum()),
-        partition=int((partition & ~filesystem).sum()),
-        none=int((~partition & ~filesystem).sum()),
-    )
+def _count(found: str) -> str:
+    """Return what a run counts as; a filesystem on the whole disk has no partition to grow."""
+    known = {"whole_disk": "filesystem", "whole_disk_kept": "none"}
+    return "unknown" if "alone" in found else known.get(found, found)
+
+
+def _names(sizes: pd.DataFrame) -> list[str]:
+    return [str(name) for name in ordered(sizes).sort_index()["run"].drop_duplicates()]

@@ -82,40 +82,55 @@ def pick_run(frame: pd.DataFrame, run: str | None, name: str = "sizes") -> pd.Da
 
 @dataclass(frozen=True)
 class Growth:
-    """First and last size, in bytes or None, of a run's root partition and root filesystem."""
+    """First and last size, in bytes or None, of a run's root partition and root filesystem.
+
+    ``partition_grew`` and ``filesystem_grew`` say whether they gained at least 1 MiB; None
+    where that was not measured, and for the partition of a filesystem on the whole disk.
+    """
 
     partition: tuple[int, int] | None
     filesystem: tuple[int, int] | None
-    moments: int
+    partition_grew: bool | None
+    filesystem_grew: bool | None
+    whole_disk: bool = False
 
     @property
-    def partition_grew(self) -> bool:
-        """Whether the partition gained at least 1 MiB."""
-        return _gained(self.partition)
+    def found(self) -> str:
+        """What happened: ``both``, ``partition``, ``filesystem``, ``none``, or less is known.
 
-    @property
-    def filesystem_grew(self) -> bool:
-        """Whether the filesystem gained at least 1 MiB."""
-        return _gained(self.filesystem)
-
-    @property
-    def finding(self) -> str:
-        """The key of the label that says what happened."""
-        if self.moments < 2:  # noqa: PLR2004
-            return "one_moment"
-        if self.partition is None and self.filesystem_grew:
-            return "grew_whole_disk"
-        which = {
-            (True, True): "both",
-            (True, False): "partition",
-            (False, True): "filesystem",
-            (False, False): "none",
-        }
-        return f"grew_{which[self.partition_grew, self.filesystem_grew]}"
+        ``unknown`` stands for no growth measured at all, ``partition_alone`` and
+        ``filesystem_alone`` (or ``_kept``) for one of the two only.
+        """
+        return growth_found(self.partition_grew, self.filesystem_grew, whole_disk=self.whole_disk)
 
 
-def _gained(ends: tuple[int, int] | None) -> bool:
-    return ends is not None and ends[1] - ends[0] >= LEAST_GAIN_BYTES
+def growth_found(
+    partition: bool | None,  # noqa: FBT001
+    filesystem: bool | None,  # noqa: FBT001
+    *,
+    whole_disk: bool = False,
+) -> str:
+    """Return the end of the label's key that says what grew; None is not measured."""
+    if whole_disk and filesystem is not None:
+        return "whole_disk" if filesystem else "whole_disk_kept"
+    if partition is None and filesystem is None:
+        return "unknown"
+    if filesystem is None:
+        return "partition_alone" if partition else "partition_alone_kept"
+    if partition is None:
+        return "filesystem_alone" if filesystem else "filesystem_alone_kept"
+    both = {(True, True): "both", (True, False): "partition", (False, True): "filesystem"}
+    return both.get((partition, filesystem), "none")
+
+
+def gained(sizes: pd.Series[Any]) -> bool | None:
+    """Return whether the last of several sizes is 1 MiB or more above the first.
+
+    None where there are fewer than two.
+    """
+    if len(sizes) < 2:  # noqa: PLR2004
+        return None
+    return int(sizes.iloc[-1]) - int(sizes.iloc[0]) >= LEAST_GAIN_BYTES
 
 
 class Run:
@@ -183,8 +198,15 @@ class Run:
         return Growth(
             self.ends("partition"),
             self.ends("filesystem"),
-            max(len(self.of("partition")), len(self.of("filesystem"))),
+            gained(self.of("partition")["size_bytes"]),
+            gained(self.of("filesystem")["size_bytes"]),
+            self.whole_disk,
         )
+
+    @property
+    def whole_disk(self) -> bool:
+        """Whether the root filesystem lies on the disk itself, without a partition."""
+        return not self.partitions and self.root is not None and self.root == self.disk
 
     def _of(self, layer: str) -> pd.DataFrame:
         return self.rows[self.rows["layer"] == layer]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cloudlab.errors import CloudlabError
-from cloudlab.figures.labels import words
+from cloudlab.figures.labels import titled, words
 from cloudlab.figures.stages import stage_name, stages_data
-from cloudlab.figures.tables import LEAST_GAIN_BYTES, Run, pick_run
+from cloudlab.figures.tables import LEAST_GAIN_BYTES, Run, growth_found, pick_run
 from cloudlab.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def timeline_data(
 def jumps(data: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Return when each layer first gained 1 MiB or more, from its timeline.
 
-    The moment lies between two times in seconds, the same one twice where a sample tells it.
+    The moment lies between two times in seconds; the same one twice where a sample tells
+    it, which comes within a second or so of the growth.
     """
     found = {}
     for layer, rows in data.groupby("layer", sort=False):
@@ -143,21 +144,23 @@ def plot_timeline(
     say = words(labels)
     data = timeline_data(sizes, run=run)
     spans = [(stage_name(name, say), start, end) for name, start, end in boot_stages(stages, run)]
-    disk = (Run(sizes, run).ends("virtual_disk") or (0, 0))[1]
-    return draw_time_lines(ax, data, spans, disk=disk, title=_title(data, say), say=say)
+    one = Run(sizes, run)
+    disk = (one.ends("virtual_disk") or (0, 0))[1]
+    title = titled(say, _finding(data, one.whole_disk, say))
+    return draw_time_lines(ax, data, spans, disk=disk, title=title, say=say)
 
 
-def _title(data: pd.DataFrame, say: dict[str, str]) -> str:
-    if "title" in say:
-        return say["title"]
+def _finding(data: pd.DataFrame, whole_disk: bool, say: dict[str, str]) -> str:  # noqa: FBT001
     found = jumps(data)
+    grew = {
+        # Once is not enough to tell.
+        layer: layer in found if (data["layer"] == layer).sum() > 1 else None
+        for layer in ("partition", "filesystem")
+    }
+    which = growth_found(grew["partition"], grew["filesystem"], whole_disk=whole_disk)
     partition, filesystem = found.get("partition"), found.get("filesystem")
-    which = {
-        (True, True): "same" if partition == filesystem else "both",
-        (True, False): "partition",
-        (False, True): "filesystem",
-        (False, False): "none",
-    }[partition is not None, filesystem is not None]
+    if which == "both" and partition == filesystem:
+        which = "same"
     return say[f"timeline_{which}"].format(
         partition=_moment(partition, say), filesystem=_moment(filesystem, say)
     )
