@@ -23,11 +23,14 @@ from cloudlab.figures.frame import (
     text_width,
     wrap,
 )
-from cloudlab.figures.style import FAINT, LOOKS, look
+from cloudlab.figures.ruler import Ruler, ruler
+from cloudlab.figures.style import FAINT, LOOKS, Look, look
 from cloudlab.figures.tables import records
 from cloudlab.units import byte_ticks, format_bytes, format_tick
 
 _LEAST_WIDTH = 2.2
+# The filesystem's own colour, paled: its tables and journal.
+_REST = Look("#F7E0B0", "", LOOKS["filesystem"].line)
 _NAME = 0.88
 
 
@@ -56,6 +59,7 @@ class _Group:
 @dataclass(frozen=True)
 class _Plan:
     header: Header
+    ruler: Ruler
     captions: list[Flow]
     boxes: list[list[_Box]]
     groups: list[_Group]
@@ -72,10 +76,10 @@ def draw_disk_bars(ax: Axes | None, data: pd.DataFrame, title: str, say: dict[st
         frame = Frame(ax, 4.6 * len(states) + 3)
         plan = frame.fit(lambda: _plan(frame, states, title, say))
         frame.place(plan.header, *_sides(frame), plan.below + frame.tick_room())
-        high = _disk(data)
-        frame.ax.set_xlim(0, high)
+        frame.ax.set_xlim(0, frame.plot_width)
         frame.ax.set_ylim(frame.plot_height, 0)
-        frame.x_axis(*_ticks(frame, high, frame.plot_width))
+        places, names = _ticks(frame, _disk(data), plan.ruler)
+        frame.x_axis([plan.ruler.at(place) for place in places], names)
         frame.ax.get_xticklabels()[0].set_horizontalalignment("left")
         frame.ax.tick_params(axis="x", pad=0.35 * frame.size + plan.below)
         frame.ax.spines["bottom"].set_visible(False)
@@ -87,7 +91,7 @@ def draw_disk_bars(ax: Axes | None, data: pd.DataFrame, title: str, say: dict[st
         for rows, caption, boxes in zip(states, plan.captions, plan.boxes, strict=True):
             frame.chips(caption, 0, y)
             y += len(caption) * LINE * frame.size + 0.15 * frame.size
-            _draw_bar(frame, rows, boxes, y, bar, high=high)
+            _draw_bar(frame, rows, boxes, y, bar, scale=plan.ruler)
             last = y + bar
             y = last + 0.55 * frame.size + gap
         for group in plan.groups:
@@ -105,12 +109,13 @@ def _sides(frame: Frame) -> tuple[float, float]:
     return 0.0, 1.9 * frame.size
 
 
-def _ticks(frame: Frame, high: float, width: float) -> Ticks:
+def _ticks(frame: Frame, high: float, scale: Ruler) -> Ticks:
     def ticks(most: int) -> Ticks:
         places = byte_ticks(high, most)
         return places, [format_tick(place) for place in places]
 
-    return spaced(ticks, lambda place: place / high, width, frame.size * 0.9)
+    width = scale.points[-1]
+    return spaced(ticks, lambda place: scale.at(place) / width, width, frame.size * 0.9)
 
 
 def _plan(frame: Frame, states: Sequence[pd.DataFrame], title: str, say: dict[str, str]) -> _Plan:
@@ -118,9 +123,16 @@ def _plan(frame: Frame, states: Sequence[pd.DataFrame], title: str, say: dict[st
     width = frame.width - sum(_sides(frame))
     high = max(_disk(rows) for rows in states)
     captions = [flow(_caption(rows, say), frame.width, size) for rows in states]
-    boxes = [_boxes(frame, rows, width / high) for rows in states]
-    widened = any(box.width <= _LEAST_WIDTH for row in boxes for box in row)
+    spans = [
+        (float(start), float(start + length))
+        for rows in states
+        for start, length in _pairs(rows[rows["kind"] == "partition"])
+    ]
+    scale, widened = ruler(high, width, spans, _LEAST_WIDTH)
+    boxes = [_boxes(frame, rows, scale) for rows in states]
     notes = [say["widened_note"]] if widened else []
+    if any(_beyond(rows) for rows in states):
+        notes.append(say["rest_note"])
     if not all(bool(rows["placed"].all()) for rows in states):
         notes.append(say["order_note"])
     header = frame.header(title, note=" ".join(notes))
@@ -130,7 +142,7 @@ def _plan(frame: Frame, states: Sequence[pd.DataFrame], title: str, say: dict[st
     bar = 1.7 * size
     height = header.above + header.below + below + frame.tick_room()
     height += sum((len(caption) * LINE + 0.7) * size + bar for caption in captions)
-    return _Plan(header, captions, boxes, groups, width, bar, below, height)
+    return _Plan(header, scale, captions, boxes, groups, width, bar, below, height)
 
 
 def _caption(rows: pd.DataFrame, say: dict[str, str]) -> list[Chip]:
@@ -149,35 +161,28 @@ def _caption(rows: pd.DataFrame, say: dict[str, str]) -> list[Chip]:
     return chips
 
 
-def _boxes(frame: Frame, rows: pd.DataFrame, scale: float) -> list[_Box]:
+def _boxes(frame: Frame, rows: pd.DataFrame, scale: Ruler) -> list[_Box]:
     partitions = rows[rows["kind"] == "partition"]
-    size = rows.loc[rows["kind"] == "disk", "size_bytes"].iloc[0] * scale
-    spans = _visible([(s * scale, n * scale) for s, n in _pairs(partitions)], size)
     boxes = []
-    for row, (left, width) in zip(records(partitions), spans, strict=True):
+    for row in records(partitions):
+        start, end = row.start_bytes, row.start_bytes + row.size_bytes
+        left = scale.at(start)
         inside = rows[(rows["device"] == row.device) & rows["kind"].isin(["filesystem", "used"])]
-        edges = [0.0, *sorted(min(n * scale, width) for _, n in _pairs(inside)), width]
+        ends = sorted(scale.at(min(start + n, end)) for _, n in _pairs(inside))
+        edges = [0.0, *(at - left for at in ends), scale.at(end) - left]
         label, at = _label(frame, str(row.device), row.size_bytes, edges)
-        boxes.append(_Box(str(row.device), left, width, label, left + at))
+        boxes.append(_Box(str(row.device), left, edges[-1], label, left + at))
     return boxes
+
+
+def _beyond(rows: pd.DataFrame) -> list[Any]:
+    """Return the filesystems that reach further than df says."""
+    found = rows[rows["kind"] == "filesystem"]
+    return records(found[(found["extent_bytes"] > found["size_bytes"]).fillna(False)])
 
 
 def _pairs(rows: pd.DataFrame) -> list[tuple[int, int]]:
     return [(int(s), int(n)) for s, n in zip(rows["start_bytes"], rows["size_bytes"], strict=True)]
-
-
-def _visible(spans: Sequence[tuple[float, float]], disk: float) -> list[tuple[float, float]]:
-    """Widen what is too narrow to see and move its neighbours aside, on the disk."""
-    placed, end = [], 0.0
-    for start, width in spans:
-        left = max(start, end)
-        end = max(start + width, left + _LEAST_WIDTH)
-        placed.append([left, end])
-    limit = disk
-    for span in reversed(placed):
-        span[1] = min(span[1], limit)
-        limit = span[0] = max(0.0, min(span[0], span[1] - _LEAST_WIDTH))
-    return [(left, right - left) for left, right in placed]
 
 
 def _label(frame: Frame, device: str, size_bytes: int, edges: Sequence[float]) -> tuple[str, float]:
@@ -225,22 +230,25 @@ def _group(
 
 
 def _draw_bar(
-    frame: Frame, rows: pd.DataFrame, boxes: Sequence[_Box], y: float, bar: float, *, high: float
+    frame: Frame, rows: pd.DataFrame, boxes: Sequence[_Box], y: float, bar: float, *, scale: Ruler
 ) -> None:
-    scale = frame.plot_width / high
     disk = rows[rows["kind"] == "disk"].iloc[0]
-    frame.rectangle((frame.left, y), disk["size_bytes"] * scale, bar, LOOKS["unallocated"])
-    places = {box.device: box for box in boxes}
-    for box in boxes:
-        frame.rectangle((frame.left + box.left, y), box.width, bar, LOOKS["partition"])
+
+    def draw(start: int, size: int, inset: float, how: Look) -> None:
+        left, right = scale.at(start), scale.at(start + size)
+        corner = (frame.left + left, y + inset * bar)
+        frame.rectangle(corner, right - left, (1 - 2 * inset) * bar, how)
+
+    draw(0, disk["size_bytes"], 0, LOOKS["unallocated"])
+    for row in records(rows[rows["kind"] == "partition"]):
+        draw(row.start_bytes, row.size_bytes, 0, LOOKS["partition"])
+    narrow = {box.device for box in boxes if box.width < 3 * _LEAST_WIDTH}
+    inside = rows[~rows["device"].isin(narrow)]
+    for row in _beyond(inside):
+        draw(row.start_bytes, row.extent_bytes, 0.16, _REST)
     for kind, inset in (("filesystem", 0.16), ("used", 0.34)):
-        for row in records(rows[rows["kind"] == kind]):
-            box = places.get(row.device, _Box("", 0.0, disk["size_bytes"] * scale))
-            if box.width < 3 * _LEAST_WIDTH:
-                continue
-            wide = min(row.size_bytes * scale, box.width)
-            corner = (frame.left + box.left, y + inset * bar)
-            frame.rectangle(corner, wide, (1 - 2 * inset) * bar, LOOKS[kind])
+        for row in records(inside[inside["kind"] == kind]):
+            draw(row.start_bytes, row.size_bytes, inset, LOOKS[kind])
     middle = y + bar / 2
     for box in boxes:
         if box.label:
