@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,6 +34,10 @@ _TITLE = 1.22
 _NOTE = 0.85
 _SWATCH = 1.5
 _SMALLEST = 2.0
+# Points below which nobody reads type on paper, its smaller notes included.
+_LEAST_TYPE = 5.4
+# The figures that new_axes made, which may be made higher.
+_OURS: weakref.WeakSet[Figure] = weakref.WeakSet()
 # Type is measured large, where hinting does not matter; drawn small it is a little wider.
 _MEASURE_PT = 100.0
 _HINTED = 1.03
@@ -45,6 +50,8 @@ def font_size(width_in: float, height_in: float) -> float:
 
 def new_axes(size: str = "screen", *, height_in: float | None = None) -> Axes:
     """Return the Axes of a new figure, all of it but a margin.
+
+    What is drawn there makes the figure higher where its type would get too small to read.
 
     Parameters
     ----------
@@ -59,6 +66,7 @@ def new_axes(size: str = "screen", *, height_in: float | None = None) -> Axes:
         figure = Figure(figsize=(width, height), dpi=dpi)
         margin = font_size(width, SIZES[size][1]) * 0.8 / 72
         x, y = margin / width, margin / height
+        _OURS.add(figure)
         return figure.add_axes((x, y, 1 - 2 * x, 1 - 2 * y))
 
 
@@ -132,6 +140,13 @@ class Chip:
 #: Places on an axis and their labels.
 Ticks = tuple[Sequence[float], Sequence[str]]
 
+#: What a text stands on, lest grid lines or hatches run through it.
+PLATE: dict[str, Any] = {
+    "boxstyle": "round,pad=0.15",
+    "facecolor": "white",
+    "edgecolor": "none",
+}
+
 Flow = list[list[tuple[float, Chip]]]
 
 
@@ -202,12 +217,15 @@ class Frame:
         if ax is None:
             ax = new_axes(height_in=max(SIZES["screen"][1], (lines * LINE * 12.5 + 130) / 72))
         self.ax = ax
-        self._corner = ax.get_position(original=True)
-        figure = ax.figure
+        self._take_place()
+        self.size = font_size(self.width / 72, self.height / 72)
+
+    def _take_place(self) -> None:
+        self._corner = self.ax.get_position(original=True)
+        figure = self.ax.figure
         slot = self._corner.transformed(figure.transSubfigure)
         dpi = figure.dpi
         self.width, self.height = slot.width / dpi * 72, slot.height / dpi * 72
-        self.size = font_size(self.width / 72, self.height / 72)
         self.points = (
             Affine2D().scale(1 / 72, -1 / 72)
             + figure.dpi_scale_trans
@@ -215,20 +233,42 @@ class Frame:
         )
 
     def fit(self, plan: Callable[[], PlanT]) -> PlanT:
-        """Return the plan at the largest type size at which it fits the slot."""
+        """Return the plan at the largest type size at which it fits the slot.
+
+        A figure made by :func:`new_axes` grows in height before its type gets too small
+        to read; one of the caller's keeps its size.
+        """
+        least = max(_LEAST_TYPE, 0.6 * self.size)
         while True:
             tried = plan()
-            fits = tried.height <= self.height and tried.plot_width >= 0.2 * self.width
-            if fits or self.size <= _SMALLEST:
+            wide = tried.plot_width >= 0.2 * self.width
+            if (wide and tried.height <= self.height) or self.size <= _SMALLEST:
                 return tried
+            if wide and self.size * 0.95 < least and self.ax.figure in _OURS:
+                self._grow(tried.height - self.height)
+                return plan()
             self.size *= 0.95
+
+    def _grow(self, points: float) -> None:
+        """Make the figure higher, its margins as they were."""
+        figure = self.ax.figure
+        assert isinstance(figure, Figure)
+        high = float(figure.get_figheight())
+        higher = high + (points + 0.5) / 72
+        corner = self._corner
+        y = corner.y0 * high / higher
+        figure.set_figheight(higher)
+        self.ax.set_position((corner.x0, y, corner.width, 1 - 2 * y))
+        self._take_place()
 
     def header(self, title: str, chips: Sequence[Chip] = (), note: str = "") -> Header:
         """Wrap what stands above and below the plot."""
         size = self.size
         titles = wrap(title, self.width, size * _TITLE, bold=True) if title else []
         lines = flow(chips, self.width, size)
-        notes = wrap(note, self.width, size * _NOTE) if note else []
+        # Letters take whole pixels, so that small ones may come out wider than measured.
+        pixels = size * _NOTE * self.ax.figure.dpi / 72
+        notes = wrap(note, (1 - 0.5 / pixels) * self.width, size * _NOTE) if note else []
         above = len(titles) * LINE * _TITLE * size + len(lines) * LINE * size
         below = (len(notes) * LINE + 0.4) * _NOTE * size if notes else 0.0
         return Header(titles, lines, notes, above + (0.5 * size if above else 0), below)
@@ -295,7 +335,8 @@ class Frame:
                 elif chip.look:
                     corner = (x + left, middle - 0.42 * size)
                     self.rectangle(corner, _SWATCH * size, 0.84 * size, chip.look)
-                self.text(x + left + chip.text_at(size), middle, chip.text, bold=chip.bold)
+                at = x + left + chip.text_at(size)
+                self.text(at, middle, chip.text, bold=chip.bold, bbox=PLATE)
 
     def rectangle(
         self, corner: tuple[float, float], width: float, height: float, how: Look, **more: Any

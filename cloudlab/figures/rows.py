@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
 
-from cloudlab.figures.frame import LINE, Chip, Frame, Header, Ticks, spaced, text_width, wrap
+from cloudlab.figures.frame import (
+    LINE,
+    PLATE,
+    Chip,
+    Frame,
+    Header,
+    Ticks,
+    spaced,
+    text_width,
+    wrap,
+)
 from cloudlab.figures.style import Look
 
 _NAME_SHARE = 0.34
@@ -137,6 +147,8 @@ def _draw_row(
     for number, bar in enumerate(row.bars):
         center = first + (number + 0.5) * thick
         for start, end, how in bar.segments:
+            if end <= start:
+                continue
             corner = (max(start, scale.low), center - 0.43 * thick)
             frame.rectangle(
                 corner, end - max(start, scale.low), 0.86 * thick, how, transform=frame.ax.transData
@@ -145,7 +157,7 @@ def _draw_row(
             x = frame.left + scale.share(bar.mark) * frame.plot_width
             frame.diamond(x, frame.top + center, 0.6 * min(thick, 1.4 * size))
         x = frame.left + scale.share(bar.end) * frame.plot_width
-        frame.text(x + _gap(bar) * size, frame.top + center, bar.label)
+        frame.text(x + _gap(bar) * size, frame.top + center, bar.label, bbox=PLATE)
 
 
 def _gap(bar: Bar) -> float:
