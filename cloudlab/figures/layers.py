@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cloudlab.figures.labels import words
+from cloudlab.figures.labels import titled, words
 from cloudlab.figures.style import LOOKS, Look
 from cloudlab.figures.tables import Run
 from cloudlab.units import format_bytes, format_tick, log_ticks
@@ -33,7 +33,8 @@ def layers_data(sizes: pd.DataFrame, *, run: str | None = None) -> pd.DataFrame:
     DataFrame
         ``layer``, ``device`` (string), ``first_bytes``, ``last_bytes`` (Int64), from the
         image file inwards.  ``virtual_disk`` rows after the first are other disks, ``used``
-        is the root filesystem's.
+        is the root filesystem's.  ``image_disk`` takes the place of ``virtual_disk`` where
+        only the image's was measured, which the overlay's may exceed.
     """
     one = Run(sizes, run)
     rows: list[tuple[str, str | None, int, int]] = []
@@ -44,7 +45,9 @@ def layers_data(sizes: pd.DataFrame, *, run: str | None = None) -> pd.DataFrame:
 
     add("image_file", None, one.ends("image_file"))
     add("overlay_file", None, one.ends("overlay_file"))
-    add("virtual_disk", one.disk, one.ends("virtual_disk"))
+    only_image = (one.of("virtual_disk")["stage"] == "image").all()
+    layer = "image_disk" if only_image else "virtual_disk"
+    add(layer, one.disk, one.ends("virtual_disk"))
     add("partition", one.root_partition, one.ends("partition"))
     add("filesystem", one.root, one.ends("filesystem"))
     used = one.of("filesystem")["used_bytes"].dropna()
@@ -119,7 +122,7 @@ def plot_layers(
         assert isinstance(places, list)
         if len(places) < 2:  # noqa: PLR2004
             return ""
-        return say["log_note"].format(factor=f"{places[1] // places[0]:,}")
+        return say["log_note"].format(factor=places[1] // places[0])
 
     with look():
         grew = bool((data["first_bytes"] != data["last_bytes"]).any())
@@ -134,12 +137,16 @@ def plot_layers(
 
 
 def _solid(layer: str) -> Look:
-    return replace(_BOLD[layer], hatch="")
+    return replace(_bold(layer), hatch="")
 
 
 def _gain(layer: str) -> Look:
     # White under a hatch of the layer's colour: what was gained, still that layer's.
-    return Look("#FFFFFF", "////", _BOLD[layer].fill)
+    return Look("#FFFFFF", "////", _bold(layer).fill)
+
+
+def _bold(layer: str) -> Look:
+    return _BOLD["virtual_disk" if layer == "image_disk" else layer]
 
 
 _BOLD = LOOKS | {
@@ -163,13 +170,12 @@ def _named(data: pd.DataFrame, say: dict[str, str]) -> list[tuple[str, int, int]
 
 
 def _title(data: pd.DataFrame, say: dict[str, str]) -> str:
-    if "title" in say:
-        return say["title"]
     last = data.drop_duplicates("layer").set_index("layer")["last_bytes"]
     if not {"image_file", "virtual_disk", "filesystem"} <= set(last.index):
-        return say["layers_plain"]
-    return say["layers_title"].format(
+        return titled(say, say["layers_plain"])
+    found = say["layers_title"].format(
         image=format_bytes(last["image_file"]),
         disk=format_bytes(last["virtual_disk"]),
         filesystem=format_bytes(last["filesystem"]),
     )
+    return titled(say, found)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cloudlab.figures.labels import words
+from cloudlab.figures.labels import titled, words
+from cloudlab.figures.style import SERIES
 from cloudlab.figures.tables import pick_run, require
 from cloudlab.units import format_bytes
 
@@ -88,23 +89,29 @@ def overlay_map_alt(
     extents, partitions = _one_run(extents, partitions, run)
     totals = written_by_owner(extents, partitions)
     items = [f"{say.get(owner, owner)} {format_bytes(size)}" for owner, size in totals.items()]
-    form = say.get("alt") or say["overlay_alt"]
+    zeroed = zeroed_bytes(extents)
+    form = say.get("alt") or say["overlay_alt" if not zeroed else "overlay_alt_zeros"]
     return form.format(
         disk=format_bytes(disk_bytes(extents, partitions)),
         written=format_bytes(sum(totals.values())),
+        zeros=format_bytes(zeroed),
         items=", ".join(items),
     )
+
+
+def zeroed_bytes(extents: pd.DataFrame) -> int:
+    """Return the bytes that were overwritten with zeros, which take no room in the overlay."""
+    return int(extents.loc[extents["kind"] == "zero", "length_bytes"].sum())
 
 
 def written_by_owner(
     extents: pd.DataFrame, partitions: pd.DataFrame, run: str | None = None
 ) -> dict[str, int]:
-    """Return bytes written by partition, in the disk's order; outside only where there are."""
+    """Return bytes written by partition, in the disk's order, only where there are any."""
     extents, partitions = _one_run(extents, partitions, run)
     found = overlay_map_data(extents, partitions).groupby("owner")["written_bytes"].sum()
     owners = [name for _, _, name in sorted(_partitions(partitions))]
-    totals = {owner: int(found.get(owner, 0)) for owner in owners}
-    return totals | ({OUTSIDE: int(found[OUTSIDE])} if OUTSIDE in found else {})
+    return {owner: int(found[owner]) for owner in [*owners, OUTSIDE] if owner in found}
 
 
 def plot_overlay_map(
@@ -115,7 +122,7 @@ def plot_overlay_map(
     run: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Draw the disk row by row as cells, filled by the share that the boot wrote.
+    """Draw the disk row by row as cells, each filled from below by the share that was written.
 
     Parameters
     ----------
@@ -134,14 +141,25 @@ def plot_overlay_map(
     extents, partitions = _one_run(extents, partitions, run)
     totals = written_by_owner(extents, partitions)
     disk = disk_bytes(extents, partitions)
-    title = say.get("title") or say["overlay_title"].format(
-        written=format_bytes(sum(totals.values())), disk=format_bytes(disk)
+    zeroed = zeroed_bytes(extents)
+    form = say["overlay_title" if not zeroed else "overlay_title_zeros"]
+    found = form.format(
+        written=format_bytes(sum(totals.values())),
+        disk=format_bytes(disk),
+        zeros=format_bytes(zeroed),
     )
+    title = titled(say, found)
 
     def cells(cell_bytes: int) -> pd.DataFrame:
         return overlay_map_data(extents, partitions, cell_bytes=cell_bytes)
 
-    return draw_cells(ax, cells, totals, disk=disk, title=title, say=say)
+    # A partition's look is its number's, whatever else was written.
+    owners = [name for _, _, name in sorted(_partitions(partitions))]
+    looks = {owner: SERIES[n % len(SERIES)] for n, owner in enumerate(owners)}
+    borders = [left for left, _, _ in _regions(partitions)]
+    return draw_cells(
+        ax, cells, totals, disk=disk, looks=looks, borders=borders, title=title, say=say
+    )
 
 
 def _one_run(

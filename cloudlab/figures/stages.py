@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cloudlab.figures.labels import words
+from cloudlab.figures.labels import titled, words
 from cloudlab.figures.style import SERIES
 from cloudlab.figures.tables import records, require, run_names
 from cloudlab.units import format_seconds, second_ticks
@@ -125,14 +125,13 @@ def stage_name(stage: object, say: dict[str, str]) -> str:
 
 
 def _title(data: pd.DataFrame, say: dict[str, str]) -> str:
-    if "title" in say:
-        return say["title"]
     runs = data["run"].unique()
     mean = data.groupby("stage", sort=False)["duration_s"].sum() / len(runs)
     longest = str(mean.idxmax())
     form = say["stages_title" if len(runs) == 1 else "stages_many"]
-    return form.format(
+    found = form.format(
         stage=stage_name(longest, say),
         duration=format_seconds(mean[longest]),
         total=format_seconds(data["end_s"].max()),
     )
+    return titled(say, found)

@@ -69,19 +69,22 @@ LOOKS = {
     "unallocated": Look("#FFFFFF", "", "#8C8C8C"),
 }
 
-#: For things without a look of their own: partitions by number, runs by order.
+_HATCHES = ("", "////", "\\\\\\\\", "xxxx", "....", "----", "||||", "++++", "oooo")
+_FILLS = (
+    ("#0072B2", "#00324E"),
+    ("#E69F00", "#6B4A00"),
+    ("#009E73", "#00402F"),
+    ("#CC79A7", "#6E2C52"),
+    ("#56B4E9", "#17567D"),
+    ("#D55E00", "#5E2900"),
+    ("#F0E442", "#6F6800"),
+)
+
+#: For things without a look of their own: partitions by number, runs by order.  Two of the
+#: same hatch differ in lightness, so that they differ in black and white, too.
 SERIES = tuple(
-    Look(fill, hatch, line)
-    for hatch in ("", "////", "....", "xxxx")
-    for fill, line in (
-        ("#0072B2", "#00324E"),
-        ("#E69F00", "#6B4A00"),
-        ("#009E73", "#00402F"),
-        ("#CC79A7", "#6E2C52"),
-        ("#56B4E9", "#17567D"),
-        ("#D55E00", "#5E2900"),
-        ("#F0E442", "#6F6800"),
-    )
+    Look(_FILLS[number % len(_FILLS)][0], _HATCHES[hatch], _FILLS[number % len(_FILLS)][1])
+    for number, hatch in enumerate((0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 0, 7, 1, 2, 8, 2, 4, 6, 5, 3, 0))
 )
 
 
