@@ -108,9 +108,20 @@ def _reading(commands: Any) -> None:
     explain.add_argument("run", type=Path, metavar="RUN")
     _json(explain)
     figure = _command(commands, "figure", "draw a figure of recorded runs", "reading")
-    figure.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    figure.add_argument("runs", type=Path, nargs="*", metavar="RUN")
     figure.add_argument("--kind", default="disk-map", help="'help' lists the kinds")
-    figure.add_argument("--output", type=Path, required=True, metavar="FILE", help=".svg .png .pdf")
+    figure.add_argument("--output", type=Path, metavar="FILE", help=".svg .png .pdf")
+    figure.add_argument(
+        "--size",
+        choices=("screen", "slide", "page"),
+        default="screen",
+        help="screen (default), slide (1600 x 900) or page (half a page's width)",
+    )
+    figure.add_argument(
+        "--predict",
+        metavar="PARTITION,FILESYSTEM",
+        help="what you expected, as lsblk and df write it: 19.9G,20G; for --kind prediction",
+    )
     figure.add_argument("--data", type=Path, metavar="FILE.csv", help="the numbers behind it")
 
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from cloudlab import figures
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import printable
 from cloudlab.errors import ParseError, UsageError
-from cloudlab.recording import play, read_run
-from cloudlab.sizes import ParsedConsole, parse_console, to_json
+from cloudlab.recording import Recording, play, read_run
+from cloudlab.sizes import ParsedConsole, parse_console, parse_size, to_json
 from cloudlab.units import format_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 
 def parse(args: argparse.Namespace) -> None:
@@ -82,24 +88,81 @@ def figure(args: argparse.Namespace) -> None:
     """Draw a figure of one or several runs."""
     from cloudlab.lab.table import tables_of
 
-    kinds = figures.KINDS
-    if args.kind not in kinds:
-        known = ", ".join(f"{one.name} ({one.title.lower()})" for one in kinds.values())
+    if args.kind == "help":
+        rows = [[one.name, one.title] for one in figures.KINDS.values()]
+        terminal.print_table(("kind", "shows"), rows)
+        return
+    kind = _kind(args)
+    recordings = [read_run(folder) for folder in args.runs]
+    tables = tables_of(recordings)
+    if "predictions" in kind.tables:
+        tables["predictions"] = _predictions(recordings, tables["sizes"], args.predict)
+    wanted = [tables[name] for name in kind.tables]
+    names = ", ".join(str(one.about.get("scenario") or one.name) for one in recordings)
+    # A figure of several runs names each where it is drawn.
+    labels = {"name": names} if kind.one_run else {}
+    axes = kind.plot(*wanted, ax=_axes(args), labels=labels)
+    title = f"{kind.title}: {names}"
+    figures.save_figure(axes, args.output, title=title, alt=kind.alt(*wanted))
+    if args.data:
+        figures.save_data(kind.data(*wanted), args.data)
+    print_path(args.output)
+
+
+def _kind(args: argparse.Namespace) -> figures.Kind:
+    """Return the kind that was asked for.
+
+    Raises
+    ------
+    UsageError
+        If there is none such, or it needs something else.
+    """
+    if args.kind not in figures.KINDS:
+        known = ", ".join(f"{one.name} ({one.title.lower()})" for one in figures.KINDS.values())
         raise UsageError(f"There is no figure of the kind {args.kind!r}.", hint=f"Kinds: {known}.")
-    kind = kinds[args.kind]
+    kind = figures.KINDS[args.kind]
+    if not args.runs or args.output is None:
+        raise UsageError(
+            f"What to draw is missing: {'--output FILE' if args.runs else 'a run folder'}.",
+            hint="Write: cloudlab figure RUN --kind K --output F.svg; --kind help lists the kinds.",
+        )
     if kind.one_run and len(args.runs) > 1:
         raise UsageError(
             f"The figure {kind.name} shows one run; {len(args.runs)} were named.",
             hint="Draw one file for each, or all in one with --kind scenarios.",
         )
-    tables = tables_of([read_run(folder) for folder in args.runs])
-    if "predictions" in kind.tables:
+    if ("predictions" in kind.tables) != (args.predict is not None):
         raise UsageError(
-            "Predictions are made in the notebooks; a run folder holds none.",
-            hint="Draw it there with cloudlab.figures.plot_prediction.",
+            "A prediction is drawn with --kind prediction and --predict PARTITION,FILESYSTEM; "
+            "one of the two is missing.",
+            hint="Such as: --kind prediction --predict 19.9G,20G",
         )
-    wanted = [tables[name] for name in kind.tables]
-    figures.save_figure(kind.plot(*wanted), args.output, title=kind.title, alt=kind.alt(*wanted))
-    if args.data:
-        figures.save_data(kind.data(*wanted), args.data)
-    print_path(args.output)
+    return kind
+
+
+def _axes(args: argparse.Namespace) -> Axes | None:
+    # Without a size a new figure has the room that its rows need.
+    return None if args.size == "screen" else figures.new_axes(args.size)
+
+
+def _predictions(recordings: Sequence[Recording], sizes: pd.DataFrame, text: str) -> pd.DataFrame:
+    """Return the predictions table of what was expected of each run's partition and filesystem."""
+    import pandas as pd
+
+    parts = text.split(",")
+    if len(parts) != 2:  # noqa: PLR2004
+        raise UsageError(
+            f"A prediction is two sizes, partition and filesystem; {text!r} has {len(parts)}.",
+            hint="Such as: --predict 19.9G,20G",
+        )
+    expected = dict(zip(("partition", "filesystem"), map(parse_size, parts), strict=True))
+    measured = figures.scenarios_data(sizes)
+    names = {one.name: str(one.about.get("scenario") or one.name) for one in recordings}
+    return pd.DataFrame(
+        {
+            "scenario": measured["run"].map(names),
+            "layer": measured["layer"],
+            "predicted_bytes": measured["layer"].map(expected),
+            "measured_bytes": measured["last_bytes"],
+        }
+    )

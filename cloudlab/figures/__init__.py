@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from cloudlab.figures.labels import LABELS
     from cloudlab.figures.layers import layers_alt, layers_data, plot_layers
     from cloudlab.figures.overlay import overlay_map_alt, overlay_map_data, plot_overlay_map
-    from cloudlab.figures.prediction import plot_prediction, prediction_alt, prediction_data
+    from cloudlab.figures.prediction import (
+        is_right,
+        plot_prediction,
+        prediction_alt,
+        prediction_data,
+    )
     from cloudlab.figures.scenarios import plot_scenarios, scenarios_alt, scenarios_data
     from cloudlab.figures.stages import plot_stages, stages_alt, stages_data
     from cloudlab.figures.timeline import plot_timeline, timeline_alt, timeline_data
@@ -34,7 +39,7 @@ _HOMES = {
     "labels": ("LABELS",),
     "layers": ("layers_alt", "layers_data", "plot_layers"),
     "overlay": ("overlay_map_alt", "overlay_map_data", "plot_overlay_map"),
-    "prediction": ("plot_prediction", "prediction_alt", "prediction_data"),
+    "prediction": ("is_right", "plot_prediction", "prediction_alt", "prediction_data"),
     "scenarios": ("plot_scenarios", "scenarios_alt", "scenarios_data"),
     "stages": ("plot_stages", "stages_alt", "stages_data"),
     "timeline": ("plot_timeline", "timeline_alt", "timeline_data"),
@@ -44,7 +49,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "KINDS", "LABELS", "SIZES", "Kind",
     "disk_map_alt", "disk_map_data", "figure_bytes", "format_bytes", "format_seconds",
-    "layers_alt", "layers_data", "new_axes", "overlay_map_alt", "overlay_map_data",
+    "is_right", "layers_alt", "layers_data", "new_axes", "overlay_map_alt", "overlay_map_data",
     "plot_disk_map", "plot_layers", "plot_overlay_map", "plot_prediction", "plot_scenarios",
     "plot_stages", "plot_timeline", "prediction_alt", "prediction_data", "save_data",
     "save_figure", "scenarios_alt", "scenarios_data", "stages_alt", "stages_data",
