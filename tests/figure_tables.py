@@ -70,6 +70,41 @@ def lab_run(
     return sizes_table(rows).assign(run=run, scenario=scenario)
 
 
+def with_image(sizes):
+    """Return a run's sizes with what lay on the disk before the boot, as the host read it."""
+    rows = [
+        row("image", "virtual_disk", 2214592512, device="lab.qcow2", source="host: qemu-img info"),
+        row("image", "partition", 4 * MIB, device="vda14", start_bytes=MIB),
+        row("image", "partition", 106 * MIB, device="vda15", start_bytes=5 * MIB),
+        row("image", "partition", PARTITION[0], device="vda1", start_bytes=116391936),
+        row("image", "filesystem", FILESYSTEM[0], device="vda1", mountpoint="/"),
+    ]
+    rows = [one | {"source": "host: partition table", "time_s": 0.0} for one in rows]
+    return pd.concat([sizes_table(rows), sizes], ignore_index=True)
+
+
+def whole_disk_run():
+    """Return a run whose root filesystem lies on the disk itself."""
+    rows = [row("before", "overlay_file", 393216, time_s=0.0)]
+    for stage, time, size in (("before", 41.0, 2040913920), ("after", 88.0, 21148409856)):
+        rows += [
+            row(stage, "virtual_disk", 20 * GIB, device="vda", time_s=time),
+            row(stage, "filesystem", size, device="vda", mountpoint="/", time_s=time),
+        ]
+    return sizes_table(rows).assign(run="whole", scenario="whole disk")
+
+
+def unmeasured_run():
+    """Return a run whose guest never reported: no seed was found."""
+    rows = [
+        row("image", "image_file", 150011904, device="lab.qcow2", time_s=0.0),
+        row("image", "virtual_disk", 2214592512, device="lab.qcow2", time_s=0.0),
+        row("before", "overlay_file", 200704, time_s=0.0),
+        row("after", "overlay_file", 4071424, time_s=111.0),
+    ]
+    return sizes_table(rows).assign(run="none", scenario="no seed")
+
+
 def three_runs():
     """Return the article's three scenarios in one table."""
     kept, small = (FILESYSTEM[0], FILESYSTEM[0]), (PARTITION[0], PARTITION[0])

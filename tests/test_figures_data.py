@@ -11,8 +11,11 @@ from figure_tables import FILESYSTEM, GIB, KIB, MIB, PARTITION, TIB, row, sizes_
 from cloudlab import figures
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.figures.cells import choose_grid
+from cloudlab.figures.prediction import df_text, lsblk_text
+from cloudlab.figures.ruler import ruler
 from cloudlab.figures.time_lines import apart
 from cloudlab.figures.timeline import jumps
+from cloudlab.sizes import parse_size
 from cloudlab.units import byte_ticks, format_tick, log_ticks, second_ticks
 
 
@@ -211,6 +214,114 @@ def test_scenarios_say_what_grew_in_each_run():
     assert "both grew in 1, only the partition in 1, nothing in 1" in title_of(ax)
 
 
+def test_what_was_not_measured_is_not_called_kept():
+    runs = pd.concat(
+        [tables.three_runs(), tables.whole_disk_run(), tables.unmeasured_run()], ignore_index=True
+    )
+    data = figures.scenarios_data(runs).set_index(["run", "layer"])
+    assert data["grew"].isna().tolist() == [False] * 6 + [True, False, True, True]
+    title = title_of(figures.plot_scenarios(runs))
+    assert title == (
+        "Of 5 runs: both grew in 1, only the partition in 1, only the filesystem in 1, "
+        "nothing in 1, not measured in 1"
+    )
+    text = figures.scenarios_alt(runs)
+    assert "whole disk: partition no partition, filesystem 19.7 GiB" in text
+    assert "no seed: partition not measured, filesystem not measured" in text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "scenarios", "timeline"),
+    [
+        (
+            tables.whole_disk_run(),
+            "The filesystem on the whole disk grew to 19.7 GiB",
+            "The filesystem on the whole disk grew between 41.0 s and 88.0 s",
+        ),
+        (
+            tables.unmeasured_run(),
+            "Neither partition nor filesystem was measured",
+            "Whether partition and filesystem grew was not measured",
+        ),
+        (
+            tables.lab_run()[lambda sizes: sizes["layer"] != "partition"],
+            "The filesystem grew to 19.6 GiB; the partition was not compared",
+            "The filesystem grew just before 53.1 s; the partition was not compared",
+        ),
+        (
+            tables.lab_run()[lambda sizes: sizes["stage"] == "after"],
+            "Partition 19.9 GiB, filesystem 19.6 GiB",
+            "Whether partition and filesystem grew was not measured",
+        ),
+    ],
+    ids=["whole disk", "no seed", "no partition", "after only"],
+)
+def test_titles_say_what_was_not_measured(sizes, scenarios, timeline):
+    assert title_of(figures.plot_scenarios(sizes)) == scenarios
+    assert title_of(figures.plot_timeline(sizes)) == timeline
+
+
+def test_a_map_of_nothing_is_refused_in_words():
+    with pytest.raises(CloudlabError, match="no map of it") as caught:
+        figures.plot_disk_map(tables.unmeasured_run())
+    assert "cloudlab explain" in caught.value.hint
+
+
+def test_what_lay_on_the_image_is_the_first_state():
+    data = figures.disk_map_data(tables.with_image(tables.lab_run()))
+    assert data["state"].unique().tolist() == ["image", "before", "partition", "filesystem"]
+    assert [size for _, _, size in states(data, "disk")] == [2214592512, *[20 * GIB] * 3]
+    # A disk that booted before holds more than its image.
+    again = tables.with_image(tables.lab_run(partition=(PARTITION[1],) * 2))
+    again.loc[(again["stage"] == "image") & (again["device"] == "vda1"), "size_bytes"] = PARTITION[
+        1
+    ]
+    data = figures.disk_map_data(again)
+    assert data["state"].unique().tolist() == ["launch", "before", "after"]
+    assert {size for _, _, size in states(data, "disk")} == {20 * GIB}
+
+
+def test_a_filesystem_that_fills_its_partition_has_no_free_tail():
+    data = figures.disk_map_data(tables.lab_run(filesystem=(FILESYSTEM[0], 21148409856)))
+    root = data[(data["kind"] == "filesystem") & (data["mountpoint"] == "/")]
+    assert root.set_index("state")["extent_bytes"].fillna(0).to_dict() == {
+        "before": PARTITION[0],
+        "partition": 0,
+        "filesystem": PARTITION[1],
+    }
+
+
+def test_a_ruler_widens_what_is_small_and_keeps_the_rest_even():
+    scale, widened = ruler(1000, 100, [(0, 1), (1, 5), (5, 1000)], 2)
+    assert widened
+    assert [scale.at(place) for place in (0, 1, 5, 1000)] == pytest.approx([0, 2, 4, 100])
+    assert scale.at(502.5) == pytest.approx(52)
+    even, widened = ruler(1000, 100, [(0, 500), (500, 1000)], 2)
+    assert not widened
+    assert even.at(250) == pytest.approx(25)
+
+
+def test_a_ruler_widens_overlapping_spans_of_several_states():
+    scale, _ = ruler(1000, 100, [(0, 1), (0, 4), (2, 6), (6, 1000)], 2)
+    for start, end in ((0, 1), (0, 4), (2, 6)):
+        assert scale.at(end) - scale.at(start) >= 2 - 1e-9
+    assert scale.at(1000) == pytest.approx(100)
+
+
+def test_the_runs_name_stands_before_its_title():
+    ax = figures.plot_layers(tables.lab_run(), labels={"name": "default"})
+    assert title_of(ax).startswith("default: A 197 MiB image file")
+
+
+def test_layers_say_whose_disk_was_measured():
+    data = figures.layers_data(tables.unmeasured_run())
+    assert data["layer"].tolist() == ["image_file", "overlay_file", "image_disk"]
+    host = row("after", "virtual_disk", 20 * GIB, device="vda", source="host: qemu-img info")
+    sizes = pd.concat([tables.unmeasured_run(), sizes_table([host]).assign(run="none")])
+    last = figures.layers_data(sizes).set_index("layer")["last_bytes"]
+    assert last["virtual_disk"] == 20 * GIB
+
+
 def test_runs_of_the_same_scenario_keep_their_names():
     twice = pd.concat([tables.lab_run("a"), tables.lab_run("b")], ignore_index=True)
     text = figures.scenarios_alt(twice)
@@ -226,7 +337,9 @@ def test_the_timeline_knows_the_jumps():
         "overlay_file": (0.0, 88.0),
     }
     ax = figures.plot_timeline(run)
-    assert title_of(ax) == "The partition grew at 52.3 s, the filesystem at 53.1 s"
+    assert (
+        title_of(ax) == "The partition grew just before 52.3 s, the filesystem just before 53.1 s"
+    )
 
 
 def test_without_samples_the_moment_is_not_known():
@@ -303,9 +416,11 @@ def test_overlay_bytes_are_counted_by_partition_and_cell():
         (2, "p2", 20),
     ]
     assert figures.overlay_map_alt(extents, partitions) == (
-        "Map of a disk of 200 B as a grid; 40 B were written. "
-        "p1 15 B, p2 20 B, outside partitions 5 B."
+        "Map of a disk of 200 B as a grid; 40 B of data were written, 80 B were zeroed, which "
+        "takes no room. p1 15 B, p2 20 B, outside partitions 5 B."
     )
+    written = extents[extents["kind"] != "zero"]
+    assert "; 40 B were written. p1" in figures.overlay_map_alt(written, partitions)
 
 
 @pytest.mark.parametrize("disk", [MIB, 20 * GIB, 20 * GIB + 512, 2 * TIB])
@@ -313,9 +428,48 @@ def test_the_grid_holds_the_whole_disk(disk):
     grid = choose_grid(disk, 400, 200, 10)
     assert grid.columns * grid.rows * grid.cell_bytes >= disk
     assert grid.columns * (grid.rows - 1) * grid.cell_bytes < disk
-    assert grid.columns * grid.side <= 400.1
-    assert grid.rows * grid.side <= 200.1
+    assert grid.columns * grid.wide == pytest.approx(400)
+    assert 0.9 * 200 <= grid.rows * grid.high <= 200.1
+    assert 0.4 < grid.wide / grid.high < 2.1
     assert grid.cell_bytes & (grid.cell_bytes - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "right"),
+    [
+        ("2G", 2040913920, True),
+        ("2.0G", 2040913920, True),
+        ("1.9G", 2040913920, True),
+        ("2.1G", 2040913920, False),
+        ("2G", 2097152000, True),
+        ("1.8G", 2097152000, False),
+        ("20G", PARTITION[1], True),
+        ("20G", FILESYSTEM[0], False),
+        ("2G", 1600 * MIB, False),
+        ("1.1M", 1025 * KIB, True),
+        ("0", 0, True),
+        ("1G", 0, False),
+    ],
+)
+def test_a_prediction_is_right_as_lsblk_and_df_print_sizes(predicted, measured, right):
+    assert figures.is_right(parse_size(predicted), measured) is right
+
+
+@pytest.mark.parametrize(
+    ("size", "lsblk", "df"),
+    [
+        (0, "0B", "0"),
+        (512, "512B", "512"),
+        (1024, "1K", "1.0K"),
+        (2040913920, "1.9G", "2.0G"),
+        (2097152000, "2G", "2.0G"),
+        (21148409856, "19.7G", "20G"),
+        (GIB - 1, "1G", "1.0G"),
+        (10 * GIB - 1, "10G", "10G"),
+    ],
+)
+def test_sizes_are_printed_as_the_tools_do(size, lsblk, df):
+    assert (lsblk_text(size), df_text(size)) == (lsblk, df)
 
 
 def test_predictions_within_five_percent_are_right():
@@ -342,7 +496,7 @@ ALTS = {
     ),
     "overlay-map": (
         (tables.extents_table(MIB, 2), tables.partitions_table(MIB, 2)),
-        ["256 KiB were written", "vda1 128 KiB, vda2 128 KiB"],
+        ["256 KiB of data were written", "vda1 128 KiB, vda2 128 KiB"],
     ),
     "prediction": ((tables.predictions_table(),), ["predicted 20 GiB, measured 1.9 GiB"]),
     "stages": ((tables.stages_table(),), ["kernel: 6.8 s, from 1.2 s to 8.0 s"]),

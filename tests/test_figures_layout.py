@@ -3,60 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import figure_tables as tables
+import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import GIB, KIB, MIB, TIB
+from figure_words import LANGUAGES
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from cloudlab import figures
-from cloudlab.figures.style import families, quiet
-
-GERMAN = {
-    "image_file": "Abbilddatei",
-    "overlay_file": "Überlagerungsdatei",
-    "virtual_disk": "virtuelle Festplatte",
-    "partition": "Partition",
-    "filesystem": "Dateisystem",
-    "used": "belegt",
-    "unallocated": "nicht zugeteilter Plattenplatz",
-    "outside": "außerhalb der Partitionen",
-    "before": "vor dem Vergrößern",
-    "gained": "hinzugewonnen",
-    "predicted": "vorhergesagt",
-    "state_partition": "Nach dem Vergrößern der Partition",
-    "state_filesystem": "Nach dem Vergrößern des Dateisystems",
-    "grew_both": "Die Partition wuchs auf {partition}, das Dateisystem auf {filesystem}",
-    "timeline_both": "Die Partition wuchs {partition}, das Dateisystem {filesystem}",
-    "at": "nach {last}",
-    "between": "zwischen {first} und {last}",
-    "log_note": "Logarithmischer Maßstab: jeder Schritt ist das {factor}-Fache des vorigen.",
-}
-JAPANESE = {
-    "image_file": "イメージファイル",
-    "overlay_file": "オーバーレイファイル",
-    "virtual_disk": "仮想ディスク",
-    "partition": "パーティション",
-    "filesystem": "ファイルシステム",
-    "used": "使用済み",
-    "unallocated": "未割り当て領域",
-    "outside": "パーティション外",
-    "before": "拡張前",
-    "gained": "増加分",
-    "predicted": "予測値",
-    "state_before": "拡張前",
-    "state_partition": "パーティション拡張後",
-    "state_filesystem": "ファイルシステム拡張後",
-    "grew_both": "パーティションは{partition}に、ファイルシステムは{filesystem}に拡張されました",
-    "timeline_both": "パーティションは{partition}、ファイルシステムは{filesystem}に拡張されました",
-    "at": "{last}後",
-    "between": "{first}から{last}の間",
-    "log_note": "対数目盛で、目盛りごとに{factor}倍になります。",
-}
-LANGUAGES = {"english": None, "german": GERMAN, "japanese": JAPANESE}
+from cloudlab.figures.style import LOOKS, SERIES, families, quiet
 
 NAMES = [
     "default",
@@ -87,6 +48,8 @@ def without_starts(sizes):
 
 
 RUN = tables.lab_run()
+WHOLE_DISK = tables.whole_disk_run()
+UNMEASURED = tables.unmeasured_run()
 TWO_BOOTS = pd.concat(
     [tables.stages_table(), tables.stages_table("two", NAMES[1], 1.7)], ignore_index=True
 )
@@ -98,9 +61,11 @@ BRIEF = tables.stages_table(factor=0.01)
 CASES = {
     "layers-20G": ("layers", (RUN,)),
     "layers-before-only": ("layers", (stage(RUN, "image", "before"),)),
+    "layers-unmeasured": ("layers", (UNMEASURED,)),
     "layers-1M": ("layers", (tables.even_run(MIB, 1),)),
     "layers-2T": ("layers", (tables.crowded_run(),)),
     "disk-map-20G": ("disk-map", (RUN,)),
+    "disk-map-image": ("disk-map", (tables.with_image(RUN),)),
     "disk-map-deduced": ("disk-map", (tables.lab_run(samples=False),)),
     "disk-map-before-only": ("disk-map", (stage(RUN, "image", "before"),)),
     "disk-map-after-only": ("disk-map", (without_starts(stage(RUN, "after")),)),
@@ -113,9 +78,12 @@ CASES = {
     "scenarios-3": ("scenarios", (tables.three_runs(),)),
     "scenarios-8": ("scenarios", (many_runs(8),)),
     "scenarios-20": ("scenarios", (many_runs(20),)),
+    "scenarios-unmeasured": ("scenarios", (pd.concat([many_runs(2), WHOLE_DISK, UNMEASURED]),)),
     "timeline": ("timeline", (RUN, tables.stages_table())),
     "timeline-no-stages": ("timeline", (RUN, None)),
     "timeline-flat": ("timeline", (stage(RUN, "image", "before"), tables.stages_table())),
+    "timeline-whole-disk": ("timeline", (WHOLE_DISK, tables.stages_table())),
+    "timeline-unmeasured": ("timeline", (UNMEASURED, tables.stages_table())),
     "timeline-brief": ("timeline", (RUN, BRIEF)),
     "overlay-1M-1": (
         "overlay-map",
@@ -181,7 +149,7 @@ def test_no_text_is_cut_or_covered(case, size, language):
 
 
 @pytest.mark.parametrize("size", LEGIBLE_PT)
-@pytest.mark.parametrize("case", [c for c in CASES if c != "scenarios-20"])
+@pytest.mark.parametrize("case", CASES)
 def test_type_is_large_enough_to_read(case, size):
     kind, given = CASES[case]
     ax = figures.KINDS[kind].plot(*given, ax=figures.new_axes(size))
@@ -215,6 +183,88 @@ def test_a_figure_keeps_inside_the_axes_it_was_given():
         assert len(own) > 5
         assert cut(own, box) == []
     assert covered(drawn_texts(grid[0, 0])) == []
+
+
+def boxes_of(ax, look):
+    """Return the boxes of a look on the Axes, in points and from the top."""
+    FigureCanvasAgg(ax.figure).draw()
+    dpi = ax.figure.dpi
+    found = [p for p in ax.patches if to_hex(p.get_facecolor()).upper() == LOOKS[look].fill]
+    boxes = [p.get_window_extent() for p in found if p.get_window_extent().width * 72 / dpi > 3]
+    return sorted(boxes, key=lambda box: (-round(box.y0), box.x0))
+
+
+def test_what_did_not_change_looks_the_same_beside_widened_partitions():
+    ax = figures.plot_disk_map(RUN, figures.new_axes("page"))
+    chips = 9
+    before, grown, _ = [b for b in boxes_of(ax, "filesystem") if b.height > 30 or b.width > 60][-3:]
+    assert len(boxes_of(ax, "filesystem")) <= chips
+    assert before.width == pytest.approx(grown.width, abs=0.1)
+    assert before.x0 == pytest.approx(grown.x0, abs=0.1)
+
+
+def test_a_figure_grows_before_its_type_is_too_small_but_not_the_callers():
+    ax = figures.plot_scenarios(many_runs(20), figures.new_axes("page"))
+    assert ax.figure.get_figheight() > 4
+    assert ax.figure.get_figwidth() == pytest.approx(3.3)
+    mine = Figure(figsize=(3.3, 2.7), dpi=100)
+    figures.plot_scenarios(many_runs(20), mine.subplots())
+    assert mine.get_figheight() == pytest.approx(2.7)
+
+
+@pytest.mark.parametrize("language", ["german", "japanese"])
+def test_every_word_can_be_translated(language):
+    translated = LANGUAGES[language]
+    assert list(translated) == list(figures.LABELS)
+    fields = {key: set(re.findall(r"{\w+}", text)) for key, text in figures.LABELS.items()}
+    assert {key: set(re.findall(r"{\w+}", text)) for key, text in translated.items()} == fields
+
+
+def test_looks_of_the_same_hatch_differ_in_black_and_white():
+    for one, two in itertools.combinations(SERIES[:16], 2):
+        grey = [np.dot(to_rgb(look.fill), [0.299, 0.587, 0.114]) for look in (one, two)]
+        assert one.hatch != two.hatch or abs(grey[0] - grey[1]) > 0.1
+
+
+def test_a_narrow_stage_turns_no_other_name():
+    stages = tables.stages_table()
+    ax = figures.plot_timeline(RUN, stages, figures.new_axes("slide"))
+    turned = {text.get_text() for text, _ in drawn_texts(ax) if text.get_rotation() == 90}
+    assert turned <= {"firmware", "kernel", "initramfs", "report"}
+    assert "seconds since launch" in [text.get_text() for text, _ in drawn_texts(ax)]
+
+
+def test_the_overlay_files_growth_is_seen():
+    ax = figures.plot_timeline(RUN, None, figures.new_axes("slide"))
+    ends = [line.get_ydata() for line in ax.lines if line.get_color() == "#009E73"]
+    drawn = max(np.nanmax(y) - np.nanmin(y) for y in ends)
+    low, high = ax.get_ylim()
+    assert drawn / (high - low) > 0.08
+
+
+def test_the_grid_is_as_wide_as_the_figure_and_every_writer_is_drawn():
+    extents = pd.DataFrame(
+        [(0, 64 * KIB, "data"), (5 * MIB, 256 * KIB, "data"), (20 * GIB - KIB, KIB, "data")],
+        columns=["start_bytes", "length_bytes", "kind"],
+    )
+    partitions = pd.DataFrame(
+        [("vda14", MIB, 4 * MIB), ("vda15", 5 * MIB, 106 * MIB), ("vda1", 111 * MIB, 19 * GIB)],
+        columns=["device", "start_bytes", "size_bytes"],
+    )
+    ax = figures.plot_overlay_map(extents, partitions, figures.new_axes("slide"))
+    texts = [text.get_text() for text, _ in drawn_texts(ax)]
+    assert any(text.startswith("outside") for text in texts)
+    assert not any(text.startswith("vda14") for text in texts)
+    assert ax.get_window_extent().width > 0.8 * ax.figure.bbox.width
+    # Cells that are empty, then pale and full ones of vda15 and of what is outside.
+    assert len(ax.collections) == 5
+    areas = {}
+    for drawn in ax.collections[3:]:
+        areas[to_hex(drawn.get_facecolor()[0]).upper()] = sum(
+            np.ptp(path.vertices[:, 0]) * np.ptp(path.vertices[:, 1]) for path in drawn.get_paths()
+        )
+    first, second = SERIES[1].fill, "#4D4D4D"
+    assert areas[first] / areas[second] == pytest.approx(256 / 65)
 
 
 def test_small_partitions_stay_visible():
