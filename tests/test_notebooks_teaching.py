@@ -2,30 +2,41 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
 
-from cloudlab.disk import create_overlay, overlay_map
-from cloudlab.errors import ParseError, UsageError
+from cloudlab.disk import create_overlay, inspect_disk, overlay_map
+from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.explain import Reason, Subject
+from cloudlab.image.choose import open_image
 from cloudlab.lab.cases import CASES
+from cloudlab.lab.mode import Mode, ModeChoice
 from cloudlab.lab.teaching import (
     Prediction,
     check,
     console,
+    disks,
     explain_run,
     layout,
     logs,
     machine_check,
+    modules,
     recorded,
+    runs,
     show,
+    sizes,
     tables,
 )
 from cloudlab.lab.teaching.exercises import CLUSTER_BYTES, GIB, free_behind, written_bytes
+from cloudlab.lab.teaching.more_exercises import evidence
 from cloudlab.lab.teaching.settings import growth_of, planned_partitions
+from cloudlab.lab.teaching.storage import BROKEN_STORAGE
 from cloudlab.lab.teaching.views import root_sizes
-from cloudlab.recording import shipped_recordings
+from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.seed import SeedConfig, build_seed, write_iso
+from cloudlab.units import format_bytes
 
 RECORDED = list(shipped_recordings())
 
@@ -67,7 +78,13 @@ def test_what_a_text_switches_off_did_not_run_in_the_boot(case):
         ("growpart: {mode: 'off'}\n", True, True),
         ("#cloud-config\ngrowpart: {mode: off}\n", False, True),
         ("#cloud-config\ngrowpart: {mode: 'OFF'}\n", False, True),
-        ("#cloud-config\ngrowpart: 'off'\n", True, True),
+        ("#cloud-config\ngrowpart: 'off'\n", False, True),
+        ("#cloud-config\ngrowpart:\nmode: auto\n", False, True),
+        ("#cloud-config\ngrowpart: {mode: gpart}\n", False, True),
+        ("#cloud-config\ngrowpart: {devices: [/boot]}\n", False, True),
+        ("#cloud-config\ngrowpart: {devices: [/boot, /]}\n", True, True),
+        ("#cloud-config\ngrowpart: {devices: []}\n", False, True),
+        ("#cloud-config\nresize_rootfs: flase\n", True, False),
         ("#cloud-config\nresize_rootfs: noblock\n", True, True),
         ("#cloud-config\nresize_rootfs: 'no'\n", True, False),
         ("#cloud-config\nresize_rootfs: 'false\n", True, True),
@@ -118,14 +135,119 @@ def test_prediction_says_both_numbers():
     words = str(Prediction("20G", "2G").compare(run))
     assert "predicted 20 GiB, measured 2.0 GiB" in words
     assert "no prediction" in str(Prediction().compare(run))
-    with pytest.raises(ParseError):
-        Prediction("large", "2G").compare(run)
+
+
+def test_a_prediction_is_checked_before_a_boot():
+    with pytest.raises(ParseError, match="'twenty' is no size"):
+        Prediction("twenty", "2G")
+    with pytest.raises(UsageError, match="Half of the prediction"):
+        Prediction(partition="2G")
+
+
+def test_without_a_prediction_nothing_is_booted(monkeypatch):
+    started = []
+    monkeypatch.setattr(runs, "_boot", started.extend)
+    monkeypatch.setattr(runs, "mode", lambda: ModeChoice(Mode.LIVE, ""))
+    [run] = runs.boot_all({"default": Prediction()})
+    assert run.folder == recorded("default").folder
+    assert not started
+
+
+def test_a_mended_text_is_played_as_what_it_means(monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_MODE", "replay")
+    text = "#cloud-config\ngrowpart:\n  mode: 'off'\nresize_rootfs: false\n"
+    assert runs.boot_text(text).name == "both-off"
+    with pytest.raises(SeedError, match="line"):
+        runs.boot_text("#cloud-config\ngrowpart: {mode: 'off\n")
+
+
+def test_sgdisk_makes_all_the_partitions_of_the_broken_text_or_none(tmp_path):
+    disk = tmp_path / "disk.raw"
+    disk.touch()
+    subprocess.run(["qemu-img", "resize", "-q", "-f", "raw", disk, "20G"], check=True)
+    subprocess.run(["sgdisk", "--new=1:1MiB:+2000MiB", disk], check=True, capture_output=True)
+
+    def carve(text):
+        [line] = [one for one in text.splitlines() if "sgdisk" in one]
+        argv = line.replace("/dev/vda", str(disk)).split()
+        return subprocess.run(argv, check=False, capture_output=True).returncode
+
+    def numbers():
+        return [one.number for one in inspect_disk(disk, "raw").partitions]
+
+    assert carve(BROKEN_STORAGE) == 4
+    assert numbers() == [1]
+    assert carve(CASES["node-storage"].user_data) == 0
+    assert numbers() == [1, 2, 3]
+    # Why bootcmd looks first whether they are there.
+    assert carve(CASES["node-storage"].user_data) == 4
+
+
+def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(recorded("default").folder, mine)
+    table = sizes(recorded("default"), read_run(mine))
+    assert len(table) == 2
+
+
+def test_patient_bs_text_has_the_lines_that_the_log_counts():
+    shown = str(evidence("B")).split("user-data:\n")[1].splitlines()
+    text = CASES["unclosed-quote"].user_data.splitlines()
+    assert shown.index("  growpart:") == text.index("growpart:")
+    assert "never closed" not in "\n".join(shown)
+
+
+def test_modules_are_those_that_the_guest_told():
+    run = recorded("as-in-a-cloud")
+    text = str(modules(run))
+    told = re.search(
+        r'"name":"modules","value":"([^"]+)"', run.console_log.read_text("utf-8", "replace")
+    )
+    assert (told[1].split("; ")[0] in text) if told else ("does not tell" in text)
+
+
+def test_before_shows_nothing_of_the_boot():
+    assert "19." not in show("layers", recorded("default"), only_before=True).text
+
+
+def test_real_files_are_looked_at(tmp_path, monkeypatch):
+    base = tmp_path / "cache" / "images" / "own.qcow2"
+    base.parent.mkdir(parents=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], check=True)
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
+    image = open_image(base)
+    monkeypatch.setattr(disks, "cached_images", lambda: [image])
+    assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
+    assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
+    monkeypatch.setattr(disks, "cached_images", list)
+    assert "nothing was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
+    assert disks.image_layout().equals(layout(recorded("default")))
+
+
+def test_the_seed_is_listed(tmp_path):
+    iso = write_iso(build_seed(SeedConfig(report=False)), tmp_path / "seed.iso")
+    text = str(disks.iso_contents(iso))
+    assert "label: cidata" in text
+    assert {"meta-data", "user-data"} <= set(re.findall(r"^  (\S+):", text, re.MULTILINE))
+    (tmp_path / "no.iso").write_bytes(b"no")
+    with pytest.raises(SeedError, match="cannot be read"):
+        disks.iso_contents(tmp_path / "no.iso")
+
+
+def test_short_words_stay_whole_and_qemus_own_words_are_folded():
+    detail = "tcg: software emulation, because QEMU cannot use kvm: qemu: Assertion `x' failed."
+    checks = [{"name": "accelerator", "ok": True, "detail": detail, "fix": ""}]
+    page = machine_check({"checks": checks})._repr_html_()
+    assert re.search(r"<td[^>]*nowrap[^>]*>ok</td>", page)
+    assert "Assertion" not in page.split("<details>")[0]
+    assert "Assertion" in page
 
 
 def test_a_picture_is_saved_with_its_words(tmp_path):
     picture = show("layers", recorded("default"))
     text = picture.save(tmp_path / "layers.svg").read_text(encoding="utf-8")
-    assert "143 MiB" in text
+    image_bytes = recorded("default").about["image"]["file_size_bytes"]
+    assert format_bytes(image_bytes) in text
     assert "<desc" in text
 
 

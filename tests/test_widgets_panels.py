@@ -10,6 +10,7 @@ import pytest
 from cloudlab.console import Stage
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
 from cloudlab.lab import RunEvent
+from cloudlab.lab.teaching import Prediction
 from cloudlab.recording import read_run, shipped_recordings
 from cloudlab.units import GIB
 from cloudlab.widgets import Console, DiskMap, GrowthLab, Question, Quiz, Scrubber, SeedEditor
@@ -80,6 +81,10 @@ def test_a_combination_that_nobody_recorded_is_called_one():
     [done] = lab.finished
     assert done.differences == ("disk size: recorded with 20 GiB, you chose 40 GiB",)
     assert done.prediction.partition_bytes == 40 * GIB
+    # The prediction was of another boot than the one that is shown.
+    assert lab._kept_html.count("not judged: the recording is of other options") == 2
+    assert "too large" not in lab._kept_html
+    assert "predictions within" not in lab._kept_html
     assert "not quite what you asked for" in lab._kept_html
 
 
@@ -214,14 +219,45 @@ def test_going_live_in_vain_says_why(monkeypatch, tmp_path):
     assert "cannot go live" in form.state["live"]["help"]
 
 
+def test_a_console_waits_for_a_prediction():
+    locked = Console("default", prediction=Prediction())
+    assert locked.boot_part.buttons.state["boot"]["disabled"]
+    assert "predict first" in locked.boot_part.buttons.state["boot"]["label"]
+    locked.boot()
+    assert not locked.boot_part.running
+    assert locked.run.name == "default"
+    free = Console("default", prediction=Prediction("3G", "3G"))
+    assert not free.boot_part.buttons.state["boot"]["disabled"]
+
+
+def test_a_console_leaves_its_last_lines_and_stages():
+    console = at_speed(Console("default"), "100")
+    assert "Nothing was booted" in console._kept_html
+    console.boot()
+    assert console.wait(PATIENCE_S)
+    assert "Recording: recorded on" in console._kept_html
+    assert "cloud-init init" in console._kept_html
+    assert "<pre>" in console._kept_html
+
+
+def test_the_full_profile_was_recorded_too():
+    lab = GrowthLab()
+    lab.choose(profile="full")
+    assert lab.match().exact
+    assert lab.match().recording.name == "as-in-a-cloud"
+
+
 def test_scrubber_leaps_from_change_to_change():
     scrubber = Scrubber("default")
-    moments = []
+    first = scrubber._changes[0]
+    assert first < scrubber.time_s < first + 0.2, "it begins where there is something to see"
+    assert "vda1" in scrubber._moment.html
+    moments = [scrubber.time_s]
     for _ in range(10):
         scrubber._leap(+1)
         moments.append(scrubber.time_s)
     assert moments == sorted(moments)
-    assert len(set(moments)) == len(scrubber._changes) - (scrubber._changes[0] == 0.0)
+    assert len(set(moments)) == len(scrubber._changes)
     assert "cloud-init init" in scrubber._moment.html
     scrubber._leap(-1)
     assert scrubber.time_s < moments[-1]
@@ -250,6 +286,9 @@ def test_quiz_answers_each_answer():
 
 
 def test_disk_map_needs_no_kernel():
+    before = DiskMap("default", only_before=True)._repr_html_()
+    assert "19." not in before
+    assert "vda1" in before
     text = DiskMap("default")._repr_html_()
     assert "Recording: recorded on" in text
     assert "widget" not in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cloudlab.console import ConsoleLine
@@ -93,8 +95,8 @@ def test_finds_what_was_recorded(recordings, seed, name):
             id="an image that nobody recorded",
         ),
         pytest.param(
-            wish(SeedConfig(profile=Profile.FULL)),
-            "default",
+            wish(replace(OFF, profile=Profile.FULL)),
+            "growpart-off",
             ("profile: recorded with lean, you chose full",),
             id="more modules",
         ),
@@ -197,7 +199,10 @@ def test_scores_a_prediction_against_the_run(default):
     text = compared_html([Finished(default, wrong)], "")
     assert "50% too small" in text
     assert "100% too large" in text
-    table = predictions_table([Finished(default, right)])
+    other = Finished(default, wrong, ("disk size: recorded with 20 GiB, you chose 33 GiB",))
+    assert compared_html([other], "").count("not judged") == 2
+    assert "too small" not in compared_html([other], "")
+    table = predictions_table([Finished(default, right), other])
     assert list(table["predicted_bytes"]) == list(table["measured_bytes"])
 
 

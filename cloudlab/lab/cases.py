@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cloudlab.explain import Finding, Grower, NoteKind, Reason
 from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Variant
 from cloudlab.lab.options import DISK_SIZE_BYTES, GIB
-from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
 
 _PLAIN = Recipe()
 _NOTHING_SET = SeedConfig()
@@ -100,6 +100,11 @@ CASES: dict[str, Case] = {
     "default": Case(
         "nothing set",
         "Without any option cloud-init grows the partition, then the filesystem.",
+    ),
+    "as-in-a-cloud": Case(
+        "all modules, as in a cloud",
+        "Modules that growth does not need take time and change none of its sizes.",
+        seed=SeedConfig(profile=Profile.FULL),
     ),
     "growpart-off": Case(
         "growpart off",

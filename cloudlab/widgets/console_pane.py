@@ -10,12 +10,15 @@ from cloudlab.image.recipe import make_recipe
 from cloudlab.lab import typical
 from cloudlab.lab.cases import CASES
 from cloudlab.lab.gallery import case_options
+from cloudlab.lab.teaching.prediction import Prediction
 from cloudlab.machine.accel import choose_accel
 from cloudlab.recording import Recording
+from cloudlab.units import format_seconds
 from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
 from cloudlab.widgets.panel import AnyRun, Panel, find_run
 from cloudlab.widgets.results import Finished, new_folder, origin, result_html
+from cloudlab.widgets.texts import safe, table_html
 
 
 class Console(Panel):
@@ -25,10 +28,12 @@ class Console(Panel):
     ----------
     run : run or str
         A run to play; or the name of a case of the gallery, which live is booted here.
+    prediction : Prediction, optional
+        What the learner expects of it; an empty one keeps Boot locked.
     folder : Path
         Where live runs are recorded.
     result : bool
-        Whether the sizes and their explanation are shown at the end.
+        Whether the sizes and their explanation stay below it at the end.
 
     Attributes
     ----------
@@ -37,7 +42,12 @@ class Console(Panel):
     """
 
     def __init__(
-        self, run: AnyRun = "default", *, folder: Path | str = "runs", result: bool = False
+        self,
+        run: AnyRun = "default",
+        *,
+        prediction: Prediction | None = None,
+        folder: Path | str = "runs",
+        result: bool = False,
     ) -> None:
         self.recording: Recording | None = None
         self._shipped = find_run(run)
@@ -45,7 +55,19 @@ class Console(Panel):
         self._folder = Path(folder)
         self._result = result
         self.boot_part = BootPart(self._plan, only_plays=self._case is None)
+        if prediction == Prediction():
+            self.boot_part.unlock(
+                unlocked=False,
+                label="Boot: predict first",
+                help="Fill in your prediction above and run both cells again",
+            )
         super().__init__(self.boot_part.source, self.boot_part.buttons, *self.boot_part.widgets)
+        self.keep("<p>Nothing was booted or played here yet.</p>")
+
+    @property
+    def run(self) -> Recording:
+        """The last run that came to its end here; until then the shipped recording."""
+        return self.recording or self._shipped
 
     def boot(self) -> None:
         """Press Boot."""
@@ -100,5 +122,14 @@ class Console(Panel):
         if recording is None or recording.about.get("outcome") == "interrupted":
             return
         self.recording = recording
-        if self._result:
-            self.keep(result_html(Finished(recording)))
+        kept = f"<p><small>{safe(origin(recording))}</small></p>{_stages_html(recording)}"
+        kept += self.boot_part.console.html
+        self.keep(kept + (result_html(Finished(recording)) if self._result else ""))
+
+
+def _stages_html(recording: Recording) -> str:
+    rows = [
+        (one["stage"], format_seconds(one["start_s"]), format_seconds(one["end_s"]))
+        for one in recording.stages()
+    ]
+    return table_html(("stage", "from", "to"), rows, caption="The boot's stages")

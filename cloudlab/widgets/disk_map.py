@@ -18,6 +18,8 @@ class DiskMap:
     Parameters
     ----------
     run : run
+    only_before : bool
+        Whether what the boot made of it stays hidden.
 
     Raises
     ------
@@ -25,9 +27,10 @@ class DiskMap:
         If the run has no sizes.
     """
 
-    def __init__(self, run: AnyRun) -> None:
+    def __init__(self, run: AnyRun, *, only_before: bool = False) -> None:
         self.recording = find_run(run)
-        self.data = disk_map_data(tables_of([self.recording])["sizes"])
+        data = disk_map_data(tables_of([self.recording])["sizes"])
+        self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:
         return f"<p><small>{safe(origin(self.recording))}</small></p>{map_html(self.data)}"

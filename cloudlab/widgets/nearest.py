@@ -66,9 +66,10 @@ def nearest(wish: Wish, recordings: Iterable[Recording]) -> Match:
     for recording in recordings:
         image, disk_size, profile = _told(recording)
         options = _different_options(wish.user_data, recording_user_data(recording))
-        if profile != wish.profile:
-            options.append(f"profile: recorded with {profile}, you chose {wish.profile}")
         others = []
+        # Which modules run besides changes no size, so any other option counts more.
+        if profile != wish.profile:
+            others.append(f"profile: recorded with {profile}, you chose {wish.profile}")
         if image != wish.image:
             others.append(f"image: recorded with {image}, you chose {wish.image}")
         if disk_size != wish.disk_size_bytes:

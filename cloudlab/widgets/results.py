@@ -61,6 +61,11 @@ class Finished:
     prediction: Prediction | None = None
     differences: tuple[str, ...] = ()
 
+    @property
+    def judged(self) -> bool:
+        """Whether there is a prediction, and of just the boot that is shown."""
+        return self.prediction is not None and not self.differences
+
     def measured(self) -> dict[str, tuple[int, int] | None]:
         """Return each layer's size in bytes before and after; None where it is not known."""
         try:
@@ -100,7 +105,7 @@ def result_html(finished: Finished) -> str:
     parts += [
         _or_reason(lambda: figure_html("disk-map", [recording])),
         compared_html([finished], "Predicted and measured"),
-        _or_reason(lambda: prediction_html([finished])) if finished.prediction else "",
+        _or_reason(lambda: prediction_html([finished])) if finished.judged else "",
         "<h4>Why</h4>",
         _or_reason(lambda: explain_run(recording).to_html()),
         _or_reason(lambda: proof_html(recording)),
@@ -126,7 +131,7 @@ def compared_html(runs: Sequence[Finished], caption: str) -> str:
     """Return the table of predicted and measured sizes."""
     rows = []
     for run in runs:
-        predictions = None if run.prediction is None else _judged(run)
+        predictions = _judged(run)
         for layer, ends in run.measured().items():
             rows.append(
                 (
@@ -135,7 +140,7 @@ def compared_html(runs: Sequence[Finished], caption: str) -> str:
                     format_bytes(ends and ends[0]),
                     format_bytes(ends and ends[1]),
                     format_bytes(run.prediction.of(layer)) if run.prediction else "-",
-                    predictions[layer] if predictions else "-",
+                    predictions[layer],
                 )
             )
     head = ("run", "layer", "before", "after", "you predicted", "your prediction")
@@ -143,7 +148,10 @@ def compared_html(runs: Sequence[Finished], caption: str) -> str:
 
 
 def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
-    """Return the table that the figure *prediction* is made from."""
+    """Return the table that the figure *prediction* is made from.
+
+    A prediction of another experiment than the recorded one has no row.
+    """
     import pandas as pd
 
     rows: list[dict[str, Any]] = [
@@ -154,7 +162,7 @@ def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
             "measured_bytes": ends[1] if ends else None,
         }
         for run in runs
-        if run.prediction is not None
+        if run.prediction is not None and run.judged
         for layer, ends in run.measured().items()
     ]
     return pd.DataFrame(rows)
@@ -219,7 +227,7 @@ def export(finished: Finished, folder: Path) -> Path:
         axes, title, alt = _plotted(kind_name, [recording], size="slide")
         for form in ("svg", "png"):
             figures.save_figure(axes, target / f"{kind_name}.{form}", title=title, alt=alt)
-    if finished.prediction is not None:
+    if finished.judged:
         figures.save_data(predictions_table([finished]), target / "prediction.csv")
     try:
         shutil.copytree(recording.folder, target / "run", ignore=_MACHINE_FILES)
@@ -247,6 +255,9 @@ def free_name(path: Path) -> Path:
 
 
 def _judged(run: Finished) -> dict[str, str]:
+    if not run.judged:
+        why = "not judged: the recording is of other options" if run.prediction else "-"
+        return dict.fromkeys(LAYERS, why)
     words = {}
     for row in records(figures.prediction_data(predictions_table([run]))):
         if not is_known(row.error):

@@ -49,11 +49,13 @@ class Scrubber(Panel):
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
         end_s = float(self.recording.about.get("time_s", self._line_times[-1]))
+        # Before the first measurement there is nothing to see.
+        start_s = _just_after(self._changes[0]) if self._changes else 0.0
         self.slider = Form(
             "Moment",
             [
                 field(
-                    "time_s", "range", "Seconds since launch", 0.0, min=0,
+                    "time_s", "range", "Seconds since launch", start_s, min=0,
                     max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s", unset="",
                 ),
                 button("earlier", "Change before this"),
@@ -84,7 +86,7 @@ class Scrubber(Panel):
         else:
             ahead = [one for one in reversed(self._changes) if one < self.time_s - _STEP_S / 2]
         if ahead:
-            self.time_s = round(ahead[0] + _STEP_S / 2, 1)
+            self.time_s = _just_after(ahead[0])
 
     def _show(self) -> None:
         time_s = self.time_s
@@ -108,6 +110,10 @@ class Scrubber(Panel):
             return figure_html("timeline", [self.recording])
         except CloudlabError as error:
             return f"<p>{safe(error.message)}</p>"
+
+
+def _just_after(time_s: float) -> float:
+    return round(time_s + _STEP_S / 2, 1)
 
 
 def change_times(sizes: pd.DataFrame) -> list[float]:

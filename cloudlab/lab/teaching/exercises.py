@@ -7,9 +7,10 @@ from typing import Any
 
 from cloudlab.lab.teaching.runs import recorded
 from cloudlab.lab.teaching.settings import growth_of, values_of
-from cloudlab.lab.teaching.verdict import exercise
+from cloudlab.lab.teaching.verdict import UnansweredError, exercise, whole_number
 from cloudlab.lab.teaching.views import Moment, Page, extents, layout, root_sizes, tables
-from cloudlab.seed import check_user_data
+from cloudlab.seed import Problem, check_user_data
+from cloudlab.seed.text import read_document
 
 GIB = 1 << 30
 CLUSTER_BYTES = 64 << 10
@@ -53,6 +54,13 @@ LABELS: dict[str, tuple[str, Moment, str]] = {
 }
 _MOMENTS = {"bootcmd": "before", "runcmd": "after"}
 
+_GIVEN_03_1 = """\
+#cloud-config
+growpart:
+  mode: 'off'
+"""
+_GIVEN_ORDER = ["growpart", "resizefs", "bootcmd", "scripts_user", "runcmd"]
+
 
 @exercise("00-1", right="The recording's label says it, and run.json says why it was chosen.")
 def _accelerator(answer: Any) -> Iterator[str]:
@@ -61,7 +69,7 @@ def _accelerator(answer: Any) -> Iterator[str]:
         yield f"The label of recorded('default') does not say {answer!r}. Read its last word."
 
 
-@exercise("00-2", right="Most of a boot's time goes where Python starts; you will see why later.")
+@exercise("00-2", right="Read off the measurement, not guessed.")
 def _longest_stage(answer: Any) -> Iterator[str]:
     took = {one["stage"]: one["end_s"] - one["start_s"] for one in recorded("default").stages()}
     longest = max(took, key=took.__getitem__)
@@ -85,7 +93,7 @@ def _broken_host(answer: Any) -> Iterator[str]:
 def _last_partition(answer: Any) -> Iterator[str]:
     frame = layout(recorded("default"))
     last = frame.sort_values("start_bytes")["number"].iloc[-1]
-    if answer != last:
+    if whole_number(answer) != last:
         yield (
             f"Partition {answer} is not the one with the greatest start_bytes. "
             "Numbers are names: they say nothing about the place."
@@ -104,6 +112,8 @@ def _free_behind(answer: Any) -> Iterator[str]:
         frame, disk_bytes = layout(run, when), run.about["disk_before"]["virtual_size_bytes"]
         right = free_behind(frame, 1, disk_bytes)
         found = answer(frame.copy(), 1, disk_bytes)
+        if found is ...:
+            raise UnansweredError
         if found != right:
             yield f"For the disk of {case!r} {when} the boot it gives {found}, expected {right}."
 
@@ -129,14 +139,18 @@ def _cannot_grow(answer: Any) -> Iterator[str]:
         yield f"On a disk of 100 GiB, root of {answer!r} has {room[answer]} free bytes behind it."
 
 
-@exercise("02-1", right="Whole clusters are copied. One byte costs 64 KiB, two can cost 128.")
+@exercise(
+    "02-1",
+    right="Whole clusters are copied. One byte costs 64 KiB, two can cost 128.",
+    start=(1, 2),
+)
 def _cluster_cost(answer: Any) -> Iterator[str]:
     right = (written_bytes(5 * GIB, 1), written_bytes(CLUSTER_BYTES - 1, 2))
     if not isinstance(answer, tuple | list) or len(answer) != len(right):
         yield "Give two numbers of bytes: (first write, second write)."
         return
     for place, (mine, expected) in enumerate(zip(answer, right, strict=True), start=1):
-        if mine != expected:
+        if whole_number(mine) != expected:
             yield (
                 f"Write {place} does not take {mine} bytes of clusters. "
                 f"Count the clusters of {CLUSTER_BYTES} bytes that it touches."
@@ -155,6 +169,7 @@ def _how_many(answer: Any) -> Iterator[str]:
     about = recorded("default").about
     image, overlay = about["image"]["file_size_bytes"], about["overlay"]["end_bytes"]
     right = (100 * GIB - image) // overlay
+    answer = whole_number(answer)
     if answer == 100 * GIB // overlay:
         yield "The base image takes room on the host, too. It is there once."
     elif answer == 100 * GIB // (image + overlay):
@@ -166,22 +181,28 @@ def _how_many(answer: Any) -> Iterator[str]:
         )
 
 
-@exercise("02-3", right="Only clusters of kind data lie in the file. Zeros are just noted.")
+@exercise("02-3", right="Of the guest's writes, only clusters of kind data lie in the file.")
 def _host_cost(answer: Any) -> Iterator[str]:
     for case in ("default", "growpart-off"):
         frame = extents(recorded(case))
         right = int(frame.loc[frame["kind"] == "data", "length_bytes"].sum())
         found = answer(frame.copy())
+        if found == frame["length_bytes"].sum():
+            raise UnansweredError
         if found != right:
             yield f"For {case!r} it gives {found} bytes, expected {right}."
 
 
-@exercise("03-1", right="growpart is left on, resizefs is off, and the text has no mistake.")
+@exercise(
+    "03-1",
+    right="growpart is left on, resizefs is off, and the text has no mistake.",
+    start=_GIVEN_03_1,
+)
 def _keep_filesystem(answer: Any) -> Iterator[str]:
     yield from _problems(answer)
     growth = growth_of(answer)
     if not growth.partition:
-        yield "This keeps the partition as it is. It should grow."
+        yield f"The partition should grow, but {growth.kept_by}."
     if growth.filesystem:
         yield "This lets the filesystem grow. It should stay as it is."
 
@@ -190,19 +211,29 @@ def _problems(user_data: str) -> list[str]:
     return [str(problem) for problem in check_user_data(user_data)]
 
 
-@exercise("03-2", right="An instance-id that the disk has not seen makes everything run again.")
+@exercise(
+    "03-2",
+    right="An instance-id that the disk has not seen makes everything run again.",
+    start="local-hostname: copy\n",
+)
 def _clone(answer: Any) -> Iterator[str]:
     import yaml
 
     used = yaml.safe_load((recorded("default").folder / "meta-data").read_text(encoding="utf-8"))
-    values = yaml.safe_load(answer)
-    if not isinstance(values, dict) or not values.get("instance-id"):
+    document = read_document(str(answer))
+    if isinstance(document, Problem):
+        yield str(document)
+    elif not document.value.get("instance-id"):
         yield "meta-data needs a line 'instance-id: ...'."
-    elif values["instance-id"] == used["instance-id"]:
+    elif document.value["instance-id"] == used["instance-id"]:
         yield f"{used['instance-id']} is the instance-id that this disk knows already."
 
 
-@exercise("03-3", right="All three mistakes are gone, and the text says what was meant.")
+@exercise(
+    "03-3",
+    right="All three mistakes are gone, and the text says what was meant.",
+    start=BROKEN_USER_DATA,
+)
 def _mend_user_data(answer: Any) -> Iterator[str]:
     yield from _problems(answer)
     growth = growth_of(answer)
@@ -217,12 +248,19 @@ def _moment(answer: Any) -> Iterator[str]:
     lines = recorded("default").console_log.read_bytes().split(b"\n")
     mark = b"resizing filesystem from"
     right = [number for number, line in enumerate(lines, 1) if mark in line]
-    if answer not in right:
-        text = lines[answer - 1].decode(errors="replace").strip()[:60]
-        yield f"Line {answer} says {text!r}. Look for 'resizing filesystem'."
+    number = whole_number(answer)
+    if number is None or not 1 <= number <= len(lines):
+        yield f"Answer with the number of a line, from 1 to {len(lines)}."
+    elif number not in right:
+        text = lines[number - 1].decode(errors="replace").strip()[:60]
+        yield f"Line {number} says {text!r}. Look for 'resizing filesystem'."
 
 
-@exercise("04-2", right="bootcmd sees the disk before growth, runcmd's script after it.")
+@exercise(
+    "04-2",
+    right="bootcmd sees the disk before growth, runcmd's script after it.",
+    start=_GIVEN_ORDER,
+)
 def _order(answer: Any) -> Iterator[str]:
     text = (recorded("default").folder / "user-data").read_text(encoding="utf-8")
     values = values_of(text)
@@ -231,7 +269,7 @@ def _order(answer: Any) -> Iterator[str]:
         for stage in ("init", "config", "final")
         for module in values[f"cloud_{stage}_modules"]
     ]
-    if sorted(answer) != sorted(right):
+    if not isinstance(answer, list | tuple) or sorted(map(str, answer)) != sorted(right):
         yield f"Put exactly these in order: {', '.join(sorted(right))}."
     elif list(answer) != right:
         first = next(mine for mine, module in zip(answer, right, strict=True) if mine != module)

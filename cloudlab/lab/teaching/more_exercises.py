@@ -1,24 +1,24 @@
-"""The exercises of notebooks 5 to 8: growth, its failures, node storage, fair comparisons."""
+"""The exercises of notebooks 5, 6 and 8: growth, its failures, fair comparisons."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import pairwise
+from dataclasses import fields, replace
 from typing import Any
 
 import yaml
 
 from cloudlab.explain import NoteKind, Reason
+from cloudlab.lab.cases import CASES
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.options import GIB
 from cloudlab.lab.teaching.runs import recorded, recordings
-from cloudlab.lab.teaching.settings import growth_of, planned_partitions, values_of
-from cloudlab.lab.teaching.verdict import exercise
+from cloudlab.lab.teaching.settings import growth_of, values_of
+from cloudlab.lab.teaching.verdict import exercise, whole_number
 from cloudlab.lab.teaching.views import Page, parsed_console, root_sizes, transcript
 from cloudlab.recording import Recording
-from cloudlab.seed import SeedConfig, check_user_data
-from cloudlab.sizes import read_sizes
+from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, check_user_data
 
 _MIB = 1 << 20
 
@@ -49,45 +49,42 @@ DIAGNOSES = tuple(
     )
 )
 
-#: Wipes its volumes whenever the node gets a new instance-id.
-DANGEROUS_STORAGE = """\
-#cloud-config
-fs_setup:
-  - {device: /dev/vda2, partition: none, filesystem: ext4, label: vol-a}
-  - {device: /dev/vda3, partition: auto, filesystem: ext4, label: vol-b, overwrite: true}
-mounts:
-  - [/dev/vda2, /mnt/disks/vol-a, ext4, 'defaults,nofail']
-  - [/dev/vda3, /mnt/disks/vol-b, ext4, 'defaults,nofail']
-"""
-
 _TELLING_FACTS = ("root_device", "growpart_tool", "growroot_disabled", "user_data_valid")
 _TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
-_DISCOVERY = "/mnt/disks/"
 # What says nothing about a boot's result.
-_TECHNICAL = frozenset({"keep_overlay", "own_user_data"})
+_TECHNICAL = frozenset({"keep_overlay", "own_user_data", "start"})
+# What growth does not depend on.
+_BESIDE_GROWTH = frozenset({"hostname", "instance_id", "profile", "report", "sampler"})
+_PLAIN = ("default", "growpart-off", "resize-rootfs-false", "both-off", "resize-rootfs-noblock")
 _ADDED = frozenset(
     {"bootcmd", "runcmd", "cloud_init_modules", "cloud_config_modules", "cloud_final_modules"}
 )
 _MODULE_LISTS = _ADDED - {"bootcmd", "runcmd"}
 
 
-@exercise("05-1", right="A recorded boot with these options shows just that.")
+@exercise(
+    "05-1",
+    right="A recorded boot with these options shows just that.",
+    start=SeedConfig(growpart=GrowpartMode.OFF),
+)
 def _options(answer: Any) -> Iterator[str]:
     if not isinstance(answer, SeedConfig):
         yield "Give a SeedConfig(...)."
         return
-    wanted = {
-        "growpart": answer.growpart and answer.growpart.value,
-        "resize_rootfs": answer.resize_rootfs and answer.resize_rootfs.value,
-    }
-    plain = [recorded(name) for name in ("default", "growpart-off", "resize-rootfs-false",
-                                         "both-off", "resize-rootfs-noblock")]  # fmt: skip
-    same = [run for run in plain if wanted.items() <= run.about["options"].items()]
-    if not same:
-        yield f"Nobody recorded {wanted}. Leave the option out that keeps its default."
+    meant = _without_defaults(answer)
+    case = next((name for name in _PLAIN if CASES[name].seed == meant), None)
+    if case is None:
+        besides = [
+            one.name for one in fields(SeedConfig)
+            if getattr(meant, one.name) != getattr(SeedConfig(), one.name)
+        ]  # fmt: skip
+        yield (
+            f"Nobody recorded a boot with just this set: {', '.join(besides)}. "
+            "One option is enough; leave the others out."
+        )
         return
-    partition, filesystem = root_sizes(same[0], "after")
+    partition, filesystem = root_sizes(recorded(case), "after")
     assert partition is not None
     assert filesystem is not None
     if partition < 19 * GIB:
@@ -96,11 +93,27 @@ def _options(answer: Any) -> Iterator[str]:
         yield f"With these options the filesystem ended at {filesystem / GIB:.2f} GiB."
 
 
+def _without_defaults(seed: SeedConfig) -> SeedConfig:
+    """Return the options as if what cloud-init does anyway had not been said."""
+    said: dict[str, Any] = {name: getattr(SeedConfig(), name) for name in _BESIDE_GROWTH}
+    if seed.growpart is GrowpartMode.AUTO:
+        said["growpart"] = None
+    if seed.resize_rootfs is ResizeRootfs.TRUE:
+        said["resize_rootfs"] = None
+    if seed.growpart_devices == ("/",):
+        said["growpart_devices"] = ()
+    return replace(seed, **said)
+
+
 @exercise("05-2", right="Disk, minus what lies before root, minus the second table: measured so.")
 def _thirty(answer: Any) -> Iterator[str]:
     measured, _ = root_sizes(recorded("second-boot-same-id"), "after")
     assert measured is not None
-    off = int(answer) - measured
+    number = whole_number(answer)
+    if number is None:
+        yield "Answer with a whole number of bytes."
+        return
+    off = number - measured
     if abs(off) >= _MIB:
         yield (
             f"A real disk of 30 GiB gave a partition of {measured} bytes; your answer is "
@@ -114,7 +127,7 @@ def _resizefs_ran(answer: Any) -> Iterator[str]:
     run = recorded("growpart-off")
     blocks = parsed_console(run).blocks
     right = [log.line for block in blocks for log in block.logs if "cc_resizefs.py" in log.text]
-    if answer not in right:
+    if whole_number(answer) not in right:
         yield f"Line {answer} is not a line that cc_resizefs wrote. Search for 'cc_resizefs'."
 
 
@@ -157,8 +170,8 @@ def _own_user_data(run: Recording) -> str:
     text = (run.folder / "user-data").read_text(encoding="utf-8")
     values = values_of(text)
     if not values:
-        # The case's own comment says what is wrong with it.
-        return "\n".join(line for line in text.splitlines() if not line.startswith("# "))
+        # The case's own comment says what is wrong with it.  Its line stays, as the log counts.
+        return "\n".join("" if line.startswith("# ") else line for line in text.splitlines())
     kept = {name: value for name, value in values.items() if name not in _ADDED}
     return "#cloud-config\n" + (yaml.safe_dump(kept, sort_keys=False) if kept else "")
 
@@ -180,84 +193,39 @@ def _diagnose(letter: str, answer: Any) -> Iterator[str]:
         yield f"{letter}: the evidence does not show {answer!r}."
 
 
-@exercise("06-1", right="The explanation of the boot comes to the same.")
+@exercise(
+    "06-1", right="The explanation of the boot comes to the same.", start=str(Reason.GROWPART_OFF)
+)
 def _patient_a(answer: Any) -> Iterator[str]:
     yield from _diagnose("A", answer)
 
 
-@exercise("06-2", right="Five of five. Each of them has happened to somebody in production.")
+@exercise("06-2", right="Five of five.", start=dict.fromkeys("BCDEF"))
 def _patients(answer: Any) -> Iterator[str]:
     for letter in list(PATIENTS)[1:]:
-        if letter in answer:
+        if answer.get(letter) is not None:
             yield from _diagnose(letter, answer[letter])
         else:
             yield f"{letter} still waits for a diagnosis."
 
 
-@exercise("06-3", right="growpart works although the file is there. The file need not go.")
+@exercise(
+    "06-3",
+    right="Nothing keeps growpart from its work any more, though the image is the same.",
+    start="#cloud-config\ngrowpart:\n  mode: auto\n",
+)
 def _heal(answer: Any) -> Iterator[str]:
     yield from (str(problem) for problem in check_user_data(answer))
     growth = growth_of(answer)
-    if not (growth.partition and growth.filesystem):
-        yield "This switches growth off. It should be on."
-    if not growth.ignores_growroot_disabled:
-        yield "growpart still obeys the file. Which key of growpart makes it ignore the file?"
-
-
-@exercise("07-1", right="Root ends at 12 GiB, the volumes follow, nothing overlaps.")
-def _larger_root(answer: Any) -> Iterator[str]:
-    yield from (str(problem) for problem in check_user_data(answer))
-    planned = planned_partitions(answer)
-    if not planned:
-        yield "bootcmd makes no partition with sgdisk --new=NUMBER:START:SIZE in whole GiB."
-        return
-    if planned[0].start_gib != 12:  # noqa: PLR2004
-        yield f"The wall stands at {planned[0].start_gib} GiB, so root would end there."
-    for one, following in pairwise(planned):
-        if one.end_gib > following.start_gib:
-            yield f"Partition {one.number} reaches into partition {following.number}."
-    values = values_of(answer)
-    made = {entry.get("device") for entry in values.get("fs_setup") or ()}
-    mounted = {entry[0] for entry in values.get("mounts") or ()}
-    for device in (f"/dev/vda{one.number}" for one in planned):
-        if device not in made:
-            yield f"{device} gets no filesystem."
-        elif device not in mounted:
-            yield f"{device} is mounted nowhere."
-
-
-@exercise("07-2", right="One volume for each mount point under the discovery folder, no more.")
-def _volumes(answer: Any) -> Iterator[str]:
-    for case in ("node-storage", "wall"):
-        frame = mounted(recorded(case))
-        rows = zip(frame["mountpoint"], frame["size_bytes"], strict=True)
-        right = {point: int(size) for point, size in rows if point.startswith(_DISCOVERY)}
-        found = answer(frame.copy())
-        if found != right:
-            yield f"For {case!r} it gives {found}, expected {right}."
-
-
-def mounted(run: Recording) -> Any:
-    """Return what is mounted after the boot: ``device``, ``mountpoint``, ``size_bytes``."""
-    table = read_sizes(run.sizes_csv)
-    rows = (table["stage"] == "after") & (table["layer"] == "filesystem") & table["exact"]
-    return table.loc[rows, ["device", "mountpoint", "size_bytes"]].reset_index(drop=True)
-
-
-@exercise("07-3", right="A volume is made once and kept, whatever instance-id the node gets.")
-def _keep_volumes(answer: Any) -> Iterator[str]:
-    yield from (str(problem) for problem in check_user_data(answer))
-    entries = values_of(answer).get("fs_setup") or []
-    if {entry.get("device") for entry in entries} != {"/dev/vda2", "/dev/vda3"}:
-        yield "There should still be a filesystem on /dev/vda2 and one on /dev/vda3."
-    for entry in entries:
-        device = entry.get("device")
-        if entry.get("overwrite"):
-            yield f"overwrite makes a new filesystem on {device}, whatever is there."
-        if str(entry.get("partition", "any")).lower() == "none":
-            yield f"With partition none, cloud-init does not look what is on {device}."
-        if not entry.get("label"):
-            yield f"Without a label, cloud-init cannot recognise its own filesystem on {device}."
+    if not growth.partition:
+        yield f"The partition should grow, but {growth.kept_by}."
+    if not growth.filesystem:
+        yield "This lets the filesystem stay as it is. It should grow."
+    # bootcmd runs before growpart, so a file that it removes is gone by then.
+    commands = " ".join(map(str, values_of(answer).get("bootcmd") or ()))
+    removed = re.search(r"\b(rm|mv|unlink)\b.*/etc/growroot-disabled", commands)
+    if not (growth.ignores_growroot_disabled or removed):
+        yield "What the guest reported still keeps growpart from working. Which key of growpart helps?"
 
 
 def differences(one: Recording, other: Recording) -> set[str]:
@@ -279,20 +247,33 @@ def _told(run: Recording) -> dict[str, Any]:
     return {**options, **keys, "image": run.about["image"]["name"]}
 
 
-@exercise("08-1", right="Only resize_rootfs differs, so only resize_rootfs can be the cause.")
+@exercise(
+    "08-1",
+    right="Only resize_rootfs differs, and one of the two has it false.",
+    start=("default", "both-off"),
+)
 def _fair_pair(answer: Any) -> Iterator[str]:
+    if not isinstance(answer, tuple | list) or len(answer) != 2:  # noqa: PLR2004
+        yield "Answer with two names of recordings."
+        return
     first, second = answer
     if first == second:
         yield "Two different boots are needed."
         return
-    found = differences(recorded(first), recorded(second))
+    runs = recorded(first), recorded(second)
+    found = differences(*runs)
     if found != {"resize_rootfs"}:
         yield f"{first} and {second} differ in {', '.join(sorted(found))}."
+    elif all(run.about["options"]["resize_rootfs"] != ResizeRootfs.FALSE for run in runs):
+        yield "In neither of them resize_rootfs is false."
 
 
 @exercise("08-2", right="Read off the measurements, not off the names.")
 def _grown(answer: Any) -> Iterator[str]:
     right = {run.name for run in recordings() if (root_sizes(run, "after")[1] or 0) > 19 * GIB}
+    if isinstance(answer, str):
+        yield "Answer with a list of names."
+        return
     for name in sorted(set(answer) - right):
         yield f"{name} does not belong there."
     missing = len(right - set(answer))
@@ -303,7 +284,11 @@ def _grown(answer: Any) -> Iterator[str]:
 @exercise("08-3", right="Two more things were changed, so this comparison proves nothing.")
 def _unfair(answer: Any) -> Iterator[str]:
     found = differences(recorded("default"), recorded("second-boot-same-id"))
-    for name in sorted(set(answer) - found):
+    if isinstance(answer, str):
+        yield "Answer with a list of names."
+        return
+    # What is kept of a run afterwards differs indeed, and changes nothing in it.
+    for name in sorted(set(answer) - found - _TECHNICAL):
         yield f"{name} is the same in both."
     missing = len(found - set(answer))
     if missing:

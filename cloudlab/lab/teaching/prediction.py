@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloudlab import figures
+from cloudlab.errors import UsageError
 from cloudlab.lab.teaching.views import Page, Picture, root_sizes
 from cloudlab.recording import Recording
 from cloudlab.sizes import parse_size
@@ -18,22 +19,33 @@ class Prediction:
     ----------
     partition, filesystem : str
         Such as ``19.9G``; empty where no prediction was made.
+
+    Raises
+    ------
+    ParseError
+        If one of them is no size.
+    UsageError
+        If only one of them is there.
     """
 
     partition: str = ""
     filesystem: str = ""
 
-    def compare(self, run: Recording) -> Page:
-        """Return prediction and measurement side by side.
+    def __post_init__(self) -> None:
+        # Said here, so that nobody waits for a boot to hear of it.
+        for text in filter(None, (self.partition, self.filesystem)):
+            parse_size(text)
+        if bool(self.partition) != bool(self.filesystem):
+            raise UsageError(
+                "Half of the prediction is missing: partition and filesystem are needed.",
+                hint='Write both, such as Prediction(partition="3G", filesystem="1.5G").',
+            )
 
-        Raises
-        ------
-        ParseError
-            If a prediction is no size.
-        """
+    def compare(self, run: Recording) -> Page:
+        """Return prediction and measurement side by side."""
         import pandas as pd
 
-        if not (self.partition and self.filesystem):
+        if not self.partition:
             return Page("You made no prediction. Make one for the next boot: it is how you learn.")
         predicted = (parse_size(self.partition), parse_size(self.filesystem))
         rows = [

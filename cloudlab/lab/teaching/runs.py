@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from cloudlab.console import printable
-from cloudlab.errors import UsageError
+from cloudlab.errors import SeedError, UsageError
+from cloudlab.image.cache import Image
 from cloudlab.image.choose import choose_image
 from cloudlab.image.recipe import Recipe
 from cloudlab.lab.boot import RunEvent
@@ -20,10 +23,14 @@ from cloudlab.lab.cases import CASES
 from cloudlab.lab.display import register
 from cloudlab.lab.gallery import case_options
 from cloudlab.lab.mode import mode
+from cloudlab.lab.options import RunOptions
 from cloudlab.lab.run import run_many
 from cloudlab.lab.teaching.fetching import FetchView
+from cloudlab.lab.teaching.prediction import Prediction
+from cloudlab.lab.teaching.settings import growth_of
 from cloudlab.lab.teaching.views import Page, say, table_html
 from cloudlab.recording import Recording, read_run, shipped_recordings
+from cloudlab.seed import Severity, check_user_data
 from cloudlab.tools import run as run_tool
 
 _DOCTOR_TIMEOUT_S = 120.0
@@ -52,17 +59,22 @@ def recordings() -> list[Recording]:
     return [read_run(folder) for folder in shipped_recordings().values()]
 
 
-def boot(case: str) -> Recording:
+def boot(case: str, prediction: Prediction | None = None) -> Recording:
     """Boot a case on this host, or play its recording back; as :func:`boot_all`."""
-    [run] = boot_all([case])
+    [run] = boot_all([case] if prediction is None else {case: prediction})
     return run
 
 
-def boot_all(cases: Sequence[str]) -> list[Recording]:
+def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Recording]:
     """Boot cases on this host where that works, else play their recordings back; say which.
 
     Cases that need an image of their own, or another case's disk, are always played back:
     ``make gallery`` boots those.
+
+    Parameters
+    ----------
+    cases : iterable of str, or mapping of str to Prediction
+        With predictions only those cases are booted whose prediction is there.
 
     Raises
     ------
@@ -72,7 +84,11 @@ def boot_all(cases: Sequence[str]) -> list[Recording]:
         What kept a boot from its end.
     """
     register()
+    cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(cases)
     live = [case for case in cases if _bootable(case)] if mode().live else []
+    for case in [case for case in live if cases[case] == Prediction()]:
+        live.remove(case)
+        say(f"{case} waits for your prediction: it is not booted, its recording is shown.")
     booted = dict(zip(live, _boot(live), strict=True)) if live else {}
     for case in cases:
         if case not in booted:
@@ -86,14 +102,55 @@ def _bootable(case: str) -> bool:
     return found is not None and found.recipe == Recipe() and found.follows is None
 
 
+def boot_text(user_data: str) -> Recording:
+    """Boot a user-data text on this host, or play back the recorded case that means the same.
+
+    Raises
+    ------
+    SeedError
+        If cloud-init would not take the text.
+    CloudlabError
+        What kept the boot from its end.
+    """
+    problems = [one for one in check_user_data(user_data) if one.severity is Severity.ERROR]
+    if problems:
+        raise SeedError(f"cloud-init would not take this text: {problems[0]}.")
+    growth = growth_of(user_data)
+    case = _BY_GROWTH[growth.partition, growth.filesystem]
+    if not mode().live:
+        say("Nobody recorded your text. Played back is a boot whose options mean the same.")
+        return boot(case)
+    options = replace(case_options(case, _choose_image()), user_data=user_data)
+    [run] = _run({case: options})
+    return run
+
+
+#: (partition grows, filesystem may grow) -> the recorded case with these options.
+_BY_GROWTH = {
+    (True, True): "default",
+    (True, False): "resize-rootfs-false",
+    (False, True): "growpart-off",
+    (False, False): "both-off",
+}
+
+
 def _boot(cases: list[str]) -> list[Recording]:
+    image = _choose_image()
+    return _run({case: case_options(case, image) for case in cases})
+
+
+def _choose_image() -> Image:
     view = FetchView()
     image, reason = choose_image(progress=view)
     view.end(f"{image.name}: {reason}")
+    return image
+
+
+def _run(boots: Mapping[str, RunOptions]) -> list[Recording]:
     now = f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
     jobs = [
-        (replace(case_options(case, image), keep_overlay=False), Path("runs") / f"{now}-{case}")
-        for case in cases
+        (replace(options, keep_overlay=False), Path("runs") / f"{now}-{case}")
+        for case, options in boots.items()
     ]
     watcher = _Watcher()
     try:
@@ -146,9 +203,19 @@ def machine_check(report: dict[str, object] | None = None) -> Page:
         report = json.loads(run_tool(doctor, check=False, timeout_s=_DOCTOR_TIMEOUT_S).stdout)
     checks: list[dict[str, object]] = report["checks"]  # type: ignore[assignment]
     rows = [
-        ["ok" if one["ok"] else "FAILED", one["name"], one["detail"], one["fix"] or ""]
+        ["ok" if one["ok"] else "FAILED", one["name"], _without_quote(one), one["fix"] or ""]
         for one in checks
     ]
     head = ("", "check", "what was found", "what to do")
     plain = "\n".join("  ".join(str(cell) for cell in row) for row in rows)
-    return Page(plain, table_html(head, rows))
+    quotes = [str(one["detail"]) for one in checks if one["detail"] != _without_quote(one)]
+    details = "".join(
+        f"<details><summary>What QEMU said</summary>{html.escape(printable(quote))}</details>"
+        for quote in quotes
+    )
+    return Page(plain, table_html(head, rows) + details)
+
+
+def _without_quote(one: dict[str, object]) -> str:
+    """Return what a check found; why QEMU cannot use the hardware is for who mends QEMU."""
+    return re.sub(r"(cannot use \w+): .*", r"\1", str(one["detail"]), flags=re.DOTALL)

@@ -11,7 +11,10 @@ import yaml
 from cloudlab.seed.text import Document, is_cloud_config, read_document
 
 _NEW_PARTITION = re.compile(r"--new=(\d+):(\d+)GiB:(?:\+(\d+)GiB|0)")
-_GIB = 1 << 30
+_TRUE = frozenset({"true", "1", "on", "yes"})
+_FALSE = frozenset({"off", "0", "no", "false"})
+# What the lab image's root goes by.
+_ROOT = frozenset({"/", "/dev/vda1"})
 
 
 @dataclass(frozen=True)
@@ -20,15 +23,22 @@ class Growth:
 
     Attributes
     ----------
-    partition, filesystem : bool
-        Whether growpart and resizefs are asked to work.
+    kept_by : str
+        What of the text keeps growpart from root's partition; empty where nothing does.
+    filesystem : bool
+        Whether resizefs is asked to work.
     ignores_growroot_disabled : bool
         Whether growpart works although ``/etc/growroot-disabled`` is there.
     """
 
-    partition: bool
+    kept_by: str
     filesystem: bool
     ignores_growroot_disabled: bool
+
+    @property
+    def partition(self) -> bool:
+        """Whether growpart is asked to grow root's partition."""
+        return not self.kept_by
 
 
 def values_of(user_data: str) -> dict[str, Any]:
@@ -45,18 +55,31 @@ def growth_of(user_data: str) -> Growth:
     Source: cc_growpart and cc_resizefs of cloud-init 22.4.
     """
     values = values_of(user_data)
-    growpart = values.get("growpart")
-    if not isinstance(growpart, dict):
-        growpart = {}
+    growpart = values.get("growpart", {})
+    ignores = isinstance(growpart, dict) and growpart.get("ignore_growroot_disabled") is True
     return Growth(
-        partition=not _is_false(growpart.get("mode", "auto")),
-        filesystem=not _is_false(values.get("resize_rootfs", True)),
-        ignores_growroot_disabled=growpart.get("ignore_growroot_disabled") is True,
+        kept_by=_keeps_partition(growpart),
+        # What is no word for true switches resizefs off, a misspelt one as well.
+        filesystem=_word(values.get("resize_rootfs", True)) in {*_TRUE, "noblock"},
+        ignores_growroot_disabled=ignores,
     )
 
 
-def _is_false(value: object) -> bool:
-    return str(value).strip().lower() in {"off", "0", "no", "false"}
+def _keeps_partition(growpart: object) -> str:
+    if not isinstance(growpart, dict):
+        return "growpart has no keys of its own, so cloud-init leaves it with a warning"
+    mode = growpart.get("mode", "auto")
+    if _word(mode) in _FALSE:
+        return f"growpart's mode is {mode!r}"
+    if mode not in {"auto", "growpart"}:
+        return f"on Linux there is no tool for growpart's mode {mode!r}"
+    devices = growpart.get("devices", ["/"])
+    named = [devices] if isinstance(devices, str) else devices or []
+    return "" if _ROOT & set(map(str, named)) else "root is not among growpart's devices"
+
+
+def _word(value: object) -> str:
+    return str(value).strip().lower()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from cloudlab.errors import CloudlabError, UsageError
 #: Yields what is off in an answer, in sentences; nothing where it is right.
 Check = Callable[[Any], Iterable[str]]
 
-_HOMES = ("exercises", "more_exercises")
+_HOMES = ("exercises", "more_exercises", "storage")
+_GIVEN = "This is still what you were given. Change it, and run the cell again."
 _HEADS = {True: "Right", False: "Not yet", None: "No answer yet"}
 _COLOURS = {True: "#0a7d4f", False: "#b3541e", None: "#6b6b6b"}
 
@@ -46,16 +48,21 @@ class Verdict:
         return f'<div role="status" style="{style}">{head}{below}</div>'
 
 
+class UnansweredError(Exception):
+    """Raised by a check: the answer is still what the exercise began with."""
+
+
 @dataclass(frozen=True)
 class _Exercise:
     check: Check
     right: str
+    start: Any
 
 
 _EXERCISES: dict[str, _Exercise] = {}
 
 
-def exercise(name: str, *, right: str) -> Callable[[Check], Check]:
+def exercise(name: str, *, right: str, start: Any = None) -> Callable[[Check], Check]:
     """Make a function the check of an exercise.
 
     Parameters
@@ -64,10 +71,12 @@ def exercise(name: str, *, right: str) -> Callable[[Check], Check]:
         Notebook and number, e.g. ``05-1``.
     right : str
         What a right answer shows.
+    start : object
+        What the notebook begins with: no answer yet.
     """
 
     def enter(check_function: Check) -> Check:
-        _EXERCISES[name] = _Exercise(check_function, right)
+        _EXERCISES[name] = _Exercise(check_function, right, start)
         return check_function
 
     return enter
@@ -88,7 +97,8 @@ def check(name: str, answer: object = None) -> Verdict:
     name : str
         Notebook and number, e.g. ``05-1``.
     answer : object
-        What the exercise asks for; None where there is none yet.
+        What the exercise asks for; None, or what the notebook began with, where there is
+        none yet.
 
     Raises
     ------
@@ -101,10 +111,29 @@ def check(name: str, answer: object = None) -> Verdict:
     if answer is None:
         return Verdict(name, None, ("Put your answer in place of None and run the cell again.",))
     found = _EXERCISES[name]
+    if type(answer) is type(found.start) and answer == found.start:
+        return Verdict(name, None, (_GIVEN,))
     try:
         problems = tuple(found.check(answer))
+    except UnansweredError:
+        return Verdict(name, None, (_GIVEN,))
     except CloudlabError as error:
         problems = (error.message,)
     except Exception as error:  # noqa: BLE001 - a learner's function may raise anything
         problems = (f"The answer could not be checked: {type(error).__name__}: {error}.",)
     return Verdict(name, not problems, problems or (found.right,))
+
+
+def whole_number(answer: Any) -> int | None:
+    """Return an answer as a whole number, digits of a text included; None where it is none."""
+    if isinstance(answer, bool):
+        return None
+    if isinstance(answer, str):
+        text = answer.strip()
+        return int(text) if text.isascii() and text.isdigit() else None
+    if isinstance(answer, float) and answer.is_integer():
+        return int(answer)
+    try:
+        return operator.index(answer)
+    except TypeError:
+        return None

@@ -68,7 +68,7 @@ def say(text: str) -> None:
     display(page)  # type: ignore[no-untyped-call]
 
 
-def show(kind: str, *runs: Recording) -> Picture:
+def show(kind: str, *runs: Recording, only_before: bool = False) -> Picture:
     """Return a figure of one or several runs.
 
     Parameters
@@ -77,9 +77,14 @@ def show(kind: str, *runs: Recording) -> Picture:
         ``layers``, ``disk-map``, ``timeline``, ``overlay-map`` or ``stages`` of a run,
         ``scenarios`` of several.
     *runs : Recording
+    only_before : bool
+        Whether what happened in the boot stays hidden.
     """
     found = figures.KINDS[kind]
     tables = tables_of(runs)
+    if only_before:
+        table = tables["sizes"]
+        tables["sizes"] = table[table["stage"].isin(["image", "before"])]
     wanted = [tables[name] for name in found.tables]
     names = ", ".join(str(run.about.get("scenario", run.name)) for run in runs)
     axes = found.plot(*wanted, ax=figures.new_axes("slide"))
@@ -156,6 +161,26 @@ def tables(run: Recording, moment: Moment) -> Page:
     return console(run, "[$]|NAME|vd|Filesystem", first=edges[0], last=edges[-1])
 
 
+def modules(run: Recording) -> Page:
+    """Return which modules cloud-init ran in which stage, as the guest's log told."""
+    block = parsed_console(run).block("after")
+    facts = block.facts if block is not None else ()
+    told = next((fact for fact in facts if fact.name == "modules" and fact.value), None)
+    if told is None:
+        return Page("This recording does not tell which modules ran.")
+    return Page(f"line {told.line}:\n" + printable(told.value).replace("; ", "\n"))
+
+
+def options(*runs: Recording) -> pd.DataFrame:
+    """Return what runs were made with: a row for each option, a column for each run."""
+    import pandas as pd
+
+    columns = {
+        run.name: {"image": run.about["image"]["name"], **run.about["options"]} for run in runs
+    }
+    return pd.DataFrame(columns)
+
+
 def file(run: Recording, name: str) -> Page:
     """Return a text file of a run's folder, such as ``user-data``."""
     return Page((run.folder / name).read_text(encoding="utf-8"))
@@ -167,9 +192,13 @@ def layout(run: Recording, when: Moment = "before") -> pd.DataFrame:
     Columns: ``number`` (Int64, missing for a filesystem on the whole disk), ``start_bytes``,
     ``size_bytes`` (int64), ``type``, ``filesystem`` (str), ``filesystem_bytes`` (Int64).
     """
+    return partitions_frame(run.about["disk_before" if when == "before" else "disk"])
+
+
+def partitions_frame(disk: dict[str, Any]) -> pd.DataFrame:
+    """Return the table of :func:`layout` of a disk as the host tells it in ``run.json``."""
     import pandas as pd
 
-    disk = run.about["disk_before" if when == "before" else "disk"]
     rows = [
         {
             "number": one["number"],
@@ -209,25 +238,39 @@ def root_sizes(run: Recording, stage: Moment) -> tuple[int | None, int | None]:
 
 
 def sizes(*runs: Recording) -> pd.DataFrame:
-    """Return root's partition and filesystem before and after, in bytes, a row for each run."""
+    """Return root's partition and filesystem before and after, in bytes, a row for each run.
+
+    A row is called as its scenario; where two runs share that, as the run's folder.
+    """
     import pandas as pd
 
-    rows = {}
+    rows: dict[str, tuple[int | None, ...]] = {}
     for run in runs:
         before, after = root_sizes(run, "before"), root_sizes(run, "after")
-        rows[str(run.about.get("scenario", run.name))] = (before[0], after[0], before[1], after[1])
+        scenario = str(run.about.get("scenario", run.name))
+        rows[run.folder.name if scenario in rows else scenario] = (
+            before[0],
+            after[0],
+            before[1],
+            after[1],
+        )
     columns = ["partition before", "partition after", "filesystem before", "filesystem after"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
 
 
+#: A cell up to this long is kept on one line.
+_SHORT = 20
+
+
+def _cell(content: object) -> str:
+    text = printable(str(content))
+    breaks = "white-space: nowrap" if len(text) <= _SHORT else "overflow-wrap: anywhere"
+    return f'<td style="text-align: left; {breaks}">{html.escape(text)}</td>'
+
+
 def table_html(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table for a page, everything in it escaped."""
-    style = "text-align: left; overflow-wrap: anywhere"
+    """Return a table for a page, everything in it escaped; only long words are broken."""
+    style = "text-align: left"
     cells = "".join(f'<th scope="col" style="{style}">{html.escape(name)}</th>' for name in head)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td style="{style}">{html.escape(printable(str(cell)))}</td>' for cell in row)
-        + "</tr>"
-        for row in rows
-    )
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
