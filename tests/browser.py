@@ -38,7 +38,7 @@ def jupyterlab(folder: Path, **env: str) -> Iterator[str]:
     argv = [
         sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser",
         f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-        f"--ServerApp.root_dir={folder}",
+        f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
     home = {
         "JUPYTER_CONFIG_DIR": str(folder / ".config"),
@@ -50,7 +50,7 @@ def jupyterlab(folder: Path, **env: str) -> Iterator[str]:
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(argv, env={**os.environ, **home, **env}, stdout=log, stderr=log)
     try:
-        _wait_for(f"{base}/api", server)
+        wait_for(f"{base}/api", server)
         yield base
     finally:
         server.terminate()
@@ -58,16 +58,38 @@ def jupyterlab(folder: Path, **env: str) -> Iterator[str]:
 
 
 def set_up(folder: Path, *, dark: bool) -> None:
-    """Choose JupyterLab's theme, and keep its news off the page."""
-    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True, exist_ok=True)
-    theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
-    news = {"fetchNews": "false", "checkForUpdates": False}
-    for name, values in (("themes", theme), ("notification", news)):
-        (settings / f"{name}.jupyterlab-settings").write_text(json.dumps(values))
+    """Choose JupyterLab's theme, keep its news off the page, and all cells on it."""
+    chosen = {
+        "apputils-extension/themes": {"theme": _theme(dark=dark)},
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "notebook-extension/tracker": {"windowingMode": "none"},
+    }
+    for name, values in chosen.items():
+        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+def _theme(*, dark: bool) -> str:
+    return "JupyterLab Dark" if dark else "JupyterLab Light"
+
+
+def change_theme(page: Page, *, dark: bool) -> None:
+    """Change the theme of a page that is open."""
+    command(page, "apputils:change-theme", theme=_theme(dark=dark))
+    light = json.dumps(not dark)
+    expect(page.locator("body")).to_have_attribute(
+        "data-jp-theme-light", light, timeout=PATIENCE_MS
+    )
+
+
+def command(page: Page, name: str, **args: str) -> None:
+    """Carry out one of JupyterLab's commands, as its menu would."""
+    page.evaluate("([name, args]) => { jupyterapp.commands.execute(name, args) }", [name, args])
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Wait until a server answers."""
     for _ in range(600):
         assert server.poll() is None, "JupyterLab ended"
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
@@ -126,3 +148,28 @@ def run_cell(page: Page, number: int) -> Locator:
             expect(prompt).not_to_have_text(before, timeout=4_000)
             return cell
     raise AssertionError(f"cell {number} did not run: {prompt.inner_text()}")
+
+
+def run_all(page: Page) -> None:
+    """Run every cell of the notebook and wait for the end of the last one."""
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
+    command(page, "notebook:run-all-cells")
+    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=2 * PATIENCE_MS)
+    expect(prompts.filter(has_text="*")).to_have_count(0, timeout=PATIENCE_MS)
+
+
+def photograph(page: Page, name: str) -> None:
+    """Take the whole notebook, in both themes and at both widths."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for dark in (False, True):
+        change_theme(page, dark=dark)
+        for width in (1280, 800):
+            # Narrow first, then as high as the notebook has become.
+            page.set_viewport_size({"width": width, "height": 1000})
+            notebook = page.locator(".jp-WindowedPanel-outer").first
+            height = notebook.evaluate("node => node.scrollHeight")
+            page.set_viewport_size({"width": width, "height": min(int(height) + 160, 16_000)})
+            notebook.evaluate("node => node.scrollTo(0, 0)")
+            page.wait_for_timeout(300)
+            theme = "dark" if dark else "light"
+            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png")

@@ -16,15 +16,20 @@ from browser import (
     PATIENCE_MS,
     SCREENSHOTS,
     chromium,
+    command,
     jupyterlab,
     open_notebook,
+    photograph,
+    run_all,
     run_cell,
     set_up,
     wait_for_kernel,
     write_notebook,
 )
+from PIL import Image
 from playwright.sync_api import expect
 
+from cloudlab.lab.course import copy_course, course_source
 from cloudlab.recording import read_run, shipped_recordings
 from cloudlab.units import format_bytes
 
@@ -161,9 +166,7 @@ def test_reload_restart_and_reopening(browser, base, folder):
     # The kernel lives, so the panel does.
     expect(cell.get_by_role("button", name="Boot (recorded)")).to_be_visible(timeout=PATIENCE_MS)
     expect(cell.get_by_role("heading", name=result)).to_have_count(1)
-    page.get_by_role("menuitem", name="Kernel", exact=True).click()
-    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
-    page.get_by_role("button", name="Confirm Kernel Restart").click()
+    restart_kernel(page)
     page.reload()
     wait_for_kernel(page)
     cell = page.locator(".jp-Notebook .jp-Cell").nth(0)
@@ -201,14 +204,113 @@ def test_all_panels_are_accessible_and_photographed(browser, base, folder, width
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
     cells[0].screenshot(path=SCREENSHOTS / f"{name}-growth-lab.png")
+    assert violations(page) == []
+
+
+@pytest.fixture(scope="module")
+def course(folder):
+    copy_course(folder / "course")
+    return folder / "course"
+
+
+def problems(page) -> list[str]:
+    """Return the texts of a notebook's errors and warnings."""
+    kinds = ("application/vnd.jupyter.error", "application/vnd.jupyter.stderr")
+    shown = ", ".join(f'.jp-OutputArea-output[data-mime-type="{kind}"]' for kind in kinds)
+    return page.locator(shown).all_inner_texts()
+
+
+def violations(page) -> list[tuple[str, str]]:
+    """Return what axe finds in the outputs of a notebook, each with where."""
     found = Axe().run(page, context=".jp-OutputArea-output").response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found]
 
 
-def saved_outputs(path, text, page) -> bool:
-    """Return whether a notebook was saved with ``text`` in its first cell's outputs."""
+@pytest.mark.parametrize("name", sorted(one.name for one in course_source().glob("0*.ipynb")))
+def test_a_notebook_of_the_course_runs_and_is_photographed(browser, base, course, name):
+    page = open_notebook(browser, base, f"course/{name}")
+    command(page, "application:toggle-left-area")
+    run_all(page)
+    assert problems(page) == []
+    assert page.locator(".jp-OutputArea-output", has_text="No answer yet").count() >= 3
+    photograph(page, f"course-{name[:2]}")
+
+
+def test_how_it_grows_is_worked_through(browser, base, course):
+    """Notebook 05 as a learner does it: choose, predict, boot, stop, boot, reload, restart."""
+    name = next(one.name for one in course.glob("05*.ipynb"))
+    (course / "mine.ipynb").write_bytes((course / name).read_bytes())
+    page = open_notebook(browser, base, "course/mine.ipynb")
+    command(page, "application:toggle-left-area")
+    run_all(page)
+
+    def lab_cell():
+        return page.locator(".jp-CodeCell", has=page.get_by_text("= GrowthLab()")).first
+
+    cell = lab_cell()
+    cell.get_by_label("growpart: mode").select_option("off")
+    predict(cell, page, "Home", "PageUp")
+    cell.get_by_label("Playing speed").select_option("1")
+    boot = cell.get_by_role("button", name="Boot (recorded)")
+    boot.click()
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    cell.get_by_role("button", name="Stop").click()
+    expect(cell.get_by_role("alert")).to_contain_text("stopped", timeout=PATIENCE_MS)
+    cell.get_by_label("Playing speed").select_option("100")
+    boot.click()
+    result = "Result: growpart-off"
+    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    sizes = pd.read_csv(read_run(shipped_recordings()["growpart-off"]).sizes_csv)
+    root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
+    shown = predicted_and_measured(cell)
+    for layer, size in zip(root.layer, root.size_bytes, strict=True):
+        assert shown[layer][1] == format_bytes(size)
+    assert problems(page) == []
+    assert violations(page) == []
+    draw_for_readme(page, cell)
+    command(page, "docmanager:save")
+    sources = [one["source"] for one in json.loads((course / "mine.ipynb").read_text())["cells"]]
+    place = next(i for i, source in enumerate(sources) if "= GrowthLab()" in "".join(source))
+    assert saved_outputs(course / "mine.ipynb", result, page, place)
+    page.reload()
+    wait_for_kernel(page)
+    expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_be_visible(
+        timeout=PATIENCE_MS
+    )
+    restart_kernel(page)
+    page.reload()
+    wait_for_kernel(page)
+    expect(lab_cell().get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_have_count(0)
+
+
+def restart_kernel(page) -> None:
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+    page.get_by_role("button", name="Confirm Kernel Restart").click()
+
+
+def draw_for_readme(page, cell) -> None:
+    """Take GrowthLab with a result, down to the table of predicted and measured sizes.
+
+    It becomes ``docs/growth-lab.png`` with: cp build/screenshots/growth-lab.png docs/
+    """
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    path = SCREENSHOTS / "growth-lab.png"
+    page.set_viewport_size({"width": 1280, "height": 9000})
+    lab = panel(cell)
+    table = lab.locator("table", has_text="Predicted and measured").bounding_box()
+    box = lab.bounding_box()
+    clip = {"x": 0, "y": box["y"] - 8, "width": 1280, "height": table["y"] + table["height"] + 16}
+    page.screenshot(path=path, clip=clip | {"height": clip["height"] - clip["y"]})
+    # As few colours as a drawing needs: a page of a README should load at once.
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def saved_outputs(path, text, page, place=0) -> bool:
+    """Return whether a notebook was saved with ``text`` in a cell's outputs."""
     for _ in range(300):
-        if text in json.dumps(json.loads(path.read_text())["cells"][0]["outputs"]):
+        if text in json.dumps(json.loads(path.read_text())["cells"][place]["outputs"]):
             return True
         page.wait_for_timeout(100)
     return False
@@ -255,9 +357,7 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
 
         cell = begin()
         expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
-        page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
-        page.get_by_role("button", name="Confirm Kernel Restart").click()
+        restart_kernel(page)
         assert gone(page, tmp_path), "a kernel's restart left QEMU running"
         wait_for_kernel(page)
 

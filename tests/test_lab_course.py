@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from browser import PATIENCE_MS, chromium, wait_for
+from playwright.sync_api import expect
 
 from cloudlab.cli import main
 from cloudlab.errors import CloudlabError
@@ -89,35 +93,58 @@ def test_command_copies_the_course(tmp_path, capfd):
     assert list((tmp_path / "mine").glob("00-*.ipynb"))
 
 
-def test_the_wheel_brings_the_course(tmp_path):
-    argv = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--quiet",
-        "--wheel-dir",
-        tmp_path,
-        ROOT,
-    ]
-    subprocess.run(argv, check=True, timeout=300)
-    [wheel] = tmp_path.glob("*.whl")
-    installed = tmp_path / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(installed)
-    mine = tmp_path / "mine"
-    # Out of the clone's reach: what is imported is what the wheel holds.
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """What the wheel holds, out of the clone's reach."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir"]
+    subprocess.run([*build, folder, ROOT], check=True, timeout=300)
+    [path] = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def lab_command(installed: Path) -> list[str]:
     code = "import sys; from cloudlab.cli import main; sys.exit(main(sys.argv[1:]))"
-    argv = [
-        sys.executable,
-        "-I",
-        "-c",
-        f"import sys; sys.path.insert(0, {str(installed)!r}); {code}",
-    ]
-    subprocess.run([*argv, "lab", "--folder", mine, "--copy-only"], check=True, cwd=tmp_path)
+    path = f"import sys; sys.path.insert(0, {str(installed)!r}); {code}"
+    return [sys.executable, "-I", "-c", path, "lab"]
+
+
+def test_the_wheel_brings_the_course(wheel, tmp_path):
+    mine = tmp_path / "mine"
+    argv = [*lab_command(wheel), "--folder", mine, "--copy-only"]
+    subprocess.run(argv, check=True, cwd=tmp_path)
     assert {one.name for one in mine.glob("*.ipynb")} == {
         one.name for one in (ROOT / "notebooks").glob("*.ipynb")
     }
     for name in ("form.js", "pane.js", "look.css"):
-        assert (installed / "cloudlab" / "widgets" / name).is_file()
+        assert (wheel / "cloudlab" / "widgets" / name).is_file()
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+def test_the_wheel_opens_the_course(wheel, tmp_path):
+    """``cloudlab lab`` of an installed wheel, down to the first notebook on the page."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = [
+        "--no-browser", "--allow-root", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=",
+    ]  # fmt: skip
+    argv = [*lab_command(wheel), "--folder", str(tmp_path / "mine"), "--", *options]
+    env = {**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "CLOUDLAB_MODE": "replay"}
+    with (tmp_path / "server.log").open("wb") as log:
+        server = subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=log, stderr=log)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        wait_for(f"{base}/api", server)
+        with chromium() as browser:
+            page = browser.new_page()
+            page.goto(base, timeout=PATIENCE_MS)
+            heading = page.get_by_role("heading", name="00. Start here")
+            expect(heading).to_be_visible(timeout=PATIENCE_MS)
+    finally:
+        server.terminate()
+        server.wait(timeout=30)

@@ -9,6 +9,7 @@ import pytest
 
 from cloudlab.console import Stage
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
+from cloudlab.figures import KINDS
 from cloudlab.lab import RunEvent
 from cloudlab.lab.teaching import Prediction
 from cloudlab.recording import read_run, shipped_recordings
@@ -84,7 +85,7 @@ def test_a_combination_that_nobody_recorded_is_called_one():
     # The prediction was of another boot than the one that is shown.
     assert lab._kept_html.count("not judged: the recording is of other options") == 2
     assert "too large" not in lab._kept_html
-    assert "predictions within" not in lab._kept_html
+    assert KINDS["prediction"].title not in lab._kept_html
     assert "not quite what you asked for" in lab._kept_html
 
 

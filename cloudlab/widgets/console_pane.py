@@ -69,6 +69,11 @@ class Console(Panel):
         """The last run that came to its end here; until then the shipped recording."""
         return self.recording or self._shipped
 
+    @property
+    def origin(self) -> str:
+        """Where :attr:`run` comes from, in words."""
+        return origin(self.run)
+
     def boot(self) -> None:
         """Press Boot."""
         self.boot_part.boot()

@@ -178,7 +178,7 @@ def options(*runs: Recording) -> pd.DataFrame:
     columns = {
         run.name: {"image": run.about["image"]["name"], **run.about["options"]} for run in runs
     }
-    return pd.DataFrame(columns)
+    return _headed(pd.DataFrame(columns), "option")
 
 
 def file(run: Recording, name: str) -> Page:
@@ -210,8 +210,8 @@ def partitions_frame(disk: dict[str, Any]) -> pd.DataFrame:
         }
         for one in disk["partitions"]
     ]
-    frame = pd.DataFrame(rows)
-    return frame.astype({"number": "Int64", "filesystem_bytes": "Int64"})
+    frame = pd.DataFrame(rows).astype({"number": "Int64", "filesystem_bytes": "Int64"})
+    return _headed(frame, "row")
 
 
 def extents(run: Recording) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def stages(run: Recording) -> pd.DataFrame:
     """Return the boot's stages: ``stage``, ``start_s``, ``end_s`` since launch."""
     import pandas as pd
 
-    return pd.DataFrame(run.stages())
+    return _headed(pd.DataFrame(run.stages()), "row")
 
 
 def root_sizes(run: Recording, stage: Moment) -> tuple[int | None, int | None]:
@@ -255,7 +255,13 @@ def sizes(*runs: Recording) -> pd.DataFrame:
             after[1],
         )
     columns = ["partition before", "partition after", "filesystem before", "filesystem after"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
+    return _headed(frame, "run")
+
+
+def _headed(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return a table whose first column has a heading on the page, for who cannot see it."""
+    return frame.rename_axis(columns=name)
 
 
 #: A cell up to this long is kept on one line.
