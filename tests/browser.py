@@ -164,8 +164,9 @@ def photograph(page: Page, name: str) -> None:
     for dark in (False, True):
         change_theme(page, dark=dark)
         for width in (1280, 800):
-            # Narrow first, then as high as the notebook has become.
+            # Low first, then as high as the notebook has become.
             page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(300)
             notebook = page.locator(".jp-WindowedPanel-outer").first
             height = notebook.evaluate("node => node.scrollHeight")
             page.set_viewport_size({"width": width, "height": min(int(height) + 160, 16_000)})

@@ -15,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import (
     PATIENCE_MS,
     SCREENSHOTS,
+    change_theme,
     chromium,
     command,
     jupyterlab,
@@ -248,8 +249,9 @@ def test_how_it_grows_is_worked_through(browser, base, course):
         return page.locator(".jp-CodeCell", has=page.get_by_text("= GrowthLab()")).first
 
     cell = lab_cell()
-    cell.get_by_label("growpart: mode").select_option("off")
-    predict(cell, page, "Home", "PageUp")
+    cell.get_by_label("resize_rootfs").select_option("false")
+    for layer, size_gib in (("partition", "19.8"), ("filesystem", "1.9")):
+        cell.get_by_label(f"After the boot the {layer} will be").fill(size_gib)
     cell.get_by_label("Playing speed").select_option("1")
     boot = cell.get_by_role("button", name="Boot (recorded)")
     boot.click()
@@ -258,13 +260,15 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     expect(cell.get_by_role("alert")).to_contain_text("stopped", timeout=PATIENCE_MS)
     cell.get_by_label("Playing speed").select_option("100")
     boot.click()
-    result = "Result: growpart-off"
+    name = "resize-rootfs-false"
+    result = f"Result: {name}"
     expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
-    sizes = pd.read_csv(read_run(shipped_recordings()["growpart-off"]).sizes_csv)
+    sizes = pd.read_csv(read_run(shipped_recordings()[name]).sizes_csv)
     root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
     shown = predicted_and_measured(cell)
     for layer, size in zip(root.layer, root.size_bytes, strict=True):
         assert shown[layer][1] == format_bytes(size)
+        assert shown[layer][3] == "right"
     assert problems(page) == []
     assert violations(page) == []
     draw_for_readme(page, cell)
@@ -297,12 +301,17 @@ def draw_for_readme(page, cell) -> None:
     """
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     path = SCREENSHOTS / "growth-lab.png"
-    page.set_viewport_size({"width": 1280, "height": 9000})
+    change_theme(page, dark=False)
     lab = panel(cell)
+    frame = {"width": 1280, "height": 9000}
+    page.set_viewport_size(frame)
+    beside = 1280 - lab.bounding_box()["width"]
+    page.set_viewport_size(frame | {"width": int(1280 + beside - 24)})
     table = lab.locator("table", has_text="Predicted and measured").bounding_box()
     box = lab.bounding_box()
-    clip = {"x": 0, "y": box["y"] - 8, "width": 1280, "height": table["y"] + table["height"] + 16}
-    page.screenshot(path=path, clip=clip | {"height": clip["height"] - clip["y"]})
+    height = table["y"] + table["height"] - box["y"] + 24
+    clip = {"x": box["x"] - 12, "y": box["y"] - 8, "width": 1280, "height": height}
+    page.screenshot(path=path, clip=clip)
     # As few colours as a drawing needs: a page of a README should load at once.
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 

@@ -43,7 +43,11 @@ class Page:
         return self.text
 
     def _repr_html_(self) -> str:
-        style = "font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere"
+        # JupyterLab breaks words of a pre anywhere.
+        style = (
+            "font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; "
+            "word-break: normal"
+        )
         return self.html or f'<pre style="{style}">{html.escape(self.text)}</pre>'
 
 
