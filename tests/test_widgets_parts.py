@@ -8,6 +8,7 @@ import pytest
 
 from cloudlab.console import ConsoleLine
 from cloudlab.errors import InterruptedRunError, RecordingError
+from cloudlab.figures import prediction_data
 from cloudlab.lab.cases import CASES
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import read_run, shipped_recordings
@@ -204,6 +205,15 @@ def test_scores_a_prediction_against_the_run(default):
     assert "too small" not in compared_html([other], "")
     table = predictions_table([Finished(default, right), other])
     assert list(table["predicted_bytes"]) == list(table["measured_bytes"])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.94, 0.96, 1.04, 1.06])
+def test_the_verdict_is_that_of_the_figure(default, share):
+    measured = Finished(default).measured()
+    sizes = [round(measured[layer][1] * share) for layer in ("partition", "filesystem")]
+    run = Finished(default, Prediction(*sizes))
+    right = prediction_data(predictions_table([run]))["right"]
+    assert compared_html([run], "").count("<td>right</td>") == right.sum()
 
 
 def test_each_proof_quotes_its_console_line(default):
