@@ -3,6 +3,7 @@
 The firmware reaches them within a fraction of a second, even in emulation.
 """
 
+import shutil
 import signal
 import struct
 import time
@@ -115,6 +116,30 @@ def guest_options(folder: Path, says: bytes | str, then: Then = Then.HALT, **opt
     """Return what ``run_lab`` needs to boot such a guest under emulation, with its image made."""
     image = open_image(make_guest(folder / "guest.img", says, then))
     return RunOptions(image=image, accel=Accel.TCG, **{"timeout_s": 120, **options})
+
+
+REAL_QEMU = shutil.which("qemu-system-x86_64")
+
+
+def fake_qemu(tmp_path: Path, monkeypatch, script: str) -> None:
+    """Put a program in QEMU's place that fails as some QEMUs do."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "qemu-system-x86_64"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+def deaf_qemu(tmp_path: Path, monkeypatch) -> Path:
+    """Put a program in QEMU's place that never answers on QMP and does not end when asked to.
+
+    Returns the file in which it writes its process number.  The accelerator is still found out.
+    """
+    note = tmp_path / "pid"
+    deaf = f"trap '' TERM; echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    fake_qemu(tmp_path, monkeypatch, f'case "$*" in *qmp*) {deaf};; *) exec {REAL_QEMU} "$@";; esac')
+    return note
 
 
 def alive(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from dataclasses import replace
@@ -9,13 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from guests import Then, guest_options, left_behind, make_guest, report
+from guests import Then, guest_options, left_behind, make_guest, report, wait_until
 
 from cloudlab import paths
-from cloudlab.errors import BootFailedError, InterruptedRunError, SavedMachineError
+from cloudlab.errors import (
+    BootFailedError,
+    CloudlabError,
+    InterruptedRunError,
+    SavedMachineError,
+)
 from cloudlab.image.choose import open_image
 from cloudlab.lab import RunOptions, run_lab, run_many, saved, typical
 from cloudlab.lab.options import GIB, Start
+from cloudlab.machine import registry
 from cloudlab.machine.config import Accel, Network
 from cloudlab.recording import read_cast, read_run
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig
@@ -100,6 +107,40 @@ def test_side_by_side_one_saves_and_the_others_wait_for_it(tmp_path):
     assert sorted(started(run)[0] for run in runs) == ["cold", "warm", "warm", "warm"]
     assert len(saved_folders()) == 1
     assert [run.error for run in runs] == [None] * 4
+
+
+def test_a_run_is_stopped_while_it_is_restored(tmp_path):
+    options = guest(tmp_path)
+    run_lab(options, tmp_path / "first")
+    stop = threading.Event()
+    pids, errors = [], []
+
+    def hang(event):
+        if event.note == "launched":
+            # A QEMU that stands still takes no state, and says nothing either.
+            [machine] = registry.list_running()
+            pids.append(machine.qemu_pid)
+            os.kill(machine.qemu_pid, signal.SIGSTOP)
+            threading.Timer(0.5, stop.set).start()
+
+    def work():
+        try:
+            run_lab(options, tmp_path / "second", on_event=hang, cancel=stop)
+        except CloudlabError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    ended = wait_until(lambda: not thread.is_alive())
+    if not ended:
+        os.kill(pids[0], signal.SIGKILL)
+    thread.join()
+    assert ended
+    assert read_run(tmp_path / "second").about["outcome"] == "interrupted"
+    assert read_run(tmp_path / "second").about["start"]["kind"] == "warm"
+    assert isinstance(errors[0], InterruptedRunError)
+    assert len(saved_folders()) == 1, "nothing was wrong with it"
+    assert left_behind(tmp_path / "second") == []
 
 
 def damage(path: Path) -> None:

@@ -1,11 +1,11 @@
 """QEMU's command line as a pure function, and the accelerator as this host really has it."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from guests import REAL_QEMU, fake_qemu
 
 from cloudlab.errors import LaunchError, ToolFailedError, ToolTimeoutError, UsageError
 from cloudlab.machine import accel as accels
@@ -132,26 +132,14 @@ def test_a_damaged_record_is_probed_again(own_cache, monkeypatch, text):
     assert json.loads(record.read_text())["accel"]
 
 
-def fake_qemu(tmp_path, monkeypatch, script):
-    """Put a program in QEMU's place that fails as some QEMUs do."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    program = folder / "qemu-system-x86_64"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder), prepend=":")
-
-
 @pytest.fixture
 def kvm(monkeypatch):
     """Make the host one with a /dev/kvm that may be opened."""
     monkeypatch.setattr(accels, "_candidate", lambda _: (Accel.KVM, ""))
 
 
-REAL = shutil.which("qemu-system-x86_64")
-
 #: Where a host has no KVM that works, emulation plays its part.
-AS_TCG = f"exec {REAL} $(echo \"$@\" | sed 's/-accel kvm -cpu host/-accel tcg -cpu max,cx16=off/')"
+AS_TCG = f"exec {REAL_QEMU} $(echo \"$@\" | sed 's/-accel kvm -cpu host/-accel tcg -cpu max,cx16=off/')"
 
 KVMS = {
     "hangs": ("sleep 60", "guest code did not run within"),
@@ -166,7 +154,7 @@ KVMS = {
 def test_a_kvm_that_is_there_and_does_not_work(tmp_path, monkeypatch, script, why):
     monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 60.0 if "sed" in script else 1.0)
     monkeypatch.setattr(accels, "SLOWER_THAN_TCG", 0.1)
-    case = f'case "$*" in *"-accel kvm"*) {script};; *) exec {REAL} "$@";; esac'
+    case = f'case "$*" in *"-accel kvm"*) {script};; *) exec {REAL_QEMU} "$@";; esac'
     fake_qemu(tmp_path, monkeypatch, case)
     choice = choose_accel("amd64", refresh=True)
     assert choice.accel is Accel.TCG
@@ -184,7 +172,7 @@ def test_a_qemu_without_seccomp(own_cache, tmp_path, monkeypatch):
     fake_qemu(
         tmp_path,
         monkeypatch,
-        f'case "$*" in *-sandbox*) echo "-sandbox: no seccomp" >&2; exit 1;; esac; exec {REAL} "$@"',
+        f'case "$*" in *-sandbox*) echo "-sandbox: no seccomp" >&2; exit 1;; esac; exec {REAL_QEMU} "$@"',
     )
     monkeypatch.setattr(accels, "_candidate", lambda _: (None, "this test wants none"))
     choice = choose_accel("amd64", refresh=True)

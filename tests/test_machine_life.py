@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from guests import alive, guest_options, hear_ctrl_c, left_behind, wait_until
+from guests import alive, deaf_qemu, guest_options, hear_ctrl_c, left_behind, wait_until
 
 from cloudlab.errors import CloudlabError
 from cloudlab.lab import run_lab
@@ -190,6 +190,19 @@ def test_ctrl_c_again_and_again(tmp_path):
             owner.send_signal(signal.SIGINT)
             time.sleep(0.05)
     assert gone_and_clean(machine, folder)
+
+
+def test_ctrl_c_while_qemu_does_not_answer(tmp_path, monkeypatch):
+    folder, note = tmp_path / "run", deaf_qemu(tmp_path, monkeypatch)
+    with start_owner(owner_script(tmp_path, folder, "work()")) as owner:
+        assert wait_until(note.exists)
+        # Long before QEMU's time to answer is up: that would be a failed launch.
+        owner.send_signal(signal.SIGINT)
+        assert owner.wait() != 0
+    assert not alive(int(note.read_text()))
+    about = read_run(folder).about
+    assert (about["outcome"], about["error"]["kind"]) == ("interrupted", "InterruptedRunError")
+    assert not {path.name for path in folder.iterdir()} & {"overlay.qcow2", "seed.iso"}
 
 
 def test_the_supervisor_and_then_the_owner_are_killed(tmp_path):

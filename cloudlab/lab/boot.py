@@ -8,10 +8,10 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cloudlab.console import (
     TRANSCRIPT_CAP_BYTES,
@@ -87,6 +87,7 @@ class RunEvent:
 
 OnEvent = Callable[[RunEvent], None]
 _Error = TypeVar("_Error", bound=ConsoleError)
+_Result = TypeVar("_Result")
 
 
 def ignore(_: RunEvent) -> None:
@@ -110,7 +111,30 @@ class Paused:
 
 
 #: Given a machine that is paused; when it returns, the machine goes on.
-OnPause = Callable[[Machine, "BootLog", Paused], Awaitable[None]]
+OnPause = Callable[[Machine, "BootLog", Paused], Coroutine[Any, Any, None]]
+
+
+async def unless_stopped(
+    work: Coroutine[Any, Any, _Result], stop: threading.Event, run: str
+) -> _Result:
+    """Return what ``work`` returns, unless the run is stopped before; then ``work`` is ended.
+
+    Raises
+    ------
+    InterruptedRunError
+        Also where ``work`` failed and the run was stopped: who ends a run breaks things in it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done() and not stop.is_set():
+            await asyncio.wait({task}, timeout=TICK_S)
+    finally:
+        task.cancel()
+        # What it holds is let go before anybody goes on.
+        await asyncio.gather(task, return_exceptions=True)
+    if stop.is_set():
+        raise InterruptedRunError(f"The run {run} was stopped.")
+    return task.result()
 
 
 class LineClock(Mapping[int, float]):
@@ -280,14 +304,7 @@ class BootMonitor:
         assert self._on_pause is not None
         on_pause, self._on_pause, self._paused_at_s = self._on_pause, None, None
         paused, self._console = Paused(at_s, self._console), []
-        work = asyncio.ensure_future(on_pause(machine, self._log, paused))
-        try:
-            while not work.done():
-                await asyncio.wait({work}, timeout=TICK_S)
-                self._look_for_stop()
-            await work
-        finally:
-            work.cancel()
+        await unless_stopped(on_pause(machine, self._log, paused), self._cancel, self._run)
         # Where it ended meanwhile, its console ends as well, and that is told with the reason.
         with contextlib.suppress(MachineError):
             await machine.command("cont")
@@ -364,12 +381,9 @@ class BootMonitor:
     def _is_pause(self, event: MachineEvent) -> bool:
         return self._on_pause is not None and event.data.get("node-name") == "seed"
 
-    def _look_for_stop(self) -> None:
+    def _look_around(self, deadline: Deadline) -> None:
         if self._cancel.is_set():
             raise InterruptedRunError(f"The run {self._run} was stopped.")
-
-    def _look_around(self, deadline: Deadline) -> None:
-        self._look_for_stop()
         self._note_overlay()
         now_s = self._now_s()
         watcher = self._log.watcher

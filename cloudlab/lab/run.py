@@ -22,7 +22,7 @@ from cloudlab.errors import (
     SavedMachineError,
 )
 from cloudlab.lab import typical
-from cloudlab.lab.boot import BootLog, BootMonitor, OnEvent, RunEvent, ignore
+from cloudlab.lab.boot import BootLog, BootMonitor, OnEvent, RunEvent, ignore, unless_stopped
 from cloudlab.lab.finish import finish
 from cloudlab.lab.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, RunOptions
 from cloudlab.lab.prepare import PreparedRun, prepare, prepare_cold
@@ -219,14 +219,15 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
     if host.stop.is_set():
         raise InterruptedRunError(f"The run {name} was not started.")
     machine.config = plan.machine
-    await machine.launch()
+    await unless_stopped(machine.launch(), host.stop, name)
     host.on_event(RunEvent(name, 0.0, ORDER[0], note="launched"))
     saved = plan.saved
     if saved is None:
         await monitor.follow(machine)
         return
     try:
-        past = await restore(machine, saved, job.options.disk_size_bytes)
+        restored = restore(machine, saved, job.options.disk_size_bytes)
+        past = await unless_stopped(restored, host.stop, name)
     except SavedMachineError:
         if machine.end is None or not machine.end.stopped:
             forget(saved)
