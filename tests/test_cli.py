@@ -241,6 +241,16 @@ def test_seed_says_what_may_not_be_meant_and_takes_own_meta_data(tmp_path):
         (tmp_path / "x.iso").unlink()
 
 
+def test_a_message_of_several_lines_is_said_once(tmp_path):
+    (tmp_path / "mine").write_text("#cloud-config\nruncmd: ls\nbootcmd: ls\n")
+    done = cloudlab("seed", "x.iso", "--user-data", "mine", cwd=tmp_path)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(set(lines)) == 4
+    assert lines[0] == "cloudlab: cloud-init would not take this user-data:"
+    assert "switch the check off" in lines[3]
+
+
 def test_run_says_warnings_before_it_boots(tmp_path, guest):
     (tmp_path / "mine").write_text("#cloud-config\nresize_rootfs: true\nresize_rootfs: false\n")
     done = cloudlab(

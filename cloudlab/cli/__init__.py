@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.carry_out(args)
     except CloudlabError as error:
-        _say(f"cloudlab: {error.message}", error)
+        _say(f"cloudlab: {error}")
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away; closing it again must not complain.
@@ -53,10 +53,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _say(first: str, error: CloudlabError | None = None) -> None:
+def _say(text: str) -> None:
     from cloudlab.console import printable
 
-    text = first if error is None else "\n".join([first, *str(error).splitlines()[1:]])
     for line in text.splitlines():
         sys.stderr.write(printable(line) + "\n")
     sys.stderr.flush()
