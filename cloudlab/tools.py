@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
 
@@ -71,6 +71,13 @@ PACKAGES: dict[str, dict[str, str]] = {
 
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+#: Becomes a program that the kernel kills when this process dies, whatever of.  A process in
+#: between, because one with several threads should do nothing between its fork and its exec.
+_BIND = (
+    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 _INSTALL = {
     "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
@@ -204,7 +211,9 @@ def run(
     *,
     timeout_s: float = 60.0,
     check: bool = True,
-    stdin: str | bytes | None = None,
+    stdin: str | bytes | BinaryIO | None = None,
+    grace_s: float | None = None,
+    bound: bool = False,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
@@ -224,8 +233,12 @@ def run(
         Seconds it may take.
     check : bool
         Whether an exit code other than 0 is an error.
-    stdin : str or bytes, optional
+    stdin : str, bytes or open file, optional
         What it reads.
+    grace_s : float, optional
+        Instead of :data:`GRACE_S`; 0 kills at once.
+    bound : bool
+        Whether it dies with this process even if that is killed; on Linux only.
     cwd : Path, optional
         Where it runs.
     env : mapping, optional
@@ -241,10 +254,12 @@ def run(
     if "/" not in words[0]:
         words[0] = str(find_tool(words[0]))
     data = stdin.encode() if isinstance(stdin, str) else stdin
+    source = subprocess.PIPE if isinstance(data, bytes) else data or subprocess.DEVNULL
+    binding = [sys.executable, "-I", "-S", "-c", _BIND, str(os.getpid())]
     try:
         process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+            [*binding, *words] if bound and sys.platform == "linux" else words,
+            stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd,
@@ -257,15 +272,16 @@ def run(
             hint=install_hint(Path(words[0]).name),
         ) from error
     try:
-        stdout, stderr = _collect(process, data, timeout_s, on_line)
+        text = data if isinstance(data, bytes) else None
+        stdout, stderr = _collect(process, text, timeout_s, on_line)
     except subprocess.TimeoutExpired:
-        _end_group(process)
+        _end_group(process, grace_s)
         raise ToolTimeoutError(
             f"{Path(words[0]).name} did not end within {timeout_s:g} s and was stopped.",
             hint=f"The command was: {' '.join(words)}",
         ) from None
     except BaseException:
-        _end_group(process)
+        _end_group(process, grace_s)
         raise
     if check and process.returncode != 0:
         output = (stderr.strip() or stdout.strip())[-2000:]
@@ -307,14 +323,14 @@ def _tee(stream: IO[bytes], kept: list[str], on_line: Callable[[str], None]) -> 
             on_line(line.rstrip("\r\n"))
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for ending in (signal.SIGTERM, signal.SIGKILL):
+def _end_group(process: subprocess.Popen[bytes], grace_s: float | None) -> None:
+    grace_s = GRACE_S if grace_s is None else grace_s
+    if grace_s:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, ending)
+            os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE_S)
-            break
-    # The group's leader is gone; its children, if it left any, go too.
+            process.wait(timeout=grace_s)
+    # Where the group's leader is gone, its children, if it left any, go too.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,11 +1,13 @@
 """QEMU's command line as a pure function, and the accelerator as this host really has it."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guests import REAL_QEMU, fake_qemu
+from guests import REAL_QEMU, alive, fake_qemu, wait_until
 
 from cloudlab.errors import LaunchError, ToolFailedError, ToolTimeoutError, UsageError
 from cloudlab.machine import accel as accels
@@ -190,6 +192,32 @@ def test_a_probe_that_hangs_is_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(accels, "TCG_PROBE_TIMEOUT_S", 0.5)
     with pytest.raises(ToolTimeoutError):
         probe("amd64", Accel.TCG)
+
+
+@pytest.mark.usefixtures("own_cache", "kvm")
+def test_a_kvm_that_does_not_end_when_asked_to_is_killed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 1.0)
+    asked = tmp_path / "asked"
+    hangs = f"trap 'touch {asked}' TERM; while :; do sleep 0.1; done"
+    case = f'case "$*" in *"-accel kvm"*) {hangs};; *) exec {REAL_QEMU} "$@";; esac'
+    fake_qemu(tmp_path, monkeypatch, case)
+    assert choose_accel("amd64", refresh=True).accel is Accel.TCG
+    assert not asked.exists(), "else it would have had five more seconds"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_probe_ends_with_its_owner_and_leaves_nothing(tmp_path, monkeypatch):
+    note, temporary = tmp_path / "pid", tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    hangs = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    fake_qemu(tmp_path, monkeypatch, hangs)
+    code = "from cloudlab.machine.accel import *; probe('amd64', Accel.TCG)"
+    with subprocess.Popen([sys.executable, "-c", code]) as owner:
+        assert wait_until(note.exists)
+        owner.kill()
+    assert wait_until(lambda: not alive(int(note.read_text())))
+    assert list(temporary.iterdir()) == []
 
 
 def test_an_image_for_newer_cpus_gets_cmpxchg16b():

@@ -90,6 +90,48 @@ def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch
     assert gone(int(note.read_text()))
 
 
+def test_a_child_without_grace_is_killed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "GRACE_S", 600.0)
+    note, asked = tmp_path / "pid", tmp_path / "asked"
+    script = f"trap 'touch {asked}' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
+    with pytest.raises(ToolTimeoutError):
+        run(["sh", "-c", script], timeout_s=0.5, grace_s=0)
+    assert gone(int(note.read_text()))
+    assert not asked.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_a_bound_child_dies_with_its_owner(tmp_path):
+    note = tmp_path / "pid"
+    script = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    # From a thread that is not the main one, as cloudlab's own runs do.
+    code = (
+        "import threading; from cloudlab.tools import run\n"
+        f"threading.Thread(target=run, args=(['sh', '-c', {script!r}],),"
+        " kwargs={'bound': True, 'timeout_s': 600}).start()\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code])
+    deadline = Deadline.after(20)
+    while not note.exists() and not deadline.expired:
+        time.sleep(0.02)
+    owner.kill()
+    owner.wait()
+    assert gone(int(note.read_text()))
+
+
+def test_a_bound_program_is_known_by_its_own_name(tmp_path):
+    with pytest.raises(ToolTimeoutError, match="^sleep did not end"):
+        run(["sleep", "600"], timeout_s=0.2, bound=True)
+    done = run(["sh", "-c", "cat; exit 3"], stdin="a text", bound=True, check=False)
+    assert (done.stdout, done.returncode) == ("a text", 3)
+
+
+def test_standard_input_may_be_a_file(tmp_path):
+    (tmp_path / "text").write_text("from a file")
+    with (tmp_path / "text").open("rb") as stream:
+        assert run(["cat"], stdin=stream).stdout == "from a file"
+
+
 def test_an_interrupt_ends_the_program_too(tmp_path):
     note = tmp_path / "pid"
     code = f"from cloudlab.tools import run\nrun(['sh', '-c', 'sleep 1; echo $$ > {note}; sleep 60'])\n"

@@ -124,27 +124,29 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
         If QEMU refused, with its words.
     """
     timeout_s = TCG_PROBE_TIMEOUT_S if accel is Accel.TCG else PROBE_TIMEOUT_S
-    with tempfile.TemporaryDirectory(prefix="cloudlab-probe-") as folder:
-        code = Path(folder) / "code"
+    # A file without a name, so that nothing stays of it even if this process is killed.
+    with tempfile.TemporaryFile(prefix="cloudlab-probe-") as code:
         if arch == "amd64":
             sector = _BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa"
-            code.write_bytes(sector.ljust(1 << 20, b"\0"))
+            code.write(sector.ljust(1 << 20, b"\0"))
             machine = [
                 "-machine", "pc,graphics=off",
-                "-drive", f"file={code},format=raw,if=ide",
+                "-drive", "file=/dev/stdin,format=raw,if=ide",
                 "-device", "isa-debug-exit,iobase=0x501,iosize=1",
             ]  # fmt: skip
         else:
-            code.write_bytes(_ARM_CODE)
-            loader = f"loader,file={code},addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0,force-raw=on"
+            code.write(_ARM_CODE)
+            loader = f"loader,file=/dev/stdin,addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0,force-raw=on"
             machine = ["-machine", "virt", "-device", loader]
+        code.seek(0)
         argv = [
             qemu_program(arch), "-nodefaults", "-no-user-config", "-display", "none",
             "-no-reboot", "-m", "64M", "-accel", str(accel), "-cpu", cpu_model(accel, arch),
             *machine, *(sandbox_argv() if sandbox else []),
         ]  # fmt: skip
         started = time.monotonic()
-        done = run(argv, timeout_s=timeout_s, check=False)
+        # A QEMU that hangs in the kernel does not hear that it is asked to end.
+        done = run(argv, timeout_s=timeout_s, check=False, stdin=code, grace_s=0, bound=True)
         took_s = time.monotonic() - started
     if done.returncode != (_X86_EXIT_CODE if arch == "amd64" else 0):
         raise ToolFailedError(
