@@ -48,22 +48,31 @@ SAMPLE_LOG = "console-debian-11.log"
 
 
 def bench_parse(folder: Path) -> Iterator[Row]:
-    """Console logs of growing size: throughput, and memory that must not follow the size."""
-    text = (HERE / "data" / SAMPLE_LOG).read_bytes()
-    for size_mib in (1, 10, 100, 1000):
+    """Console logs: throughput, and memory that must not follow the size."""
+    sample = (HERE / "data" / SAMPLE_LOG).read_bytes()
+    boring = b"[   12.345678] systemd[1]: Started something of no interest here.\r\n"
+    tempting = b"[   12.345678] systemd[1]: Started SIZE of me@cde.f on a Filesystem.\r\n"
+    header = b"Filesystem      Size  Used Avail Use% Mounted on\r\n"
+    logs = [(f"{size} MiB log", size, boring * 4096) for size in (1, 10, 100, 1000)]
+    # Lines that look like the beginning of something cost more than those that do not.
+    logs += [
+        ("a real boot, repeated", 10, sample),
+        ("lines with a header's words", 10, tempting * 4096),
+        ("headers without tables", 10, (header + boring * 200) * 20),
+    ]
+    code = (
+        "import resource, sys, time; from cloudlab.sizes import parse_console\n"
+        "start = time.perf_counter()\n"
+        "with open(sys.argv[1], 'rb') as stream: parse_console(stream)\n"
+        "print(time.perf_counter() - start,"
+        " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    for name, size_mib, filler in logs:
         log = folder / "console.log"
         with log.open("wb") as stream:
-            filler = b"[   12.345678] systemd[1]: Started something of no interest here.\r\n" * 4096
             while stream.tell() < size_mib * MIB:
                 stream.write(filler)
-            stream.write(text)
-        code = (
-            "import resource, sys, time; from cloudlab.sizes import parse_console\n"
-            "start = time.perf_counter()\n"
-            "with open(sys.argv[1], 'rb') as stream: parse_console(stream)\n"
-            "print(time.perf_counter() - start,"
-            " resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-        )
+            stream.write(sample)
         rates, peaks = [], []
         for _ in range(3 if size_mib <= 100 else 1):
             done = subprocess.run(
@@ -73,8 +82,8 @@ def bench_parse(folder: Path) -> Iterator[Row]:
             rates.append(log.stat().st_size / MIB / took_s)
             peaks.append(peak_kib / 1024)
         log.unlink()
-        yield row("parse", f"{size_mib} MiB log", "MiB/s", rates)
-        yield row("parse", f"{size_mib} MiB log, peak memory", "MiB", peaks)
+        yield row("parse", name, "MiB/s", rates)
+        yield row("parse", f"{name}, peak memory", "MiB", peaks)
 
 
 def bench_import(folder: Path) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
-from cloudlab.sizes import parse_console, parse_size
+from cloudlab.sizes import ConsoleParser, parse_console, parse_size
 from cloudlab.sizes.checks import df_range, lsblk_range
 from cloudlab.sizes.text import _CONTINUATION
 from cloudlab.tools import run
@@ -557,3 +557,43 @@ def test_lines_of_blanks_are_read_past():
     )
     (report,) = parse_console(console.encode()).reports
     assert report.lsblk[-1].mountpoints == ("/",)
+
+
+ROW = "/dev/vda1 20G 1.1G 19G 6% /\n"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "\x1b[1m" + DF.strip() + "\x1b[0m\n",
+        DF.replace("Used", "Us\x1b[med"),
+        DF.replace(" ", "\u00a0", 3),
+        "host login: " + DF,
+        "SIZE NAMES\r" + DF,
+    ],
+    ids=["colours", "colours inside", "no-break spaces", "login", "written over"],
+)
+def test_a_header_is_found_whatever_stands_between_its_letters(header):
+    assert df("SIZE of nothing\nA Filesystem of none\n" + header + ROW) == [
+        ("/dev/vda1", 20 * GIB, parse_size("1.1G"), 19 * GIB, "/")
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["Started SIZE me@cde.f", "A Filesystem check", "NAME=x SIZE", "me@example.org"]
+)
+def test_a_line_that_only_holds_a_headers_word_begins_nothing(line):
+    parser = ConsoleParser()
+    assert parser.feed(line.encode(), 1) is None
+    assert not parser.busy
+
+
+def test_a_header_without_rows_is_soon_forgotten_and_a_table_is_not():
+    noise = "[   12.345678] the kernel says something\n"
+    assert df(DF + 15 * noise + ROW)
+    assert len(df(DF + ROW + 150 * noise + ROW.replace("vda1", "vda2"))) == 2
+    parser = ConsoleParser()
+    parser.feed(DF.encode(), 1)
+    for number in range(2, 30):
+        parser.feed(noise.encode(), number)
+    assert not parser.busy

@@ -31,8 +31,18 @@ _CHUNK_BYTES = 1 << 20
 _MAX_LINE_BYTES = 65_536
 # A table is over when nothing of it was seen for so many lines.
 _MAX_GAP_LINES = 200
-# Most lines of a log begin nothing and need no decoding.
-_OF_INTEREST = re.compile(rb"@[c\[]|SIZE|Filesystem")
+# A header's own rows follow at once, but for what the kernel has to say.
+_MAX_GAP_LINES_BEFORE_ROWS = 20
+# What a terminal or a page makes of these bytes may be other text than they are.
+_ODD_BYTES = bytes({*range(256)} - {*range(0x20, 0x7F), *b"\t\n\r"})
+# Most lines of a log begin nothing and need no decoding: no frame's mark, whole or broken ...
+_MARK = re.compile(
+    rb"@(?:cloudlab |(?:%b)?[\[%b])"
+    % (b"|".join(b"cloudlab"[:n] for n in range(1, 9)), re.escape(_ODD_BYTES))
+)
+_OF_INTEREST = re.compile(_MARK.pattern + rb"|SIZE|Filesystem")
+# ... and no header.
+_HEADER_START = re.compile(rb"\b(?:NAME|Filesystem)\s")
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]")
 _MAX_NOT_TEXT_SHARE = 0.3
 _TERMINAL = re.compile(
@@ -102,7 +112,7 @@ class ConsoleParser:
         GuestBlock or None
             The block that this line ended, complete or not.
         """
-        if not self.busy and not _OF_INTEREST.search(line):
+        if not self.busy and _next_of_interest(line, 0) == len(line):
             return None
         ended = None
         # A terminal line may have been written over after a lone carriage return.
@@ -112,6 +122,11 @@ class ConsoleParser:
             ended = self._take(text, line_number) or ended
         self.busy = self._frames.pending or self._table is not None
         return ended
+
+    def frames_so_far(self, stage: Stage) -> int:
+        """Return how far the block of ``stage`` came whose end is still missing; 0 for none."""
+        block = self._open.get(stage)
+        return block.next_number if block else 0
 
     def result(self) -> ParsedConsole:
         """Return what was read by now; more lines may follow."""
@@ -190,7 +205,8 @@ class ConsoleParser:
             self._table = draft.tables[layout.tool] = TableReader(layout)
         elif self._table is not None:
             self._gap = 0 if self._take_row(self._table, text, line_number) else self._gap + 1
-            if self._gap > _MAX_GAP_LINES:
+            rows = self._table.lsblk or self._table.df
+            if self._gap > (_MAX_GAP_LINES if rows else _MAX_GAP_LINES_BEFORE_ROWS):
                 self._close_table()
 
     def _take_row(self, table: TableReader, text: str, line_number: int) -> bool:
@@ -256,8 +272,7 @@ def _feed_all(parser: ConsoleParser, lines: bytes, line_number: int) -> int:
     at = 0
     while at < len(lines):
         if not parser.busy:
-            found = _OF_INTEREST.search(lines, at)
-            start = lines.rfind(b"\n", at, found.start()) + 1 if found else len(lines)
+            start = _next_of_interest(lines, at)
             if start > at:
                 line_number += lines.count(b"\n", at, start)
                 at = start
@@ -267,6 +282,33 @@ def _feed_all(parser: ConsoleParser, lines: bytes, line_number: int) -> int:
         line_number += 1
         at = end
     return line_number
+
+
+def _next_of_interest(lines: bytes, at: int) -> int:
+    """Return where the next line starts that may begin something, or the end of ``lines``."""
+    end = at
+    for found in _OF_INTEREST.finditer(lines, at):
+        place = found.start()
+        if lines.startswith(b"@", place):
+            return lines.rfind(b"\n", at, place) + 1 or at
+        if place >= end:
+            start = lines.rfind(b"\n", at, place) + 1 or at
+            end = lines.find(b"\n", place) + 1 or len(lines)
+            if _may_be_header(lines[start : min(end, start + _MAX_LINE_BYTES)]):
+                return start
+    return len(lines)
+
+
+def _may_be_header(line: bytes) -> bool:
+    """Whether a line with one of a header's words can be one; told from its bytes, quickly."""
+    if len(line.translate(None, _ODD_BYTES)) < len(line):
+        return True
+    if b"NAME" not in line and b"Filesystem" not in line:
+        return False
+    start = _HEADER_START.search(line)
+    return start is not None and any(
+        line.find(word, start.end()) > 0 for word in (b"SIZE", b"Mounted")
+    )
 
 
 def _whole_lines(source: Source) -> Iterator[bytes]:
