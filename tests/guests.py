@@ -138,7 +138,9 @@ def deaf_qemu(tmp_path: Path, monkeypatch) -> Path:
     """
     note = tmp_path / "pid"
     deaf = f"trap '' TERM; echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
-    fake_qemu(tmp_path, monkeypatch, f'case "$*" in *qmp*) {deaf};; *) exec {REAL_QEMU} "$@";; esac')
+    fake_qemu(
+        tmp_path, monkeypatch, f'case "$*" in *qmp*) {deaf};; *) exec {REAL_QEMU} "$@";; esac'
+    )
     return note
 
 

@@ -14,6 +14,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
+from console_text import GIB, block, disk_frames
 from guests import Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
 from cloudlab.errors import (
@@ -429,6 +430,35 @@ def test_the_guests_own_status_becomes_warnings(tmp_path):
         "cloud-init could not read the ",
         "cloud-init had not run the use",
     ]
+
+
+BROKEN_ENDS = {
+    "text": lambda end: end.replace('"frames"', 'lab login: "frames"'),
+    "mark": lambda end: end.replace("@cloudlab", "@cloud\r\nlab login: lab"),
+    "half": lambda end: end[: len(end) // 2] + "[   30.123456] the kernel had to say this\r\n",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_ENDS.values(), ids=BROKEN_ENDS)
+def test_a_report_whose_end_is_damaged_ends_the_run(tmp_path, monkeypatch, broken):
+    monkeypatch.setattr(boot, "REPORT_PATIENCE_S", 1.0)
+    says = report(cloud_init_errors="")
+    start = says.rindex("@cloudlab")
+    # The guest halts then: without this the run would go on until its time is up, and fail.
+    run_options = guest_options(tmp_path, says[:start] + broken(says[start:]), timeout_s=30)
+    done = run_lab(run_options, tmp_path / "run")
+    assert done.recording.about["outcome"] == "done"
+    assert done.recording.about["warnings"] == ["1 line of the guest's report was lost or damaged."]
+    assert done.sizes()["size_bytes"].max() == 20 << 30
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_sizes_that_contradict_each_other_are_warned_of(tmp_path):
+    root = disk_frames(19 * GIB, 20 * GIB)
+    done = run_lab(guest_options(tmp_path, block("after", *root)), tmp_path / "run")
+    [warning] = done.recording.about["warnings"]
+    assert warning.startswith("Sizes contradict each other: line ")
+    assert "is larger than its device vda1" in warning
 
 
 def test_a_run_without_trouble_warns_of_nothing(tmp_path):

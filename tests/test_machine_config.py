@@ -141,7 +141,9 @@ def kvm(monkeypatch):
 
 
 #: Where a host has no KVM that works, emulation plays its part.
-AS_TCG = f"exec {REAL_QEMU} $(echo \"$@\" | sed 's/-accel kvm -cpu host/-accel tcg -cpu max,cx16=off/')"
+AS_TCG = (
+    f"exec {REAL_QEMU} $(echo \"$@\" | sed 's/-accel kvm -cpu host/-accel tcg -cpu max,cx16=off/')"
+)
 
 KVMS = {
     "hangs": ("sleep 60", "guest code did not run within"),

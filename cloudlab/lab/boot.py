@@ -45,6 +45,10 @@ AFTERMATH_S = 2.0
 #: Seconds that cloud-init gets to show itself after the login prompt, which it precedes.
 LOGIN_PATIENCE_S = 30.0
 
+#: Seconds of console after which no further line of a report comes: it is printed in one go, so
+#: its end was damaged on the way.
+REPORT_PATIENCE_S = 10.0
+
 #: A guest that resets this often does not come up.
 RESETS_OF_A_LOOP = 3
 
@@ -242,13 +246,15 @@ class BootMonitor:
         self._heard_s = 0.0
         self._resets = 0
         self._reports_bytes = 0
+        #: Lines of the report after growth, whose end has not come, and when the last one came.
+        self._reported = 0, 0.0
         #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
         self._shutdown = ""
 
     async def follow(
         self, machine: Machine, *, past: Iterable[tuple[float, bytes]] = (), past_s: float = 0.0
     ) -> None:
-        """Return when the report after growth is complete.
+        """Return when the report after growth is complete, or its end must have been damaged.
 
         Parameters
         ----------
@@ -292,6 +298,8 @@ class BootMonitor:
                         # Quiet for a tick: all that the guest wrote before has been read.
                         await self._pause(machine, self._paused_at_s)
                     self._look_around(deadline)
+                    if self._report_broke_off():
+                        return
             finally:
                 self._log.time_s = self._now_s()
                 self._log.took_s = time.monotonic() - self._launched_s
@@ -335,6 +343,9 @@ class BootMonitor:
             log.clock.note(line.number, now_s)
             log.watcher.feed(line)
             complete = self._take_sizes(line) or complete
+            frames = log.parser.frames_so_far("after")
+            if frames != self._reported[0]:
+                self._reported = frames, now_s
             passed_s = time.monotonic() - self._launched_s
             self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line))
         log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
@@ -353,6 +364,10 @@ class BootMonitor:
                     "Does its user-data run lsblk or df in a loop?",
                 )
         return block is not None and block.stage == "after" and block.ended
+
+    def _report_broke_off(self) -> bool:
+        frames, last_s = self._reported
+        return frames > 0 and self._now_s() >= last_s + REPORT_PATIENCE_S
 
     def _take_events(self, machine: Machine) -> None:
         while machine.events:

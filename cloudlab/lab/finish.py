@@ -10,6 +10,7 @@ from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.lab.boot import BootLog
 from cloudlab.lab.prepare import PreparedRun
 from cloudlab.recording import write_run
+from cloudlab.sizes import check_sizes
 
 
 def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | None) -> None:
@@ -70,7 +71,8 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
 def warnings(log: BootLog) -> list[str]:
     """Return what did not keep a run from its end but should be known, from the guest's report."""
     found = []
-    block = log.parser.result().block("after")
+    parsed = log.parser.result()
+    block = parsed.block("after")
     facts = {fact.name: printable(fact.value) for fact in block.facts} if block else {}
     if facts.get("cloud_init_errors"):
         found.append(f"cloud-init reports errors: {facts['cloud_init_errors']}")
@@ -81,8 +83,16 @@ def warnings(log: BootLog) -> list[str]:
     if facts.get("reported_by") == "watcher":
         # The watcher also reports when systemd ends it with a stage that failed.
         found.append("cloud-init had not run the user-data's runcmd when the report was made.")
-    if block is not None and block.damaged:
-        found.append(f"{block.damaged} lines of the guest's report were lost or damaged.")
+    if block is not None and not block.complete:
+        # A mark that was broken is not counted, but the end that did not come is one line.
+        lost = max(block.damaged, 1)
+        what = (
+            "1 line of the guest's report was"
+            if lost == 1
+            else f"{lost} lines of the guest's report were"
+        )
+        found.append(f"{what} lost or damaged.")
+    found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
     if log.dropped_bytes:
         found.append(
             f"The console wrote {log.bytes} bytes; the last {log.dropped_bytes} of them "
