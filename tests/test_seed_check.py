@@ -54,6 +54,13 @@ def check(text: str, schema: dict | None = None) -> list[Problem]:
         pytest.param("#cloud-config\nruncmd:\n- ls\n- [df, -h]\n-\n", id="commands"),
         pytest.param("#cloud-config\nx: &a [1]\ny: *a\n", id="anchor"),
         pytest.param("#cloud-config\npassword: $6$s$h\n", id="hash"),
+        pytest.param("#cloud-config\nchpasswd: {list: 'root:RANDOM'}\n", id="random"),
+        pytest.param("#cloud-config\nchpasswd: {list: ['a:$6$s$h', 'b:R']}\n", id="hashes"),
+        pytest.param(
+            "#cloud-config\nchpasswd: {users: [{name: a, type: RANDOM}, {name: b, password: $6$}]}\n",
+            id="users",
+        ),
+        pytest.param("#cloud-config\nusers: [default, {name: a, passwd: '!'}]\n", id="locked"),
     ],
 )
 def test_good_user_data_has_no_problems(text):
@@ -217,3 +224,23 @@ def _schema_of_a_cached_image() -> Path | None:
     from cloudlab.image.cache import cached_images
 
     return next((image.schema_path for image in cached_images() if image.schema_path), None)
+
+
+PLAIN = {
+    "list as text": "chpasswd:\n  list: |\n    a:R\n    root:hunter2\n",
+    "list": "chpasswd:\n  list:\n  - root:hunter2\n",
+    "users": "chpasswd:\n  users:\n  - {name: root, password: hunter2, type: text}\n",
+    "users, a hash by default": "chpasswd:\n  users:\n  - {name: root, password: hunter2}\n",
+    "a hash as text": "chpasswd:\n  users:\n  - {name: a, password: $6$s$hunter2, type: text}\n",
+    "passwd": "users:\n- {name: a, passwd: hunter2}\n",
+    "user": "user: {name: a, plain_text_passwd: hunter2}\n",
+}
+
+
+@pytest.mark.parametrize("keys", PLAIN.values(), ids=PLAIN)
+def test_passwords_in_plain_text_are_warned_of_wherever_they_stand(keys):
+    [problem] = check("#cloud-config\n" + keys)
+    assert problem.severity is Severity.WARNING
+    assert problem.line in {2, 3, 4}
+    assert "openssl passwd -6" in problem.message
+    assert "hunter2" not in problem.message

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -21,6 +21,7 @@ from cloudlab.seed.text import (
     Document,
     Problem,
     Severity,
+    YamlPath,
     child_nodes,
     is_cloud_config,
     kind_of,
@@ -190,14 +191,41 @@ def _duplicates(document: Document) -> Iterator[Problem]:
 
 def _plain_passwords(document: Document) -> Iterator[Problem]:
     message = "a password in plain text stays readable in the seed; openssl passwd -6 makes a hash"
-    password = document.value.get("password")
-    if password is not None and not str(password).startswith("$"):
-        yield document.problem(("password",), message, Severity.WARNING)
-    users = document.value.get("users")
-    for position, user in enumerate(users if isinstance(users, list) else ()):
-        if isinstance(user, dict) and "plain_text_passwd" in user:
-            path = ("users", position, "plain_text_passwd")
+    for path, password in _passwords(document.value):
+        if password is not None and not str(password).startswith(("$", "!", "*")):
             yield document.problem(path, message, Severity.WARNING)
+
+
+def _passwords(cloud_config: dict[str, Any]) -> Iterator[tuple[YamlPath, object]]:
+    """Yield every password with its place, but for those that cloud-init makes up itself."""
+    yield ("password",), cloud_config.get("password")
+    users, user = cloud_config.get("users"), cloud_config.get("user")
+    places: list[tuple[YamlPath, object]] = [(("user",), user)]
+    places += [(("users", at), one) for at, one in enumerate(users if _is_list(users) else ())]
+    for path, one in places:
+        for key in ("plain_text_passwd", "passwd", "hashed_passwd"):
+            if isinstance(one, dict) and key in one:
+                # A hash in plain_text_passwd would be taken for the password itself.
+                yield (*path, key), "" if key == "plain_text_passwd" else one[key]
+    chpasswd = cloud_config.get("chpasswd")
+    if not isinstance(chpasswd, dict):
+        return
+    listed, made_up = chpasswd.get("list"), {"R", "RANDOM"}
+    lines = listed.splitlines() if isinstance(listed, str) else listed
+    for at, line in enumerate(lines if _is_list(lines) else ()):
+        password = str(line).partition(":")[2].strip()
+        if password and password not in made_up:
+            yield ("chpasswd", "list", *(() if isinstance(listed, str) else (at,))), password
+    entries = chpasswd.get("users")
+    for at, entry in enumerate(entries if _is_list(entries) else ()):
+        if isinstance(entry, dict) and entry.get("type") != "RANDOM":
+            given = entry.get("password")
+            plain = given is not None and entry.get("type") == "text"
+            yield ("chpasswd", "users", at, "password"), "" if plain else given
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _unknown_keys(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
