@@ -6,12 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 from guests import make_guest, report
+
+from cloudlab.image.cache import remember
+from cloudlab.image.choose import open_image
+from cloudlab.seed import read_iso
+from cloudlab.tools import host_arch
 
 DATA = Path(__file__).parent / "data"
 
@@ -251,6 +258,132 @@ def test_a_message_of_several_lines_is_said_once(tmp_path):
     assert "switch the check off" in lines[3]
 
 
+def test_seed_knows_the_keys_of_a_cached_images_cloud_init(tmp_path, own_cache):
+    (own_cache / "images").mkdir()
+    image = make_guest(own_cache / "images" / "lab.raw", "")
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "$defs": {"cc_growpart": {
+        "properties": {"growpart": {"type": "object", "additionalProperties": False,
+                                    "properties": {"mode": {}, "devices": {}}}}}},
+        "allOf": [{"$ref": "#/$defs/cc_growpart"}]}  # fmt: skip
+    image.with_name("lab.schema.json").write_text(json.dumps(schema))
+    opened = open_image(image)
+    remember(replace(opened, origin="built", schema_path=image.with_name("lab.schema.json")))
+    (tmp_path / "unheard").write_text("#cloud-config\nzz_unheard: 1\n")
+    done = cloudlab("seed", "x.iso", "--user-data", "unheard", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
+    (tmp_path / "typo").write_text("#cloud-config\ngrowpart: {modes: auto}\n")
+    done = cloudlab("seed", "y.iso", "--user-data", "typo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "did you mean 'mode'?" in done.stderr
+    done = cloudlab("seed", "y.iso", "--extra", "unheard", cwd=tmp_path)
+    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
+
+
+def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
+    (tmp_path / "vendor").write_text("#cloud-config\nruncmd: [ls]\n")
+    (tmp_path / "net").write_text("version: 2\nethernets: {}\n")
+    done = cloudlab(
+        "seed", "x.iso", "--vendor-data", "vendor", "--network-config", "net", "--user", "ada",
+        "--user", "bob", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seed = read_iso(tmp_path / "x.iso")
+    assert seed.vendor_data == "#cloud-config\nruncmd: [ls]\n"
+    assert seed.network_config == "version: 2\nethernets: {}\n"
+    users = yaml.safe_load(seed.user_data)["users"]
+    assert [one if one == "default" else one["name"] for one in users] == ["default", "ada", "bob"]
+    for option, text in (("--vendor-data", "#cloud-config\n- a\n"), ("--network-config", "a: [")):
+        (tmp_path / "bad").write_text(text)
+        done = cloudlab("seed", "y.iso", option, "bad", cwd=tmp_path)
+        assert done.returncode == 1
+        assert f"would not take this {option[2:]}" in done.stderr
+
+
+def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):
+    (tmp_path / "vendor").write_text("#cloud-config\nruncmd: [ls]\ntimezone: UTC\n")
+    (tmp_path / "net").write_text("version: 2\n")
+    out = tmp_path / "out"
+    done = cloudlab(
+        "run", "--image", guest, "--vendor-data", tmp_path / "vendor",
+        "--network-config", tmp_path / "net", "--output", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no effect here, because the report's runcmd" in " ".join(done.stderr.split())
+    assert (out / "vendor-data").read_text() == (tmp_path / "vendor").read_text()
+    assert (out / "network-config").read_text() == "version: 2\n"
+
+
+@pytest.mark.parametrize(
+    "args", [["run", "--output", "/proc/x"], ["demo", "--output", "/proc/x"],
+             ["build", "--output", "/proc/x/y.qcow2"], ["run", "--output", "file/x"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_output_that_cannot_be_written_is_told_first(tmp_path, own_cache, args):
+    (tmp_path / "file").touch()
+    done = cloudlab(*args, cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "--output" in done.stderr.splitlines()[-1]
+    assert "Image:" not in done.stderr, "nothing was chosen or built for it"
+    assert "build 1/" not in done.stderr
+
+
+def test_run_says_the_accelerator_that_it_uses(tmp_path, guest):
+    note = json.dumps({"key": json.loads(record(guest).read_text())["key"], "accel": "kvm",
+                       "reason": "it ran", "sandbox": True})  # fmt: skip
+    record(guest).write_text(note)
+    done = cloudlab("run", "--image", guest, "--accel", "tcg", "--output", tmp_path / "out")
+    assert "Accelerator: tcg (chosen by hand)." in done.stderr
+    about = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert about["accelerator"] == {"name": "tcg", "reason": "chosen by hand"}
+
+
+def record(guest):
+    return guest.parent / "cache" / f"accelerator-{host_arch()}.json"
+
+
+@pytest.mark.parametrize("names", [("run",), ("demo", "default")], ids=["run", "demo"])
+def test_the_console_may_be_watched(tmp_path, guest, names):
+    out = tmp_path / "out"
+    done = cloudlab(names[0], "--image", guest, "--console", "--output", out)
+    assert done.returncode == 0, done.stderr
+    # A line of its own each, however long, with the host's time, and with several runs the name.
+    lines = re.findall(r"^ *\d+\.\d\d (.*@cloudlab .*)$", done.stderr, re.MULTILINE)
+    log = (out.joinpath(*names[1:]) / "console.log").read_text().splitlines()
+    prefix = f"{names[1]}: " if names[1:] else ""
+    assert [prefix + line for line in log if "@cloudlab" in line] == [
+        line for line in lines if line.startswith(prefix)
+    ]
+
+
+def test_a_reader_who_leaves_ends_no_run(tmp_path, guest):
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "cloudlab",
+        "run",
+        "--image",
+        guest,
+        "--console",
+        "--output",
+        out,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        run.stdout.readline()
+        run.stdout.close()
+    about = json.loads((out / "run.json").read_text())
+    assert (about["outcome"], about["error"]) == ("done", None)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_a_run_needs_no_open_output(tmp_path, guest, closed):
+    out = tmp_path / "out"
+    words = f"{sys.executable} -m cloudlab run --image {guest} --output {out} {closed}"
+    subprocess.run(words, shell=True, check=False, capture_output=True)
+    assert json.loads((out / "run.json").read_text())["outcome"] == "done"
+
+
 def test_run_says_warnings_before_it_boots(tmp_path, guest):
     (tmp_path / "mine").write_text("#cloud-config\nresize_rootfs: true\nresize_rootfs: false\n")
     done = cloudlab(
@@ -296,6 +429,26 @@ def test_output_may_go_to_a_reader_that_leaves():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
+
+
+def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path, guest):
+    out = tmp_path / "out"
+    assert cloudlab("run", "--image", guest, "--output", out).returncode == 0
+    pieces = ["one \x1b[3", "1mtwo\x1b", "[0m \x1b]0;ti", "tle\x1b", "\\three\r\n", "login: "]
+    events = [json.dumps([0.0, "o", piece]) for piece in pieces]
+    # What comes after the prompt comes late: the prompt must be seen before.
+    late = json.dumps([600.0, "o", "root\n"])
+    head = (out / "console.cast").read_text().splitlines()[0]
+    (out / "console.cast").write_text("\n".join([head, *events, late]) + "\n")
+    argv = [sys.executable, "-m", "cloudlab", "replay", out, "--speed", "0.001"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as player:
+        shown = b""
+        while not shown.endswith(b"login: ") and (byte := player.stdout.read(1)):
+            shown += byte
+        running = player.poll() is None
+        player.kill()
+    assert shown == b"one two three\nlogin: "
+    assert running, "it was shown before what came after it"
 
 
 @pytest.mark.parametrize("module", ["pandas", "matplotlib", "rich", "jsonschema", "qemu"])

@@ -478,3 +478,31 @@ def test_other_files_are_no_seeds(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(SeedError):
         read_iso(path)
+
+
+def test_vendor_data_carries_the_report_where_user_data_cannot():
+    vendor = "#cloud-config\nruncmd: [ls]\ntimezone: UTC\n"
+    script = "#!/bin/sh\necho hello\n"
+    seed = custom_seed(script, vendor_data=vendor)
+    assert seed.user_data == script
+    merged = yaml.safe_load(seed.vendor_data)
+    assert merged["timezone"] == "UTC"
+    assert merged["runcmd"][0] == "ls"
+    assert merged["runcmd"][-1].endswith("report.sh after")
+    assert merged["bootcmd"][1].endswith("report.sh before")
+    with pytest.raises(SeedError, match="travel in vendor-data, and this vendor-data is none"):
+        custom_seed(script, vendor_data="#!/bin/sh\n")
+    assert custom_seed(script, vendor_data="#!/bin/sh\n", report=False).vendor_data == "#!/bin/sh\n"
+
+
+@pytest.mark.parametrize("report", [True, False])
+def test_vendor_data_goes_in_as_it_is_and_what_user_data_hides_of_it_is_told(report):
+    vendor = "#cloud-config\nruncmd: [ls]\ntimezone: UTC\n"
+    for seed in (
+        custom_seed("#cloud-config\n", vendor_data=vendor, report=report, profile=Profile.LEAN),
+        build_seed(SeedConfig(report=report), vendor_data=vendor),
+    ):
+        assert seed.vendor_data == vendor
+        assert "cloud_init_modules" not in seed.user_data, "vendor-data may need any module"
+        told = [(one.line, one.message) for one in seed.problems if "no effect" in one.message]
+        assert [line for line, _ in told] == ([2] if report else [])

@@ -120,7 +120,7 @@ def test_a_bound_child_dies_with_its_owner(tmp_path):
 
 
 def test_a_bound_program_is_known_by_its_own_name(tmp_path):
-    with pytest.raises(ToolTimeoutError, match="^sleep did not end"):
+    with pytest.raises(ToolTimeoutError, match=r"^sleep did not end"):
         run(["sleep", "600"], timeout_s=0.2, bound=True)
     done = run(["sh", "-c", "cat; exit 3"], stdin="a text", bound=True, check=False)
     assert (done.stdout, done.returncode) == ("a text", 3)

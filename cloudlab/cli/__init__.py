@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     from cloudlab.cli.arguments import make_parser
 
+    _open_what_is_closed()
     args = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -49,6 +51,16 @@ def entry_point() -> None:
     sys.exit(main())
 
 
+def _open_what_is_closed() -> None:
+    """Let standard streams that are closed lead nowhere.
+
+    Else the next files and sockets get their numbers, and children take them for streams.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -56,6 +68,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _say(text: str) -> None:
     from cloudlab.console import printable
 
-    for line in text.splitlines():
-        sys.stderr.write(printable(line) + "\n")
-    sys.stderr.flush()
+    # Who would read it may have left; the exit code says the same.
+    with contextlib.suppress(BrokenPipeError):
+        for line in text.splitlines():
+            sys.stderr.write(printable(line) + "\n")
+        sys.stderr.flush()

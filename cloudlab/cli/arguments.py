@@ -153,7 +153,17 @@ def _seed_options(parser: Parser) -> None:
     group.add_argument("--bootcmd", action="append", default=[], metavar="COMMAND")
     group.add_argument("--runcmd", action="append", default=[], metavar="COMMAND")
     group.add_argument("--hostname")
-    group.add_argument("--ssh-key", action="append", default=[], type=Path, metavar="FILE.pub")
+    group.add_argument(
+        "--user", action="append", default=[], metavar="NAME", help="one more user, who has sudo"
+    )
+    group.add_argument(
+        "--ssh-key",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.pub",
+        help="for the default user",
+    )
     group.add_argument(
         "--password-hash-file", type=Path, metavar="FILE", help="a crypt hash, for the default user"
     )
@@ -162,6 +172,8 @@ def _seed_options(parser: Parser) -> None:
         "--user-data", type=Path, metavar="FILE", help="your own, instead of all this"
     )
     group.add_argument("--meta-data", type=Path, metavar="FILE")
+    group.add_argument("--vendor-data", type=Path, metavar="FILE", help="a cloud-config, too")
+    group.add_argument("--network-config", type=Path, metavar="FILE")
     group.add_argument("--no-check", action="store_true", help="take user-data with errors, too")
     group.add_argument("--profile", default=None, metavar="P", help="lean (default) or full")
     group.add_argument("--sampler", action="store_true", help="report every change of size")
@@ -184,6 +196,9 @@ def _machine_options(parser: Parser) -> None:
         help="from the firmware on, or from a machine saved amid its boot",
     )
     group.add_argument("--timeout", type=_positive, metavar="SECONDS")
+    group.add_argument(
+        "--console", action="store_true", help="print the guest's console, line by line"
+    )
     _mirror(group)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.disk import describe, inspect_disk
 from cloudlab.errors import UsageError
+from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
     GrowpartMode,
     Profile,
     ResizeRootfs,
     Seed,
     SeedConfig,
+    User,
     build_seed,
     custom_seed,
+    load_schema,
     write_iso,
 )
 
@@ -39,8 +42,16 @@ def seed(args: argparse.Namespace) -> None:
     config = seed_config(args, report=False, instance_id=args.instance_id)
     own = own_user_data(args)
     meta_data = own_meta_data(args)
+    schema = _cached_schema()
+    others = other_texts(args)
     made = (
-        build_seed(config, meta_data=meta_data)
+        build_seed(
+            config,
+            schema,
+            meta_data,
+            vendor_data=others["vendor_data"],
+            network_config=others["network_config"],
+        )
         if own is None
         else custom_seed(
             own,
@@ -49,11 +60,20 @@ def seed(args: argparse.Namespace) -> None:
             instance_id=args.instance_id,
             profile=config.profile,
             check=not args.no_check,
+            schema=schema,
+            vendor_data=others["vendor_data"],
+            network_config=others["network_config"],
         )
     )
     say_problems(made)
     write_iso(made, args.output)
     print_path(args.output)
+
+
+def _cached_schema() -> dict[str, Any] | None:
+    """Return the schema of the newest cached image that brought one: which it is hardly matters."""
+    held = (image.schema_path for image in cached_images() if image.schema_path is not None)
+    return load_schema(next((path for path in held if path.is_file()), None))
 
 
 def seed_config(
@@ -70,6 +90,7 @@ def seed_config(
         bootcmd=tuple(args.bootcmd),
         runcmd=tuple(args.runcmd),
         hostname=args.hostname,
+        users=tuple(User(name) for name in args.user),
         ssh_authorized_keys=tuple(read_text(path).strip() for path in args.ssh_key),
         password_hash=read_text(args.password_hash_file).strip()
         if args.password_hash_file
@@ -97,6 +118,7 @@ def own_user_data(args: argparse.Namespace) -> str | None:
             ("--bootcmd", args.bootcmd),
             ("--runcmd", args.runcmd),
             ("--hostname", args.hostname),
+            ("--user", args.user),
             ("--ssh-key", args.ssh_key),
             ("--password-hash-file", args.password_hash_file),
             ("--extra", args.extra),
@@ -123,6 +145,17 @@ def own_meta_data(args: argparse.Namespace) -> str | None:
             hint="Write it into your meta-data, or leave --meta-data out.",
         )
     return read_text(args.meta_data)
+
+
+def other_texts(args: argparse.Namespace) -> dict[str, str | None]:
+    """Return the learner's own vendor-data and network-config, by their names as arguments."""
+    return {
+        name: read_text(path) if path is not None else None
+        for name, path in (
+            ("vendor_data", args.vendor_data),
+            ("network_config", args.network_config),
+        )
+    }
 
 
 def say_problems(seed: Seed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def build(args: argparse.Namespace) -> None:
     if args.variant == "help":
         terminal.print_table(("variants of the lab image",), [[str(one)] for one in Variant])
         return
+    if args.output is not None:
+        check_output(args.output)
     with terminal.build_view() as show:
         image = build_image(
             suite=args.suite,
@@ -172,6 +175,27 @@ def image_for(args: argparse.Namespace) -> Image:
         )
     terminal.say(f"Image: {image.name} ({format_bytes(image.file_size_bytes)}): {reason}.")
     return image
+
+
+def check_output(path: Path) -> None:
+    """Check that ``path``, which may not be there yet, can be written.
+
+    Raises
+    ------
+    UsageError
+        Before anything that takes time was done for it.
+    """
+    places = [path, *path.absolute().parents]
+    folder = next(one for one in places if one.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cloudlab-", dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {folder} takes no files ({error.strerror}); "
+            "nothing was done.",
+            hint="Choose another place with --output.",
+        ) from error
 
 
 def print_path(path: Path) -> None:

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.cli import terminal
-from cloudlab.cli.disks import own_meta_data, own_user_data, say_problems, seed_config
-from cloudlab.cli.images import image_for, print_path
+from cloudlab.cli.disks import (
+    other_texts,
+    own_meta_data,
+    own_user_data,
+    say_problems,
+    seed_config,
+)
+from cloudlab.cli.images import check_output, image_for, print_path
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError
 from cloudlab.lab import RunOptions, article_runs, run_many, scenario_name, typical
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.options import Start
-from cloudlab.lab.prepare import make_seed
+from cloudlab.lab.prepare import accel_of, make_seed
 from cloudlab.lab.run import Run
-from cloudlab.machine.accel import choose_accel
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.recording import refuse_taken
 from cloudlab.seed import SeedConfig
@@ -29,9 +34,11 @@ def run(args: argparse.Namespace) -> None:
     own = own_user_data(args)
     machine = _machine_values(args)
     meta_data = own_meta_data(args)
+    others = other_texts(args)
     scenario = scenario_name(seed) if own is None else args.user_data.name
     folder = args.output or _dated_folder(scenario)
     refuse_taken(folder)
+    check_output(folder)
     options = RunOptions(
         image=image_for(args),
         seed=seed,
@@ -40,10 +47,12 @@ def run(args: argparse.Namespace) -> None:
         check_user_data=not args.no_check,
         scenario=scenario,
         keep_overlay=args.keep_overlay,
+        vendor_data=others["vendor_data"],
+        network_config=others["network_config"],
         **machine,
     )
     say_problems(make_seed(options))
-    [done] = _boot([(options, folder)])
+    [done] = _boot([(options, folder)], args)
     if done.error is not None:
         raise done.error
     from cloudlab.lab.report import draw_run
@@ -61,10 +70,11 @@ def demo(args: argparse.Namespace) -> None:
     """Boot the article's three scenarios: one table, figures, report.html."""
     machine = _machine_values(args)
     refuse_taken(args.output)
+    check_output(args.output)
     # The sampler sees the moment between the partition's growth and the filesystem's.
     base = RunOptions(image=image_for(args), seed=SeedConfig(sampler=True), **machine)
     runs = article_runs(base)
-    done = _boot([(one, args.output / one.scenario.replace(" ", "-")) for one in runs])
+    done = _boot([(one, args.output / one.scenario.replace(" ", "-")) for one in runs], args)
     failed = [one for one in done if one.error is not None]
     for one in failed:
         terminal.say(f"{one.name}: {one.error}")
@@ -82,11 +92,12 @@ def demo(args: argparse.Namespace) -> None:
     print_path(report.absolute())
 
 
-def _boot(jobs: list[tuple[RunOptions, Path]]) -> list[Run]:
+def _boot(jobs: list[tuple[RunOptions, Path]], args: argparse.Namespace) -> list[Run]:
     options = jobs[0][0]
-    accel = choose_accel(options.image.arch)
+    accel = accel_of(options)
     terminal.say(f"Accelerator: {accel.accel} ({accel.reason}).")
-    with terminal.RunView(typical.expected_s(options, options.accel or accel.accel)) as view:
+    expected_s = typical.expected_s(options, accel.accel)
+    with terminal.RunView(expected_s, console=args.console, named=len(jobs) > 1) as view:
         return run_many(jobs, on_event=view)
 
 

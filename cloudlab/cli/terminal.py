@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,19 @@ from cloudlab.units import format_bytes
 
 #: Standard output carries results, standard error what goes on meanwhile.
 OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-ERR = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+class _Meanwhile(Console):
+    """Standard error; a reader of it who leaves ends nothing that goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
+ERR = _Meanwhile(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
@@ -110,10 +123,20 @@ class RunView:
     """Running machines, a line each: stage, elapsed and typical time, last console line.
 
     On anything but a terminal it prints a line whenever a machine enters a stage.
+
+    Parameters
+    ----------
+    expected_s : float
+    console : bool
+        Whether each console line is printed with the host's time, in seconds since launch.
+    named : bool
+        Whether the run's name stands before it.
     """
 
-    def __init__(self, expected_s: float) -> None:
+    def __init__(self, expected_s: float, *, console: bool = False, named: bool = False) -> None:
         self._expected_s = expected_s
+        self._console = console
+        self._named = named
         self._events: dict[str, RunEvent] = {}
         self._lines: dict[str, str] = {}
         self._started: dict[str, float] = {}
@@ -136,6 +159,10 @@ class RunView:
             self._started[event.run] = time.monotonic()
         if event.line is not None and event.line.text:
             self._lines[event.run] = event.line.text
+            if self._console:
+                name = f"{event.run}: " if self._named else ""
+                line = printable(f"{event.line.time_s:8.2f} {name}{event.line.text}")
+                ERR.print(Text(line), soft_wrap=True)
         news = event.note or (before is not None and before.stage is not event.stage)
         if news and not ERR.is_terminal:
             what = event.note or event.stage.value

@@ -43,7 +43,7 @@ class RunOptions:
     seed : SeedConfig
         The cloud-init options; without effect where ``user_data`` is given, except for
         ``report``, ``sampler``, ``profile`` and ``instance_id``.
-    user_data, meta_data : str or None
+    user_data, meta_data, vendor_data, network_config : str or None
         The learner's own texts.
     check_user_data : bool
         Whether a user-data text with errors is refused; the course boots a broken one.
@@ -70,6 +70,8 @@ class RunOptions:
     seed: SeedConfig = field(default_factory=SeedConfig)
     user_data: str | None = None
     meta_data: str | None = None
+    vendor_data: str | None = None
+    network_config: str | None = None
     check_user_data: bool = True
     scenario: str = "default"
     firmware: Firmware | None = None

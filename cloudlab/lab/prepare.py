@@ -12,7 +12,8 @@ from typing import Any
 
 import cloudlab
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
-from cloudlab.errors import RecordingError, UsageError
+from cloudlab.errors import ChecksumError, ImageError, RecordingError, UsageError
+from cloudlab.image.cache import Image
 from cloudlab.lab.options import RunOptions, Start
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
@@ -75,10 +76,9 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
     folder = _utf8(folder.absolute())
     image = options.image
     seed = make_seed(options)
+    _check_unchanged(image)
     check_safe(image.path, image.format)
-    accel = choose_accel(image.arch)
-    if options.accel is not None and options.accel is not accel.accel:
-        accel = AccelChoice(options.accel, "chosen by hand", accel.sandbox)
+    accel = accel_of(options)
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     undo.callback(_remove_folders, made)
     new_run_folder(folder)
@@ -89,6 +89,10 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
         Entry(f"cloudlab-{folder.name}", run_folder=folder, cleanup=leftovers)
     )
     texts = {folder / "user-data": seed.user_data, folder / "meta-data": seed.meta_data}
+    if options.vendor_data is not None and seed.vendor_data is not None:
+        texts[folder / "vendor-data"] = seed.vendor_data
+    if options.network_config is not None:
+        texts[folder / "network-config"] = options.network_config
     undo.callback(_remove_files, [overlay, *leftovers, *texts, folder / "run.json"])
     try:
         create_overlay(image.path, image.format, overlay, options.disk_size_bytes)
@@ -124,6 +128,20 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
     return PreparedRun(options, folder, accel, machine, entry, start_bytes, about)
 
 
+def accel_of(options: RunOptions) -> AccelChoice:
+    """Return the accelerator that a run uses, and why.
+
+    Raises
+    ------
+    CloudlabError
+        As of :func:`~cloudlab.machine.accel.choose_accel`.
+    """
+    choice = choose_accel(options.image.arch)
+    if options.accel in {None, choice.accel}:
+        return choice
+    return replace(choice, accel=options.accel, reason="chosen by hand")
+
+
 def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
     """Prepare a run again whose saved machine could not be restored, to boot it from the start.
 
@@ -139,13 +157,33 @@ def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
     CloudlabError
         As of :func:`prepare`.
     """
-    names = ("user-data", "meta-data", "run.json")
+    names = ("user-data", "meta-data", "vendor-data", "network-config", "run.json")
     _remove_files([*job.leftovers, job.machine.overlay, *(job.folder / name for name in names)])
     with contextlib.ExitStack() as undo:
         again = prepare(replace(job.options, start=Start.COLD), job.folder, undo)
         undo.pop_all()
     again.about["start"] = {"asked": job.options.start.value, "kind": "cold", "why": why}
     return again
+
+
+def _check_unchanged(image: Image) -> None:
+    """Check that an image, looked up perhaps long ago, is still the one that is recorded."""
+    try:
+        status = image.path.stat()
+    except OSError as error:
+        raise ImageError(
+            f"The image {image.path} cannot be read any more: {error.strerror}; "
+            "nothing was started.",
+            hint="'cloudlab images' lists what is there.",
+        ) from error
+    if (status.st_size, status.st_mtime_ns) != (image.file_size_bytes, image.mtime_ns):
+        raise ChecksumError(
+            f"The image {image.path} was changed after it was looked up: expected "
+            f"{image.file_size_bytes} bytes as of {image.date}, found {status.st_size} bytes "
+            "written at another time; nothing was started.",
+            hint="Look it up again with choose_image or open_image, if it was you who changed it; "
+            "'cloudlab verify' checks a cached image.",
+        )
 
 
 def _utf8(folder: Path) -> Path:
@@ -179,10 +217,17 @@ def make_seed(options: RunOptions) -> Seed:
     SeedError
         If cloud-init would not take it.
     """
-    written = options.user_data is not None or options.seed.extra_yaml
+    texts = (options.user_data, options.vendor_data, options.seed.extra_yaml or None)
+    written = any(text is not None for text in texts)
     schema = load_schema(options.image.schema_path) if written else None
     if options.user_data is None:
-        return build_seed(options.seed, schema, options.meta_data)
+        return build_seed(
+            options.seed,
+            schema,
+            options.meta_data,
+            vendor_data=options.vendor_data,
+            network_config=options.network_config,
+        )
     return custom_seed(
         options.user_data,
         options.meta_data,
@@ -190,6 +235,8 @@ def make_seed(options: RunOptions) -> Seed:
         sampler=options.seed.sampler,
         profile=options.seed.profile,
         instance_id=options.seed.instance_id,
+        vendor_data=options.vendor_data,
+        network_config=options.network_config,
         check=options.check_user_data,
         schema=schema,
     )

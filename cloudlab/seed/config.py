@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib import resources
 from typing import Any
@@ -169,7 +169,12 @@ def to_user_data(config: SeedConfig, schema: dict[str, Any] | None = None) -> st
 
 
 def build_seed(
-    config: SeedConfig, schema: dict[str, Any] | None = None, meta_data: str | None = None
+    config: SeedConfig,
+    schema: dict[str, Any] | None = None,
+    meta_data: str | None = None,
+    *,
+    vendor_data: str | None = None,
+    network_config: str | None = None,
 ) -> Seed:
     """Return the seed of ``config``; arguments and errors as of :func:`to_user_data`.
 
@@ -181,15 +186,25 @@ def build_seed(
     schema : dict, optional
     meta_data : str, optional
         The whole of meta-data, instead of the instance-id and host name of ``config``.
+    vendor_data, network_config : str, optional
+        As of :func:`custom_seed`.
     """
+    own_vendor_data, told_of_it = _own_vendor_data(vendor_data, schema, report=config.report)
+    _check_network_config(network_config)
     own_meta_data, told = _own_meta_data(meta_data, config)
     hostname = config.hostname is not None or meta_data is not None
+    if vendor_data is not None:
+        # What it asks for may need any module.
+        config = replace(config, profile=Profile.FULL)
     user_data = _user_data(config, schema, hostname=hostname)
+    found = check_user_data(config.extra_yaml, schema, header=False)
     return Seed(
         user_data=user_data,
         meta_data=own_meta_data,
+        vendor_data=own_vendor_data,
+        network_config=network_config,
         report_sh=_report_script() if config.report else None,
-        problems=(*check_user_data(config.extra_yaml, schema, header=False), *told),
+        problems=(*found, *told, *told_of_it),
     )
 
 
@@ -201,6 +216,7 @@ def custom_seed(
     sampler: bool = False,
     profile: Profile = Profile.FULL,
     instance_id: str | None = None,
+    vendor_data: str | None = None,
     network_config: str | None = None,
     check: bool = True,
     schema: dict[str, Any] | None = None,
@@ -210,7 +226,7 @@ def custom_seed(
     The report's commands are merged into a cloud-config: ours first in bootcmd, last in
     runcmd; comments go, values stay.  Any other text (a script, a MIME message, with
     ``check=False`` also a broken cloud-config) goes in byte for byte, and the
-    report's commands travel as vendor-data, which cloud-init reads all the same.
+    report's commands travel in vendor-data, which cloud-init reads all the same.
 
     Parameters
     ----------
@@ -219,6 +235,8 @@ def custom_seed(
         The whole of meta-data; by default an instance-id and a host name.
     report, sampler, profile, instance_id
         As in :class:`SeedConfig`.
+    vendor_data : str, optional
+        What a cloud's vendor would add: a cloud-config whose keys user-data's take precedence of.
     network_config : str, optional
     check : bool
         Whether a text with errors is refused.
@@ -231,28 +249,81 @@ def custom_seed(
         With every error that :func:`check_user_data` and :func:`check_meta_data` found.
     """
     problems = _refuse(user_data, schema) if check else ()
-    text, vendor_data = user_data, None
+    _check_network_config(network_config)
+    text = user_data
     document = read_document(user_data) if is_cloud_config(user_data) else None
-    if isinstance(document, Document) and _mergeable(document.value):
+    mergeable = isinstance(document, Document) and _mergeable(document.value)
+    own_vendor_data, told_of_it = _own_vendor_data(
+        vendor_data, schema, report=report, carries=report and not mergeable, sampler=sampler
+    )
+    if isinstance(document, Document) and mergeable:
         cloud_config = _with_report(document.value, sampler) if report else document.value
-        if profile is Profile.LEAN:
+        # What vendor-data asks for may need any module.
+        if profile is Profile.LEAN and vendor_data is None:
             own_runcmd = bool(document.value.get("runcmd"))
             cloud_config = cloud_config | lean_modules(cloud_config, early_runcmd=not own_runcmd)
         if cloud_config != document.value:
             text = _emit(cloud_config)
-    elif report:
-        vendor_data = _emit(_with_report({}, sampler))
     own_meta_data, told = _own_meta_data(
         meta_data, SeedConfig(instance_id=instance_id), check=check
     )
     return Seed(
         user_data=text,
         meta_data=own_meta_data,
-        vendor_data=vendor_data,
+        vendor_data=own_vendor_data,
         network_config=network_config,
         report_sh=_report_script() if report else None,
-        problems=(*problems, *told),
+        problems=(*problems, *told, *told_of_it),
     )
+
+
+def _own_vendor_data(
+    text: str | None,
+    schema: dict[str, Any] | None,
+    *,
+    report: bool,
+    carries: bool = False,
+    sampler: bool = False,
+) -> tuple[str | None, tuple[Problem, ...]]:
+    """Return the vendor-data and the warnings about it.
+
+    With ``carries`` the report's commands go into it, else they are in user-data.
+    """
+    if text is None:
+        return (_emit(_with_report({}, sampler)) if carries else None), ()
+    told = _raise_errors(
+        [
+            replace(one, message=f"vendor-data: {one.message}")
+            for one in check_user_data(text, schema)
+        ],
+        "cloud-init would not take this vendor-data:",
+        "It is a cloud-config, as user-data is.",
+    )
+    document = read_document(text) if is_cloud_config(text) else None
+    if not isinstance(document, Document):
+        if carries:
+            raise SeedError(
+                "Beside user-data that is no cloud-config the report's commands travel in "
+                "vendor-data, and this vendor-data is none either; nothing was done.",
+                hint="Write the vendor-data as a cloud-config, or leave it out.",
+            )
+        return text, told
+    if carries:
+        return _emit(_with_report(document.value, sampler)), told
+    # cloud-init takes a key from user-data where both have it, and does not join the lists.
+    idle = [key for key in ("bootcmd", "runcmd") if report and document.value.get(key)]
+    words = "vendor-data: no effect here, because the report's {} in user-data takes precedence"
+    more = [document.problem((k,), words.format(k), Severity.WARNING, key=True) for k in idle]
+    return text, (*told, *more)
+
+
+def _check_network_config(text: str | None) -> None:
+    problem = read_document(text) if text is not None else None
+    if isinstance(problem, Problem):
+        raise SeedError(
+            f"cloud-init would not take this network-config:\n  {problem}",
+            hint="It holds keys with values: version, and ethernets or config.",
+        )
 
 
 def _user_data(config: SeedConfig, schema: dict[str, Any] | None, *, hostname: bool) -> str:
