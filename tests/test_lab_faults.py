@@ -1,12 +1,16 @@
 """What can go wrong in a run, caused for real: what the user is told, and that nothing stays."""
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
+import tracemalloc
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,11 +23,13 @@ from guests import Then, alive, guest_options, left_behind, make_guest, report, 
 
 from cloudlab.errors import (
     BootFailedError,
+    ChecksumError,
     CloudlabError,
     ConsoleClosedError,
     ConsoleTimeoutError,
     DiskError,
     HostDiskError,
+    ImageError,
     InterruptedRunError,
     LaunchError,
     RecordingError,
@@ -35,6 +41,7 @@ from cloudlab.lab import boot, options, run_lab, run_many
 from cloudlab.lab.report import write_demo
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel
+from cloudlab.machine.process import MachineEnd
 from cloudlab.recording import read_cast, read_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -359,6 +366,62 @@ def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
     assert log[100_000:].decode() == f"\n[cloudlab: {dropped} further bytes were not kept]\n"
     [warning] = about["warnings"]
     assert f"the last {dropped} of them were not kept" in warning
+
+
+class Flooding:
+    """In a machine's place, a program that writes to its console as fast as it can."""
+
+    def __init__(self, size_mib):
+        self.events = deque()
+        self._code = (
+            f"import os\nfor _ in range({size_mib} * 64): os.write(1, (b'x' * 1023 + b'\\n') * 16)"
+        )
+        self._process = None
+
+    async def read_console(self):
+        if self._process is None:
+            argv = (sys.executable, "-c", self._code)
+            self._process = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.PIPE)
+        return await self._process.stdout.read(1 << 16)
+
+    async def wait(self):
+        return MachineEnd(await self._process.wait(), "")
+
+
+def test_memory_does_not_follow_a_flood(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "TRANSCRIPT_CAP_BYTES", 1 << 20)
+    (tmp_path / "overlay").touch()
+
+    def peak_bytes(size_mib):
+        log = boot.BootLog()
+        monitor = boot.BootMonitor(
+            "flood", log, folder=tmp_path, overlay=tmp_path / "overlay", timeout_s=600,
+            silence_s=600, on_event=boot.ignore, cancel=threading.Event(),
+        )  # fmt: skip
+        tracemalloc.start()
+        try:
+            with pytest.raises(ConsoleClosedError):
+                asyncio.run(monitor.follow(Flooding(size_mib)))
+            assert log.bytes == size_mib << 20
+            assert log.dropped_bytes == (size_mib - 1) << 20
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_bytes(2)  # what is loaded and made once
+    assert peak_bytes(64) - peak_bytes(2) < 4 << 20
+
+
+def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
+    run_options = guest_options(tmp_path, report())
+    with run_options.image.path.open("r+b") as image:
+        image.write(b"\0")
+    with pytest.raises(ChecksumError, match="was changed after it was looked up"):
+        run_lab(run_options, tmp_path / "run")
+    run_options.image.path.unlink()
+    with pytest.raises(ImageError, match="cannot be read any more: No such file"):
+        run_lab(run_options, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_tables_without_end_are_not_collected(tmp_path, monkeypatch):

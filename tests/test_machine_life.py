@@ -1,5 +1,6 @@
 """QEMU ends when its owner ends, however it ends; real owners, real endings."""
 
+import fcntl
 import json
 import os
 import pty
@@ -18,6 +19,7 @@ from guests import alive, deaf_qemu, guest_options, hear_ctrl_c, left_behind, wa
 from cloudlab.errors import CloudlabError
 from cloudlab.lab import run_lab
 from cloudlab.machine import registry
+from cloudlab.machine.config import Network
 from cloudlab.machine.registry import Entry
 from cloudlab.recording import read_run
 
@@ -32,6 +34,7 @@ OWNER = """
     sys.path.insert(0, {tests!r})
     from cloudlab.image.choose import open_image
     from cloudlab.lab import RunOptions, run_lab, run_many
+    from cloudlab.lab.options import Start
     from cloudlab.machine.config import Accel
 
     options = RunOptions(image=open_image(Path({image!r})), accel=Accel.TCG, timeout_s=600)
@@ -46,6 +49,9 @@ OWNER = """
         run_lab(options, Path({folder!r}), on_event=watch)
 
 """
+
+#: Else one of two would wait for the machine that the other one saves.
+COLD = "timeout_s=600, start=Start.COLD"
 
 IN_BACKGROUND = """
     threading.Thread(target=work, daemon=True).start()
@@ -246,6 +252,7 @@ def test_the_next_start_sweeps(tmp_path):
     script = f"""
 import os, sys
 from pathlib import Path
+from cloudlab.machine.config import Network
 from cloudlab.machine.registry import Entry
 Entry("cloudlab-dead", run_folder=Path({str(folder)!r}), cleanup=[Path({str(left)!r})])
 os._exit(0)
@@ -255,6 +262,35 @@ os._exit(0)
     with Entry("cloudlab-next", run_folder=tmp_path / "next"):
         assert not left.exists()
     assert left_behind(folder) == []
+
+
+def test_an_entry_whose_maker_died_over_it_is_swept(own_cache):
+    folder = own_cache / "running"
+    folder.mkdir()
+    (folder / "dead.part").write_text('{"name": "clou')
+    with (folder / "alive.part").open("w") as being_made:
+        fcntl.flock(being_made, fcntl.LOCK_EX)
+        registry.sweep()
+        assert [path.name for path in folder.iterdir()] == ["alive.part"]
+    registry.sweep()
+    assert list(folder.iterdir()) == []
+
+
+def test_an_entry_that_is_swept_while_it_is_made_is_made_again(tmp_path, monkeypatch):
+    real, swept = fcntl.flock, []
+
+    def late(stream, how):
+        # Another process sweeps between the file's making and its locking.
+        if how == fcntl.LOCK_EX and not swept:
+            code = "from cloudlab.machine import registry; registry.sweep()"
+            subprocess.run([sys.executable, "-c", code], check=True)
+            swept.append(not list(Path(stream.name).parent.iterdir()))
+        return real(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Entry("cloudlab-late", run_folder=tmp_path) as entry:
+        assert swept == [True]
+        assert json.loads(entry.path.read_text())["name"] == "cloudlab-late"
 
 
 def test_a_sweep_leaves_the_living_alone(tmp_path):
@@ -311,6 +347,54 @@ def test_ps_and_stop_from_another_process(tmp_path):
     assert b"There is no machine" in again.stderr
     empty = subprocess.run([*cloudlab, "ps"], check=True, capture_output=True)
     assert b"No machine is running" in empty.stderr
+
+
+def test_stop_all_goes_on_past_a_machine_that_does_not_end(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    both = f"""
+        jobs = [(options, Path({str(folders[0])!r})), (options, Path({str(folders[1])!r}))]
+        def count(event):
+            if event.note == "launched":
+                print(event.run, flush=True)
+        run_many(jobs, on_event=count, side_by_side=2)
+    """
+    script = owner_script(tmp_path, folders[0], both).replace("timeout_s=600", COLD)
+    with start_owner(script) as owner:
+        for _ in folders:
+            owner.stdout.readline()
+        stubborn, other = registry.list_running()
+        os.kill(stubborn.supervisor_pid, signal.SIGSTOP)
+        argv = [sys.executable, "-m", "cloudlab", "stop", "--all"]
+        done = subprocess.run(argv, check=False, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"{stubborn.name} did not end" in done.stderr
+        assert f"Stopped {other.name}." in done.stderr
+        assert not alive(other.qemu_pid)
+        owner.kill()
+        os.kill(stubborn.supervisor_pid, signal.SIGCONT)
+    assert wait_until(lambda: not alive(stubborn.qemu_pid))
+    assert wait_until(lambda: not alive(stubborn.supervisor_pid))
+
+
+def test_a_machine_with_a_network_listens_on_nothing(tmp_path):
+    seen, stop = [], threading.Event()
+
+    def look(event):
+        if event.note == "launched":
+            machine = the_machine()
+            qemu = psutil.Process(machine.qemu_pid)
+            assert "-netdev" in qemu.cmdline() or "-nic" in qemu.cmdline()
+            seen.append(qemu.net_connections(kind="inet"))
+            stop.set()
+
+    with pytest.raises(CloudlabError):
+        run_lab(
+            guest_options(tmp_path, "hm", network=Network.USER),
+            tmp_path / "run",
+            on_event=look,
+            cancel=stop,
+        )
+    assert seen == [[]]
 
 
 def test_isolation_while_a_machine_runs(tmp_path, own_cache):

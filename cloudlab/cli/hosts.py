@@ -11,7 +11,7 @@ import psutil
 
 from cloudlab import paths, tools
 from cloudlab.cli import terminal
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import CloudlabError, ShutdownError, UsageError
 from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
 from cloudlab.machine.accel import AccelChoice, choose_accel
@@ -147,6 +147,16 @@ def stop(args: argparse.Namespace) -> None:
             else "Which machine shall be stopped?",
             hint="'cloudlab ps' lists the machines; --all stops every one.",
         )
+    stubborn = []
     for machine in chosen:
-        registry.stop(machine)
-        terminal.say(f"Stopped {machine.name}.")
+        try:
+            registry.stop(machine)
+        except ShutdownError as error:
+            stubborn.append(error)
+        else:
+            terminal.say(f"Stopped {machine.name}.")
+    if stubborn:
+        raise ShutdownError(
+            "\n".join(error.message for error in stubborn),
+            hint="\n".join(error.hint for error in stubborn),
+        )

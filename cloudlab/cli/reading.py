@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ from cloudlab.units import format_bytes
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+_LONGEST_SEQUENCE = 300
+_CUT_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*|[ -/]*)\Z")
 
 
 def parse(args: argparse.Namespace) -> None:
@@ -64,13 +68,20 @@ def replay(args: argparse.Namespace) -> None:
     terminal.say(f"RECORDING: {recording.name}, {recording.label}; speed {args.speed:g}")
     rest = ""
     for text in play(recording.folder / "console.cast", speed=args.speed):
-        # Line by line: an escape sequence cut in two could not be told from text.
-        *lines, rest = (rest + text).split("\n")
-        for line in lines:
-            sys.stdout.write(printable(line) + "\n")
+        rest += text
+        # An escape sequence cut in two could not be told from text.
+        cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
+        end = cut.start() if cut else len(rest)
+        sys.stdout.write("\n".join(_printable_piece(line) for line in rest[:end].split("\n")))
         sys.stdout.flush()
+        rest = rest[end:]
     sys.stdout.write(printable(rest) + "\n")
     terminal.say(f"END OF RECORDING: {recording.name}, {recording.label}")
+
+
+def _printable_piece(text: str) -> str:
+    # The blanks at its end, which printable() takes off a line, stand before what follows.
+    return printable(text + ".")[:-1]
 
 
 def explain(args: argparse.Namespace) -> None:

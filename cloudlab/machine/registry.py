@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import psutil
 
@@ -57,9 +57,8 @@ class Entry:
         self.path = folder / f"{uuid.uuid4().hex[:8]}.json"
         part = self.path.with_suffix(".part")
         try:
-            self._file = part.open("x", encoding="utf-8")
             # It gets its name once it is locked: else a sweep would take it for a dead one's.
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._file = _locked(part)
             json.dump(self.about, self._file)
             self._file.flush()
             part.rename(self.path)
@@ -136,6 +135,8 @@ def list_running() -> list[RunningMachine]:
 
 def sweep() -> list[str]:
     """End what the dead left running, delete their leftovers; return their short names."""
+    for part in paths.running_folder().glob("*.part"):
+        _sweep_part(part)
     return [path.stem for path in _entries() if _sweep_if_dead(path)]
 
 
@@ -189,6 +190,24 @@ def _sweep_if_dead(path: Path) -> bool:
         # Alive, swept by somebody else, or not ours to sweep (read-only cache).
         return False
     return True
+
+
+def _locked(part: Path) -> TextIO:
+    """Make a file and lock it."""
+    while True:
+        stream = part.open("x", encoding="utf-8")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if os.fstat(stream.fileno()).st_nlink:
+            return stream
+        # A sweep came between the two.
+        stream.close()
+
+
+def _sweep_part(part: Path) -> None:
+    """Delete an entry that never got its name, because its maker died."""
+    with contextlib.suppress(OSError), part.open("r+", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        part.unlink(missing_ok=True)
 
 
 def _kill_orphan(about: dict[str, Any]) -> None:
