@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -175,7 +176,7 @@ def _probe(arch: str) -> AccelChoice:
     except ToolTimeoutError:
         why_not = f"under {hardware} guest code did not run within {PROBE_TIMEOUT_S:g} s"
     except ToolFailedError as error:
-        why_not = f"QEMU cannot use {hardware}: {error.output or error.message}"
+        why_not = f"QEMU cannot use {hardware}: {_complaint(error.output) or error.message}"
     else:
         if took_s <= max(SLOWER_THAN_TCG * tcg_s, 1.0):
             return AccelChoice(hardware, f"guest code ran under it in {took_s:.2f} s", sandbox)
@@ -183,6 +184,13 @@ def _probe(arch: str) -> AccelChoice:
             f"{hardware} took {took_s:.1f} s for guest code that emulation ran in {tcg_s:.2f} s"
         )
     return AccelChoice(Accel.TCG, f"software emulation, because {why_not}", sandbox)
+
+
+def _complaint(output: str) -> str:
+    """Return what QEMU complains of first, without its own name and what an abort adds."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    found = next((line for line in lines if "error:" in line), lines[0] if lines else "")
+    return re.sub(r"^\S*qemu-system-\S+: |\berror: ", "", found).rstrip(".")
 
 
 def _candidate(arch: str) -> tuple[Accel | None, str]:
