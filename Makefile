@@ -54,10 +54,11 @@ gallery: .venv/installed
 	@rm -rf build/gallery
 	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery
 
-recordings: .venv/installed
+recordings: .venv/installed-dev
 	@$(BIN)/python -m cloudlab.prerequisites run build
 	@rm -rf build/gallery
 	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery --record
+	$(BIN)/python tests/heads.py
 
 slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
