@@ -46,7 +46,7 @@ bench: .venv/installed-dev
 figures: .venv/installed
 	@mkdir -p docs
 	$(BIN)/cloudlab figure $(RECORDED)/default --kind disk-map --output docs/disk-map.svg
-	$(BIN)/cloudlab figure $(RECORDED)/default --kind timeline --output docs/timeline.svg
+	$(BIN)/cloudlab figure $(RECORDED)/as-in-a-cloud --kind timeline --output docs/timeline.svg
 	$(BIN)/cloudlab figure $(ARTICLE:%=$(RECORDED)/%) --kind scenarios --output docs/scenarios.svg
 
 gallery: .venv/installed

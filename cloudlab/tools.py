@@ -206,6 +206,22 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
+def bound_argv(words: Sequence[str]) -> list[str]:
+    """Return an argument list whose program dies with this process, even if that is killed.
+
+    On Linux only; elsewhere it is the one that was given.  The kernel also ends the program
+    with the thread that starts it.
+
+    Parameters
+    ----------
+    words : sequence of str
+        The program's path and its arguments.
+    """
+    if sys.platform != "linux":
+        return list(words)
+    return [sys.executable, "-I", "-S", "-c", _BIND, str(os.getpid()), *words]
+
+
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -255,10 +271,9 @@ def run(
         words[0] = str(find_tool(words[0]))
     data = stdin.encode() if isinstance(stdin, str) else stdin
     source = subprocess.PIPE if isinstance(data, bytes) else data or subprocess.DEVNULL
-    binding = [sys.executable, "-I", "-S", "-c", _BIND, str(os.getpid())]
     try:
         process = subprocess.Popen(
-            [*binding, *words] if bound and sys.platform == "linux" else words,
+            bound_argv(words) if bound else words,
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -154,7 +154,8 @@ def alive(pid: int) -> bool:
 
 def hear_ctrl_c() -> None:
     """Let a child hear it even where the tests run in the background of a script."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(happened: Callable[[], bool]) -> bool:

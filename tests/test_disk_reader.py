@@ -202,3 +202,18 @@ def test_a_missing_qemu_is_told(qcow2, monkeypatch):
     monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
     with pytest.raises(ToolNotFoundError, match="qemu-img"):
         disk_info(qcow2)
+
+
+def test_no_qemu_nbd_outlives_an_owner_that_is_killed_before_it_connects(qcow2):
+    # The owner never gets to connect: qemu-nbd would wait for its first client for ever.
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom cloudlab.disk import inspect_disk, reader\n"
+        "reader._connect = lambda address: print(flush=True) if address.exists() else None\n"
+        "inspect_disk(Path(sys.argv[1]), 'qcow2')"
+    )
+    argv = [sys.executable, "-c", script, str(qcow2)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as owner:
+        owner.stdout.readline()
+        assert servers(qcow2)
+        owner.kill()
+    wait_until_gone(qcow2)

@@ -169,12 +169,13 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
 def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
     errors = folder / "errors"
     address = folder / "nbd"
-    # Without --persistent, qemu-nbd ends with its only client, however that one ends.
+    # Without --persistent, qemu-nbd ends with its only client, however that one ends; bound, it
+    # also ends where that one dies before it has connected.
     program = str(tools.find_tool("qemu-nbd"))
     argv = [program, "--read-only", "-k", str(address), qemu_filename(chain)]
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
-            argv,
+            tools.bound_argv(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
