@@ -156,7 +156,8 @@ class Recording:
     def took(self) -> str:
         """How long it took, how it started and why so."""
         # Runs of before there were warm starts do not say it.
-        seconds = self.about.get("took_s", self.about.get("time_s", "an unknown number of"))
+        took_s = self.about.get("took_s", self.about.get("time_s"))
+        seconds = "an unknown number of" if took_s is None else f"{float(took_s):.1f}"
         start = self.about.get("start", {})
         why = f": {start['why']}" if start.get("why") else ""
         return f"{seconds} s, {start.get('kind', 'cold')} start{why}"

@@ -18,6 +18,9 @@ from cloudlab.recording import Recording
 from cloudlab.sizes import check_sizes, parse_console, write_sizes
 from cloudlab.units import format_bytes
 
+#: A figure's axes, its title, and its numbers in words.
+_Plot = tuple[Any, str, str]
+
 #: The article's own numbers: scenario -> partition by lsblk, filesystem by df.
 ARTICLE = {
     "default": ("19.9G", "fills the partition"),
@@ -29,7 +32,7 @@ ARTICLE_TITLE = "Cloud under the hood: how do virtual images grow? (Elastisys Te
 
 def draw_run(recording: Recording) -> Path:
     """Draw the disk map of a run into its folder as PNG and SVG; return the SVG's path."""
-    return _draw("disk-map", [recording], recording.folder / "disk-map.svg")
+    return _save(_plotted("disk-map", [recording]), recording.folder / "disk-map.svg")
 
 
 def run_html(recording: Recording) -> str:
@@ -37,7 +40,7 @@ def run_html(recording: Recording) -> str:
     facts = recording._repr_html_()
     if recording.about.get("outcome") != "done":
         return facts
-    return _figure("disk-map", [recording]) + explain_run(recording).to_html() + facts
+    return _figure(_plotted("disk-map", [recording])) + explain_run(recording).to_html() + facts
 
 
 def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
@@ -52,28 +55,33 @@ def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
     """
     sizes = tables_of(recordings)["sizes"]
     write_sizes(sizes, folder / "sizes.csv")
-    for recording in recordings:
-        _draw("disk-map", [recording], folder / f"disk-map-{recording.folder.name}.svg")
-    _draw("scenarios", recordings, folder / "scenarios.svg")
+    # Each is laid out once, for its files and for the page.
+    maps = [_plotted("disk-map", [one]) for one in recordings]
+    together = _plotted("scenarios", recordings)
+    for recording, plot in zip(recordings, maps, strict=True):
+        _save(plot, folder / f"disk-map-{recording.folder.name}.svg")
+    _save(together, folder / "scenarios.svg")
     page = folder / "report.html"
     with paths.whole_file(page) as part:
-        part.write_text(_page(recordings, sizes), encoding="utf-8")
+        part.write_text(_page(recordings, sizes, maps, together), encoding="utf-8")
     return page
 
 
-def _draw(kind_name: str, recordings: Sequence[Recording], path: Path) -> Path:
-    plot, title, alt = _plotted(kind_name, recordings)
+def _save(plot: _Plot, path: Path) -> Path:
+    axes, title, alt = plot
     for form in (".png", ".svg"):
-        figures.save_figure(plot, path.with_suffix(form), title=title, alt=alt)
+        figures.save_figure(axes, path.with_suffix(form), title=title, alt=alt)
     return path
 
 
-def _plotted(kind_name: str, recordings: Sequence[Recording]) -> tuple[Any, str, str]:
+def _plotted(kind_name: str, recordings: Sequence[Recording]) -> _Plot:
     names = ", ".join(str(one.about.get("scenario", one.name)) for one in recordings)
     return plotted(kind_name, tables_of(recordings), names)
 
 
-def _page(recordings: Sequence[Recording], sizes: Any) -> str:
+def _page(
+    recordings: Sequence[Recording], sizes: Any, maps: Sequence[_Plot], together: _Plot
+) -> str:
     template = resources.files("cloudlab.lab").joinpath("report.html.in").read_text("utf-8")
     image = recordings[0].about["image"]
     accel = recordings[0].about["accelerator"]
@@ -91,13 +99,15 @@ def _page(recordings: Sequence[Recording], sizes: Any) -> str:
                 *((f"{one.name} took", one.took) for one in recordings),
             ],
         ),
-        "scenarios": _figure("scenarios", recordings),
+        "scenarios": _figure(together),
         "table": _sizes_table(recordings, sizes),
         "article": html.escape(ARTICLE_TITLE),
         "checks": "".join(f"<li>{html.escape(printable(one))}</li>" for one in problems)
         or "<li>Every exact number agrees with its rounded one; no filesystem is larger than its "
         "partition, no partition larger than its disk, and nothing shrank.</li>",
-        "runs": "".join(_run_section(one, sizes) for one in recordings),
+        "runs": "".join(
+            _run_section(one, sizes, plot) for one, plot in zip(recordings, maps, strict=True)
+        ),
     }  # fmt: skip
     for name, text in parts.items():
         template = template.replace(f"<!-- {name} -->", text)
@@ -114,12 +124,12 @@ def _sizes_of(image: dict[str, Any]) -> str:
     return f"{as_file} as a file, {format_bytes(image['virtual_size_bytes'])} as a disk"
 
 
-def _figure(kind_name: str, recordings: Sequence[Recording]) -> str:
-    plot, title, alt = _plotted(kind_name, recordings)
-    return figures.to_html(plot, title=title, alt=alt)
+def _figure(plot: _Plot) -> str:
+    axes, title, alt = plot
+    return figures.to_html(axes, title=title, alt=alt)
 
 
-def _run_section(recording: Recording, sizes: Any) -> str:
+def _run_section(recording: Recording, sizes: Any, plot: _Plot) -> str:
     mine = sizes[sizes["run"] == recording.name]
     lines = sorted({int(line) for line in _root_rows(mine)["line"].dropna()})
     text = "\n".join(f"{number:>6}  {line}" for number, line in _console_lines(recording, lines))
@@ -127,7 +137,7 @@ def _run_section(recording: Recording, sizes: Any) -> str:
     user_data = (recording.folder / "user-data").read_text(encoding="utf-8", errors="replace")
     scenario = html.escape(str(recording.about["scenario"]))
     return (
-        f"<section><h2>{scenario}</h2>{_figure('disk-map', [recording])}"
+        f"<section><h2>{scenario}</h2>{_figure(plot)}"
         f"{_warnings(recording)}<h3>Who did it, and how that shows</h3>{explanation}"
         f"<h3>What cloud-init was given</h3><pre>{safe_text(user_data)}</pre>"
         f"<h3>The console lines that prove it</h3><pre>{html.escape(text)}</pre></section>"
