@@ -82,8 +82,11 @@ def bench_parse(folder: Path) -> Iterator[Row]:
             rates.append(log.stat().st_size / MIB / took_s)
             peaks.append(peak_kib / 1024)
         log.unlink()
-        yield row("parse", name, "MiB/s", rates)
-        yield row("parse", f"{name}, peak memory", "MiB", peaks)
+        yield row("parse", f"{name}: throughput", "MiB/s", rates)
+        scale = size_mib if filler.startswith(boring) else 0.0
+        took_s = [size_mib / rate for rate in rates]
+        yield row("parse", f"{name}: time", "s", took_s, scale=scale)
+        yield row("parse", f"{name}: peak memory", "MiB", peaks, scale=scale)
 
 
 def bench_import(folder: Path) -> Iterator[Row]:

@@ -61,19 +61,19 @@ def bench_runs(folder: Path) -> Iterator[Row]:
         first_s = first_s or took_s
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
         note = f"{took_s / count / first_s:.2f} of one run, for each"
-        yield row("runs", f"{count}: time", "s", [took_s], note)
-        yield row("runs", f"{count}: cloudlab's memory", "MiB", [memory_mib])
-        yield row("runs", f"{count}: run folders", "KiB", [size / 1024])
+        yield row("runs", f"{count}: time", "s", [took_s], note, scale=count)
+        yield row("runs", f"{count}: cloudlab's memory", "MiB", [memory_mib], scale=count)
+        yield row("runs", f"{count}: run folders", "KiB", [size / 1024], scale=count)
 
 
 def bench_disks(folder: Path) -> Iterator[Row]:
     """A warm run on disks of 3 GiB to 8 TiB."""
     for name, size_bytes in _DISKS.items():
         _, _, [about] = _run_many(folder / name.replace(" ", "-"), [size_bytes])
-        yield row("disk", f"{name}: {about['start']['kind']} run", "s", [about["took_s"]])
-        yield row(
-            "disk", f"{name}: overlay at the end", "MiB", [mib(about["overlay"]["end_bytes"])]
-        )
+        start = f"a {about['start']['kind']} run"
+        end_mib = mib(about["overlay"]["end_bytes"])
+        yield row("disk", f"{name}: {start}", "s", [about["took_s"]], scale=size_bytes)
+        yield row("disk", f"{name}: overlay at the end", "MiB", [end_mib], scale=size_bytes)
 
 
 def bench_partitions(folder: Path) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def bench_partitions(folder: Path) -> Iterator[Row]:
         lines = "label: gpt\n" + "size=16MiB\n" * count
         subprocess.run(["sfdisk", "-q", disk], input=lines, text=True, check=True)
         inspected = [seconds(lambda disk=disk: inspect_disk(disk, "raw")) for _ in range(5)]
-        yield row("partitions", f"{count}: inspect", "s", inspected)
+        yield row("partitions", f"{count}: inspect", "s", inspected, scale=count)
         layout = inspect_disk(disk, "raw")
         sizes = _sizes_of(layout)
         partitions = pd.DataFrame(
@@ -96,7 +96,7 @@ def bench_partitions(folder: Path) -> Iterator[Row]:
         tables = {"sizes": sizes, "partitions": partitions}
         drawn = seconds(lambda kind=kind, tables=tables: kind.plot(
             *(tables[name] for name in kind.tables), ax=figures.new_axes("slide")))  # fmt: skip
-        yield row("partitions", f"{count}: draw the disk map", "s", [drawn])
+        yield row("partitions", f"{count}: draw the disk map", "s", [drawn], scale=count)
 
 
 def _sizes_of(layout: DiskLayout) -> pd.DataFrame:

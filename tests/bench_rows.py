@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import platform
 import statistics
@@ -23,7 +24,10 @@ _LOOK_S = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """One measured thing: median, least and most of its repetitions."""
+    """One measured thing: median, least and most of its repetitions.
+
+    ``scale`` says of how much it was (runs, bytes ...), where rows differ in that alone.
+    """
 
     benchmark: str
     what: str
@@ -33,12 +37,21 @@ class Row:
     most: float
     repeats: int
     ratio: str = ""
+    scale: float = 0.0
 
 
-def row(benchmark: str, what: str, unit: str, values: Sequence[float], ratio: str = "") -> Row:
+def row(
+    benchmark: str,
+    what: str,
+    unit: str,
+    values: Sequence[float],
+    ratio: str = "",
+    *,
+    scale: float = 0.0,
+) -> Row:
     """Return the row of a thing that was measured several times."""
     middle = statistics.median(values)
-    return Row(benchmark, what, unit, middle, min(values), max(values), len(values), ratio)
+    return Row(benchmark, what, unit, middle, min(values), max(values), len(values), ratio, scale)
 
 
 def ratio(values: Sequence[float], base: Sequence[float], of: str) -> str:
@@ -172,7 +185,42 @@ def markdown(rows: Sequence[Row], figure: str) -> str:
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
     ]
     lines += ["| " + " | ".join(cells(one)) + " |" for one in rows]
+    grown = growth(rows)
+    if grown:
+        lines += ["", "## How cost grows", "", *(f"- {one}" for one in grown)]
     return "\n".join(lines) + "\n"
+
+
+#: A cost that grows with a power of the size between these is called linear.
+_LINEAR = (0.85, 1.15)
+_LEAST_ROWS = 3
+
+
+def growth(rows: Sequence[Row]) -> list[str]:
+    """Return for each cost that was measured at several sizes how it grows, in words.
+
+    By the power n of the size that fits best (least squares over the logarithms).
+    """
+    series: dict[tuple[str, str], list[Row]] = {}
+    for one in rows:
+        if one.scale:
+            name = one.what.rpartition(": ")[2]
+            series.setdefault((one.benchmark, name), []).append(one)
+    told = []
+    for (benchmark, name), found in series.items():
+        if len(found) < _LEAST_ROWS:
+            continue
+        sizes = [math.log(one.scale) for one in found]
+        costs = [math.log(max(one.median, 1e-9)) for one in found]
+        power = statistics.linear_regression(sizes, costs).slope
+        kind = "below linear" if power < _LINEAR[0] else "linear"
+        kind = "above linear" if power > _LINEAR[1] else kind
+        first, last = found[0], found[-1]
+        told.append(
+            f"{benchmark}, {name}: {number_text(last.scale / first.scale)} times the size costs "
+            f"{number_text(last.median / first.median)} times as much ({kind}, power {power:.2f})."
+        )
+    return told
 
 
 def mib(size_bytes: float) -> float:
