@@ -228,7 +228,7 @@ def main() -> None:
                 sys.stderr.write(f"{' '.join(cells(one))}\n")
                 # What was measured is kept, whatever becomes of the rest.
                 write_csv(rows, args.output / "bench.csv")
-    (args.output / "benchmarks.md").write_text(markdown(rows, figure.name))
+        (args.output / "benchmarks.md").write_text(markdown(rows, figure.name))
     terminal.say(machine())
     terminal.print_table(HEAD, [cells(one) for one in rows], right="median,least,most,n")
 

@@ -1,12 +1,27 @@
 """What all tests share."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from cloudlab.image.cache import Image
 from cloudlab.machine.accel import choose_accel
+
+
+def pytest_configure():
+    """Let this process's children hear Ctrl-C and a hang-up.
+
+    A shell has what it starts in the background ignore the one, nohup the other, and children
+    inherit that.
+    """
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
