@@ -20,7 +20,10 @@ def table_html(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption
     caption : str, optional
     """
     above = f"<caption>{_safe(caption)}</caption>" if caption else ""
-    columns = "".join(f'<th scope="col">{_safe(name)}</th>' for name in head)
+    # A heading without a word would be read out as one.
+    columns = "".join(
+        f'<th scope="col">{_safe(name)}</th>' if name else "<td></td>" for name in head
+    )
     first = f"<thead><tr>{columns}</tr></thead>" if any(head) else ""
     body = "".join(
         f'<tr><th scope="row">{_safe(row[0])}</th>'

@@ -30,9 +30,12 @@ def test_figures_say_of_growth_what_the_explanation_says(name):
     recording = recorded(name)
     explanation = explain_run(recording)
     growth = Run(tables_of([recording])["sizes"]).growth()
-    told = [any(one.grown for one in explanation.of(subject)) for subject in Subject]
-    assert [growth.partition_grew, growth.filesystem_grew] == told
-    assert growth.moments > 1
+    partition, filesystem = (
+        any(one.grown for one in explanation.of(subject)) for subject in Subject
+    )
+    assert growth.filesystem_grew is filesystem
+    assert growth.whole_disk == (name == "whole-disk")
+    assert growth.partition_grew is (None if growth.whole_disk else partition)
 
 
 def test_the_disk_before_the_boot_is_in_the_table():
@@ -79,7 +82,7 @@ def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):
     growth = Run(sizes).growth()
     assert growth.partition == (2 << 30, 2 << 30)
     assert growth.filesystem == (1900 << 20, 1900 << 20)
-    assert growth.finding == "grew_none"
+    assert growth.found == "none"
 
 
 def test_the_extents_cover_the_disk(tmp_path):

@@ -390,7 +390,7 @@ report_after() {
     mkdir "$work/done" 2> /dev/null || return 0
     # The sampler sees the mark and ends; its last block must not mix with ours.
     tries=0
-    while [ -e "$work/sampling" ] && [ "$tries" -lt 20 ]; do
+    while [ -e "$work/sampling" ] && [ "$tries" -lt 100 ]; do
         tries=$((tries + 1))
         sleep 0.1
     done
@@ -419,7 +419,10 @@ sample() {
     unchanged_until=
     read -r uptime _ < "$root/proc/uptime"
     end_s=$((${uptime%.*} + sampled_s))
-    while [ ! -e "$work/done" ] && [ "${uptime%.*}" -lt "$end_s" ]; do
+    over=
+    while [ -z "$over" ] && [ "${uptime%.*}" -lt "$end_s" ]; do
+        # One more look after the mark: what the report finds shall not come as a surprise.
+        [ ! -e "$work/done" ] || over=yes
         read -r uptime _ < "$root/proc/uptime"
         polled=$uptime
         seen=$(stat -f -c '%b' /)
@@ -432,7 +435,7 @@ sample() {
             print_block '' >> "$console"
         fi
         unchanged_until=$polled
-        sleep 0.3
+        [ -n "$over" ] || sleep 0.3
     done
     rm -f "$work/sampling"
 }

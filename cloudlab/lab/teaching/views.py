@@ -281,6 +281,10 @@ def _cell(content: object) -> str:
 def table_html(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table for a page, everything in it escaped; only long words are broken."""
     style = "text-align: left"
-    cells = "".join(f'<th scope="col" style="{style}">{html.escape(name)}</th>' for name in head)
+    # A heading without a word would be read out as one.
+    cells = "".join(
+        f'<th scope="col" style="{style}">{html.escape(name)}</th>' if name else "<td></td>"
+        for name in head
+    )
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
