@@ -215,10 +215,13 @@ def growth(rows: Sequence[Row]) -> list[str]:
         power = statistics.linear_regression(sizes, costs).slope
         kind = "below linear" if power < _LINEAR[0] else "linear"
         kind = "above linear" if power > _LINEAR[1] else kind
-        first, last = found[0], found[-1]
+        whole, step = (
+            f"{number_text(found[-1].scale / start.scale)} times the size costs "
+            f"{number_text(found[-1].median / start.median)} times as much"
+            for start in (found[0], found[-2])
+        )
         told.append(
-            f"{benchmark}, {name}: {number_text(last.scale / first.scale)} times the size costs "
-            f"{number_text(last.median / first.median)} times as much ({kind}, power {power:.2f})."
+            f"{benchmark}, {name}: {whole} ({kind}, power {power:.2f}); in the last step, {step}."
         )
     return told
 

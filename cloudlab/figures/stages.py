@@ -87,7 +87,8 @@ def plot_stages(
     say = words(labels)
     data = stages_data(stages)
     looks = {run: SERIES[number % len(SERIES)] for number, run in enumerate(data["run"].unique())}
-    order = data.groupby("stage", sort=False)["start_s"].min().sort_values(kind="stable").index
+    # A run that went on from a saved machine begins amid the others' stages.
+    order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
     rows = [
         Row(
             stage_name(stage, say),
