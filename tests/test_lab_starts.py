@@ -307,6 +307,19 @@ def test_the_machines_used_longest_ago_go_first(monkeypatch):
     assert {path.name for path in saved_folders()} == {"oldest", "newest"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
+def test_a_machine_in_a_read_only_cache_is_found():
+    with saved.saving("key") as part:
+        saved.keep(part, "key", {})
+    root = paths.saved_folder()
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        assert saved.find_saved("key") is not None
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
 def test_what_a_dead_process_left_is_swept():
     with subprocess.Popen(["true"]) as dead:
         pass

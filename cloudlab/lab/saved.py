@@ -114,8 +114,9 @@ def find_saved(key: str) -> SavedMachine | None:
             found = _fingerprint(folder / name)
             if found != known:
                 raise ValueError(f"{name} is not as it was saved")  # noqa: TRY301
-        # Its age, for the limit, is the time since its last use.
-        os.utime(folder)
+        # Its age, for the limit, is the time since its last use; a read-only cache has no limit.
+        with contextlib.suppress(OSError):
+            os.utime(folder)
     except FileNotFoundError:
         if not folder.exists():
             return None
