@@ -25,22 +25,19 @@ _GRUB_FILES = (
 )
 # An ordinary user builds in a user namespace, with several user numbers.
 _NAMESPACE = () if os.geteuid() == 0 else ("newuidmap",)
-_UEFI = (
-    (
-        "/usr/share/AAVMF/AAVMF_CODE.fd",
-        "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw",
-        "/opt/homebrew/share/qemu/edk2-aarch64-code.fd",
-        "/usr/local/share/qemu/edk2-aarch64-code.fd",
-    )
-    if _ARM
-    else (
-        "/usr/share/OVMF/OVMF_CODE_4M.fd",
-        "/usr/share/OVMF/OVMF_CODE.fd",
-        "/usr/share/edk2/ovmf/OVMF_CODE.fd",
-        "/usr/share/qemu/edk2-x86_64-code.fd",
-        "/opt/homebrew/share/qemu/edk2-x86_64-code.fd",
-        "/usr/local/share/qemu/edk2-x86_64-code.fd",
-    )
+_UEFI_AMD64 = (
+    "/usr/share/OVMF/OVMF_CODE_4M.fd",
+    "/usr/share/OVMF/OVMF_CODE.fd",
+    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+    "/usr/share/qemu/edk2-x86_64-code.fd",
+    "/opt/homebrew/share/qemu/edk2-x86_64-code.fd",
+    "/usr/local/share/qemu/edk2-x86_64-code.fd",
+)
+_UEFI_ARM64 = (
+    "/usr/share/AAVMF/AAVMF_CODE.fd",
+    "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw",
+    "/opt/homebrew/share/qemu/edk2-aarch64-code.fd",
+    "/usr/local/share/qemu/edk2-aarch64-code.fd",
 )
 
 # The figures' tests draw Japanese labels.
@@ -64,7 +61,12 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         *_NAMESPACE,
         "/usr/share/keyrings/debian-archive-keyring.gpg",
     ),
+    # Guests of both architectures start in tests, whatever the host's own is.
     "test": (
+        "qemu-system-x86_64",
+        "qemu-system-aarch64",
+        _UEFI_AMD64,
+        _UEFI_ARM64,
         "isoinfo",
         "xorriso",
         "curl",
@@ -84,7 +86,6 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "dash",
         "blkid",
         "dumpe2fs",
-        _UEFI,
         _CJK_FONT,
     ),
 }
@@ -115,7 +116,8 @@ _APT: dict[str, str] = {
     "chromium": "chromium",
     "bsdtar": "libarchive-tools",
     "dash": "dash",
-    _UEFI[0]: "qemu-efi-aarch64" if _ARM else "ovmf",
+    _UEFI_AMD64[0]: "ovmf",
+    _UEFI_ARM64[0]: "qemu-efi-aarch64",
     _CJK_FONT[0]: "fonts-vlgothic",
 }
 

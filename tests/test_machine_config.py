@@ -103,16 +103,21 @@ def test_what_could_not_boot_is_refused():
         qemu_program("s390x")
 
 
-def test_the_firmwares_variables_are_a_copy(tmp_path):
-    files = uefi_files("amd64", tmp_path / "variables.fd")
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_the_firmwares_variables_are_a_copy(tmp_path, arch):
+    files = uefi_files(arch, tmp_path / "variables.fd")
     assert files.variables.stat().st_mode & 0o777 == 0o600
     assert files.variables.stat().st_size > 0
+
+
+def test_an_architecture_without_firmware_is_refused(tmp_path):
     with pytest.raises(LaunchError, match="No UEFI firmware for s390x"):
         uefi_files("s390x", tmp_path / "other.fd")
 
 
-def test_emulation_runs_guest_code_here():
-    assert probe("amd64", Accel.TCG) > 0
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_emulation_runs_guest_code_here(arch):
+    assert probe(arch, Accel.TCG) > 0
 
 
 def test_the_choice_is_remembered_until_what_it_depends_on_changes(own_cache, monkeypatch):

@@ -10,14 +10,15 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from guests import alive, deaf_qemu, guest_options, hear_ctrl_c, left_behind, wait_until
 
-from cloudlab.errors import CloudlabError
-from cloudlab.lab import run_lab
+from cloudlab.errors import CloudlabError, InterruptedRunError
+from cloudlab.lab import RunOptions, run_lab
 from cloudlab.machine import registry
 from cloudlab.machine.config import Network
 from cloudlab.machine.registry import Entry
@@ -395,6 +396,21 @@ def test_a_machine_with_a_network_listens_on_nothing(tmp_path):
             cancel=stop,
         )
     assert seen == [[]]
+
+
+def test_an_arm64_machine_starts(tmp_path):
+    stop, said = threading.Event(), []
+
+    def listen(event):
+        if event.line is not None:
+            said.append(event.line.text)
+            stop.set()
+
+    image = replace(guest_options(tmp_path, "hm").image, arch="arm64")
+    with pytest.raises(InterruptedRunError):
+        run_lab(RunOptions(image=image), tmp_path / "run", on_event=listen, cancel=stop)
+    assert "UEFI firmware" in said[0]
+    assert "qemu-system-aarch64" in read_run(tmp_path / "run").about["command"][0]
 
 
 def test_isolation_while_a_machine_runs(tmp_path, own_cache):

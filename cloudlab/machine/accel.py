@@ -59,7 +59,8 @@ _ARM_CODE = bytes.fromhex(
     "020000d4"  # hvc  #0
     "00000014"  # b    .
 )  # fmt: skip
-_ARM_LOAD_ADDRESS = 0x4008_0000
+# Memory starts at 0x4000_0000, with a mebibyte that the device tree takes.
+_ARM_LOAD_ADDRESS = 0x4020_0000
 
 
 @dataclass(frozen=True)
