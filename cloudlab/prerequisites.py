@@ -40,12 +40,6 @@ _UEFI_ARM64 = (
     "/usr/local/share/qemu/edk2-aarch64-code.fd",
 )
 
-# The figures' tests draw Japanese labels.
-_CJK_FONT = (
-    "/usr/share/fonts/truetype/vlgothic",
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-)
-
 #: Job -> the programs it needs (a tuple holds files of which one suffices).
 JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "venv": ("ensurepip",),
@@ -86,7 +80,6 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "dash",
         "blkid",
         "dumpe2fs",
-        _CJK_FONT,
     ),
 }
 
@@ -118,7 +111,6 @@ _APT: dict[str, str] = {
     "dash": "dash",
     _UEFI_AMD64[0]: "ovmf",
     _UEFI_ARM64[0]: "qemu-efi-aarch64",
-    _CJK_FONT[0]: "fonts-vlgothic",
 }
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cloudlab.figures.export import figure_bytes, save_data, save_figure, to_html
     from cloudlab.figures.frame import SIZES, new_axes
     from cloudlab.figures.kinds import KINDS, Kind
-    from cloudlab.figures.labels import LABELS
     from cloudlab.figures.layers import layers_alt, layers_data, plot_layers
     from cloudlab.figures.overlay import overlay_map_alt, overlay_map_data, plot_overlay_map
     from cloudlab.figures.prediction import (
@@ -36,7 +35,6 @@ _HOMES = {
     "export": ("figure_bytes", "save_data", "save_figure", "to_html"),
     "frame": ("SIZES", "new_axes"),
     "kinds": ("KINDS", "Kind"),
-    "labels": ("LABELS",),
     "layers": ("layers_alt", "layers_data", "plot_layers"),
     "overlay": ("overlay_map_alt", "overlay_map_data", "plot_overlay_map"),
     "prediction": ("is_right", "plot_prediction", "prediction_alt", "prediction_data"),
@@ -47,7 +45,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "KINDS", "LABELS", "SIZES", "Kind",
+    "KINDS", "SIZES", "Kind",
     "disk_map_alt", "disk_map_data", "figure_bytes", "format_bytes", "format_seconds",
     "is_right", "layers_alt", "layers_data", "new_axes", "overlay_map_alt", "overlay_map_data",
     "plot_disk_map", "plot_layers", "plot_overlay_map", "plot_prediction", "plot_scenarios",

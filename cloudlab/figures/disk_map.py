@@ -128,7 +128,7 @@ def disk_map_alt(
         title = state_name(str(state), bool(rows["measured"].all()), say)
         items.append(say["disk_map_alt_state"].format(state=title, items=", ".join(parts)))
     disk = format_bytes(data.loc[data["kind"] == "disk", "size_bytes"].iloc[-1])
-    return say.get("alt") or say["disk_map_alt"].format(disk=disk, items=" ".join(items))
+    return say["disk_map_alt"].format(disk=disk, items=" ".join(items))
 
 
 def plot_disk_map(
@@ -149,7 +149,7 @@ def plot_disk_map(
     run : str, optional
         Which run of the table; needed where it holds several.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.disk_bars import draw_disk_bars
 

@@ -136,7 +136,7 @@ def _describe_svg(text: str, title: str, alt: str) -> str:
 
 def _tell_missing_glyphs(figure: Any) -> None:
     """Log once for a figure which characters no installed font can draw."""
-    from matplotlib import font_manager, text
+    from matplotlib import font_manager, get_cachedir, text
 
     used = {c for found in figure.findobj(text.Text) for c in found.get_text() if not c.isspace()}
     for family in families("".join(used)):
@@ -145,8 +145,8 @@ def _tell_missing_glyphs(figure: Any) -> None:
     if used:
         _LOG.warning(
             "No installed font has the characters %s; they are drawn as boxes. "
-            "Install a font such as %s (Debian: fonts-noto-cjk).",
-            "".join(sorted(used)), CJK_FAMILIES[0],
+            "Install a font such as %s (Debian: fonts-noto-cjk), then delete %s/fontlist-*.json.",
+            "".join(sorted(used)), CJK_FAMILIES[0], get_cachedir(),
         )  # fmt: skip
 
 

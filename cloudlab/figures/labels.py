@@ -1,11 +1,8 @@
-"""Every word the figures show, under a key, so that a caller can put it otherwise."""
+"""Every text that the figures show, under a key."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-
-from cloudlab.errors import UsageError
 
 LABELS: dict[str, str] = {
     # things
@@ -115,34 +112,19 @@ LABELS: dict[str, str] = {
     "stages_alt_row": "{name}: {duration}, from {start} to {end}",
 }
 
-_OPEN = ("stage_", "scenario_")
-_OTHERS = ("title", "alt", "name")
-
 
 def words(labels: Mapping[str, str] | None) -> dict[str, str]:
     """Return :data:`LABELS` with ``labels`` over them.
 
-    Besides the keys of :data:`LABELS` there are ``title`` (takes the place of any title
-    found from the numbers), ``alt``, ``name`` (of what is shown, put before the title that
-    was found), and ``stage_NAME`` and ``scenario_NAME`` for names that stand in the tables.
-
-    Raises
-    ------
-    UsageError
-        For a key that no figure looks at.
+    Parameters
+    ----------
+    labels : mapping, optional
+        ``name``, put before the title that was found, and ``state_NAME``, the heading of one
+        state of the disk.
     """
-    for key in labels or {}:
-        if key not in LABELS and key not in _OTHERS and not key.startswith(_OPEN):
-            near = difflib.get_close_matches(key, LABELS, n=1)
-            raise UsageError(
-                f"No figure has a label called {key!r}.",
-                hint=f"Did you mean {near[0]!r}?" if near else f"Labels: {', '.join(LABELS)}",
-            )
     return LABELS | dict(labels or {})
 
 
 def titled(say: Mapping[str, str], found: str) -> str:
-    """Return a figure's title: the caller's own, or what was found after the run's name."""
-    if "title" in say:
-        return say["title"]
+    """Return a figure's title: what was found, after the name of what is shown."""
     return say["named"].format(name=say["name"], title=found) if say.get("name") else found

@@ -73,7 +73,7 @@ def layers_alt(
         items.append(
             say["layers_alt_same" if same else "layers_alt_grew"].format(name=name, **ends)
         )
-    return say.get("alt") or say["layers_alt"].format(items="; ".join(items))
+    return say["layers_alt"].format(items="; ".join(items))
 
 
 def plot_layers(
@@ -94,7 +94,7 @@ def plot_layers(
     run : str, optional
         Which run of the table; needed where it holds several.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.frame import Chip
     from cloudlab.figures.rows import Bar, Row, Scale, draw_rows

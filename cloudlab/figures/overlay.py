@@ -90,7 +90,7 @@ def overlay_map_alt(
     totals = written_by_owner(extents, partitions)
     items = [f"{say.get(owner, owner)} {format_bytes(size)}" for owner, size in totals.items()]
     zeroed = zeroed_bytes(extents)
-    form = say.get("alt") or say["overlay_alt" if not zeroed else "overlay_alt_zeros"]
+    form = say["overlay_alt" if not zeroed else "overlay_alt_zeros"]
     return form.format(
         disk=format_bytes(disk_bytes(extents, partitions)),
         written=format_bytes(sum(totals.values())),
@@ -133,7 +133,7 @@ def plot_overlay_map(
     run : str, optional
         Which run of the extents; needed where they hold several.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.cells import draw_cells
 

@@ -110,13 +110,13 @@ def prediction_alt(predictions: pd.DataFrame, *, labels: Mapping[str, str] | Non
     say = words(labels)
     items = [
         say["prediction_alt_row"].format(
-            name=f"{_scenario(row.scenario, say)}, {say.get(row.layer, row.layer)}",
+            name=f"{row.scenario}, {say.get(row.layer, row.layer)}",
             predicted=format_bytes(row.predicted_bytes),
             measured=format_bytes(row.measured_bytes),
         )
         for row in records(prediction_data(predictions))
     ]
-    return say.get("alt") or say["prediction_alt"].format(items="; ".join(items))
+    return say["prediction_alt"].format(items="; ".join(items))
 
 
 def plot_prediction(
@@ -131,7 +131,7 @@ def plot_prediction(
     ax : Axes, optional
         Where to draw; the figure keeps inside the place it has now.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.frame import DIAMOND, Chip
     from cloudlab.figures.rows import Bar, Row, Scale, draw_rows
@@ -151,7 +151,7 @@ def plot_prediction(
                 predicted=format_bytes(row.predicted_bytes),
             )
             bars.append(Bar([(0.0, measured, _look(row.layer))], value, predicted))
-        rows.append(Row(_scenario(scenario, say), bars))
+        rows.append(Row(str(scenario), bars))
 
     def ticks(most: int) -> tuple[list[int], list[str]]:
         places = byte_ticks(high, most)
@@ -170,7 +170,3 @@ def plot_prediction(
 
 def _look(layer: str) -> Look:
     return LOOKS.get(layer, LOOKS["virtual_disk"])
-
-
-def _scenario(name: object, say: dict[str, str]) -> str:
-    return say.get(f"scenario_{name}", str(name))

@@ -57,7 +57,7 @@ def scenarios_alt(sizes: pd.DataFrame, *, labels: Mapping[str, str] | None = Non
     for name, values in _by_run(sizes, scenarios_data(sizes), say):
         last = {layer: text for layer, _, text in values}
         items.append(say["scenarios_alt_run"].format(run=name, **last))
-    return say.get("alt") or say["scenarios_alt"].format(items="; ".join(items))
+    return say["scenarios_alt"].format(items="; ".join(items))
 
 
 def plot_scenarios(
@@ -72,7 +72,7 @@ def plot_scenarios(
     ax : Axes, optional
         Where to draw; the figure keeps inside the place it has now.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.frame import Chip
     from cloudlab.figures.rows import Bar, Row, Scale, draw_rows
@@ -114,7 +114,7 @@ def _by_run(
             values.append(
                 (layer, int(size) if known else 0, format_bytes(size) if known else missing)
             )
-        name = say.get(f"scenario_{names[run]}", names[run]) or say["unnamed"]
+        name = names[run] or say["unnamed"]
         found.append((name, values))
     return found
 

@@ -52,7 +52,7 @@ def stages_alt(stages: pd.DataFrame, *, labels: Mapping[str, str] | None = None)
     names = run_names(data)
     items = []
     for row in records(data):
-        name = stage_name(row.stage, say)
+        name = str(row.stage)
         items.append(
             say["stages_alt_row"].format(
                 name=name if len(names) == 1 else f"{names[row.run]}, {name}",
@@ -62,7 +62,7 @@ def stages_alt(stages: pd.DataFrame, *, labels: Mapping[str, str] | None = None)
             )
         )
     total = format_seconds(data["end_s"].max())
-    return say.get("alt") or say["stages_alt"].format(total=total, items="; ".join(items))
+    return say["stages_alt"].format(total=total, items="; ".join(items))
 
 
 def plot_stages(
@@ -77,8 +77,7 @@ def plot_stages(
     ax : Axes, optional
         Where to draw; the figure keeps inside the place it has now.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`; ``stage_NAME``
-        renames a stage.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.frame import Chip
     from cloudlab.figures.rows import Bar, Row, Scale, draw_rows
@@ -91,7 +90,7 @@ def plot_stages(
     order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
     rows = [
         Row(
-            stage_name(stage, say),
+            str(stage),
             [
                 Bar(
                     [(float(row.start_s), float(row.end_s), looks[row.run])],
@@ -110,7 +109,7 @@ def plot_stages(
 
     with look():
         names = run_names(data)
-        chips = [Chip(say.get(f"scenario_{names[run]}", names[run]), looks[run]) for run in looks]
+        chips = [Chip(names[run], looks[run]) for run in looks]
         return draw_rows(
             ax,
             rows,
@@ -120,18 +119,13 @@ def plot_stages(
         )
 
 
-def stage_name(stage: object, say: dict[str, str]) -> str:
-    """Return what a boot stage is called in the figures."""
-    return say.get(f"stage_{stage}", str(stage))
-
-
 def _title(data: pd.DataFrame, say: dict[str, str]) -> str:
     runs = data["run"].unique()
     mean = data.groupby("stage", sort=False)["duration_s"].sum() / len(runs)
     longest = str(mean.idxmax())
     form = say["stages_title" if len(runs) == 1 else "stages_many"]
     found = form.format(
-        stage=stage_name(longest, say),
+        stage=longest,
         duration=format_seconds(mean[longest]),
         total=format_seconds(data["end_s"].max()),
     )

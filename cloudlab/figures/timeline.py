@@ -9,7 +9,7 @@ import pandas as pd
 
 from cloudlab.errors import CloudlabError
 from cloudlab.figures.labels import titled, words
-from cloudlab.figures.stages import stage_name, stages_data
+from cloudlab.figures.stages import stages_data
 from cloudlab.figures.tables import LEAST_GAIN_BYTES, Run, growth_found, pick_run
 from cloudlab.units import format_bytes, format_seconds
 
@@ -103,7 +103,7 @@ def timeline_alt(
         )
     spans = boot_stages(stages, run)
     end = max([float(data["time_s"].max()), *(stop for _, _, stop in spans)])
-    form = say.get("alt") or say["timeline_alt"]
+    form = say["timeline_alt"]
     return form.format(end=format_seconds(end), items="; ".join(items))
 
 
@@ -137,13 +137,13 @@ def plot_timeline(
     run : str, optional
         Which run of the tables; needed where they hold several.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     from cloudlab.figures.time_lines import draw_time_lines
 
     say = words(labels)
     data = timeline_data(sizes, run=run)
-    spans = [(stage_name(name, say), start, end) for name, start, end in boot_stages(stages, run)]
+    spans = [(str(name), start, end) for name, start, end in boot_stages(stages, run)]
     one = Run(sizes, run)
     disk = (one.ends("virtual_disk") or (0, 0))[1]
     title = titled(say, _finding(data, one.whole_disk, say))

@@ -62,7 +62,7 @@ def plotted(
     names : str
         Whose figure it is.
     labels : mapping, optional
-        Other words for those of :data:`cloudlab.figures.labels.LABELS`.
+        See :func:`cloudlab.figures.labels.words`.
     """
     kind = figures.KINDS[kind_name]
     wanted = [tables[name] for name in kind.tables]
