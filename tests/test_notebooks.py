@@ -261,7 +261,9 @@ def test_nothing_gives_the_first_prediction_away():
     after = root_sizes(recorded("default"), "after")
     told = [f"{size:,}" for size in after] + [format_bytes(size) for size in after]
     for path in NOTEBOOKS[:4]:
-        for output in outputs(executed(path)):
+        # The check of this machine may well find 19.9 GiB of memory or disk available.
+        cells = [cell for cell in executed(path).cells if cell.source != "machine_check()"]
+        for output in [output for cell in cells for output in cell.get("outputs", ())]:
             page = str(output.get("data", {})) + output.get("text", "")
             assert not [size for size in told if size in page], path.name
 
