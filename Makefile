@@ -1,11 +1,24 @@
 # Everything is set up by the targets themselves; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+# Before there is a virtual environment, the Python that will make it.
+HOST_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
 RECORDED := cloudlab/recordings
 ARTICLE := default growpart-off resize-rootfs-false
 
-.PHONY: help demo lab test check bench figures gallery recordings slides fuzz clean
+# Target -> the jobs whose programs it needs.
+NEEDS_demo := run build
+NEEDS_lab := run
+NEEDS_test := run build test
+NEEDS_bench := run build test
+NEEDS_gallery := run build
+NEEDS_recordings := run build
+HOST := $(patsubst %,host-%,demo lab test bench gallery recordings)
+
+.PHONY: $(HOST) python-version help demo lab test check bench figures gallery recordings slides fuzz clean
 .DELETE_ON_ERROR:
+# What the host lacks is installed, or named, before anything that takes time.
+.NOTPARALLEL:
 
 help:
 	@echo "make demo   boot the article's three scenarios; results in build/demo/"
@@ -20,17 +33,14 @@ help:
 	@echo "make fuzz        ten minutes of coverage-guided fuzzing for each parser"
 	@echo "make clean  remove what was built here (the image cache stays)"
 
-demo: .venv/installed
-	@$(BIN)/python -m cloudlab.prerequisites run build
+demo: host-demo .venv/installed
 	@if [ -e build/demo ]; then rm -rf build/demo.old && mv build/demo build/demo.old; fi
 	$(BIN)/cloudlab demo --output build/demo
 
-lab: .venv/installed
-	@$(BIN)/python -m cloudlab.prerequisites run
+lab: host-lab .venv/installed
 	$(BIN)/cloudlab lab
 
-test: .venv/installed-dev check
-	@$(BIN)/python -m cloudlab.prerequisites run build test
+test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 check: .venv/installed-dev
@@ -39,8 +49,7 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed-dev
-	@$(BIN)/python -m cloudlab.prerequisites run build test
+bench: host-bench .venv/installed-dev
 	$(BIN)/python tests/bench.py
 
 figures: .venv/installed
@@ -49,13 +58,11 @@ figures: .venv/installed
 	$(BIN)/cloudlab figure $(RECORDED)/as-in-a-cloud --kind timeline --output docs/timeline.svg
 	$(BIN)/cloudlab figure $(ARTICLE:%=$(RECORDED)/%) --kind scenarios --output docs/scenarios.svg
 
-gallery: .venv/installed
-	@$(BIN)/python -m cloudlab.prerequisites run build
+gallery: host-gallery .venv/installed
 	@rm -rf build/gallery
 	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery
 
-recordings: .venv/installed-dev
-	@$(BIN)/python -m cloudlab.prerequisites run build
+recordings: host-recordings .venv/installed-dev
 	@rm -rf build/gallery
 	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery --record
 	$(BIN)/python tests/heads.py
@@ -72,9 +79,14 @@ fuzz: .venv/installed-dev
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .venv
 
-.venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+python-version:
+	@$(HOST_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "cloudlab needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+
+$(HOST): host-%: python-version
+	@$(HOST_PYTHON) -m cloudlab.prerequisites $(if $(wildcard $(BIN)/python),,venv) $(NEEDS_$*)
+
+.venv/bin/python: | python-version
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  $(PYTHON) -m cloudlab.prerequisites venv
 	$(PYTHON) -m venv .venv

@@ -153,19 +153,25 @@ def main(jobs: Sequence[str]) -> int:
     packages, unknown = packages_for(needs, manager or "")
     argv = tools.install_argv(packages, manager) if packages else None
     if unknown:
-        print(f"cloudlab needs, and this system has no: {', '.join(unknown)}", file=sys.stderr)
+        print(f"No known package provides: {', '.join(unknown)}", file=sys.stderr)
         if "build" in jobs and sys.platform != "linux":
             print("Images are built on Debian or Ubuntu; elsewhere fetch one.", file=sys.stderr)
     if argv is None:
         return 0 if _can_go_on(unknown) else 1
-    if manager == "apt" and (os.geteuid() == 0 or shutil.which("sudo")):
+    can_be_root = os.geteuid() == 0 or shutil.which("sudo") is not None
+    if manager == "apt" and can_be_root:
         print(f"Installing: {' '.join(packages)}", flush=True)
         update = [*argv[: argv.index("apt-get")], "apt-get", "update", "-qq"]
         # Old package lists name packages that the mirror no longer has.
         subprocess.run(update, check=False)
         if subprocess.run(argv, check=False, env=_quiet()).returncode == 0:
             return 0
-    print(f"Please install what is missing with:\n  {' '.join(argv)}", file=sys.stderr)
+    print(f"cloudlab needs packages that are not installed: {' '.join(packages)}", file=sys.stderr)
+    if manager != "brew" and not can_be_root:
+        argv.remove("sudo")
+        print(f"As root, run:\n  {' '.join(argv)}", file=sys.stderr)
+    else:
+        print(f"Install them with:\n  {' '.join(argv)}", file=sys.stderr)
     return 1
 
 

@@ -1,11 +1,30 @@
 """What is missing on a host, and the command that installs it."""
 
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from cloudlab import prerequisites, tools
+
+REPOSITORY = Path(__file__).parent.parent
+
+#: Makes root an ordinary user, but for the right to reach this Python wherever it lies.
+AS_USER = ["setpriv", "--reuid=65534", *(f"--{kind}-caps=+dac_read_search,+dac_override"
+           for kind in ("inh", "ambient"))] if os.geteuid() == 0 else []  # fmt: skip
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that an ordinary user may enter, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -42,8 +61,34 @@ def test_without_root_and_sudo_the_exact_command_is_named(bare_host, monkeypatch
     monkeypatch.setattr(prerequisites.shutil, "which", lambda program: None)
     assert prerequisites.main(["run"]) == 1
     said = capsys.readouterr().err
-    assert "sudo apt-get install -y --no-install-recommends" in said
+    assert "As root, run:\n  apt-get install -y --no-install-recommends" in said
     assert "qemu-utils" in said
+
+
+def test_make_demo_names_what_is_missing_before_it_sets_anything_up(open_folder):
+    """Run it as an ordinary user whose PATH has make, apt-get and Python, but neither sudo nor QEMU."""
+    for name in ("Makefile", "pyproject.toml", "cloudlab"):
+        source = REPOSITORY / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, open_folder / name)
+    programs = open_folder / "bin"
+    programs.mkdir()
+    for name in ("make", "sh", "apt-get", "setpriv"):
+        (programs / name).symlink_to(shutil.which(name))
+    # A shell starts what "command" precedes; make itself would look at the mode's bits only.
+    python = f"command {Path(sys.executable).resolve()}"
+    ran = subprocess.run(
+        [*AS_USER, "make", "demo", f"PYTHON={python}"],
+        cwd=open_folder,
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2, ran.stderr
+    assert "As root, run:" in ran.stderr, ran.stdout + ran.stderr
+    command = re.search(r"As root, run:\n  apt-get install (.*)", ran.stderr)[1].split()
+    assert {"qemu-system-x86", "qemu-utils", "mmdebstrap"} <= set(command)
+    assert not (open_folder / ".venv").exists()
 
 
 def test_other_systems_are_told_their_command(bare_host, monkeypatch, capsys):
