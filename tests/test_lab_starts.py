@@ -171,6 +171,31 @@ def test_a_damaged_machine_is_not_restored_but_saved_anew(tmp_path, how):
     assert started(run_lab(options, tmp_path / "third"))[0] == "warm"
 
 
+def record_again(folder: Path) -> None:
+    """Record a saved machine's files as they are now."""
+    record = json.loads((folder / "saved.json").read_text())
+    record["files"] = {name: saved._fingerprint(folder / name) for name in record["files"]}
+    (folder / "saved.json").write_text(json.dumps(record))
+
+
+def test_a_disk_that_cannot_be_resized_leads_to_a_cold_start_and_the_saved_machine_stays(tmp_path):
+    options = guest(tmp_path)
+    run_lab(options, tmp_path / "first")
+    [folder] = saved_folders()
+    disk = folder / "disk.qcow2"
+    disk.chmod(0o600)
+    # QEMU resizes no qcow2 of version 2 that has a snapshot.
+    for command in (["snapshot", "-c", "here"], ["amend", "-q", "-o", "compat=0.10"]):
+        subprocess.run(["qemu-img", *command, disk], check=True)
+    record_again(folder)
+    run = run_lab(replace(options, disk_size_bytes=30 * GIB), tmp_path / "second")
+    kind, why = started(run)
+    assert kind == "cold"
+    assert "could not be restored: QEMU refused block_resize" in why
+    assert saved_folders() == [folder]
+    assert started(run_lab(options, tmp_path / "third"))[0] == "warm"
+
+
 def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     options = guest(tmp_path)
     run_lab(options, tmp_path / "first")
@@ -178,9 +203,7 @@ def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     memory = folder / "memory"
     memory.chmod(0o600)
     memory.write_bytes(b"QEVM" + bytes(4096))
-    record = json.loads((folder / "saved.json").read_text())
-    record["files"]["memory"] = saved._fingerprint(memory)
-    (folder / "saved.json").write_text(json.dumps(record))
+    record_again(folder)
     run = run_lab(options, tmp_path / "second")
     kind, why = started(run)
     assert kind == "cold"

@@ -230,7 +230,6 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         past = await unless_stopped(restored, host.stop, name)
     except SavedMachineError:
         if machine.end is None or not machine.end.stopped:
-            forget(saved)
             raise
         # Somebody ended it, who does not want it booted again.
         past = []

@@ -22,7 +22,15 @@ from cloudlab.errors import CloudlabError, SavedMachineError
 from cloudlab.lab.boot import CONSOLE_CAP_BYTES, BootLog, OnPause, Paused
 from cloudlab.lab.options import RunOptions, Start
 from cloudlab.lab.prepare import PreparedRun
-from cloudlab.lab.saved import SavedMachine, check_room, find_saved, keep, saved_key, saving
+from cloudlab.lab.saved import (
+    SavedMachine,
+    check_room,
+    find_saved,
+    forget,
+    keep,
+    saved_key,
+    saving,
+)
 from cloudlab.machine.config import Accel, MachineConfig, Network, UefiFiles, qemu_argv
 from cloudlab.machine.migration import load_state, save_state
 from cloudlab.machine.process import Machine
@@ -164,6 +172,8 @@ async def restore(
 ) -> list[tuple[float, bytes]]:
     """Restore a launched machine, with a disk of its own size, and let it run.
 
+    A saved machine whose state QEMU refuses is deleted, unless somebody ended that QEMU.
+
     Returns
     -------
     list of (float, bytes)
@@ -176,15 +186,30 @@ async def restore(
     """
     try:
         await load_state(machine, saved.memory)
+    except SavedMachineError:
+        if machine.end is None or not machine.end.stopped:
+            forget(saved)
+        raise
+    except OSError as error:
+        raise SavedMachineError(f"The saved machine could not be read: {error}") from error
+    try:
         past = list(saved.console())
         if disk_size_bytes != saved.about["disk_size_bytes"]:
-            await machine.command("block_resize", node_name="disk", size=disk_size_bytes)
+            await _resize_disk(machine, disk_size_bytes)
         await machine.command("cont")
-    except SavedMachineError:
-        raise
     except (CloudlabError, OSError) as error:
         raise SavedMachineError(f"The saved machine could not be restored: {error}") from error
     return past
+
+
+async def _resize_disk(machine: Machine, size_bytes: int) -> None:
+    """Resize the disk of a machine that was restored and is still paused."""
+    # Since QEMU 10.0 a restored machine's disks are inactive until it runs; that version also
+    # brought the command that makes them active before.
+    known = {command["name"] for command in await machine.command("query-commands")}
+    if "blockdev-set-active" in known:
+        await machine.command("blockdev-set-active", node_name="disk", active=True)
+    await machine.command("block_resize", node_name="disk", size=size_bytes)
 
 
 def _machine_facts(job: PreparedRun) -> dict[str, Any]:
