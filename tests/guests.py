@@ -160,7 +160,7 @@ def hear_ctrl_c() -> None:
 
 def wait_until(happened: Callable[[], bool]) -> bool:
     """Wait for something that must happen; False after a time that is no pass condition."""
-    deadline = Deadline.after(60)
+    deadline = Deadline.after(300)
     while not (done := happened()) and not deadline.expired:
         time.sleep(0.02)
     return done

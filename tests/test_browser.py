@@ -27,6 +27,7 @@ from browser import (
     wait_for_kernel,
     write_notebook,
 )
+from guests import wait_until
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -112,9 +113,7 @@ def test_predict_boot_compare_by_keyboard_alone(browser, base, folder):
     page.keyboard.press("Tab")
     expect(boot).to_be_focused()
     page.keyboard.press("Enter")
-    expect(panel(cell).get_by_role("heading", name="Result: growpart-off")).to_be_visible(
-        timeout=PATIENCE_MS
-    )
+    expect(panel(cell).get_by_role("heading", name="Result: growpart-off")).to_be_visible()
     expect(boot).to_be_focused()
     recording = read_run(shipped_recordings()["growpart-off"])
     sizes = pd.read_csv(recording.sizes_csv)
@@ -134,7 +133,7 @@ def test_kernel_stays_free_stop_ends_and_there_is_never_a_second_loop(browser, b
     cell = run_cell(page, 0)
     cell.get_by_label("Playing speed").select_option("1")
     cell.get_by_role("button", name="Boot").click()
-    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
     other = run_cell(page, 1)
     expect(other).to_contain_text("boots: 1")
     # The cell is run anew while its boot goes on: the former one ends.
@@ -142,7 +141,7 @@ def test_kernel_stays_free_stop_ends_and_there_is_never_a_second_loop(browser, b
     expect(cell.get_by_role("log")).to_have_count(0)  # an empty console is not shown
     cell.get_by_label("Playing speed").select_option("1")
     cell.get_by_role("button", name="Boot").click()
-    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
     expect(run_cell(page, 1)).to_contain_text("boots: 1")
     cell.get_by_role("button", name="Stop").click()
     expect(cell.get_by_role("alert")).to_contain_text("stopped")
@@ -157,22 +156,22 @@ def test_reload_restart_and_reopening(browser, base, folder):
     predict(cell, page, "End")
     cell.get_by_role("button", name="Boot (recorded)").click()
     result = "Result: default"
-    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible()
     expect(cell.get_by_role("heading", name=result)).to_have_count(1)  # the kept one is hidden
     page.keyboard.press("Control+s")
-    assert saved_outputs(folder / "again.ipynb", result, page)
+    assert saved_outputs(folder / "again.ipynb", result)
     page.reload()
     wait_for_kernel(page)
     cell = page.locator(".jp-Notebook .jp-Cell").nth(0)
     # The kernel lives, so the panel does.
-    expect(cell.get_by_role("button", name="Boot (recorded)")).to_be_visible(timeout=PATIENCE_MS)
+    expect(cell.get_by_role("button", name="Boot (recorded)")).to_be_visible()
     expect(cell.get_by_role("heading", name=result)).to_have_count(1)
     restart_kernel(page)
     page.reload()
     wait_for_kernel(page)
     cell = page.locator(".jp-Notebook .jp-Cell").nth(0)
     # The panel is dead; its last result stays, as picture and table.
-    expect(cell.get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(cell.get_by_role("heading", name=result)).to_be_visible()
     expect(cell.get_by_role("button", name="Boot (recorded)")).to_have_count(0)
     expect(cell.get_by_role("img", name=re.compile("partition"))).to_have_count(2)
     expect(cell.get_by_role("table")).to_have_count(2)
@@ -191,13 +190,13 @@ def test_all_panels_are_accessible_and_photographed(browser, base, folder, width
     cells[0].get_by_label("growpart: mode").select_option("off")
     predict(cells[0], page, "Home", "PageUp")
     cells[0].get_by_role("button", name="Boot (recorded)").click()
-    expect(panel(cells[0]).locator("h3").first).to_be_visible(timeout=PATIENCE_MS)
+    expect(panel(cells[0]).locator("h3").first).to_be_visible()
     cells[2].get_by_role("button", name="Change after this").click()
     cells[4].get_by_label("filesystem").click()
     expect(cells[4]).to_contain_text("Not quite.")
     cells[6].get_by_label("Playing speed").select_option("100")
     cells[6].get_by_role("button", name="Boot").click()
-    expect(cells[6]).to_contain_text("(done)", timeout=PATIENCE_MS)
+    expect(cells[6]).to_contain_text("(done)")
     part = cells[1].locator(".cloudlab-part").first
     part.focus()
     expect(part.locator(".cloudlab-says")).to_be_visible()
@@ -255,14 +254,14 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     cell.get_by_label("Playing speed").select_option("1")
     boot = cell.get_by_role("button", name="Boot (recorded)")
     boot.click()
-    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
     cell.get_by_role("button", name="Stop").click()
-    expect(cell.get_by_role("alert")).to_contain_text("stopped", timeout=PATIENCE_MS)
+    expect(cell.get_by_role("alert")).to_contain_text("stopped")
     cell.get_by_label("Playing speed").select_option("100")
     boot.click()
     name = "resize-rootfs-false"
     result = f"Result: {name}"
-    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible()
     sizes = pd.read_csv(read_run(shipped_recordings()[name]).sizes_csv)
     root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
     shown = predicted_and_measured(cell)
@@ -278,13 +277,11 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     assert saved_outputs(course / "mine.ipynb", result, page, place)
     page.reload()
     wait_for_kernel(page)
-    expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_be_visible(
-        timeout=PATIENCE_MS
-    )
+    expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_be_visible()
     restart_kernel(page)
     page.reload()
     wait_for_kernel(page)
-    expect(lab_cell().get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    expect(lab_cell().get_by_role("heading", name=result)).to_be_visible()
     expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_have_count(0)
 
 
@@ -316,13 +313,11 @@ def draw_for_readme(page, cell) -> None:
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 
 
-def saved_outputs(path, text, page, place=0) -> bool:
+def saved_outputs(path, text, place=0) -> bool:
     """Return whether a notebook was saved with ``text`` in a cell's outputs."""
-    for _ in range(300):
-        if text in json.dumps(json.loads(path.read_text())["cells"][place]["outputs"]):
-            return True
-        page.wait_for_timeout(100)
-    return False
+    return wait_until(
+        lambda: text in json.dumps(json.loads(path.read_text())["cells"][place]["outputs"])
+    )
 
 
 def qemus_below(folder) -> list[psutil.Process]:
@@ -336,12 +331,8 @@ def qemus_below(folder) -> list[psutil.Process]:
     return found
 
 
-def gone(page, folder) -> bool:
-    for _ in range(200):
-        if not qemus_below(folder):
-            return True
-        page.wait_for_timeout(100)
-    return False
+def gone(folder) -> bool:
+    return wait_until(lambda: not qemus_below(folder))
 
 
 @pytest.mark.boots
@@ -358,21 +349,21 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
             return cell
 
         cell = begin()
-        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
         assert len(qemus_below(tmp_path)) == 1
         cell.get_by_role("button", name="Stop").click()
-        expect(cell.get_by_role("alert")).to_contain_text("was stopped", timeout=PATIENCE_MS)
-        assert gone(page, tmp_path)
+        expect(cell.get_by_role("alert")).to_contain_text("was stopped")
+        assert gone(tmp_path)
 
         cell = begin()
-        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS", timeout=PATIENCE_MS)
+        expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
         restart_kernel(page)
-        assert gone(page, tmp_path), "a kernel's restart left QEMU running"
+        assert gone(tmp_path), "a kernel's restart left QEMU running"
         wait_for_kernel(page)
 
         cell = begin()
-        expect(panel(cell).locator("h3").first).to_be_visible(timeout=900_000)
-        assert gone(page, tmp_path)
+        expect(panel(cell).locator("h3").first).to_be_visible(timeout=3 * PATIENCE_MS)
+        assert gone(tmp_path)
         runs = [read_run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
         [done] = [one for one in runs if one.about["outcome"] == "done"]
         sizes = pd.read_csv(done.sizes_csv)

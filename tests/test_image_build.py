@@ -462,7 +462,7 @@ def test_interrupted_build_leaves_nothing(start_build, tmp_path):
     child = start_build()
     assert processes_in(tmp_path)
     child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=60) != 0
+    assert child.wait(timeout=300) != 0
     assert processes_in(tmp_path) == []
     assert left_in(tmp_path) == []
 
@@ -471,7 +471,7 @@ def test_interrupted_build_leaves_nothing(start_build, tmp_path):
 def test_killed_build_runs_no_further_and_is_swept_by_the_next(start_build, tmp_path):
     start_build().kill()
     # The kernel kills at once; left alone, mmdebstrap would go on for longer than this.
-    limit = time.monotonic() + 5
+    limit = time.monotonic() + 30
     while processes_in(tmp_path) and time.monotonic() < limit:
         time.sleep(0.05)
     assert processes_in(tmp_path) == []
@@ -480,7 +480,7 @@ def test_killed_build_runs_no_further_and_is_swept_by_the_next(start_build, tmp_
     second = start_build()
     assert killed[0] not in left_in(tmp_path)
     second.send_signal(signal.SIGINT)
-    second.wait(timeout=60)
+    second.wait(timeout=300)
     assert left_in(tmp_path) == []
 
 
@@ -498,12 +498,12 @@ def test_second_build_waits_and_takes_what_the_first_made(lab_image, tmp_path, m
     with filelock.FileLock(images / ".build.lock"):
         second = threading.Thread(target=lambda: result.append(build_image(progress=progress)))
         second.start()
-        assert waiting.wait(timeout=60)
+        assert waiting.wait(timeout=300)
         for path in (lab_image.path, lab_image.path.with_name(lab_image.name + ".json")):
             try:
                 os.link(path, images / path.name)
             except OSError:  # another filesystem
                 shutil.copy2(path, images / path.name)
-    second.join(timeout=60)
+    second.join(timeout=300)
     assert [image.sha256 for image in result] == [lab_image.sha256]
     assert [(step.number, step.title) for step in steps] == [(0, "waiting for another build")]

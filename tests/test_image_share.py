@@ -108,7 +108,7 @@ def learner(tmp_path, monkeypatch):
 def ask(server, path, method="GET", headers=None):
     """Send a path as it is, without any client's tidying."""
     host, port = server.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection = http.client.HTTPConnection(host, int(port), timeout=300)
     connection.request(method, path, headers=headers or {})
     response = connection.getresponse()
     body = response.read()
@@ -217,7 +217,7 @@ def command(teacher):
 def test_thirty_learners_of_the_command_get_on_together(command, lab_disk):
     """None is given more until all have had the same: a starving one would stop them all."""
     step = 2 << 20
-    meeting = threading.Barrier(30, timeout=120)
+    meeting = threading.Barrier(30, timeout=300)
     received: list[bytes] = []
 
     def learn():

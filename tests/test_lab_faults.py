@@ -126,10 +126,14 @@ def test_a_guest_that_powers_off(tmp_path):
 
 
 def test_a_guest_that_falls_silent(tmp_path, monkeypatch):
-    monkeypatch.setitem(options.SILENCE_TIMEOUT_S, Accel.TCG, 2.0)
-    error = fail(ConsoleTimeoutError, guest_options(tmp_path, "hm"), tmp_path / "run")
-    assert "has been silent for 2 s" in error.message
-    assert error.tail[-1] == "hm"
+    # On a busy host the firmware itself may be silent for longer than the first times.
+    for silence_s in (2.0, 20.0, 60.0):
+        monkeypatch.setitem(options.SILENCE_TIMEOUT_S, Accel.TCG, silence_s)
+        error = fail(ConsoleTimeoutError, guest_options(tmp_path, "hm"), tmp_path / f"{silence_s}")
+        assert f"has been silent for {silence_s:g} s" in error.message
+        if error.tail[-1:] == ("hm",):
+            return
+    pytest.fail(f"the guest was never heard: {error.tail}")
 
 
 def test_a_guest_that_takes_too_long(tmp_path):
@@ -356,11 +360,14 @@ def test_a_watcher_that_breaks_ends_the_runs(tmp_path):
 
 def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr(boot, "TRANSCRIPT_CAP_BYTES", 100_000)
-    run_options = guest_options(tmp_path, "", Then.FLOOD, timeout_s=4)
-    folder = tmp_path / "run"
-    fail(ConsoleTimeoutError, run_options, folder)
-    about = read_run(folder).about
-    dropped = about["console"]["dropped_bytes"]
+    # On a busy host the guest may not write that much within the first times.
+    for timeout_s in (4, 40, 110):
+        run_options = guest_options(tmp_path, "", Then.FLOOD, timeout_s=timeout_s)
+        folder = tmp_path / f"{timeout_s} s"
+        fail(ConsoleTimeoutError, run_options, folder)
+        about = read_run(folder).about
+        if dropped := about["console"]["dropped_bytes"]:
+            break
     assert about["console"]["bytes"] == 100_000 + dropped
     log = (folder / "console.log").read_bytes()
     assert log[100_000:].decode() == f"\n[cloudlab: {dropped} further bytes were not kept]\n"
@@ -504,16 +511,21 @@ BROKEN_ENDS = {
 
 @pytest.mark.parametrize("broken", BROKEN_ENDS.values(), ids=BROKEN_ENDS)
 def test_a_report_whose_end_is_damaged_ends_the_run(tmp_path, monkeypatch, broken):
-    monkeypatch.setattr(boot, "REPORT_PATIENCE_S", 1.0)
     says = report(cloud_init_errors="")
     start = says.rindex("@cloudlab")
     # The guest halts then: without this the run would go on until its time is up, and fail.
-    run_options = guest_options(tmp_path, says[:start] + broken(says[start:]), timeout_s=30)
-    done = run_lab(run_options, tmp_path / "run")
-    assert done.recording.about["outcome"] == "done"
+    run_options = guest_options(tmp_path, says[:start] + broken(says[start:]), timeout_s=600)
+    # On a busy host the guest may pause amid its report for longer than the first times.
+    for patience_s in (1.0, 10.0, 60.0):
+        monkeypatch.setattr(boot, "REPORT_PATIENCE_S", patience_s)
+        folder = tmp_path / f"{patience_s} s"
+        done = run_lab(run_options, folder)
+        assert done.recording.about["outcome"] == "done"
+        assert left_behind(folder) == []
+        if done.sizes()["size_bytes"].max() == 20 << 30:
+            break
     assert done.recording.about["warnings"] == ["1 line of the guest's report was lost or damaged."]
     assert done.sizes()["size_bytes"].max() == 20 << 30
-    assert left_behind(tmp_path / "run") == []
 
 
 def test_sizes_that_contradict_each_other_are_warned_of(tmp_path):
@@ -556,8 +568,8 @@ def test_the_hosts_clock_jumps(tmp_path, monkeypatch):
     jumps_s = cycle([0, 86_400, -86_400])
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps_s))
-    done = run_lab(guest_options(tmp_path, report(), timeout_s=60), tmp_path / "run")
-    assert done.sizes()["time_s"].max() < 60
+    done = run_lab(guest_options(tmp_path, report(), timeout_s=600), tmp_path / "run")
+    assert done.sizes()["time_s"].max() < 600
     times = [time_s for time_s, _ in read_cast(tmp_path / "run" / "console.cast")]
     assert times == sorted(times)
 

@@ -261,4 +261,4 @@ def test_a_filesystem_without_its_device_is_still_a_row():
 def test_parsing_needs_no_pandas():
     code = "import sys, cloudlab.sizes as s; s.parse_console('NAME SIZE TYPE\\nvda 1G disk\\n')"
     code += "; sys.exit('pandas' in sys.modules or 'numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

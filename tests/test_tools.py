@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from guests import alive, wait_until
 
 from cloudlab import tools
 from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
@@ -27,19 +27,19 @@ def test_every_room_names_the_host_alike(monkeypatch, machine, arch):
     assert found == ["tools.py"]
 
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 def gone(pid):
-    deadline = Deadline.after(10)
-    while alive(pid) and not deadline.expired:
-        time.sleep(0.02)
-    return not alive(pid)
+    return wait_until(lambda: not alive(pid))
+
+
+def run_out_of_time(note, script, **options):
+    """Run a shell's script that notes a process number until its time is up; return the number."""
+    # On a busy host the first times may be up before the script has begun.
+    for timeout_s in (0.5, 5, 50):
+        with pytest.raises(ToolTimeoutError, match="did not end within"):
+            run(["sh", "-c", script], timeout_s=timeout_s, **options)
+        if note.exists() and (text := note.read_text().strip()):
+            return int(text)
+    raise AssertionError("the script did not begin")
 
 
 def test_returns_what_was_printed():
@@ -76,27 +76,21 @@ def test_the_locale_is_fixed(monkeypatch):
 
 def test_a_timeout_ends_the_whole_family(tmp_path):
     note = tmp_path / "pid"
-    with pytest.raises(ToolTimeoutError, match="did not end within"):
-        run(["sh", "-c", f"sleep 60 & echo $! > {note}; wait"], timeout_s=0.5)
-    assert gone(int(note.read_text()))
+    assert gone(run_out_of_time(note, f"sleep 600 & echo $! > {note}; wait"))
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "GRACE_S", 0.3)
     note = tmp_path / "pid"
     script = f"trap '' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
-    with pytest.raises(ToolTimeoutError):
-        run(["sh", "-c", script], timeout_s=0.5)
-    assert gone(int(note.read_text()))
+    assert gone(run_out_of_time(note, script))
 
 
 def test_a_child_without_grace_is_killed_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "GRACE_S", 600.0)
     note, asked = tmp_path / "pid", tmp_path / "asked"
     script = f"trap 'touch {asked}' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
-    with pytest.raises(ToolTimeoutError):
-        run(["sh", "-c", script], timeout_s=0.5, grace_s=0)
-    assert gone(int(note.read_text()))
+    assert gone(run_out_of_time(note, script, grace_s=0))
     assert not asked.exists()
 
 
@@ -111,9 +105,7 @@ def test_a_bound_child_dies_with_its_owner(tmp_path):
         " kwargs={'bound': True, 'timeout_s': 600}).start()\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code])
-    deadline = Deadline.after(20)
-    while not note.exists() and not deadline.expired:
-        time.sleep(0.02)
+    assert wait_until(note.exists)
     owner.kill()
     owner.wait()
     assert gone(int(note.read_text()))
@@ -136,11 +128,9 @@ def test_an_interrupt_ends_the_program_too(tmp_path):
     note = tmp_path / "pid"
     code = f"from cloudlab.tools import run\nrun(['sh', '-c', 'sleep 1; echo $$ > {note}; sleep 60'])\n"
     owner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
-    deadline = Deadline.after(20)
-    while not (note.exists() and note.read_text().strip()) and not deadline.expired:
-        time.sleep(0.02)
+    assert wait_until(lambda: note.exists() and note.read_text().strip())
     owner.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in owner.communicate(timeout=20)[1]
+    assert b"KeyboardInterrupt" in owner.communicate()[1]
     assert gone(int(note.read_text()))
 
 
@@ -155,7 +145,7 @@ def test_lines_are_told_as_they_come(tmp_path):
 
     def release():
         # Only once the first line was told does the program go on to its second.
-        assert first.wait(20)
+        assert first.wait(60)
         go.touch()
 
     thread = threading.Thread(target=release)
@@ -184,5 +174,5 @@ def test_install_command(monkeypatch, manager, uid, expected):
 
 def test_deadline():
     assert Deadline.after(0).expired
-    assert not Deadline.after(60).expired
-    assert 59 < Deadline.after(60).left_s <= 60
+    assert not Deadline.after(600).expired
+    assert 0 < Deadline.after(600).left_s <= 600
