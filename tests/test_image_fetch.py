@@ -651,7 +651,8 @@ def tls(tmp_path, monkeypatch):
     """An https server whose certificate a made-up authority vouches for."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     authority, certificate = tmp_path / "ca.pem", tmp_path / "server.pem"
-    _certify("-keyout", tmp_path / "ca.key", "-out", authority, "-subj", "/CN=A school")
+    may_sign = ["-addext", "keyUsage=critical,keyCertSign"]
+    _certify("-keyout", tmp_path / "ca.key", "-out", authority, "-subj", "/CN=A school", *may_sign)
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     name += ["-addext", "basicConstraints=CA:FALSE"]
     by = ["-CA", authority, "-CAkey", tmp_path / "ca.key"]
@@ -676,6 +677,19 @@ def test_tls_of_an_authority_in_ssl_cert_file(tls, disk, monkeypatch, tmp_path):
     image = fetch("x", catalogue=known, arch="amd64", patience=HASTY)
     assert image.trust == "checksum over TLS"
     assert image.path.read_bytes() == disk
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="older Pythons accept it")
+def test_an_authority_without_key_usage_is_refused_and_why(tmp_path, monkeypatch):
+    authority, key = tmp_path / "ca.pem", tmp_path / "ca.key"
+    _certify("-keyout", key, "-out", authority, "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost")  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with FaultyServer(context) as server, pytest.raises(DownloadError, match="key usage") as caught:
+        fetch(server.put(PATH, b""), checksum=sha256(b""), patience=HASTY)
+    assert "RFC 5280, for example without key usage" in caught.value.hint
 
 
 def test_a_redirect_from_https_to_http_is_refused(tls, server, disk, monkeypatch, tmp_path):

@@ -156,8 +156,10 @@ def open_url(
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(
                 f"{url} does not prove who it is: {error.reason.verify_message}.",
-                hint="A proxy that opens TLS needs its certificate in SSL_CERT_FILE; "
-                "a wrong clock has the same effect.",
+                hint="If a proxy opens TLS, name its authority's certificate in SSL_CERT_FILE. "
+                "Python 3.13 and newer also refuse authorities whose certificate breaks RFC 5280, "
+                "for example without key usage: ask for a corrected one. A wrong clock has the "
+                "same effect.",
             ) from error
         raise PassingError(f"{url} could not be reached: {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
