@@ -230,8 +230,13 @@ def test_a_frame_with_wrong_values_counts_as_damaged(values):
     assert not parsed.blocks[0].devices
 
 
-@pytest.mark.parametrize("text", ["[" * 9000 + "]" * 9000, "1" * 9000], ids=["deep", "long"])
-def test_json_that_breaks_parsers_is_only_damaged(text):
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 9000 + "]" * 9000, "[" * 90_000 + "]" * 90_000, "1" * 9000, '["end"]', "1"],
+    # Which depth a parser refuses depends on the Python.
+    ids=["deep", "deeper", "long", "list", "number"],
+)
+def test_a_kind_that_is_no_text_or_breaks_parsers_is_only_damaged(text):
     body = f'after 0 {{"kind":{text}}}'
     parsed, _ = feed(f"@cloudlab {body} {cksum(body.encode())}@\n")
     assert parsed.damaged == 1

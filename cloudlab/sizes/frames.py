@@ -243,6 +243,8 @@ def _read_frame(text: str) -> Frame | None:
         values = json.loads(match["json"])
     except (ValueError, RecursionError):
         return None
+    if not isinstance(values.get("kind"), str):
+        return None
     stage: Any = match["stage"]
     return Frame(stage, int(match["number"]), values)
 
