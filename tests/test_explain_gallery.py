@@ -252,7 +252,8 @@ def agree_with_outside_tools(disk, inspected, raw):
         assert (found and found["type"]) == pairs.get("ID_FS_TYPE") == kind
         assert (found["uuid"] if found else None) == pairs.get("ID_FS_UUID")
 
-    said = tools.run(["dumpe2fs", "-h", f"{raw}?offset={ours[1]['start_bytes']}"]).stdout
+    place = f"{raw}?offset={ours[1]['start_bytes']}"
+    said = tools.run(["debugfs", "-c", "-R", "show_super_stats -h", place]).stdout
     blocks, unit = (
         int(re.search(rf"^{name}: +(\d+)", said, re.MULTILINE)[1])
         for name in ("Block count", "Block size")

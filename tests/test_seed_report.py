@@ -177,18 +177,23 @@ def test_block_devices_are_told_with_parents_in_bytes(shell, guest):
 
 
 def test_filesystems_are_counted_as_df_does(shell, guest, tmp_path):
+    before = os.statvfs("/")
     found = of_kind(report(shell, guest, "after"), "filesystem")
+    after = os.statvfs("/")
     names = [(frame["device"], frame["mountpoint"], frame["fstype"]) for frame in found]
     assert names == [
         ("nvme0n1p1", "/", "ext4"),  # /dev/root, by its number
         ("vdc", str(tmp_path / "a disk"), "btrfs"),  # btrfs has a number of its own
     ]
-    expected = os.statvfs("/")
-    assert found[0]["size_bytes"] == expected.f_blocks * expected.f_frsize
+    unit = after.f_frsize
+    assert found[0]["size_bytes"] == after.f_blocks * unit
     # Others use this disk meanwhile; what the three numbers mean must still hold.
-    free = expected.f_bfree * expected.f_frsize
-    assert abs(found[0]["used_bytes"] - (found[0]["size_bytes"] - free)) < 2**31
-    assert abs(found[0]["available_bytes"] - expected.f_bavail * expected.f_frsize) < 2**31
+    free = found[0]["size_bytes"] - found[0]["used_bytes"]
+    for value, *ends in (
+        (free, before.f_bfree * unit, after.f_bfree * unit),
+        (found[0]["available_bytes"], before.f_bavail * unit, after.f_bavail * unit),
+    ):
+        assert min(ends) - 2**31 < value < max(ends) + 2**31
 
 
 def test_a_mount_that_cannot_be_opened_shifts_no_sizes(shell, guest, tmp_path):
