@@ -80,6 +80,8 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
         "dash",
         "blkid",
         "dumpe2fs",
+        "ip",
+        "mount",
     ),
 }
 
@@ -105,6 +107,8 @@ _APT: dict[str, str] = {
     "lsblk": "util-linux",
     "blkid": "util-linux",
     "dumpe2fs": "e2fsprogs",
+    "ip": "iproute2",
+    "mount": "mount",
     "growpart": "cloud-guest-utils",
     "chromium": "chromium",
     "bsdtar": "libarchive-tools",
