@@ -356,7 +356,6 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
         expect(cell.get_by_role("alert")).to_contain_text("was stopped")
         assert gone(tmp_path)
 
-        # What a warm start restores may scroll the first lines away at once.
         cell = begin()
         expect(cell.get_by_role("log")).to_be_visible()
         restart_kernel(page)
