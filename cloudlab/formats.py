@@ -1,34 +1,40 @@
-"""What kind of file an image is, decided from its first bytes, before QEMU opens it.
+"""Recognise what kind of file a disk image is, before QEMU opens it.
 
-Letting QEMU guess is the classic trap: a guest that owns a *raw* disk can write a
-qcow2 header to it, and the next ``qemu-img`` without ``-f`` follows the backing file
-that the guest named.  Even ``qemu-img info`` follows an external data file in some
-versions (CVE-2024-4467), so cloudlab reads the header itself first.
+QEMU must never guess the format: a guest that owns a *raw* disk can write a qcow2
+header to it, and the next ``qemu-img`` without ``-f`` opens the backing file that the
+guest named.  Even ``qemu-img info`` follows an external data file in some versions
+(CVE-2024-4467), so cloudlab reads the header itself first.
 
-Source: https://www.qemu.org/docs/master/interop/qcow2.html
+Sources: https://www.qemu.org/docs/master/interop/qcow2.html; the ``bdrv_probe``
+functions in QEMU's block/*.c; Microsoft's VHD specification (a fixed VHD has only a
+footer); Apple's UDIF trailer ("koly").
 """
 
-# ruff: noqa: PLR2004 (offsets and magic numbers are what this module is about)
+# ruff: noqa: PLR2004 (offsets and magic numbers are the subject of this module)
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from cloudlab.errors import DiskError, UnsafeImageError
+from cloudlab.errors import DiskError, ImageError, UnsafeImageError
 
-#: The header, its extensions and the backing file's name lie in the first cluster,
-#: and QEMU knows no cluster above 2 MiB.
+#: A qcow2 header, its extensions and the backing file's name lie in the first cluster,
+#: and QEMU accepts no cluster above 2 MiB.
 HEADER_BYTES = 2 << 20
 
+_TAIL_BYTES = 512
 _QCOW2_MAGIC = b"QFI\xfb"
 _EXTENSION_BACKING_FORMAT = 0xE2792ACA
 _EXTENSION_DATA_FILE = 0x44415441
-_DIRTY, _CORRUPT, _EXTERNAL_DATA = 1 << 0, 1 << 1, 1 << 2
+_CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 _NAME_LIMIT_BYTES = 1023
 
-#: Offset, magic and name of what people take for a disk image.
+#: Offset (below 0: from the end of the file), magic and name of other formats.
 _SIGNATURES = (
     (0, b"KDMV", "vmdk"),
     (0, b"COWD", "vmdk"),
@@ -36,19 +42,38 @@ _SIGNATURES = (
     (0x40, b"\x7f\x10\xda\xbe", "vdi"),
     (0, b"vhdxfile", "vhdx"),
     (0, b"conectix", "vpc"),
+    (-512, b"conectix", "vpc"),
+    (-511, b"conectix", "vpc"),  # written by Virtual PC before 2004
     (0, b"QED\0", "qed"),
+    (0, b"WithoutFreeSpace", "parallels"),
+    (0, b"WithouFreSpacExt", "parallels"),
+    (-512, b"koly", "dmg"),
+    (0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop", "cloop"),
+    (0, b"Bochs Virtual HD Image\0", "bochs"),
     (0, b"\x1f\x8b", "gzip"),
     (0, b"\xfd7zXZ\0", "xz"),
     (0, b"BZh", "bzip2"),
     (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"\x04\x22\x4d\x18", "lz4"),
     (0, b"PK\x03\x04", "zip"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
     (257, b"ustar", "tar"),
 )
+_ARCHIVES = frozenset({"gzip", "xz", "bzip2", "zstd", "lz4", "zip", "7z", "tar"})
+
+#: Bytes that every bootable raw disk, or a filesystem on a whole disk, has in their place.
+_RAW_MARKS = (
+    (510, b"\x55\xaa"),  # MBR, and with it every GPT
+    (1024 + 56, b"\x53\xef"),  # ext2/3/4
+    (0, b"XFSB"),
+    (0x10040, b"_BHRfS_M"),  # btrfs
+)
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<?xml")
 
 
 @dataclass(frozen=True)
 class Qcow2Header:
-    """What a qcow2 file says of itself.
+    """The fields of a qcow2 header that decide how a file may be opened.
 
     Attributes
     ----------
@@ -57,7 +82,7 @@ class Qcow2Header:
     virtual_size_bytes, cluster_bytes : int
     backing_file, backing_format : str or None
         As written in the file.
-    encrypted, external_data, dirty, corrupt : bool
+    encrypted, external_data, corrupt : bool
         ``external_data``: the clusters lie in another file.
     """
 
@@ -68,19 +93,177 @@ class Qcow2Header:
     backing_format: str | None = None
     encrypted: bool = False
     external_data: bool = False
-    dirty: bool = False
     corrupt: bool = False
 
 
-def detect_format(head: bytes) -> str:
-    """Return the format that a file's first 512 bytes show, ``raw`` where they show none.
+class Ends(NamedTuple):
+    """The bytes of a file that show its format, and its size."""
+
+    head: bytes
+    tail: bytes
+    size_bytes: int
+
+
+def format_of(head: bytes, tail: bytes = b"") -> str:
+    """Return the format that a file's own bytes show, ``raw`` where they show none.
 
     The names are qemu-img's (``qcow2``, ``vmdk``, ``vdi`` ...), or those of an archive
     (``gzip``, ``xz``, ``tar`` ...).
+
+    Parameters
+    ----------
+    head, tail : bytes
+        The file's first and last 512 bytes, or more of them.
     """
     if head.startswith(_QCOW2_MAGIC):
         return "qcow" if head[4:8] == b"\0\0\0\x01" else "qcow2"
-    return next((name for at, magic, name in _SIGNATURES if head.startswith(magic, at)), "raw")
+    for at, magic, name in _SIGNATURES:
+        place = at if at >= 0 else len(tail) + at
+        if place >= 0 and (head if at >= 0 else tail).startswith(magic, place):
+            return name
+    return "raw"
+
+
+def read_ends(path: Path) -> Ends:
+    """Return a file's first :data:`HEADER_BYTES`, its last 512 bytes and its size.
+
+    Raises
+    ------
+    DiskError
+        If the file does not exist, cannot be read, or is neither a file nor a block device.
+    """
+    try:
+        mode = path.stat().st_mode
+        # Opening a FIFO would wait for a writer.
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise DiskError(f"{path} is neither a file nor a block device.")
+        with path.open("rb") as stream:
+            head = stream.read(HEADER_BYTES)
+            # Seeking works for block devices too, whose st_size is 0.
+            size_bytes = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size_bytes - _TAIL_BYTES))
+            return Ends(head, stream.read(_TAIL_BYTES), size_bytes)
+    except OSError as error:
+        raise DiskError(f"The disk {path} could not be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise DiskError(f"The disk {path!s:.200} could not be read: {error}.") from error
+
+
+def check_format(path: Path, found: str, expected: str | None = None) -> str:
+    """Return ``found`` if it is ``qcow2`` or ``raw``.
+
+    Parameters
+    ----------
+    path : Path
+        For messages; it is not opened.
+    found : str
+        From :func:`format_of`, or as declared.
+    expected : str, optional
+        The only format to accept.
+
+    Raises
+    ------
+    UnsafeImageError
+        If it is another format.
+    """
+    if found in {"qcow2", "raw"} and found == (expected or found):
+        return found
+    hint = f"Convert it first: qemu-img convert -f {found} -O qcow2 OLD NEW"
+    if found in _ARCHIVES:
+        hint = "Unpack it first."
+    elif expected is not None:
+        hint = ""
+    accepted = expected or "qcow2 and raw"
+    raise UnsafeImageError(
+        f"{path} has the format {found}; cloudlab accepts only {accepted} here.", hint=hint
+    )
+
+
+def detect_format(path: Path) -> str:
+    """Return ``qcow2`` or ``raw`` for a file that should be a disk image.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read or is something else.
+    """
+    try:
+        head, tail, _ = read_ends(path)
+    except DiskError as error:
+        raise ImageError(error.message, hint=error.hint) from error
+    found = check_format(path, format_of(head, tail))
+    if found == "qcow2" or any(head.startswith(mark, at) for at, mark in _RAW_MARKS):
+        return found
+    if head.lstrip()[:200].lower().startswith(_WEB_PAGE):
+        raise ImageError(
+            f"{path.name} is not a disk image but a web page, which servers and login portals "
+            "send instead of a file.",
+            hint="Open the URL in a browser to see what the server says.",
+        )
+    raise ImageError(
+        f"{path.name} is not a disk image: it is neither qcow2 nor a raw disk with a partition "
+        "table or filesystem.",
+        hint="Use a qcow2 or raw image; qemu-img convert turns other formats into one.",
+    )
+
+
+def virtual_size_bytes(path: Path, kind: str) -> int:
+    """Return the size in bytes of the disk that a guest would see, without starting QEMU.
+
+    Raises
+    ------
+    UnsafeImageError
+        If the file is damaged, not of the format ``kind``, or needs another file or a key.
+    """
+    try:
+        ends = read_ends(path)
+        if kind == "raw":
+            return whole_sectors(ends.size_bytes)
+        header = parse_qcow2_header(ends.head)
+    except DiskError as error:
+        raise UnsafeImageError(
+            f"{path} cannot be used as a {kind} image: {error.message}", hint=error.hint
+        ) from error
+    check_standalone(path, header)
+    return header.virtual_size_bytes
+
+
+def whole_sectors(size_bytes: int) -> int:
+    """Return a size rounded up to sectors of 512 bytes, as QEMU presents a raw file."""
+    return -(-size_bytes // 512) * 512
+
+
+def check_standalone(path: Path, header: Qcow2Header) -> None:
+    """Refuse a qcow2 file that needs other files or a key, before QEMU opens it.
+
+    Parameters
+    ----------
+    path : Path
+        For messages; it is not opened.
+    header : Qcow2Header
+
+    Raises
+    ------
+    UnsafeImageError
+        If it needs a backing file, a data file or a key, or QEMU marked it as corrupt.
+    """
+    if header.backing_file is not None:
+        raise UnsafeImageError(
+            f"{path} has a backing file ({header.backing_file}). cloudlab refuses images with a "
+            "backing file, because they can expose other files on this host.",
+            hint="If you trust it, flatten it: qemu-img convert -f qcow2 -O qcow2 OLD NEW",
+        )
+    if header.external_data:
+        raise UnsafeImageError(
+            f"{path} uses an external data file. cloudlab refuses such images, because they can "
+            "expose other files on this host."
+        )
+    if header.encrypted:
+        raise UnsafeImageError(f"{path} is encrypted; cloudlab cannot use it.")
+    if header.corrupt:
+        raise UnsafeImageError(
+            f"{path} was marked as corrupt by QEMU.", hint="Fetch or build the image again."
+        )
 
 
 def parse_qcow2_header(head: bytes) -> Qcow2Header:
@@ -94,18 +277,18 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
     Raises
     ------
     DiskError
-        If this is no qcow2 header, or one that contradicts itself.
+        If this is not a qcow2 header, or it contradicts itself.
     """
     if len(head) < 72 or not head.startswith(_QCOW2_MAGIC):
-        raise DiskError("This is not a qcow2 file: its header is not there or cut off.")
+        raise DiskError("This is not a qcow2 file: its header is missing or cut off.")
     version, backing_at, backing_length, cluster_bits, size, crypt = struct.unpack_from(
         ">IQIIQI", head, 4
     )
     if version not in {2, 3}:
-        raise DiskError(f"The qcow2 header says version {version}; versions 2 and 3 exist.")
+        raise DiskError(f"The qcow2 header has version {version}; only 2 and 3 exist.")
     if not 9 <= cluster_bits <= 21:
         raise DiskError(
-            f"The qcow2 header says clusters of 2^{cluster_bits} bytes; 2^9 to 2^21 exist."
+            f"The qcow2 header has clusters of 2^{cluster_bits} bytes; 2^9 to 2^21 are possible."
         )
     cluster = head[: 1 << cluster_bits]
     features, header_length = 0, 72
@@ -115,7 +298,7 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
         (features,) = struct.unpack_from(">Q", cluster, 72)
         (header_length,) = struct.unpack_from(">I", cluster, 100)
     if header_length > len(cluster):
-        raise DiskError(f"The qcow2 header claims a length of {header_length} bytes.")
+        raise DiskError(f"The qcow2 header has an impossible length, {header_length} bytes.")
     extensions = _extensions(cluster, header_length, backing_at or len(cluster))
     backing_format = extensions.get(_EXTENSION_BACKING_FORMAT)
     return Qcow2Header(
@@ -126,38 +309,8 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
         backing_format=_text(backing_format) if backing_format is not None else None,
         encrypted=crypt != 0,
         external_data=bool(features & _EXTERNAL_DATA) or _EXTENSION_DATA_FILE in extensions,
-        dirty=bool(features & _DIRTY),
         corrupt=bool(features & _CORRUPT),
     )
-
-
-def check_alone(path: Path, head: bytes) -> None:
-    """Make sure that a qcow2 file is whole by itself, before QEMU follows what it names.
-
-    Parameters
-    ----------
-    path : Path
-        For messages; it is not opened.
-    head : bytes
-        As for :func:`parse_qcow2_header`.
-
-    Raises
-    ------
-    UnsafeImageError
-        If it needs a backing or data file or a key, or QEMU marked it as corrupt.
-    DiskError
-        If this is no qcow2 header.
-    """
-    header = parse_qcow2_header(head)
-    needs = (
-        (header.backing_file is not None, f"is only the changes to {header.backing_file!r}"),
-        (header.external_data, "keeps its data in another file"),
-        (header.encrypted, "is encrypted"),
-        (header.corrupt, "was marked as corrupt by QEMU"),
-    )
-    for true, what in needs:
-        if true:
-            raise UnsafeImageError(f"{path} {what}, as no cloud image does; it was not used.")
 
 
 def _extensions(cluster: bytes, offset: int, end: int) -> dict[int, bytes]:
@@ -168,7 +321,7 @@ def _extensions(cluster: bytes, offset: int, end: int) -> dict[int, bytes]:
         if kind == 0:
             break
         if length > end - offset - 8:
-            raise DiskError("A qcow2 header extension reaches beyond its header.")
+            raise DiskError("A qcow2 header extension reaches beyond the header.")
         found[kind] = cluster[offset + 8 : offset + 8 + length]
         offset += 8 + (length + 7) // 8 * 8
     return found
@@ -176,7 +329,7 @@ def _extensions(cluster: bytes, offset: int, end: int) -> dict[int, bytes]:
 
 def _backing_name(cluster: bytes, offset: int, length: int) -> str:
     if length > _NAME_LIMIT_BYTES or offset + length > len(cluster):
-        raise DiskError("The qcow2 header puts its backing file's name outside the header.")
+        raise DiskError("The qcow2 header has its backing file's name outside the header.")
     return _text(cluster[offset : offset + length])
 
 

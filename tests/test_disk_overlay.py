@@ -1,5 +1,6 @@
 """Making overlays, and seeing what was written to them."""
 
+import json
 from itertools import pairwise
 
 import pytest
@@ -7,15 +8,12 @@ import pytest
 from cloudlab import tools
 from cloudlab.disk import (
     Extent,
-    Written,
     allocated_bytes,
     by_region,
     create_overlay,
-    disk_info,
     inspect_disk,
     overlay_map,
     parse_disk_size,
-    written_by_partition,
 )
 from cloudlab.errors import CloudlabError, DiskError, ToolFailedError, UsageError
 
@@ -63,6 +61,11 @@ def test_what_is_no_disk_size_says_what_is(text):
         parse_disk_size(text)
 
 
+def test_a_size_above_the_limit_is_refused_for_that_reason():
+    with pytest.raises(UsageError, match="memory size '17T' is above the limit of 16T"):
+        parse_disk_size("17T", "memory size")
+
+
 def test_decimal_units_are_explained():
     with pytest.raises(UsageError, match="binary units: write 20G"):
         parse_disk_size("20GB")
@@ -87,6 +90,11 @@ def base(tmp_path_factory):
     return qcow2
 
 
+def qemu_info(path):
+    argv = ["qemu-img", "info", "-f", "qcow2", "--output=json", path]
+    return json.loads(tools.run(argv).stdout)
+
+
 def test_an_overlay_names_its_base_and_both_formats(base, tmp_path, monkeypatch):
     monkeypatch.chdir(base.parent)
     made = create_overlay(base.relative_to(base.parent), "qcow2", tmp_path / "new" / "o", 20 * GIB)
@@ -95,9 +103,9 @@ def test_an_overlay_names_its_base_and_both_formats(base, tmp_path, monkeypatch)
         base,
         20 * GIB,
     )
-    info = disk_info(made.path)
-    assert (info.backing_file, info.backing_format) == (str(base), "qcow2")
-    assert (info.format, info.virtual_size_bytes) == ("qcow2", 20 * GIB)
+    info = qemu_info(made.path)
+    assert (info["backing-filename"], info["backing-filename-format"]) == (str(base), "qcow2")
+    assert (info["format"], info["virtual-size"]) == ("qcow2", 20 * GIB)
     assert made.path.stat().st_mode & 0o777 == 0o600
     tools.run(["qemu-img", "check", "-q", "-f", "qcow2", made.path])
 
@@ -106,13 +114,13 @@ def test_a_raw_base_stays_raw_even_where_it_begins_as_qcow2_does(tmp_path):
     raw = tmp_path / "disk.raw"
     tools.run(["qemu-img", "create", "-q", "-f", "qcow2", raw, "1G"])
     made = create_overlay(raw, "raw", tmp_path / "overlay", GIB)
-    assert disk_info(made.path).backing_format == "raw"
+    assert qemu_info(made.path)["backing-filename-format"] == "raw"
     assert inspect_disk(made.path).virtual_size_bytes == GIB
 
 
 def test_as_large_as_the_image_is_large_enough(base, tmp_path):
     made = create_overlay(base, "qcow2", tmp_path / "overlay", 100 * MIB)
-    assert disk_info(made.path).virtual_size_bytes == 100 * MIB
+    assert qemu_info(made.path)["virtual-size"] == 100 * MIB
 
 
 REFUSED = {
@@ -138,7 +146,7 @@ def test_the_hint_names_a_size_that_is_accepted(base, tmp_path):
 
 def test_what_is_there_is_left_alone(base, tmp_path):
     (tmp_path / "overlay").write_text("mine")
-    with pytest.raises(DiskError, match="is there already"):
+    with pytest.raises(DiskError, match="exists already"):
         create_overlay(base, "qcow2", tmp_path / "overlay", GIB)
     assert (tmp_path / "overlay").read_text() == "mine"
 
@@ -194,17 +202,47 @@ def test_the_map_shows_what_was_written(used):
     assert extents[0].kind == "backing"
 
 
-def test_what_was_written_is_told_by_partition(used):
-    layout = inspect_disk(used)
-    written = written_by_partition(overlay_map(used), layout)
-    assert written == [
-        Written("table", 0, 0),
-        Written("14", 128 * KIB, 0),
-        Written("15", 128 * KIB, 0),
-        Written("gap", 0, 0),
-        Written("1", 0, 1 * MIB),
-        Written("tail", 2 * MIB, 0),
+def by_region_and_kind(extents, layout):
+    totals = {}
+    for each in by_region(extents, layout):
+        key = each.region, each.kind
+        totals[key] = totals.get(key, 0) + each.length_bytes
+    return totals
+
+
+def test_what_was_written_is_counted_by_partition(used):
+    totals = by_region_and_kind(overlay_map(used), inspect_disk(used))
+    assert list(dict.fromkeys(region for region, _ in totals)) == [
+        "table",
+        "14",
+        "15",
+        "gap",
+        "1",
+        "tail",
     ]
+    assert {key: size for key, size in totals.items() if key[1] in {"data", "zero"}} == {
+        ("14", "data"): 128 * KIB,
+        ("15", "data"): 128 * KIB,
+        ("1", "zero"): 1 * MIB,
+        ("tail", "data"): 2 * MIB,
+    }
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [("write -P 0 30M 1M", "data"), ("write -z 30M 1M", "zero"), ("discard 30M 1M", "zero")],
+    ids=["zeros written", "write-zeroes", "discard"],
+)
+def test_zero_clusters_come_from_discard_and_write_zeroes_only(tmp_path, command, kind):
+    base = tmp_path / "base.raw"
+    base.write_bytes(b"x" * 64 * MIB)
+    made = create_overlay(base, "raw", tmp_path / "overlay", GIB)
+    argv = ["qemu-io", "-f", "qcow2", "-d", "unmap", "-c", command, made.path]
+    tools.run(argv)
+    sizes = {}
+    for each in overlay_map(made.path):
+        sizes[each.kind] = sizes.get(each.kind, 0) + each.length_bytes
+    assert sizes == {"backing": 63 * MIB, kind: 1 * MIB, "empty": GIB - 64 * MIB}
 
 
 def test_regions_cut_extents_at_the_borders(used):
@@ -216,8 +254,7 @@ def test_regions_cut_extents_at_the_borders(used):
     by_number = {str(each.number): each.size_bytes for each in layout.partitions}
     assert {name: sizes[name] for name in by_number} == by_number
     assert sizes["tail"] == layout.free_tail_bytes
-    written = {each.region: each.data_bytes for each in written_by_partition(whole, layout)}
-    assert written == sizes
+    assert by_region_and_kind(whole, layout) == {(name, "data"): sizes[name] for name in sizes}
 
 
 def test_logical_partitions_rule_inside_their_extended_one(tmp_path):
@@ -226,13 +263,13 @@ def test_logical_partitions_rule_inside_their_extended_one(tmp_path):
         stream.truncate(100 * MIB)
     script = "label: dos\nstart=2048,size=2048\nstart=8192,type=5\nstart=10240,size=2048\n"
     tools.run(["sfdisk", "-q", raw], stdin=script)
-    written = written_by_partition([Extent(0, 100 * MIB, "zero")], inspect_disk(raw))
-    assert {each.region: each.zero_bytes for each in written} == {
-        "table": MIB,
-        "1": MIB,
-        "gap": 3 * MIB,
-        "5": MIB,
-        "tail": 94 * MIB,
+    sizes = by_region_and_kind([Extent(0, 100 * MIB, "zero")], inspect_disk(raw))
+    assert sizes == {
+        ("table", "zero"): MIB,
+        ("1", "zero"): MIB,
+        ("gap", "zero"): 3 * MIB,
+        ("5", "zero"): MIB,
+        ("tail", "zero"): 94 * MIB,
     }
 
 
@@ -241,7 +278,7 @@ def test_without_a_table_the_whole_disk_is_one_region(base, tmp_path):
     with raw.open("wb") as stream:
         stream.truncate(MIB)
     layout = inspect_disk(raw)
-    assert written_by_partition([Extent(0, MIB, "data")], layout) == [Written("disk", MIB, 0)]
+    assert by_region([Extent(0, MIB, "data")], layout) == [Extent(0, MIB, "data", "disk")]
 
 
 def test_a_map_of_what_is_no_overlay_is_an_error(tmp_path):

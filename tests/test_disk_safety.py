@@ -96,25 +96,25 @@ def test_good_images_pass(raw, tmp_path, make, told):
 BAD = {
     "backing-file": (
         lambda raw, path: create(path, "-F", "raw", "-b", str(raw)),
-        "is only the changes to",
+        r"has a backing file \(",
     ),
     "backing-file-on-the-net": (
         lambda raw, path: create(path, "-u", "-F", "raw", "-b", "nbd://127.0.0.1:1/x"),
-        "is only the changes to",
+        r"has a backing file \(",
     ),
-    "data-file": (data_file, "keeps its data in another file"),
+    "data-file": (data_file, "uses an external data file"),
     "encrypted-qcow2": (encrypted, "is encrypted"),
     "luks": (luks, "is encrypted"),
-    "17-TiB": (lambda raw, path: create(path, size="17T"), "none above 16 TiB"),
+    "17-TiB": (lambda raw, path: create(path, size="17T"), "virtual size of 18691697672192 bytes"),
     "8-EiB": (
         lambda raw, path: patched(create(path), 24, b"\x7f" + b"\xff" * 7),
-        "was not used",
+        "virtual size of 9223372036854775807 bytes",
     ),
     "no-size": (lambda raw, path: create(path, size="0"), "virtual size of 0 bytes"),
     "cut-qcow2": (lambda raw, path: cut(converted(raw, path), 2 * MIB), "damaged or cut off"),
     "cut-zstd": (
         lambda raw, path: cut(converted(raw, path, "-c", "-o", "compression_type=zstd"), 2 * 65536),
-        "was not used",
+        "damaged or cut off",
     ),
     "cut-header": (lambda raw, path: cut(converted(raw, path), 80), "cut off"),
     "marked-corrupt": (
@@ -123,10 +123,10 @@ BAD = {
     ),
     "clusters-elsewhere": (
         lambda raw, path: patched(converted(raw, path), 40, b"\0\0\x7f\0\0\0\0\0"),
-        "was not used",
+        "damaged or cut off",
     ),
     "cut-raw": (lambda raw, path: written(path, raw.read_bytes()[: 8 * MIB]), "cut off"),
-    "web-page": (lambda raw, path: written(path, b"<html>404</html>" * 99), "no disk to boot"),
+    "web-page": (lambda raw, path: written(path, b"<html>404</html>" * 99), "cannot be booted"),
     "empty": (lambda raw, path: written(path, b""), "virtual size of 0 bytes"),
     "gzip": (lambda raw, path: written(path, gzip.compress(raw.read_bytes())), "format gzip"),
     "vmdk": (lambda raw, path: converted(raw, path, kind="vmdk"), "format vmdk"),
@@ -154,7 +154,7 @@ def test_bad_images_are_refused_with_the_reason(raw, tmp_path, make, message):
 )
 def test_another_format_than_expected_is_refused(raw, tmp_path, make, expected):
     path = make(raw, tmp_path / "image")
-    with pytest.raises(UnsafeImageError, match=f"expected {expected}"):
+    with pytest.raises(UnsafeImageError, match=f"accepts only {expected}"):
         check_safe(path, expected)
 
 

@@ -200,10 +200,10 @@ def test_a_cached_image_that_was_changed_is_fetched_again(server, disk):
     ("body", "message"),
     [
         (b"<!DOCTYPE html><title>Log in</title>" * 99, "a web page"),
-        (b"\x1f\x8b" + bytes(9999), "compressed by gzip"),
-        (b"KDMV" + bytes(9999), "VMDK"),
+        (b"\x1f\x8b" + bytes(9999), "has the format gzip"),
+        (b"KDMV" + bytes(9999), "has the format vmdk"),
         (b"", "neither qcow2 nor a raw disk"),
-        (b"QFI\xfb" + bytes(9999), "no qcow2 image that can be used"),
+        (b"QFI\xfb" + bytes(9999), "cannot be used as a qcow2 image"),
     ],
     ids=["login portal", "gzip", "vmdk", "empty", "damaged"],
 )
@@ -968,9 +968,9 @@ def test_open_image_tells_the_format_by_the_bytes(tmp_path, disk):
 
 
 LURES = {
-    "backing file": ("is only the changes to", []),
-    "data file": ("keeps its data in another file", ["data_file={secret}"]),
-    "raw data file": ("keeps its data in another file", ["data_file={secret}", "data_file_raw=on"]),
+    "backing file": (r"has a backing file \(", []),
+    "data file": ("uses an external data file", ["data_file={secret}"]),
+    "raw data file": ("uses an external data file", ["data_file={secret}", "data_file_raw=on"]),
     "encrypted": ("is encrypted", ["compat=1.1"]),
 }
 

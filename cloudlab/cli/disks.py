@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
-from cloudlab.disk import describe, inspect_disk
+from cloudlab.disk import Filesystem, Partition, inspect_disk
 from cloudlab.errors import UsageError
 from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
@@ -24,8 +24,12 @@ from cloudlab.seed import (
     load_schema,
     write_iso,
 )
+from cloudlab.units import format_bytes
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+
+_COLUMNS = ("no", "start", "size", "type", "filesystem", "label", "its size", "free")
+_RIGHT = "no,start,size,its size,free"
 
 
 def inspect(args: argparse.Namespace) -> None:
@@ -33,8 +37,36 @@ def inspect(args: argparse.Namespace) -> None:
     layout = inspect_disk(args.disk, args.format)
     if args.json:
         terminal.print_json(layout.to_json())
-    else:
-        terminal.OUT.print(describe(layout))
+        return
+    size, used = format_bytes(layout.virtual_size_bytes), format_bytes(layout.disk_size_bytes)
+    lines = [f"{layout.path}: {layout.format}, virtual size {size}, {used} on the host"]
+    if layout.backing_file:
+        lines.append(f"backing file: {layout.backing_file}")
+    terminal.print_lines([*lines, f"partition table: {layout.table_title}"])
+    if layout.partitions:
+        terminal.print_table(_COLUMNS, list(map(_partition_cells, layout.partitions)), right=_RIGHT)
+    lines = []
+    if layout.table is not None:
+        lines.append(f"free behind the last partition: {format_bytes(layout.free_tail_bytes)}")
+    elif not layout.partitions and not layout.other_table:
+        lines.append("The disk is blank where partition tables and filesystems start.")
+    if layout.in_use:
+        lines.append("A machine is writing to this disk, so this may be out of date.")
+    terminal.print_lines([*lines, *(f"warning: {warning}" for warning in layout.warnings)])
+
+
+def _partition_cells(partition: Partition) -> tuple[str, ...]:
+    filesystem = partition.filesystem or Filesystem("")
+    sizes = (filesystem.size_bytes, filesystem.free_bytes)
+    return (
+        "-" if partition.number is None else str(partition.number),
+        format_bytes(partition.start_bytes),
+        format_bytes(partition.size_bytes),
+        partition.type_name,
+        partition.content or "-",
+        filesystem.label or "-",
+        *("-" if size is None else format_bytes(size) for size in sizes),
+    )
 
 
 def seed(args: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ def _boot(jobs: list[tuple[RunOptions, Path]], args: argparse.Namespace) -> list
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the arguments make of RunOptions; wrong ones are refused before any download."""
-    memory_bytes = parse_disk_size(args.memory)
+    memory_bytes = parse_disk_size(args.memory, "memory size")
     check_shape(memory_bytes, args.cpus)
     return {
         "disk_size_bytes": parse_disk_size(args.disk_size),

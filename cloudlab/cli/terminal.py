@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -43,6 +43,12 @@ def print_json(value: Any) -> None:
     In ASCII: a name from outside may hold characters that a terminal acts on.
     """
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines on standard output, without anything that a terminal would act on."""
+    for line in lines:
+        OUT.print(printable(line))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:

@@ -1,30 +1,35 @@
-"""Overlays: the thin disk over a base image, and what a boot wrote to it."""
+"""The disk of a machine: check a base image, create an overlay on it, map what was written."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cloudlab import paths, tools
-from cloudlab.disk.chain import backing_chain, disk_info, qemu_filename
-from cloudlab.disk.layout import DiskLayout
-from cloudlab.disk.safety import SIZE_LIMIT_BYTES
-from cloudlab.errors import DiskError, ToolFailedError, UsageError
+from cloudlab.disk.layout import DiskLayout, read_disk
+from cloudlab.disk.reader import allocated_bytes, backing_chain, damage, qemu_filename
+from cloudlab.errors import DiskError, ToolFailedError, UnsafeImageError, UsageError
+from cloudlab.formats import check_format, format_of, read_ends, virtual_size_bytes
 from cloudlab.units import format_bytes
+
+#: Published images have virtual sizes of a few GiB; ext4 with 4 KiB blocks ends here.
+SIZE_LIMIT_BYTES = 16 << 40
 
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"([0-9]{1,12})\s*([MGT])(?:iB?)?", re.IGNORECASE | re.ASCII)
 _SECTOR_BYTES = 512
+_CHECK_TIMEOUT_S = 120.0
 _MAP_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """A qcow2 file that holds only what differs from its base image.
+    """A qcow2 file that stores only what differs from its base image.
 
     Attributes
     ----------
@@ -46,8 +51,8 @@ class Overlay:
         return table_html(
             ("overlay", self.path.name),
             [
-                ("claims", format_bytes(self.virtual_size_bytes)),
-                ("takes on the host", format_bytes(allocated_bytes(self.path))),
+                ("virtual size", format_bytes(self.virtual_size_bytes)),
+                ("disk size on the host", format_bytes(allocated_bytes(self.path))),
                 ("backing file", f"{self.base} ({self.base_format})"),
             ],
         )
@@ -55,19 +60,20 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Extent:
-    """A stretch of the virtual disk whose clusters come from one place.
+    """A range of the virtual disk whose clusters come from one place.
 
     Attributes
     ----------
     start_bytes, length_bytes : int
         On the virtual disk.
     kind : str
-        ``data``, written to this overlay; ``zero``, overwritten with zeros here;
-        ``backing``, still the base image's; ``empty``, never written by anybody.
+        ``data``, stored in this overlay; ``zero``, zero clusters of this overlay, which come
+        from discard or write-zeroes and take no space (ordinary writes of zeros are ``data``);
+        ``backing``, read from the base image; ``empty``, stored nowhere, reads as zeros.
     region : str
         The partition's number, ``disk`` where there is no table, ``table`` before the first
-        partition, ``gap`` between two, ``tail`` behind the last; empty before
-        :func:`by_region` told it.
+        partition, ``gap`` between two, ``tail`` after the last; empty before
+        :func:`by_region` sets it.
     """
 
     start_bytes: int
@@ -77,46 +83,99 @@ class Extent:
 
     @property
     def end_bytes(self) -> int:
-        """The first byte behind it."""
+        """The offset of the first byte after it."""
         return self.start_bytes + self.length_bytes
 
 
-@dataclass(frozen=True)
-class Written:
-    """What an overlay holds of one region of the disk.
+def parse_disk_size(text: str, what: str = "disk size") -> int:
+    """Return a size such as ``20G`` in bytes.
 
-    Attributes
+    Parameters
     ----------
-    region : str
-        As for :class:`Extent`.
-    data_bytes : int
-        These lie in the overlay file.
-    zero_bytes : int
-        Overwritten with zeros, which the file only notes: a growing ext4 does it a lot.
-    """
-
-    region: str
-    data_bytes: int
-    zero_bytes: int
-
-
-def parse_disk_size(text: str) -> int:
-    """Return a disk size such as ``20G`` in bytes.
+    text : str
+    what : str
+        Names the size in messages.
 
     Raises
     ------
     UsageError
         Unless it is a whole number with M, G or T (or MiB, GiB, TiB) up to 16T.
     """
+    hint = "Accepted are whole numbers with M, G or T up to 16T, such as 512M, 20G or 20GiB."
     match = _SIZE.fullmatch(text.strip())
     size_bytes = int(match[1]) * _UNITS[match[2].upper()] if match else 0
     if 0 < size_bytes <= SIZE_LIMIT_BYTES:
         return size_bytes
+    if size_bytes:
+        raise UsageError(f"The {what} {text!r:.80} is above the limit of 16T.", hint=hint)
     decimal = re.fullmatch(r"([0-9]+)\s*([KMGT])B", text.strip(), re.IGNORECASE | re.ASCII)
-    hint = "Accepted are whole numbers with M, G or T up to 16T, such as 512M, 20G or 20GiB."
     if decimal:
         hint = f"cloudlab counts in binary units: write {decimal[1]}{decimal[2].upper()}. {hint}"
-    raise UsageError(f"The disk size {text!r:.80} was not understood.", hint=hint)
+    raise UsageError(f"The {what} {text!r:.80} was not understood.", hint=hint)
+
+
+def check_safe(path: Path, expected_format: str | None = None) -> DiskLayout:
+    """Return the layout of a base image, after checking that it may be used.
+
+    The file's own header is read first, so that QEMU never opens what that header names.
+    One call checks and inspects the image, so the caller need not inspect it again.
+
+    Parameters
+    ----------
+    path : Path
+    expected_format : str, optional
+        ``qcow2`` or ``raw``, where the catalogue or the user gives it.
+
+    Raises
+    ------
+    UnsafeImageError
+        If it needs a backing or data file, is encrypted, has another format, is too
+        large, damaged or cut off, or is a raw file that is not a disk.
+    DiskError
+        If it cannot be read.
+    ToolNotFoundError, ToolTimeoutError
+    """
+    head, tail, _ = read_ends(path)
+    found = check_format(path, format_of(head, tail), expected_format)
+    size_bytes = virtual_size_bytes(path, found)
+    if not 0 < size_bytes <= SIZE_LIMIT_BYTES:
+        raise UnsafeImageError(
+            f"{path} has a virtual size of {size_bytes} bytes; cloudlab uses images from 1 byte "
+            "to 16 TiB, and cloud images have a few GiB."
+        )
+    try:
+        chain = backing_chain(path, found)
+        complaint = damage(chain, timeout_s=_CHECK_TIMEOUT_S)
+        if complaint:
+            raise UnsafeImageError(
+                f"{path} is damaged or cut off; qemu-img check: {complaint}",
+                hint="Fetch or build it again.",
+            )
+        layout = read_disk(chain)
+    except DiskError as error:
+        raise UnsafeImageError(
+            f"{path} cannot be used. {error.message}", hint=error.hint
+        ) from error
+    _check_bootable(layout)
+    return layout
+
+
+def _check_bootable(layout: DiskLayout) -> None:
+    kinds = {each.filesystem.type for each in layout.partitions if each.filesystem}
+    if layout.table is None and not kinds:
+        raise UnsafeImageError(
+            f"{layout.path} has neither a partition table nor a filesystem that cloudlab knows, "
+            "so it cannot be booted."
+        )
+    if layout.table is None and "crypto_LUKS" in kinds:
+        raise UnsafeImageError(f"{layout.path} is encrypted; cloudlab cannot use it.")
+    last = max((each.end_bytes for each in layout.partitions), default=0)
+    if last > layout.virtual_size_bytes:
+        raise UnsafeImageError(
+            f"{layout.path} is cut off: its last partition ends at byte {last}, the disk at "
+            f"byte {layout.virtual_size_bytes}.",
+            hint="Fetch or build it again.",
+        )
 
 
 def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int) -> Overlay:
@@ -125,61 +184,49 @@ def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int)
     Parameters
     ----------
     base : Path
-        Recorded in the overlay by its absolute path.
+        Stored in the overlay as an absolute path.
     base_format : str
-        ``qcow2`` or ``raw``; recorded too, so that QEMU never guesses.
+        ``qcow2`` or ``raw``; stored too, so that QEMU never guesses.
     overlay : Path
-        A file that is not there yet; only its owner may read it.
+        A file that does not exist yet; only its owner may read it.
     size_bytes : int
-        The virtual size, a multiple of 512, at least the base image's.
+        The virtual size, a multiple of 512 and at least the base image's.
 
     Raises
     ------
     UsageError
-        If the size is smaller than the base image or no multiple of 512.
+        If the size is smaller than the base image or not a multiple of 512.
     DiskError
-        If the base image cannot be read, or something lies at ``overlay`` already.
+        If the base image cannot be read, or ``overlay`` exists already.
     ToolNotFoundError, ToolFailedError, ToolTimeoutError
     """
-    info = disk_info(base, base_format)
-    if size_bytes < info.virtual_size_bytes:
+    layer = backing_chain(base, base_format)[0]
+    if size_bytes < layer.virtual_size_bytes:
         raise UsageError(
             f"A disk of {size_bytes} bytes is smaller than the image {base}, which has a virtual "
-            f"size of {info.virtual_size_bytes} bytes; no disk was made.",
-            hint=f"Choose at least {-(-info.virtual_size_bytes >> 20)}M.",
+            f"size of {layer.virtual_size_bytes} bytes.",
+            hint=f"Choose at least {-(-layer.virtual_size_bytes >> 20)}M.",
         )
     if size_bytes % _SECTOR_BYTES:
-        raise UsageError(f"A disk of {size_bytes} bytes does not consist of 512-byte sectors.")
-    target = Path(os.path.abspath(overlay))  # noqa: PTH100 (a link stays one)
+        raise UsageError(
+            f"A disk of {size_bytes} bytes is not a whole number of 512-byte sectors.",
+            hint=f"Choose {-(-size_bytes >> 20)}M.",
+        )
+    target = Path(os.path.abspath(overlay))  # noqa: PTH100 (a link stays a link)
     if target.exists():
-        raise DiskError(f"{target} is there already and was left alone.")
+        raise DiskError(f"{target} exists already.", hint="Choose another path, or delete it.")
     paths.make_folder(target.parent)
     with paths.whole_file(target, mode=0o600) as part:
-        backing = ("-F", base_format, "-b", info.path)
+        backing = ("-F", base_format, "-b", layer.path)
         tools.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, part, str(size_bytes)])
-    return Overlay(target, info.path, base_format, size_bytes)
-
-
-def allocated_bytes(path: Path) -> int:
-    """Return what a file takes up on the host now: an overlay's growth while a machine runs.
-
-    Raises
-    ------
-    DiskError
-        If the file is not there.
-    """
-    try:
-        # st_blocks counts 512 bytes everywhere, whatever the filesystem's block size.
-        return path.stat().st_blocks * 512
-    except OSError as error:
-        raise DiskError(f"{path} could not be looked at: {error.strerror}.") from error
+    return Overlay(target, layer.path, base_format, size_bytes)
 
 
 def overlay_map(overlay: Path) -> list[Extent]:
     """Return where each part of a qcow2 overlay's virtual disk comes from, in order.
 
-    What a boot wrote has the kinds ``data`` and ``zero``.  It is counted in clusters (64 KiB
-    by default): a small write makes its whole cluster the overlay's.
+    The extents cover the whole disk and are counted in clusters (64 KiB by default): a
+    small write stores its whole cluster in the overlay.
 
     Raises
     ------
@@ -194,8 +241,13 @@ def overlay_map(overlay: Path) -> list[Extent]:
     except ToolFailedError as error:
         raise DiskError(f"QEMU cannot read {overlay}: {error.output}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DiskError(f"qemu-img's map of {overlay} was not understood: {error!r}.") from error
-    return list(_merged(extents))
+        raise DiskError(f"The map of {overlay} from qemu-img is not valid: {error!r}.") from error
+    merged = []
+    for kind, group in itertools.groupby(extents, key=lambda each: each.kind):
+        parts = list(group)
+        length = parts[-1].end_bytes - parts[0].start_bytes
+        merged.append(Extent(parts[0].start_bytes, length, kind))
+    return merged
 
 
 def _kind(row: dict[str, object]) -> str:
@@ -206,23 +258,8 @@ def _kind(row: dict[str, object]) -> str:
     return "zero" if row["zero"] else "data"
 
 
-def _merged(extents: Iterable[Extent]) -> Iterator[Extent]:
-    last: Extent | None = None
-    for extent in extents:
-        same = last is not None and (last.kind, last.region) == (extent.kind, extent.region)
-        if last is not None and same and last.end_bytes == extent.start_bytes:
-            length = last.length_bytes + extent.length_bytes
-            last = Extent(last.start_bytes, length, last.kind, last.region)
-            continue
-        if last is not None:
-            yield last
-        last = extent
-    if last is not None:
-        yield last
-
-
 def by_region(extents: Iterable[Extent], layout: DiskLayout) -> list[Extent]:
-    """Return the extents cut at the borders of the partitions, each with its region."""
+    """Return the extents cut at the boundaries of the partitions, each with its region."""
     regions = _regions(layout)
     cut, place = [], 0
     for extent in extents:
@@ -238,7 +275,7 @@ def by_region(extents: Iterable[Extent], layout: DiskLayout) -> list[Extent]:
 
 
 def _regions(layout: DiskLayout) -> list[tuple[int, str]]:
-    """Return where each region starts; where partitions overlap, the earlier one rules."""
+    """Return where each region starts; where partitions overlap, the earlier one wins."""
     if layout.table is None:
         return [(0, "disk")]
     regions, at = [(0, "table")], 0
@@ -250,21 +287,3 @@ def _regions(layout: DiskLayout) -> list[tuple[int, str]]:
         regions.append((max(at, each.start_bytes), str(each.number)))
         at = each.end_bytes
     return [*regions, (at, "tail")] if at else regions
-
-
-def written_by_partition(extents: Iterable[Extent], layout: DiskLayout) -> list[Written]:
-    """Return what an overlay holds of each region of the disk, in order of place.
-
-    Parameters
-    ----------
-    extents : iterable of Extent
-        From :func:`overlay_map`.
-    layout : DiskLayout
-        Of the same overlay, after the boot.
-    """
-    names = list(dict.fromkeys(name for _, name in _regions(layout)))
-    totals = {(name, kind): 0 for name in names for kind in ("data", "zero")}
-    for extent in by_region(extents, layout):
-        if extent.kind in {"data", "zero"}:
-            totals[extent.region, extent.kind] += extent.length_bytes
-    return [Written(name, totals[name, "data"], totals[name, "zero"]) for name in names]

@@ -1,8 +1,9 @@
-"""Reading ranges of a virtual disk as an ordinary user, without mounting anything.
+"""Open a virtual disk as an ordinary user: its backing chain and its bytes.
 
-A raw disk is its file.  For qcow2, ``qemu-nbd`` serves the disk on a private Unix
-socket and we speak NBD with it: every feature of the format (compression, backing
-files, subclusters) is QEMU's to know, and the protocol is small and stable.
+The format of every layer is given to QEMU explicitly, down to the last backing file.
+A raw disk is read as a file.  For qcow2, ``qemu-nbd`` serves the disk on a private Unix
+socket and cloudlab speaks NBD with it: QEMU handles every feature of the format
+(compression, backing files, subclusters), and the protocol is small and stable.
 
 Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 """
@@ -10,27 +11,177 @@ Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import socket
 import struct
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from cloudlab import tools
-from cloudlab.disk.chain import Layer, qemu_filename
-from cloudlab.errors import DiskError, ToolTimeoutError
+from cloudlab.errors import DiskError, ToolTimeoutError, UnsafeImageError
+from cloudlab.formats import (
+    Qcow2Header,
+    check_format,
+    check_standalone,
+    format_of,
+    parse_qcow2_header,
+    read_ends,
+    whole_sectors,
+)
 
+#: Longer chains are a mistake or an attack.
+_LAYER_LIMIT = 32
 _TIMEOUT_S = 30.0
 _POLL_S = 0.005
+#: qemu-img check: 0 is fine, 3 means leaked clusters, which only waste space.
+_CHECK_FINE = frozenset({0, 3})
+_COMPLAINT_CHARACTERS = 500
+_PROTOCOL = re.compile(r"[^/]*:")
+
 _NEWSTYLE = b"NBDMAGICIHAVEOPT"
 _FIXED_NEWSTYLE_NO_ZEROES = 3
 _EXPORT_NAME = 1
 _REQUEST, _REPLY = 0x25609513, 0x67446698
 _READ = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One file of a backing chain.
+
+    Attributes
+    ----------
+    path : Path
+        Absolute.
+    format : str
+        ``qcow2`` or ``raw``.
+    virtual_size_bytes : int
+        The disk's size as a machine sees it.
+    header : Qcow2Header or None
+        None for raw.
+    """
+
+    path: Path
+    format: Literal["qcow2", "raw"]
+    virtual_size_bytes: int
+    header: Qcow2Header | None = None
+
+
+def backing_chain(path: Path, format: str | None = None) -> tuple[Layer, ...]:  # noqa: A002
+    """Return the layers of an image, itself first, as its headers name them.
+
+    Parameters
+    ----------
+    path : Path
+    format : str, optional
+        ``qcow2`` or ``raw``; None detects it from the file's own bytes.  Give it for a raw
+        disk that an untrusted guest wrote to.
+
+    Raises
+    ------
+    DiskError
+        If a layer cannot be read, has another format, is encrypted, uses an external data
+        file or is named by a URL, or if the chain is circular.
+    """
+    layers: list[Layer] = []
+    current, declared = Path(os.path.abspath(path)), format  # noqa: PTH100 (links stay as named)
+    while len(layers) < _LAYER_LIMIT:
+        layer = _read_layer(current, declared)
+        layers.append(layer)
+        if layer.header is None or layer.header.backing_file is None:
+            return tuple(layers)
+        name = layer.header.backing_file
+        if _PROTOCOL.match(name):
+            raise DiskError(
+                f"{current} has the backing file {name!r}; cloudlab opens only local files."
+            )
+        current, declared = current.parent / name, layer.header.backing_format
+    raise DiskError(
+        f"The backing chain of {path} is circular or longer than {_LAYER_LIMIT} files.",
+        hint="qemu-img rebase -u corrects the backing file that an overlay names.",
+    )
+
+
+def _read_layer(path: Path, declared: str | None) -> Layer:
+    head, tail, size_bytes = read_ends(path)
+    try:
+        if check_format(path, declared or format_of(head, tail)) == "raw":
+            return Layer(path, "raw", whole_sectors(size_bytes))
+        header = parse_qcow2_header(head)
+        # A backing file is fine here, because this function checks it as well.
+        check_standalone(path, replace(header, backing_file=None, corrupt=False))
+    except UnsafeImageError as error:
+        raise DiskError(error.message, hint=error.hint) from error
+    except DiskError as error:
+        raise DiskError(f"{path} could not be read. {error.message}") from error
+    return Layer(path, "qcow2", header.virtual_size_bytes, header)
+
+
+def allocated_bytes(path: Path) -> int:
+    """Return the bytes that a file takes up on the host, also while a machine runs on it.
+
+    Raises
+    ------
+    DiskError
+        If the file does not exist.
+    """
+    try:
+        # st_blocks counts 512 bytes everywhere, whatever the filesystem's block size.
+        return path.stat().st_blocks * 512
+    except OSError as error:
+        raise DiskError(f"The size of {path} could not be read: {error.strerror}.") from error
+
+
+def is_in_use(layer: Layer) -> bool:
+    """Return whether a machine is writing to an image (by QEMU's lock, which macOS lacks).
+
+    Raises
+    ------
+    ToolNotFoundError, ToolTimeoutError
+    """
+    argv = ["qemu-img", "info", "-f", layer.format, str(layer.path)]
+    done = tools.run(argv, timeout_s=_TIMEOUT_S, check=False)
+    return done.returncode != 0 and "lock" in done.stderr
+
+
+def qemu_filename(chain: tuple[Layer, ...]) -> str:
+    """Return a chain as the one argument with which QEMU opens it without any guessing.
+
+    QEMU opens the disk beside a running machine, without taking locks.
+    """
+    node: dict[str, Any] | None = None
+    for layer in reversed(chain):
+        file = {"driver": "file", "filename": str(layer.path)}
+        node = {"driver": layer.format, "file": file} | (
+            {"backing": node} if layer.format == "qcow2" else {}
+        )
+    assert node is not None
+    return "json:" + json.dumps(node | {"read-only": True, "force-share": True})
+
+
+def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
+    """Return what ``qemu-img check`` finds wrong with a chain's first layer; empty if nothing.
+
+    A qcow2 file that was cut off otherwise reads as zeros without any error.
+
+    Raises
+    ------
+    ToolNotFoundError, ToolTimeoutError
+    """
+    if chain[0].format == "raw":
+        return ""
+    argv = ["qemu-img", "check", "-q", qemu_filename(chain)]
+    done = tools.run(argv, timeout_s=timeout_s, check=False)
+    if done.returncode in _CHECK_FINE:
+        return ""
+    return (done.stderr.strip() or done.stdout.strip())[:_COMPLAINT_CHARACTERS]
 
 
 class Reader(Protocol):
@@ -44,36 +195,10 @@ class Reader(Protocol):
         """Return ``length`` bytes from ``offset``, fewer beyond the end."""
 
 
-class BytesReader:
-    """A disk that lies in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size_bytes = len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset``, fewer beyond the end."""
-        return self._data[offset : offset + length]
-
-
-class Window:
-    """A part of a disk, such as a partition, seen as a disk of its own."""
-
-    def __init__(self, reader: Reader, start_bytes: int, size_bytes: int) -> None:
-        self._reader = reader
-        self._start_bytes = start_bytes
-        self.size_bytes = max(0, min(size_bytes, reader.size_bytes - start_bytes))
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return ``length`` bytes from ``offset``, fewer beyond the end."""
-        length = min(length, self.size_bytes - offset)
-        return self._reader.read(self._start_bytes + offset, length) if length > 0 else b""
-
-
 class _FileReader:
     def __init__(self, handle: int) -> None:
         self._handle = handle
-        # Seeking tells the size of block devices too.
+        # Seeking works for block devices too, whose st_size is 0.
         self.size_bytes = os.lseek(handle, 0, os.SEEK_END)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -90,7 +215,7 @@ class _NbdReader:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         if self._receive(16) != _NEWSTYLE:
-            raise DiskError("qemu-nbd did not greet as an NBD server does.")
+            raise DiskError("qemu-nbd did not send the greeting of an NBD server.")
         self._receive(2)
         self._send(struct.pack(">I8sII", _FIXED_NEWSTYLE_NO_ZEROES, b"IHAVEOPT", _EXPORT_NAME, 0))
         self.size_bytes: int = struct.unpack(">QH", self._receive(10))[0]
@@ -102,11 +227,11 @@ class _NbdReader:
         self._send(struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length))
         magic, error, _ = struct.unpack(">IIQ", self._receive(16))
         if magic != _REPLY:
-            raise DiskError("qemu-nbd answered what is not NBD.")
+            raise DiskError("qemu-nbd sent a reply that is not NBD.")
         if error:
             raise DiskError(
                 f"QEMU cannot read the disk at byte {offset}: {os.strerror(error)}.",
-                hint="The image is damaged; qemu-img check says more.",
+                hint="The image is damaged; qemu-img check shows where.",
             )
         return self._receive(length)
 
@@ -131,20 +256,20 @@ class _NbdReader:
 
 @contextlib.contextmanager
 def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
-    """Open the disk that a backing chain makes, read-only, and close it again.
+    """Open a backing chain as one disk, read-only, and close it again.
 
-    It takes no lock, so it works beside a running machine; what that machine has not
-    flushed yet is not seen.
+    No lock is taken, so this works beside a running machine; writes that the machine has
+    not flushed yet are missing.
 
     Parameters
     ----------
     chain : tuple of Layer
-        From :func:`cloudlab.disk.chain.backing_chain`.
+        From :func:`backing_chain`.
 
     Raises
     ------
     DiskError
-        If it cannot be opened or read.
+        If the disk cannot be opened or read.
     ToolNotFoundError
         If it is qcow2 and qemu-nbd is not installed.
     """
@@ -169,8 +294,8 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
 def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
     errors = folder / "errors"
     address = folder / "nbd"
-    # Without --persistent, qemu-nbd ends with its only client, however that one ends; bound, it
-    # also ends where that one dies before it has connected.
+    # Without --persistent, qemu-nbd exits when its only client disconnects; bound to this
+    # process, it also exits if this process dies before it connects.
     program = str(tools.find_tool("qemu-nbd"))
     argv = [program, "--read-only", "-k", str(address), qemu_filename(chain)]
     with errors.open("wb") as stderr:
@@ -186,8 +311,8 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
         deadline = tools.Deadline.after(_TIMEOUT_S)
         while (connection := _connect(address)) is None:
             if process.poll() is not None:
-                said = errors.read_text(encoding="utf-8", errors="replace").strip()
-                raise DiskError(f"QEMU cannot open {chain[0].path}: {said}")
+                output = errors.read_text(encoding="utf-8", errors="replace").strip()
+                raise DiskError(f"QEMU cannot open {chain[0].path}: {output}")
             if deadline.expired:
                 raise ToolTimeoutError(f"qemu-nbd did not start within {_TIMEOUT_S:g} s.")
             time.sleep(_POLL_S)

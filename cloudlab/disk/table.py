@@ -1,12 +1,13 @@
-"""Partition tables: GPT with both headers, MBR with logical partitions, or none.
+"""Read partition tables: GPT with both headers, MBR with logical partitions; name others.
 
-Everything here takes a :class:`~cloudlab.disk.reader.Reader` and returns values; what a
-hostile table says costs bounded work and ends as a warning.
+Every function takes a :class:`~cloudlab.disk.reader.Reader` and returns values; a hostile
+table costs bounded work and results in warnings.
 
-Sources: UEFI specification 2.10, chapter 5 (GPT); the MBR as Linux reads it.
+Sources: UEFI specification 2.10, chapter 5 (GPT); the MBR as Linux reads it; for other
+tables the kernel's block/partitions and util-linux 2.42, libblkid/src/partitions.
 """
 
-# ruff: noqa: PLR2004 (offsets and magic numbers are what this module is about)
+# ruff: noqa: PLR2004 (offsets and magic numbers are the subject of this module)
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
+from cloudlab.disk.filesystem import Filesystem
 from cloudlab.disk.reader import Reader
 from cloudlab.errors import DiskError
 
@@ -25,62 +28,121 @@ _GPT_SECTOR_SIZES = (512, 4096)
 _ENTRIES_LIMIT_BYTES = 1 << 20
 _LOGICAL_LIMIT = 256
 _LINK_LIMIT = 512
-#: Above this, a size is no disk's but a mistake or an attack (and no table's int64).
-SIZE_LIMIT_BYTES = 1 << 62
+#: Larger offsets and sizes are a mistake or an attack, and overflow the int64 of a DataFrame.
+IMPOSSIBLE_BYTES = 1 << 62
 
 _BOOT_SIGNATURE = b"\x55\xaa"
-_EXTENDED_TYPES = frozenset({0x05, 0x0F, 0x85})
+#: The MBR types of extended partitions.
+EXTENDED_TYPES = frozenset({"5", "f", "85"})
 _PROTECTIVE_TYPE = 0xEE
 _UNUSED_GUID = bytes(16)
 
+#: Partition types by GPT GUID or MBR number, as people call them.
+TYPE_NAMES = {
+    "C12A7328-F81F-11D2-BA4B-00A0C93EC93B": "EFI System",
+    "21686148-6449-6E6F-744E-656564454649": "BIOS boot",
+    "0FC63DAF-8483-4772-8E79-3D69D8477DE4": "Linux filesystem",
+    "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709": "Linux root (x86-64)",
+    "B921B045-1DF0-41C3-AF44-4C6F280D3FAE": "Linux root (ARM-64)",
+    "BC13C2FF-59E6-4262-A352-B275FD6F7172": "Linux extended boot",
+    "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F": "Linux swap",
+    "E6D6D379-F507-44C2-A23C-238F2A3DF928": "Linux LVM",
+    "933AC7E1-2EB4-4F13-B844-0E14E2AEF915": "Linux home",
+    "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7": "Microsoft basic data",
+    "9E1A2D38-C612-4316-AA26-8B49521E5A8B": "PowerPC PReP boot",
+    "5": "Extended",
+    "f": "Extended (LBA)",
+    "85": "Linux extended",
+    "83": "Linux",
+    "82": "Linux swap",
+    "8e": "Linux LVM",
+    "fd": "Linux RAID",
+    "1": "FAT12",
+    "4": "FAT16 <32M",
+    "6": "FAT16",
+    "e": "FAT16 (LBA)",
+    "b": "FAT32",
+    "c": "FAT32 (LBA)",
+    "7": "NTFS or exFAT",
+    "ef": "EFI System",
+    "ee": "GPT protective",
+}
+
+
+#: Partitions without a filesystem, to which boot loaders are written as they are.
+_BOOT_LOADER_TYPES = frozenset(
+    {"21686148-6449-6E6F-744E-656564454649", "9E1A2D38-C612-4316-AA26-8B49521E5A8B"}
+)
+
 
 @dataclass(frozen=True)
-class Entry:
-    """One entry of a partition table.
+class Partition:
+    """A partition, or the whole disk where it has no partition table.
 
     Attributes
     ----------
-    number : int
-        As Linux numbers it; logical partitions of an MBR begin with 5.
+    number : int or None
+        As Linux numbers it (logical partitions of an MBR start at 5); None for the whole disk.
     start_bytes, size_bytes : int
-    type : str
-        GPT: the type's GUID in capitals; MBR: the type in hexadecimal (``83``).
+    type : str or None
+        GPT: the type GUID; MBR: the type in hexadecimal; None for the whole disk.
     name : str
         GPT only.
     bootable : bool
         MBR: the active flag; GPT: the 'legacy BIOS bootable' attribute.
-    container : bool
-        An extended partition, which only holds logical ones.
+    filesystem : Filesystem or None
+    unknown_content : bool
+        It holds data, but none that cloudlab recognises; then ``filesystem`` is None.
     """
 
-    number: int
+    number: int | None
     start_bytes: int
     size_bytes: int
-    type: str
+    type: str | None = None
     name: str = ""
     bootable: bool = False
-    container: bool = False
+    filesystem: Filesystem | None = None
+    unknown_content: bool = False
 
     @property
     def end_bytes(self) -> int:
-        """The first byte behind the partition."""
+        """The offset of the first byte after it."""
         return self.start_bytes + self.size_bytes
+
+    @property
+    def type_name(self) -> str:
+        """The type for people."""
+        return TYPE_NAMES.get(self.type or "", self.type or "whole disk")
+
+    @property
+    def container(self) -> bool:
+        """Whether this is an extended partition, which only holds logical ones."""
+        return self.type in EXTENDED_TYPES
+
+    @property
+    def content(self) -> str:
+        """What it holds, for people: a filesystem, a boot loader, ``unknown content`` or empty."""
+        if self.filesystem is not None:
+            return self.filesystem.title
+        if not self.unknown_content:
+            return ""
+        return "boot loader" if self.type in _BOOT_LOADER_TYPES else "unknown content"
 
 
 @dataclass(frozen=True)
 class GptBackup:
-    """Where the second GPT header lies.
+    """Where the backup GPT header is.
 
     Attributes
     ----------
     place : str
-        ``end`` of the disk, where it belongs; ``old end``, left behind when the disk was
-        enlarged, until somebody writes the table again; ``missing``, damaged or cut off.
+        ``end`` of the disk, as specified; ``old end``, where it stays after the disk was
+        enlarged until a tool rewrites the table; ``missing`` if it is damaged or cut off.
     offset_bytes : int or None
-        The header's own place; None where it is missing.
+        Of the backup header; None where it is missing.
     """
 
-    place: str
+    place: Literal["end", "old end", "missing"]
     offset_bytes: int | None
 
 
@@ -91,25 +153,24 @@ class Table:
     Attributes
     ----------
     kind : str
-        ``gpt`` or ``dos`` (an MBR), as sfdisk calls them.
+        ``gpt`` or ``dos`` (an MBR), the names that sfdisk uses.
     sector_bytes : int
-    entries : tuple of Entry
-        In order of their place on the disk.
+    partitions : tuple of Partition
+        By position on the disk, without their filesystems.
     backup : GptBackup or None
         None for an MBR.
     warnings : tuple of str
     """
 
-    kind: str
+    kind: Literal["gpt", "dos"]
     sector_bytes: int
-    entries: tuple[Entry, ...]
+    partitions: tuple[Partition, ...]
     backup: GptBackup | None = None
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class GptHeader:
-    """One GPT header whose checksum is right; places are in sectors."""
+class GptHeader(NamedTuple):
+    """A GPT header with a valid checksum; positions are in sectors."""
 
     own_lba: int
     other_lba: int
@@ -123,10 +184,10 @@ class GptHeader:
 
 
 def read_table(reader: Reader) -> Table | None:
-    """Return the disk's partition table, or None where there is none.
+    """Return the disk's GPT or MBR, or None where there is neither.
 
-    A boot sector's signature is also what a file system's own boot code carries, so an
-    MBR counts only if its entries could be ones; see :func:`parse_mbr`.
+    The boot code of a filesystem ends with the MBR's signature as well, so an MBR counts
+    only if its entries are plausible; see :func:`parse_mbr`.
     """
     sector = reader.read(0, SECTOR_BYTES)
     entries = parse_mbr(sector)
@@ -139,14 +200,14 @@ def read_table(reader: Reader) -> Table | None:
             if gpt is not None:
                 return gpt
             problems += found
-        problems.append("The MBR announces a GPT, but neither of its headers is readable.")
+        problems.append("The MBR announces a GPT, but neither GPT header is valid.")
     logical, found = _read_logical(reader, entries)
-    kept, odd = _check_places([*entries, *logical], reader.size_bytes, first_usable=SECTOR_BYTES)
+    kept, odd = _check_positions([*entries, *logical], reader.size_bytes, first_usable=SECTOR_BYTES)
     return Table("dos", SECTOR_BYTES, kept, warnings=(*problems, *found, *odd))
 
 
-def parse_mbr(sector: bytes) -> list[Entry] | None:
-    """Return the used primary entries of a boot sector, or None where it is no MBR."""
+def parse_mbr(sector: bytes) -> list[Partition] | None:
+    """Return the primary entries in use of a boot sector, or None if it is not an MBR."""
     if len(sector) < SECTOR_BYTES or sector[510:512] != _BOOT_SIGNATURE:
         return None
     entries = []
@@ -163,38 +224,39 @@ def _mbr_slots(sector: bytes) -> Iterator[tuple[int, int, int, int]]:
         yield struct.unpack_from("<B3xB3xII", sector, at)
 
 
-def _mbr_entry(number: int, flag: int, kind: int, start: int, count: int) -> Entry:
-    return Entry(
+def _mbr_entry(number: int, flag: int, kind: int, start: int, count: int) -> Partition:
+    return Partition(
         number,
         start * SECTOR_BYTES,
         count * SECTOR_BYTES,
         type=f"{kind:x}",
         bootable=flag == 0x80,
-        container=kind in _EXTENDED_TYPES,
     )
 
 
-def _read_logical(reader: Reader, primary: Iterable[Entry]) -> tuple[list[Entry], list[str]]:
-    """Follow the chain of extended boot records, each of which names the next."""
+def _read_logical(
+    reader: Reader, primary: Iterable[Partition]
+) -> tuple[list[Partition], list[str]]:
+    """Follow the chain of extended boot records, each of which points to the next."""
     containers = [entry for entry in primary if entry.container]
     warnings = [
-        f"Partition {entry.number} is a second extended partition; it was not looked into."
+        f"Partition {entry.number} is a second extended partition; its contents were ignored."
         for entry in containers[1:]
     ]
     if not containers:
         return [], warnings
     base = at = containers[0].start_bytes
-    found: list[Entry] = []
+    found: list[Partition] = []
     seen: set[int] = set()
     while at not in seen and len(seen) < _LINK_LIMIT and len(found) < _LOGICAL_LIMIT:
         seen.add(at)
         sector = reader.read(at, SECTOR_BYTES)
         if len(sector) < SECTOR_BYTES or sector[510:512] != _BOOT_SIGNATURE:
-            warnings.append(f"The chain of logical partitions breaks off at byte {at}.")
+            warnings.append(f"The chain of logical partitions is broken at byte {at}.")
             return found, warnings
         link = None
         for flag, kind, start, count in _mbr_slots(sector):
-            if kind in _EXTENDED_TYPES and count:
+            if f"{kind:x}" in EXTENDED_TYPES and count:
                 link = link or base + start * SECTOR_BYTES
             elif kind and count:
                 entry = _mbr_entry(5 + len(found), flag, kind, start, count)
@@ -202,7 +264,7 @@ def _read_logical(reader: Reader, primary: Iterable[Entry]) -> tuple[list[Entry]
         if link is None:
             return found, warnings
         at = link
-    warnings.append("The chain of logical partitions comes back to itself or does not end.")
+    warnings.append("The chain of logical partitions is circular or has too many links.")
     return found, warnings
 
 
@@ -216,24 +278,26 @@ def _read_gpt(reader: Reader, sector_bytes: int) -> tuple[Table | None, list[str
             return None, warnings
         header, entries = backup
         place = GptBackup("end", last_lba * sector_bytes)
-        warnings.append("The first GPT header is damaged; the second one was read.")
+        warnings.append("The primary GPT header is damaged; the backup was used.")
     else:
         header, entries = primary
         place, found = _find_backup(reader, sector_bytes, header, last_lba)
         warnings += found
     if header.last_usable_lba > last_lba:
         warnings.append(
-            "The table was made for a larger disk: its last usable sector is "
+            "The partition table was made for a larger disk: its last usable sector is "
             f"{header.last_usable_lba}, the disk's last sector is {last_lba}."
         )
-    kept, odd = _check_places(
+    kept, odd = _check_positions(
         entries, reader.size_bytes, first_usable=header.first_usable_lba * sector_bytes
     )
     return Table("gpt", sector_bytes, kept, place, (*warnings, *odd)), []
 
 
-def _read_half(reader: Reader, sector_bytes: int, lba: int) -> tuple[GptHeader, list[Entry]] | None:
-    """Return the header at ``lba`` with its entries, if both have the right checksums."""
+def _read_half(
+    reader: Reader, sector_bytes: int, lba: int
+) -> tuple[GptHeader, list[Partition]] | None:
+    """Return the header at ``lba`` with its entries, if both checksums are valid."""
     if lba < 1:
         return None
     try:
@@ -256,15 +320,15 @@ def _find_backup(
     if half is None:
         cut = header.other_lba > last_lba
         return GptBackup("missing", None), [
-            "The second GPT header is "
-            + ("beyond the end of the disk." if cut else "damaged; the first one was read.")
+            "The backup GPT header is "
+            + ("beyond the end of the disk." if cut else "damaged; the primary one was used.")
         ]
     other = half[0]
     warnings = []
     if (other.disk_guid, other.entries_crc) != (header.disk_guid, header.entries_crc):
-        warnings.append("The two halves of the GPT differ; the first one was read.")
-    place = "end" if header.other_lba == last_lba else "old end"
-    return GptBackup(place, header.other_lba * sector_bytes), warnings
+        warnings.append("The primary and the backup GPT differ; the primary one was used.")
+    offset_bytes = header.other_lba * sector_bytes
+    return GptBackup("end" if header.other_lba == last_lba else "old end", offset_bytes), warnings
 
 
 def parse_gpt_header(sector: bytes) -> GptHeader:
@@ -273,35 +337,35 @@ def parse_gpt_header(sector: bytes) -> GptHeader:
     Raises
     ------
     DiskError
-        If this is none, its checksum is wrong, or its entries are of an impossible size.
+        If there is none, its checksum is wrong, or its entries have an impossible size.
     """
     if len(sector) < 92 or not sector.startswith(b"EFI PART"):
-        raise DiskError("There is no GPT header here.")
+        raise DiskError("This is not a GPT header.")
     length, crc = struct.unpack_from("<II", sector, 12)
     if not 92 <= length <= len(sector):
-        raise DiskError(f"The GPT header claims a length of {length} bytes.")
+        raise DiskError(f"The GPT header has an impossible length, {length} bytes.")
     if zlib.crc32(sector[:16] + bytes(4) + sector[20:length]) != crc:
         raise DiskError("The GPT header's checksum is wrong.")
     own, other, first, last, guid, entries, count, size, entries_crc = struct.unpack_from(
         "<QQQQ16sQIII", sector, 24
     )
     if size < 128 or size % 8:
-        raise DiskError(f"The GPT header claims entries of {size} bytes.")
+        raise DiskError(f"The GPT header has entries of an impossible size, {size} bytes.")
     return GptHeader(own, other, first, last, _guid(guid), entries, count, size, entries_crc)
 
 
-def parse_gpt_entries(raw: bytes, entry_bytes: int, sector_bytes: int) -> list[Entry]:
-    """Return the used ones among GPT entries, numbered by their slots."""
+def parse_gpt_entries(raw: bytes, entry_bytes: int, sector_bytes: int) -> list[Partition]:
+    """Return the GPT entries in use, numbered by their slots."""
     entries = []
     for number, at in enumerate(range(0, len(raw) - 127, entry_bytes), 1):
         kind, first, last, attributes, name = struct.unpack_from("<16s16xQQQ72s", raw, at)
         if kind == _UNUSED_GUID:
             continue
         entries.append(
-            Entry(
+            Partition(
                 number,
                 first * sector_bytes,
-                # The last sector belongs to the partition; a table may claim it lies before the first.
+                # The last sector is part of the partition; a damaged table has it before the first.
                 max(0, last + 1 - first) * sector_bytes,
                 type=_guid(kind),
                 name=name.decode("utf-16-le", errors="replace").split("\0")[0],
@@ -315,34 +379,34 @@ def _guid(raw: bytes) -> str:
     return str(uuid.UUID(bytes_le=raw)).upper()
 
 
-def _check_places(
-    entries: Iterable[Entry], disk_bytes: int, *, first_usable: int
-) -> tuple[tuple[Entry, ...], list[str]]:
-    """Sort entries by place; leave out the impossible ones and warn of the wrong ones."""
-    kept: list[Entry] = []
+def _check_positions(
+    entries: Iterable[Partition], disk_bytes: int, *, first_usable: int
+) -> tuple[tuple[Partition, ...], list[str]]:
+    """Sort entries by position; drop impossible ones and warn about wrong ones."""
+    kept: list[Partition] = []
     warnings: list[str] = []
     for entry in entries:
-        if entry.size_bytes == 0 or entry.end_bytes > SIZE_LIMIT_BYTES:
+        if entry.size_bytes == 0 or entry.end_bytes > IMPOSSIBLE_BYTES:
             warnings.append(
-                f"Partition {entry.number} was left out: it starts at byte {entry.start_bytes} "
-                f"and claims {entry.size_bytes} bytes."
+                f"Partition {entry.number} was ignored: it starts at byte {entry.start_bytes} "
+                f"and has a size of {entry.size_bytes} bytes."
             )
             continue
         if entry.end_bytes > disk_bytes:
             beyond = entry.end_bytes - disk_bytes
             warnings.append(
-                f"Partition {entry.number} reaches {beyond} bytes beyond the end of the disk."
+                f"Partition {entry.number} extends {beyond} bytes beyond the end of the disk."
             )
         if entry.start_bytes < first_usable and entry.type != f"{_PROTECTIVE_TYPE:x}":
             warnings.append(f"Partition {entry.number} overlaps the partition table.")
         kept.append(entry)
-    kept.sort(key=lambda entry: (entry.start_bytes, -entry.size_bytes, entry.number))
+    kept.sort(key=lambda entry: (entry.start_bytes, -entry.size_bytes, entry.number or 0))
     return tuple(kept), warnings + _overlaps(kept)
 
 
-def _overlaps(ordered: Iterable[Entry]) -> list[str]:
+def _overlaps(ordered: Iterable[Partition]) -> list[str]:
     warnings = []
-    widest: Entry | None = None
+    widest: Partition | None = None
     for entry in ordered:
         if entry.container:
             continue
@@ -351,3 +415,58 @@ def _overlaps(ordered: Iterable[Entry]) -> list[str]:
         if widest is None or entry.end_bytes > widest.end_bytes:
             widest = entry
     return warnings
+
+
+# Other tables, which cloudlab names but does not read
+
+#: Offset, magic and the name that blkid or parted uses.
+_OTHER_TABLES = (
+    (0, b"\xc9\xc2\xd4\xc1", "aix"),
+    (0, b"\x0b\xe5\xa9\x41", "sgi"),
+    *((at, b"\x57\x45\x56\x82", "bsd") for at in (512, 64, 128)),
+    *((at * SECTOR_BYTES, b"RDSK", "amiga") for at in range(16)),
+)
+#: LNX1 and CMS1 at the start of the third block, VOL1 after a key of 4 bytes; in EBCDIC.
+_DASD_LABELS = ((0, b"\xd3\xd5\xe7\xf1"), (0, b"\xc3\xd4\xe2\xf1"), (4, b"\xe5\xd6\xd3\xf1"))
+_DASD_BLOCK_SIZES = (512, 1024, 2048, 4096)
+_BSD_MAGIC2_AT = 132
+
+
+def other_table(reader: Reader) -> str | None:
+    """Return the name of a partition table other than GPT and MBR, or None."""
+    head = reader.read(0, 16 * SECTOR_BYTES)
+    for at, magic, name in _OTHER_TABLES:
+        # A BSD disk label repeats its magic.
+        again = at + _BSD_MAGIC2_AT if name == "bsd" else at
+        if head.startswith(magic, at) and head.startswith(magic, again):
+            return name
+    if head[508:510] == b"\xda\xbe" and not _sun_checksum(head[:SECTOR_BYTES]):
+        return "sun"
+    (mac_block_bytes,) = struct.unpack_from(">H", head.ljust(4, b"\0"), 2)
+    if head.startswith(b"ER") and head[mac_block_bytes:][:2] in {b"PM", b"TS"}:
+        return "mac"
+    for block_bytes in _DASD_BLOCK_SIZES:
+        label = reader.read(2 * block_bytes, 8)
+        if any(label.startswith(magic, at) for at, magic in _DASD_LABELS):
+            return "dasd"
+    return "atari" if _is_atari(head[:SECTOR_BYTES], reader.size_bytes // SECTOR_BYTES) else None
+
+
+def _sun_checksum(sector: bytes) -> int:
+    found = 0
+    for (word,) in struct.iter_unpack(">H", sector):
+        found ^= word
+    return found
+
+
+def _is_atari(sector: bytes, sectors: int) -> bool:
+    """Return whether a root sector, which has no magic, describes a partition on this disk."""
+    if len(sector) < SECTOR_BYTES:
+        return False
+    (disk,) = struct.unpack_from(">I", sector, 0x1C2)
+    if not 2 <= disk <= sectors:
+        return False
+    return any(
+        flags & 1 and name.isalnum() and name.isascii() and 0 < start < start + size <= disk
+        for flags, name, start, size in struct.iter_unpack(">B3sII", sector[0x1C6:0x1F6])
+    )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cloudlab import paths
 from cloudlab.errors import DownloadError, ImageError, UsageError
+from cloudlab.formats import detect_format, virtual_size_bytes
 from cloudlab.image import mirror as mirrors
 from cloudlab.image.cache import Image, cached_images, recall
 from cloudlab.image.catalogue import check_arch, host_arch, load_catalogue
-from cloudlab.image.diskfile import detect_format, virtual_size_bytes
 from cloudlab.image.fetch import fetch, find_cached
 from cloudlab.image.progress import Progress
 from cloudlab.image.recipe import make_recipe

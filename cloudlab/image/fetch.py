@@ -20,6 +20,7 @@ from typing import Any
 
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, ImageError
+from cloudlab.formats import detect_format, virtual_size_bytes
 from cloudlab.image import mirror as mirrors
 from cloudlab.image.cache import (
     Image,
@@ -31,7 +32,6 @@ from cloudlab.image.cache import (
     sha256_of,
 )
 from cloudlab.image.catalogue import Catalogue, Published, check_arch, load_catalogue
-from cloudlab.image.diskfile import detect_format, virtual_size_bytes
 from cloudlab.image.download import Download, storing
 from cloudlab.image.progress import Meter, Progress
 from cloudlab.image.source import Read, Source, find_published, find_source
