@@ -75,8 +75,8 @@ _NOTES = {
 _COUNTED = {Measure.STATFS: " as df counts", Measure.SUPERBLOCK: " as its superblock counts"}
 
 _MEASURES = (
-    "df shows what statfs counts: a filesystem without its own tables and journal. Its superblock "
-    "counts all of it, up to the end of its device."
+    "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
+    "not. The superblock counts the whole filesystem, which may end before its device does."
 )
 
 
