@@ -47,6 +47,8 @@ def copy_into(disk: Path, part: Path, offset: int) -> None:
             if any(chunk):
                 target.seek(offset + source.tell() - len(chunk))
                 target.write(chunk)
+        # The host allocates a file's blocks when it writes them back.
+        os.fsync(target.fileno())
 
 
 def patched(path: Path, *pieces: tuple[int, bytes]) -> Path:

@@ -12,10 +12,11 @@ import tempfile
 from pathlib import Path
 
 import atheris
+from disks import Bytes
 
 with atheris.instrument_imports(include=["cloudlab"]):
     from cloudlab import formats
-    from cloudlab.disk import table
+    from cloudlab.disk import layout, table
     from cloudlab.errors import CloudlabError
     from cloudlab.image import catalogue, mirror, trust
     from cloudlab.recording import read_cast
@@ -64,6 +65,7 @@ def tables(data: bytes) -> None:
     table.parse_mbr(data)
     formats.parse_qcow2_header(data)
     table.parse_gpt_header(data)
+    layout.read_layout(Bytes(data))
 
 
 TARGETS = {

@@ -120,6 +120,9 @@ FORMATS = {
 def test_every_kind_of_qcow2_shows_the_same_disk(ubuntu, tmp_path, options):
     disk = tmp_path / "disk.img"
     tools.run(["qemu-img", "convert", "-f", "raw", *options, ubuntu, disk])
+    # The host allocates the file's blocks when it writes them back.
+    with disk.open("rb+") as stream:
+        os.fsync(stream.fileno())
     layout, raw = inspect_disk(disk), inspect_disk(ubuntu)
     assert (layout.format, raw.format) == ("qcow2", "raw")
     assert layout.partitions == raw.partitions
