@@ -1,5 +1,6 @@
 """The course: every notebook and solution runs on recordings, and keeps its promises."""
 
+import csv
 import importlib.util
 import json
 import os
@@ -149,6 +150,19 @@ def test_every_picture_says_its_numbers_in_words(path):
         assert "image/png" not in data or "text/html" in data
     assert all(alt and re.search(r"\d", alt) for alt in parser.alts)
     assert not re.search(r"!\[\]\(", markdown(path))
+
+
+def test_the_kinds_of_clusters_are_counted_over_the_whole_disk():
+    [path] = [path for path in NOTEBOOKS if path.name.startswith("02")]
+    recording = read_run(shipped_recordings()["default"])
+    lines = (recording.folder / "extents.csv").read_text("utf-8").splitlines()
+    sizes = {}
+    for row in csv.DictReader(lines):
+        sizes[row["kind"]] = sizes.get(row["kind"], 0) + int(row["length_bytes"])
+    text = "\n".join(shown(output) for output in outputs(executed(path)))
+    found = dict(re.findall(r"^(data|zero|backing|empty) +(\d+)$", text, re.MULTILINE))
+    assert {kind: int(size) for kind, size in found.items()} == sizes
+    assert sum(sizes.values()) == recording.about["disk"]["virtual_size_bytes"]
 
 
 @each(NOTEBOOKS)
