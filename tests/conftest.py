@@ -1,21 +1,34 @@
 """What all tests share."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cloudlab.image.cache import Image
 from cloudlab.machine.accel import choose_accel
 
+# On a busy host any example may take long, and so may making it up.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
+
 
 def pytest_configure():
-    """Let this process's children hear Ctrl-C and a hang-up.
+    """Undo what the caller's shell would change in tests and their children.
 
-    A shell has what it starts in the background ignore the one, nohup the other, and children
-    inherit that.
+    A shell has what it starts in the background ignore Ctrl-C, nohup a hang-up, and children
+    inherit that.  A learner's own mode, catalogue and mirror, a terminal's width and a wish
+    for colours are none of the tests'.
     """
+    for name in ("MODE", "CATALOGUE", "MIRROR"):
+        os.environ.pop(f"CLOUDLAB_{name}", None)
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        os.environ.pop(name, None)
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),

@@ -39,7 +39,6 @@ def test_a_download_shows_names_and_notes_as_they_are(screen):
 
 def test_the_download_is_off_the_screen_before_a_build_is_on_it(screen, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
     with FaultyServer() as gone:
         url = gone.url
     entry = {"title": "X", "arch": {"amd64": "a", "arm64": "b"}, "url": url, "format": "qcow2"}

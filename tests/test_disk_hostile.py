@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 from disks import MIB, Bytes
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudlab import tools
@@ -254,7 +254,6 @@ def test_any_gpt_is_read_in_bounded_work(places, first, last, other):
 
 
 # A busy machine is no failure.
-@settings(deadline=None)
 @given(
     slots=st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),

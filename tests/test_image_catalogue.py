@@ -299,7 +299,7 @@ def complaint(text):
 yaml_like = st.text(alphabet="ab-:{}[]&*<>|!#'\"%@, \n\t~=0", max_size=200)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(max_size=200), yaml_like))
 def test_any_text_is_a_catalogue_or_our_error(text):
     assert complaint(text).startswith(("own.yaml, line ", "none"))
@@ -312,7 +312,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values)
 def test_what_json_says_is_read_as_said(value):
     document = yamlfile.parse(json.dumps(value), Path("x"))
@@ -320,7 +320,7 @@ def test_what_json_says_is_read_as_said(value):
     assert document.data == value or "<<" in json.dumps(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(["title", "arch", "url", "format", "checksums", "signature", "quirks"]), values
 )

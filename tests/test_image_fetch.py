@@ -61,7 +61,7 @@ def newer_disk(disk):
 def images(tmp_path, monkeypatch):
     """The cache's folder of images, empty."""
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
-    for name in ("CLOUDLAB_MIRROR", "CLOUDLAB_CATALOGUE", "http_proxy", "https_proxy"):
+    for name in ("http_proxy", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache" / "images"
 
@@ -641,25 +641,43 @@ class Tls(NamedTuple):
     authority: Path
 
 
-def _certify(*options):
+def _certify(key, certificate, *options):
     argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    subprocess.run([*argv, "-nodes", "-days", "2", *options], check=True, capture_output=True)
+    argv += ["-nodes", "-days", "2", "-keyout", key, "-out", certificate]
+    subprocess.run([*argv, *options], check=True, capture_output=True)
+
+
+def _https_server(folder, extensions):
+    """Return an https server, and the certificate of the made-up authority that vouches for it."""
+    authority, key = folder / "ca.pem", folder / "ca.key"
+    # Some versions of openssl have more extensions in their own configuration.
+    config = folder / "openssl.cnf"
+    config.write_text(f"[req]\ndistinguished_name=name\nx509_extensions=more\n[name]\n{extensions}")
+    _certify(key, authority, "-subj", "/CN=A school", "-config", config)
+    config.write_text(
+        "[req]\ndistinguished_name=name\nx509_extensions=more\n[name]\n[more]\n"
+        "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
+    by = ["-CA", authority, "-CAkey", key]
+    certificate, own_key = folder / "server.pem", folder / "server.key"
+    _certify(own_key, certificate, "-subj", "/CN=localhost", "-config", config, *by)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, own_key)
+    return FaultyServer(context), authority
+
+
+WITHOUT_KEY_USAGE = "[more]\nbasicConstraints=critical,CA:true\nsubjectKeyIdentifier=hash\n"
 
 
 @pytest.fixture
 def tls(tmp_path, monkeypatch):
     """An https server whose certificate a made-up authority vouches for."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    authority, certificate = tmp_path / "ca.pem", tmp_path / "server.pem"
-    may_sign = ["-addext", "keyUsage=critical,keyCertSign"]
-    _certify("-keyout", tmp_path / "ca.key", "-out", authority, "-subj", "/CN=A school", *may_sign)
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    name += ["-addext", "basicConstraints=CA:FALSE"]
-    by = ["-CA", authority, "-CAkey", tmp_path / "ca.key"]
-    _certify("-keyout", tmp_path / "s.key", "-out", certificate, *name, *by)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, tmp_path / "s.key")
-    with FaultyServer(context) as server:
+    server, authority = _https_server(
+        tmp_path, WITHOUT_KEY_USAGE + "keyUsage=critical,keyCertSign\n"
+    )
+    with server:
         yield Tls(server, authority)
 
 
@@ -681,13 +699,9 @@ def test_tls_of_an_authority_in_ssl_cert_file(tls, disk, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="older Pythons accept it")
 def test_an_authority_without_key_usage_is_refused_and_why(tmp_path, monkeypatch):
-    authority, key = tmp_path / "ca.pem", tmp_path / "ca.key"
-    _certify("-keyout", key, "-out", authority, "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost")  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, key)
+    server, authority = _https_server(tmp_path, WITHOUT_KEY_USAGE)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    with FaultyServer(context) as server, pytest.raises(DownloadError, match="key usage") as caught:
+    with server, pytest.raises(DownloadError, match="key usage") as caught:
         fetch(server.put(PATH, b""), checksum=sha256(b""), patience=HASTY)
     assert "RFC 5280, for example without key usage" in caught.value.hint
 

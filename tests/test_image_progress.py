@@ -97,7 +97,6 @@ def notebook(tmp_path, monkeypatch):
     """A real IPython shell, and what its cells display."""
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
     # Without a history, whose file would be closed when its folder is long gone.
     InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     yield lambda: capture_output(stdout=False, stderr=False)

@@ -101,7 +101,6 @@ def server(teacher):
 @pytest.fixture(autouse=True)
 def learner(tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "learner"))
-    monkeypatch.delenv("CLOUDLAB_MIRROR", raising=False)
     return tmp_path / "learner" / "images"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudlab.errors import CloudlabError, SeedError
@@ -340,7 +340,6 @@ def test_own_meta_data_without_an_instance_id_is_warned_of(text):
     assert "instance-id" in problem.message
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200) | st.builds("#cloud-config\n{}".format, st.text(max_size=200)))
 def test_any_text_becomes_a_seed_or_an_error_of_ours(text):
     for check in (True, False):
@@ -359,7 +358,6 @@ def test_any_text_becomes_a_seed_or_an_error_of_ours(text):
 commands = st.text(max_size=40) | st.lists(st.text(max_size=20)).map(tuple)
 
 
-@settings(deadline=None)
 @example(("é",), ("\x85", ("\u2028",)))
 @given(st.tuples(commands), st.tuples(commands))
 def test_yaml_gives_back_the_very_commands(boot, run):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import SeedError
@@ -202,7 +202,6 @@ def test_schema_is_read_from_the_image_s_record(tmp_path):
 yaml_pieces = st.text(alphabet="a:-[]{}\"'&*!|>%@`#,?\n\t 0123", max_size=80)
 
 
-@settings(deadline=None)
 @given(yaml_pieces | st.text(max_size=80))
 def test_any_text_can_be_checked(text):
     lines = text.count("\n") + 3

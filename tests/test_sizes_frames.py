@@ -33,7 +33,6 @@ def feed(text):
     return parser.result(), [block for block in ended if block]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_the_checksum_is_the_standards(data):
     assert posix_cksum(data) == cksum(data)
@@ -112,7 +111,7 @@ def test_a_kernel_message_at_any_byte_of_a_block_changes_nothing(messages):
 REAL = (DATA / "console-debian-11.log").read_bytes()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.integers(0, len(REAL)), max_size=4))
 def test_a_real_boots_report_survives_kernel_messages(places):
     log = REAL
@@ -134,7 +133,7 @@ KERNEL_TEXT = st.text(
 ) | st.sampled_from(["[    1.000000] again", "{}", "@", "12@", "[  OK  ]"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     text=st.text(max_size=60) | st.just("[   10.000001] EXT4-fs (vda1): resized"),
     breaks=st.lists(st.tuples(st.integers(0, 400), st.lists(KERNEL_TEXT, max_size=2)), max_size=2),
@@ -151,7 +150,6 @@ def test_frames_are_recovered_exactly_or_called_damaged(text, breaks):
     assert found == [json.loads(json.dumps(text))]
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_changed_byte_is_never_believed(data):
     text = block("after", *disk_frames(20000 * MIB, 1900 * MIB)).encode()

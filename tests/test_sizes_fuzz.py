@@ -51,7 +51,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=30), max_size=40).map(b"".join))
 def test_any_bytes_give_reports_or_our_error(data):
     try:
@@ -64,7 +64,6 @@ def test_any_bytes_give_reports_or_our_error(data):
     check_sizes(parsed)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=30), max_size=20), st.data())
 def test_where_a_log_is_cut_into_pieces_does_not_matter(fragments, data):
     log = b"".join(fragments)
@@ -80,7 +79,6 @@ def test_where_a_log_is_cut_into_pieces_does_not_matter(fragments, data):
     assert outcome(pieces) == outcome(log)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=50))
 def test_any_text_is_a_size_or_refused(text):
     try:
@@ -95,7 +93,6 @@ POINTS = st.from_regex(r"/[a-z0-9/._-]{0,20}([a-z0-9] [a-z]{1,4})?", fullmatch=T
 SIZES = st.integers(0, 2**50)
 
 
-@settings(deadline=None)
 @given(
     table=st.lists(st.tuples(NAMES, SIZES, SIZES, POINTS), min_size=1, max_size=8),
     noise=st.sampled_from(["", "[   12.5] random: crng init done\r\n", "\r\n"]),

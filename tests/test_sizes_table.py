@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from console_text import GIB, MIB, block, disk_frames, filesystem
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
@@ -112,7 +112,6 @@ CELLS = {
 ROWS = st.fixed_dictionaries({}, optional={n: CELLS[dtype] for n, dtype in SIZES_COLUMNS.items()})
 
 
-@settings(deadline=None)
 @given(table=st.lists(ROWS, max_size=5))
 def test_a_written_table_is_read_back_as_it_was(table, tmp_path_factory):
     path = tmp_path_factory.mktemp("sizes") / "sizes.csv"

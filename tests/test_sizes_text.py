@@ -9,7 +9,7 @@ from re import _constants, _parser
 
 import pytest
 from console_text import GIB, MIB
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
@@ -353,7 +353,6 @@ def test_a_table_ends_where_nothing_of_it_comes_any_more(lines, read):
 
 
 @pytest.mark.parametrize("table", [LSBLK_NEW, DF], ids=["lsblk", "df"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_row_that_the_kernel_broke_is_put_together_again(table, data):
     row = "/dev/vda1  20G  1.1G  19G  6% /boot/efi"
@@ -510,7 +509,6 @@ def old_lsblk_size(size_bytes):
     return f"{whole}.{tenths}{'BKMGTPE'[power]}" if tenths else f"{whole}{'BKMGTPE'[power]}"
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_the_range_of_lsblk_holds_for_its_old_rounding(size_bytes):
     least, largest = lsblk_range(parse_size(old_lsblk_size(size_bytes)), exact=False)
