@@ -197,6 +197,24 @@ def test_parse_prints_the_designs_json():
     assert root["mountpoints"] == ["/"]
 
 
+def test_parse_says_which_rows_it_did_not_understand():
+    log = "NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINT\nvda 252:0 0 20G 0 disk\nvdb 252:16 0 ?? 0 disk\n...\n"
+    done = cloudlab("parse", "-", "--json", stdin=log)
+    answer = json.loads(done.stdout)
+    [report] = answer["reports"]
+    assert list(report) == ["stage", "lsblk", "df", "exact"]
+    assert [row["name"] for row in report["lsblk"]] == ["vda"]
+    assert [row["line"] for row in answer["unread"]] == [3, 4]
+    assert "line 3" in done.stderr
+    assert "vdb 252:16 0 ?? 0 disk" in done.stderr
+    assert "line 4" in done.stderr
+
+
+def test_parse_shows_what_is_known_of_a_df_without_mount_points():
+    table = "Filesystem  Size\n/dev/vda1    20G\n"
+    assert "/dev/vda1" in cloudlab("parse", "-", stdin=table).stdout
+
+
 def test_parse_reads_standard_input():
     log = (DATA / "console-article.log").read_text()
     assert "vda1" in cloudlab("parse", "-", stdin=log).stdout

@@ -23,7 +23,11 @@ HEADERS = [
     b"NAME FSTYPE SIZE UUID MOUNTPOINT\n",
     b"Filesystem 1K-blocks Used Available Use% Mounted on\n",
     b"Filesystem Type Size Used Avail Use% Mounted on\n",
+    b"> PATH   SIZE LABEL MODEL NEW MAJ:MIN\n",
+    b"Mounted on  Size Filesystem\n",
+    "Dateisystem Größe Benutzt Verf. Verw% Eingehängt auf\n".encode(),
 ]
+JSON = b'{"blockdevices": [\n{"name": "vda", "size": "20G", "children": [\n{"size": 5, "path": "/"}\n]}]}\n'
 FRAGMENTS = [
     *HEADERS,
     *block("before", *disk_frames(GIB, GIB)).encode().splitlines(keepends=True),
@@ -34,6 +38,16 @@ FRAGMENTS = [
     b"/dev/vda1 - - -5 - /\\040\\xff\n",
     b"/dev/mapper/a-very-very-long-name\n",
     b"  20G 1.1G 19G 6% /\n",
+    *JSON.splitlines(keepends=True),
+    b'NAME="vda" SIZE="20G" MOUNTPOINTS="/\\x0a/x"\n',
+    b"[   12.345678] x: > /dev/vda 20G root disk 8:1\n",
+    b"$ df -H\n",
+    b"root@vm:~# ls\n",
+    b"...\n",
+    b"20134592K",
+    b"2,134 ",
+    b"4k ",
+    b"> ",
     b"          /srv\n",
     b"[   12.345678] random: crng init done\r\n",
     b"@cloudlab ",
@@ -59,7 +73,9 @@ def test_any_bytes_give_reports_or_our_error(data):
     except ParseError:
         return
     assert parsed.reports or parsed.samples
-    assert len(console_sizes(parsed)) <= data.count(b"\n") + 1
+    # JSON alone may have several devices on a line.
+    assert len(console_sizes(parsed)) <= data.count(b"\n") + 1 + data.count(b"{")
+    assert all(one.text and one.line <= data.count(b"\n") + 1 for one in parsed.unread)
     to_json(parsed)
     check_sizes(parsed)
 
@@ -113,14 +129,58 @@ def test_rendered_rows_are_read_back(table, noise, prefix):
     ] == list(table)
 
 
+@st.composite
+def aligned_tables(draw):
+    """An lsblk with chosen columns, its cells below their names as libsmartcols puts them."""
+    optional = draw(st.lists(st.sampled_from(sorted(OTHERS)), unique=True, max_size=5))
+    names = draw(st.permutations(["NAME", "SIZE", *optional]))
+    devices = draw(st.lists(st.tuples(NAMES, SIZES.filter(bool)), min_size=1, max_size=5))
+    rows = []
+    for name, size in devices:
+        cells = {one: draw(st.sampled_from(["", *OTHERS[one]])) for one in optional}
+        rows.append(cells | {"NAME": f"/dev/{name}", "SIZE": f"{size}"})
+    widths = {one: max(len(one), *(len(row[one]) for row in rows)) for one in names}
+    lines = [
+        " ".join(
+            row[one].rjust(widths[one]) if one in RIGHT else row[one].ljust(widths[one])
+            for one in names
+        )
+        for row in [{one: one for one in names}, *rows]
+    ]
+    return "\n".join(lines), devices
+
+
+OTHERS = {
+    "FSTYPE": ["ext4", "LVM2_member"],
+    "LABEL": ["root", "My 20G Disk", "12", "/x"],
+    "MODEL": ["QEMU HARDDISK", "5 x 7"],
+    "START": ["2048", "34"],
+    "FSAVAIL": ["18.5G", "77"],
+    "FSUSE%": ["5%"],
+    "UUID": ["6A1C-9F20"],
+    "SERIAL": ["1", "20G"],
+}
+RIGHT = {"SIZE", "START", "FSAVAIL", "FSUSE%"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(aligned_tables(), st.sampled_from(["", "> ", "[2026-08-21T17:15:34Z] "]))
+def test_cells_are_found_below_their_columns_names(table, prefix):
+    text, devices = table
+    parsed = parse_console("".join(f"{prefix}{line}\n" for line in text.splitlines()))
+    (report,) = parsed.reports
+    assert [(row.name, row.size_bytes) for row in report.lsblk] == devices
+    assert (report.exact, parsed.unread) == (True, ())
+
+
 @pytest.mark.parametrize(
     ("log", "message"),
     [
         (b"", "is empty"),
         (b"\0\0 \r\n", "is empty"),
-        (bytes(range(256)) * 50, "not the text of a console"),
-        (b"\x1f\x8b\x08" + bytes(range(128, 256)) * 9, "not the text of a console"),
-        (b"Linux version 6.1\n" * 50, "No table of sizes"),
+        (bytes(range(256)) * 50, "is not text"),
+        (b"\x1f\x8b\x08" + bytes(range(128, 256)) * 9, "is not text"),
+        (b"Linux version 6.1\n" * 50, "holds no sizes"),
         (b"@cloudlab after 0 {} 1@\n", "1 damaged frames"),
     ],
     ids=["nothing", "blank", "binary", "compressed", "no table", "damaged"],
@@ -148,7 +208,7 @@ def test_headers_without_rows_are_not_kept():
     parser = ConsoleParser()
     for number in range(1, 1000):
         parser.feed(HEADERS[number % len(HEADERS)], number)
-    assert len(parser._drafts) <= 1
+    assert len(parser._reports) <= 1
     assert not parser.result().reports
 
 
@@ -185,6 +245,15 @@ def steps(log):
         pytest.param(HEADERS[0] + b"vda 8:1 0 1G 0 disk\n" + b"     /x\n" * 9, id="mount points"),
         pytest.param(block("sample", *disk_frames(GIB, GIB)).encode(), id="samples"),
         pytest.param(b"@cloudlab \r" * 9 + b"\n", id="carriage returns"),
+        pytest.param(JSON, id="json"),
+        pytest.param(JSON[:60] + b'"a": [1,\n' * 9, id="json without end"),
+        pytest.param(b'NAME="a" SIZE="1"\nNAME="b" SIZE="2"\n' * 5, id="pairs"),
+        pytest.param(HEADERS[-1] + b"/dev/vda1 1,9G 1,1G 0,7G 60% /\n" * 9, id="german"),
+        pytest.param(b"/dev/vda1 1,9G 1,1G 0,7G 60% /\n$ x\n" * 9, id="no header"),
+        pytest.param(HEADERS[2] + b"/dev/vda1 1 1 6%\n/\n" * 9, id="wrapped behind"),
+        pytest.param(HEADERS[2] + b"/dev/vda1 1 x 1 6% /\n" * 9, id="unread"),
+        pytest.param(HEADERS[3] + b"a b 1G 1k 1G 6% /\n" * 9, id="powers of 1000"),
+        pytest.param(b"x" * 30 + HEADERS[0] + b"vda 8:1 0 1G 0 disk\n", id="odd prefixes"),
     ],
 )
 def test_work_grows_no_faster_than_the_log(unit):

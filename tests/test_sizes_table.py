@@ -15,7 +15,6 @@ from cloudlab.sizes import (
     SIZES_COLUMNS,
     check_sizes,
     console_sizes,
-    empty_sizes,
     parse_console,
     read_sizes,
     sizes_frame,
@@ -52,7 +51,7 @@ def rows(frame, *columns):
 
 def test_the_columns_are_the_designs():
     assert list(SIZES_COLUMNS) == [*DESIGN, "start_bytes"]
-    frame = empty_sizes()
+    frame = sizes_frame([])
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == dict(SIZES_COLUMNS)
     assert frame.empty
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 from re import _constants, _parser
@@ -13,9 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
-from cloudlab.sizes import ConsoleParser, parse_console, parse_size
-from cloudlab.sizes.checks import df_range, lsblk_range
-from cloudlab.sizes.text import _CONTINUATION
+from cloudlab.sizes import (
+    ConsoleParser,
+    frames,
+    lines,
+    listings,
+    parse_console,
+    parse_size,
+    parser,
+)
+from cloudlab.sizes.report import df_range, lsblk_range
 from cloudlab.tools import run
 
 DATA = Path(__file__).parent / "data"
@@ -329,7 +337,7 @@ def test_df_of_every_kind(text, rows, exact):
     ids=["df -i", "lsblk -f", "any program", "swapon", "headers only"],
 )
 def test_other_tables_are_no_sizes(text):
-    with pytest.raises(ParseError, match="No table of sizes"):
+    with pytest.raises(ParseError, match="holds no sizes"):
         parse_console(text)
 
 
@@ -526,28 +534,62 @@ def test_busybox_df_is_read():
     assert least <= status.f_blocks * status.f_frsize <= largest
 
 
-def blank_repeats(items):
-    """Return the most unbounded repeats that may each take blanks along one way."""
-    most = 0
+def can_be_blank(name, value):
+    """Tell whether one item of a parsed pattern may take a blank, and nothing but one."""
+    if name is _constants.IN:
+        negated = value[0][0] is _constants.NEGATE
+        blank = any(
+            one in {(_constants.LITERAL, 32), (_constants.CATEGORY, _constants.CATEGORY_SPACE)}
+            or one == (_constants.CATEGORY, _constants.CATEGORY_NOT_WORD)
+            or (one[0] is _constants.RANGE and one[1][0] <= 32 <= one[1][1])
+            for one in value
+        )
+        not_space = (_constants.CATEGORY, _constants.CATEGORY_NOT_SPACE) in value
+        return (negated and not blank) or (not negated and blank and not not_space)
+    return (name, value) == (_constants.LITERAL, 32) or name in {
+        _constants.ANY,
+        _constants.NOT_LITERAL,
+    }
+
+
+def blank_repeats(items, run=0):
+    """Return the most unbounded repeats in a row that may share a run of blanks, and the last."""
+    most = run
     for name, value in items:
         if name in {_constants.MAX_REPEAT, _constants.MIN_REPEAT}:
-            _, largest, inside = value
-            most += largest is _constants.MAXREPEAT and may_be_blank(inside)
-        elif name is _constants.BRANCH:
-            most += max(map(blank_repeats, value[1]))
+            least, largest, inside = value
+            looks = (_constants.ASSERT, _constants.ASSERT_NOT)
+            blank = all(can_be_blank(*one) for one in inside if one[0] not in looks)
+            most = max(most, blank_repeats(inside)[0])
+            if blank and largest is _constants.MAXREPEAT:
+                run += 1
+            elif not blank and least:
+                run = 0
         elif name is _constants.SUBPATTERN:
-            most += blank_repeats(value[3])
-    return most
+            inner, run = blank_repeats(value[3], run)
+            most = max(most, inner)
+        elif name is _constants.BRANCH:
+            branches = [blank_repeats(branch, run) for branch in value[1]]
+            most = max(most, *(one for one, _ in branches))
+            run = max(last for _, last in branches)
+        elif name not in {_constants.AT, _constants.ASSERT, _constants.ASSERT_NOT}:
+            run = run if can_be_blank(name, value) else 0
+        most = max(most, run)
+    return most, run
 
 
-def may_be_blank(items):
-    [(name, value)] = items
-    return name is _constants.IN and (_constants.CATEGORY, _constants.CATEGORY_SPACE) in value
+def test_the_check_of_patterns_finds_what_it_is_for():
+    assert blank_repeats(_parser.parse(r"(?:[\s│|]{2,}|[│|])\s*(/.*)"))[0] == 2
+    assert blank_repeats(_parser.parse(r"(?:[\s│|]{2,}|[│|])(/.*)"))[0] == 1
 
 
-def test_only_one_repeat_takes_the_blanks_before_a_mount_point():
+@pytest.mark.parametrize("module", [lines, listings, parser, frames], ids=lambda one: one.__name__)
+def test_no_pattern_has_two_repeats_that_take_blanks(module):
     # With two of them, the time for a line of blanks grows with the square of its length.
-    assert blank_repeats(_parser.parse(_CONTINUATION.pattern)) == 1
+    patterns = [one for one in vars(module).values() if isinstance(one, re.Pattern)]
+    assert patterns
+    for pattern in patterns:
+        assert blank_repeats(_parser.parse(pattern.pattern))[0] <= 1, pattern.pattern
 
 
 def test_lines_of_blanks_are_read_past():

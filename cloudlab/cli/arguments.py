@@ -98,7 +98,7 @@ def _runs(commands: Any) -> None:
 
 
 def _reading(commands: Any) -> None:
-    parse = _command(commands, "parse", "read sizes out of any console log", "reading")
+    parse = _command(commands, "parse", "read sizes from a console log or a paste", "reading")
     parse.add_argument("log", type=Path, metavar="CONSOLE.log", help="'-' reads standard input")
     _json(parse)
     replay = _command(commands, "replay", "play a recorded run", "reading")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LONGEST_SEQUENCE = 300
+_MOST_UNREAD = 20
 _CUT_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]*|[ -/]*)\Z")
 
 
@@ -45,6 +46,10 @@ def parse(args: argparse.Namespace) -> None:
         )
     if parsed.damaged:
         terminal.say(f"{parsed.damaged} damaged lines of the exact report were left out.")
+    for one in parsed.unread[:_MOST_UNREAD]:
+        terminal.say(f"line {one.line} was not understood as a row of {one.tool}: {one.text[:200]}")
+    if len(parsed.unread) > _MOST_UNREAD:
+        terminal.say(f"{len(parsed.unread) - _MOST_UNREAD} further lines were not understood.")
 
 
 def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
@@ -55,10 +60,10 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
             size = format_bytes(row.size_bytes)
             mounts = " ".join(row.mountpoints)
             rows.append([name, "lsblk", row.name, size, "", mounts, str(row.line)])
-        for line in report.df:
-            used = "" if line.used_bytes is None else format_bytes(line.used_bytes)
-            size = format_bytes(line.size_bytes)
-            rows.append([name, "df", line.filesystem, size, used, line.mountpoint, str(line.line)])
+        for mount in report.df:
+            used = "" if mount.used_bytes is None else format_bytes(mount.used_bytes)
+            size, point = format_bytes(mount.size_bytes), mount.mountpoint or ""
+            rows.append([name, "df", mount.filesystem or "", size, used, point, str(mount.line)])
     return rows
 
 

@@ -1,12 +1,11 @@
 """Sizes: what ``lsblk``, ``df`` and the exact report on a console say, as typed values.
 
-:mod:`~cloudlab.sizes.text` reads the human tables, :mod:`~cloudlab.sizes.frames` the exact
-report, :mod:`~cloudlab.sizes.parser` whole logs, :mod:`~cloudlab.sizes.report` holds what
-they say; :mod:`~cloudlab.sizes.table` makes the tidy table of it and
-:mod:`~cloudlab.sizes.checks` tells whether the numbers agree.
+:mod:`~cloudlab.sizes.lines` prepares lines and splits tables, :mod:`~cloudlab.sizes.listings`
+reads ``lsblk`` and ``df``, :mod:`~cloudlab.sizes.frames` the exact report, and
+:mod:`~cloudlab.sizes.parser` whole logs; :mod:`~cloudlab.sizes.report` holds and compares
+what they say, :mod:`~cloudlab.sizes.table` is the tidy table of it.
 """
 
-from cloudlab.sizes.checks import check_sizes
 from cloudlab.sizes.frames import (
     GuestBlock,
     GuestDevice,
@@ -16,17 +15,17 @@ from cloudlab.sizes.frames import (
     Stage,
     posix_cksum,
 )
+from cloudlab.sizes.lines import Unread
+from cloudlab.sizes.listings import DfRow, LsblkRow, parse_size
 from cloudlab.sizes.parser import ConsoleParser, parse_console
-from cloudlab.sizes.report import ParsedConsole, Report, to_json
+from cloudlab.sizes.report import ParsedConsole, Report, check_sizes, to_json
 from cloudlab.sizes.table import (
     SIZES_COLUMNS,
     console_sizes,
-    empty_sizes,
     read_sizes,
     sizes_frame,
     write_sizes,
 )
-from cloudlab.sizes.text import DfRow, LsblkRow, parse_size
 
 __all__ = [
     "SIZES_COLUMNS",
@@ -41,9 +40,9 @@ __all__ = [
     "ParsedConsole",
     "Report",
     "Stage",
+    "Unread",
     "check_sizes",
     "console_sizes",
-    "empty_sizes",
     "parse_console",
     "parse_size",
     "posix_cksum",

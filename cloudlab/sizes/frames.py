@@ -1,14 +1,13 @@
-"""The exact report: checked frames on the serial console, one a line.
+"""The exact report: frames with checksums on the serial console, one per line.
 
 ::
 
     @cloudlab STAGE N JSON CRC@
 
 STAGE is ``before``, ``after`` or ``sample``; N counts the frames of one block from 0;
-JSON is one ASCII object; CRC is what POSIX ``cksum`` says of the text ``STAGE N JSON``.
-The kernel may break into a frame anywhere with messages of its own.  They are taken out
-again, and the CRC says whether that was done rightly; a frame that no cutting repairs is
-counted as damaged and never guessed.
+JSON is one ASCII object; CRC is the POSIX ``cksum`` of the text ``STAGE N JSON``.
+Kernel messages may interrupt a frame anywhere.  They are cut out again, and the CRC tells
+whether the cuts were right; a frame that no cut repairs counts as damaged, never as a guess.
 """
 
 from __future__ import annotations
@@ -17,17 +16,13 @@ import json
 import math
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice, product
 from typing import Any, Literal
 
+from cloudlab.sizes.lines import MAX_INT, STAMP
+
 Stage = Literal["before", "after", "sample"]
-
-#: What begins a kernel message, or a status line of systemd, wherever it breaks in.
-STAMP = re.compile(r"\[(?: *\d{1,9}\.\d{1,9}|  OK  |FAILED|DEPEND)\]")
-
-#: The largest number a table's Int64 column holds.
-MAX_INT = 2**63 - 1
 
 _MARK = "@cloudlab "
 _FRAME = re.compile(
@@ -35,7 +30,7 @@ _FRAME = re.compile(
     r" (?P<crc>\d{1,10})@",
     re.ASCII,
 )
-# A mark whose rest comes after a kernel message.
+# A mark that a kernel message interrupts.
 _BROKEN_MARK = re.compile("|".join(f"{_MARK[:n]}(?={STAMP.pattern})" for n in range(1, len(_MARK))))
 _END = re.compile(r"(?:^|\d)@", re.ASCII)
 _MAX_FRAME_CHARS = 16_384
@@ -65,7 +60,7 @@ class Frame:
     ----------
     stage : str
     number : int
-        Its place in the block, from 0.
+        Its number in the block, from 0.
     values : dict
         The JSON object.
     """
@@ -110,7 +105,7 @@ class GuestLog:
 
 @dataclass(frozen=True, slots=True)
 class GuestFact:
-    """Something the guest said about itself."""
+    """A fact that the guest reported about itself."""
 
     name: str
     value: str
@@ -119,7 +114,7 @@ class GuestFact:
 
 @dataclass(frozen=True, slots=True)
 class GuestBlock:
-    """What one block of frames said.
+    """The contents of one block of frames.
 
     Attributes
     ----------
@@ -128,16 +123,16 @@ class GuestBlock:
     line : int
         The transcript's line on which the block's first readable frame begins.
     uptime_s : float or None
-        The guest's uptime at the block's begin; None where that frame was lost.
-    unchanged_until_s : float or None
-        Of a sample: the guest's uptime at which the sampler last found the sizes as they had
-        been; None where it did not say.
+        The guest's uptime when the block began; None where that frame was lost.
     devices, filesystems, logs, facts : tuple
         Each with the line that proves it.
     ended : bool
         Whether the end frame was read.
     damaged : int
-        Frames of this block that came but could not be read, or did not come.
+        Frames of this block that were unreadable or missing.
+    unchanged_until_s : float or None
+        Of a sample: the guest's uptime at which the sampler last found the previous sizes
+        unchanged; None where the sample does not tell.
     """
 
     stage: Stage
@@ -158,7 +153,7 @@ class GuestBlock:
 
 
 class FrameReader:
-    """Puts frames together from lines, with what broke into them taken out.
+    """Assembles frames from lines and cuts out what interrupted them.
 
     Attributes
     ----------
@@ -175,11 +170,11 @@ class FrameReader:
 
     @property
     def pending(self) -> bool:
-        """Whether a frame has begun whose end has not come."""
+        """Whether a frame has begun that is not complete."""
         return bool(self._lines)
 
     def feed(self, text: str, line_number: int) -> tuple[Frame, int] | None:
-        """Take the next line; return the frame it completes and the line that one began on."""
+        """Take the next line; return the frame that it completes and the line it began on."""
         if self._lines:
             frame = self._go_on(text)
             if frame is not None:
@@ -213,7 +208,7 @@ class FrameReader:
         return frame
 
     def _assemble(self) -> Frame | None:
-        """Return the frame in the lines, each cut before one of its stamps, if a CRC agrees."""
+        """Return the frame in the lines if its CRC is right once each is cut before a stamp."""
         *broken, last = self._lines
         ends = [last[: end.end()] for end in _END.finditer(last)]
         if not ends:
@@ -249,9 +244,21 @@ def _read_frame(text: str) -> Frame | None:
     return Frame(stage, int(match["number"]), values)
 
 
+# What each kind of frame becomes, and the values that it has: all fields but the line.
+_KINDS = {
+    kind: (what, [(one.name, str(one.type)) for one in fields(what)[:-1]])
+    for kind, what in {
+        "block": GuestDevice,
+        "filesystem": GuestFilesystem,
+        "log": GuestLog,
+        "fact": GuestFact,
+    }.items()
+}
+
+
 @dataclass(slots=True)
 class BlockBuilder:
-    """One block while its frames come in."""
+    """One block while its frames arrive."""
 
     stage: Stage
     line: int
@@ -261,13 +268,10 @@ class BlockBuilder:
     ended: bool = False
     lost: int = 0
     unread: int = 0
-    _devices: list[GuestDevice] = field(default_factory=list)
-    _filesystems: list[GuestFilesystem] = field(default_factory=list)
-    _logs: list[GuestLog] = field(default_factory=list)
-    _facts: list[GuestFact] = field(default_factory=list)
+    _found: dict[str, list[Any]] = field(default_factory=lambda: {kind: [] for kind in _KINDS})
 
     def add(self, frame: Frame, line: int) -> bool:
-        """Take a frame in; False if its values are not what its kind says."""
+        """Take a frame; return False if its values are not those of its kind."""
         try:
             self._take(frame, line)
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -278,67 +282,44 @@ class BlockBuilder:
         return True
 
     def freeze(self) -> GuestBlock:
-        """Return what the block says by now."""
+        """Return what was read so far."""
         return GuestBlock(
             stage=self.stage,
             line=self.line,
             uptime_s=self.uptime_s,
-            devices=tuple(self._devices),
-            filesystems=tuple(self._filesystems),
-            logs=tuple(self._logs),
-            facts=tuple(self._facts),
+            devices=tuple(self._found["block"]),
+            filesystems=tuple(self._found["filesystem"]),
+            logs=tuple(self._found["log"]),
+            facts=tuple(self._found["fact"]),
             ended=self.ended,
             damaged=self.lost + self.unread,
             unchanged_until_s=self.unchanged_until_s,
         )
 
     def _take(self, frame: Frame, line: int) -> None:
-        match frame.values.get("kind"):
-            case "begin":
-                self.uptime_s = _seconds(frame, "uptime_s")
-                if "unchanged_until_s" in frame.values:  # of samples, and not of older guests
-                    self.unchanged_until_s = _seconds(frame, "unchanged_until_s")
-            case "block":
-                self._devices.append(
-                    GuestDevice(
-                        name=_text(frame, "name"),
-                        type=_text(frame, "type"),
-                        parent=_text(frame, "parent"),
-                        size_bytes=_count(frame, "size_bytes"),
-                        start_bytes=_count(frame, "start_bytes"),
-                        line=line,
-                    )
-                )
-            case "filesystem":
-                self._filesystems.append(
-                    GuestFilesystem(
-                        device=_text(frame, "device"),
-                        mountpoint=_text(frame, "mountpoint"),
-                        fstype=_text(frame, "fstype"),
-                        size_bytes=_count(frame, "size_bytes"),
-                        used_bytes=_count(frame, "used_bytes"),
-                        available_bytes=_count(frame, "available_bytes"),
-                        line=line,
-                    )
-                )
-            case "log":
-                self._logs.append(GuestLog(_text(frame, "text"), line))
-            case "fact":
-                self._facts.append(GuestFact(_text(frame, "name"), _text(frame, "value"), line))
-            case "end":
-                if _count(frame, "frames") != frame.number + 1:
-                    raise ValueError
-                self.ended = True
-            case _:
-                # A kind that a later guest script invents is read over.
-                pass
+        kind = frame.values.get("kind")
+        if kind == "begin":
+            self.uptime_s = _seconds(frame, "uptime_s")
+            if "unchanged_until_s" in frame.values:  # of samples, and not of older guests
+                self.unchanged_until_s = _seconds(frame, "unchanged_until_s")
+        elif kind == "end":
+            if _value(frame, "frames", "int") != frame.number + 1:
+                raise ValueError
+            self.ended = True
+        elif isinstance(kind, str) and kind in _KINDS:
+            what, names = _KINDS[kind]
+            values = {name: _value(frame, name, type_) for name, type_ in names}
+            self._found[kind].append(what(**values, line=line))
+        # Other kinds, which a later guest script may have, are ignored.
 
 
-def _text(frame: Frame, key: str) -> str:
+def _value(frame: Frame, key: str, type_: str) -> Any:
     value = frame.values[key]
-    if not isinstance(value, str):
-        raise TypeError
-    return value
+    if type_ == "int" and type(value) is int and 0 <= value <= MAX_INT:
+        return value
+    if type_ == "str" and isinstance(value, str):
+        return value
+    raise TypeError
 
 
 def _seconds(frame: Frame, key: str) -> float:
@@ -346,10 +327,3 @@ def _seconds(frame: Frame, key: str) -> float:
     if not math.isfinite(seconds):
         raise ValueError
     return seconds
-
-
-def _count(frame: Frame, key: str) -> int:
-    value = frame.values[key]
-    if type(value) is not int or not 0 <= value <= MAX_INT:
-        raise TypeError
-    return value

@@ -1,99 +1,68 @@
-"""Sizes out of any console log, line by line, in memory bounded by the reports."""
+"""Sizes out of any console log, line by line, in memory bounded by what they say."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from dataclasses import replace
+from typing import Any, BinaryIO
 
 from cloudlab.errors import ParseError
-from cloudlab.sizes.frames import (
-    STAMP,
-    BlockBuilder,
-    Frame,
-    FrameReader,
-    GuestBlock,
-    Stage,
-)
+from cloudlab.sizes.frames import BlockBuilder, Frame, FrameReader, GuestBlock, Stage
+from cloudlab.sizes.lines import MAX_LINE_BYTES, MAX_ROW_CHARS, Listing, Unread, pieces, texts
+from cloudlab.sizes.listings import TRIGGER, Place, begin_listing, may_begin
 from cloudlab.sizes.report import ParsedConsole, Report, exact_report
-from cloudlab.sizes.text import (
-    MAX_ROW_CHARS,
-    TableReader,
-    find_header,
-    without_prefix,
-)
 
 #: What :func:`parse_console` reads from.
 Source = BinaryIO | bytes | bytearray | str | Iterable[bytes] | Iterable[str]
 
 _CHUNK_BYTES = 1 << 20
-_MAX_LINE_BYTES = 65_536
-# A table is over when nothing of it was seen for so many lines.
+# A listing is over when nothing of it was seen for so many lines.
 _MAX_GAP_LINES = 200
-# A header's own rows follow at once, but for what the kernel has to say.
+# A header's own rows follow at once, apart from kernel messages.
 _MAX_GAP_LINES_BEFORE_ROWS = 20
-# What a terminal or a page makes of these bytes may be other text than they are.
+# A line with these bytes may show other text than it holds.
 _ODD_BYTES = bytes({*range(256)} - {*range(0x20, 0x7F), *b"\t\n\r"})
-# Most lines of a log begin nothing and need no decoding: no frame's mark, whole or broken ...
+# Most lines of a log need no decoding, because they hold no frame's mark, whole or broken ...
 _MARK = re.compile(
     rb"@(?:cloudlab |(?:%b)?[\[%b])"
     % (b"|".join(b"cloudlab"[:n] for n in range(1, 9)), re.escape(_ODD_BYTES))
 )
-_OF_INTEREST = re.compile(_MARK.pattern + rb"|SIZE|Filesystem")
-# ... and no header.
-_HEADER_START = re.compile(rb"\b(?:NAME|Filesystem)\s")
+# ... and begin no listing.
+_OF_INTEREST = re.compile(_MARK.pattern + b"|" + TRIGGER.pattern.encode())
+_COMMAND = re.compile(r"(?<![\w./-])df(?: |$)")
 _NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd]")
 _MAX_NOT_TEXT_SHARE = 0.3
-_TERMINAL = re.compile(
-    r"\x1b\[[0-?]{0,64}[ -/]{0,8}[@-~]"  # colours, cursor
-    r"|\x1b[\]PX^_][^\x07\x1b]{0,512}(?:\x07|\x1b\\)?"  # titles
-    r"|\x1b[ -/]{0,8}[0-~]?"
-    r"|[\x00-\x08\x0b-\x1f\x7f]"
-)
-
-
-@dataclass(slots=True)
-class _Draft:
-    """Human tables that belong together."""
-
-    stage: Stage | None
-    tables: dict[Literal["lsblk", "df"], TableReader] = field(default_factory=dict)
-
-    def freeze(self) -> Report | None:
-        lsblk, df = self.tables.get("lsblk"), self.tables.get("df")
-        report = Report(
-            self.stage,
-            tuple(lsblk.lsblk) if lsblk else (),
-            tuple(df.df) if df else (),
-            lsblk is None or lsblk.exact,
-            df is None or df.exact,
-        )
-        return report if report.lsblk or report.df else None
 
 
 class ConsoleParser:
-    """The incremental parser: feed it lines, ask it for what they said.
+    """The incremental parser: feed it lines, ask for the result at any time.
 
-    It never raises, whatever it is fed.
+    It does not raise, whatever the lines hold.
 
     Attributes
     ----------
     busy : bool
-        Whether the next line matters, whatever it says: a table or a frame has begun.
+        Whether the next line matters, whatever it holds: a listing or a frame has begun.
+    before : bytes
+        The line before the next one; callers that skip lines set it.
     """
 
     def __init__(self) -> None:
         self.busy = False
+        self.before = b""
         self._frames = FrameReader()
         self._open: dict[Stage, BlockBuilder] = {}
         self._closed: list[GuestBlock] = []
         self._last_frame: Frame | None = None
         self._stray = 0
         self._recent_strays = 0
-        self._drafts: list[_Draft] = []
-        self._draft: _Draft | None = None
-        self._table: TableReader | None = None
+        self._reports: list[Report] = []
+        self._unread: list[Unread] = []
+        self._listing: Listing | None = None
+        self._stage: Stage | None = None  # of the listing
+        self._pairs = False  # whether a df that follows belongs to the last report
+        self._command = ""
         self._gap = 0
         self._cut_row: tuple[str, int] | None = None
 
@@ -103,7 +72,7 @@ class ConsoleParser:
         Parameters
         ----------
         line : bytes
-            With or without its end; only the first 64 KiB are looked at.
+            With or without its end; only the first 64 KiB are read.
         line_number : int
             Its number in the transcript, from 1.
 
@@ -112,33 +81,34 @@ class ConsoleParser:
         GuestBlock or None
             The block that this line ended, complete or not.
         """
-        if not self.busy and _next_of_interest(line, 0) == len(line):
-            return None
         ended = None
-        # A terminal line may have been written over after a lone carriage return.
-        for piece in line[:_MAX_LINE_BYTES].splitlines() or [b""]:
-            # Web pages keep a table's columns apart with no-break spaces.
-            text = _TERMINAL.sub("", piece.decode("utf-8", "replace")).replace("\u00a0", " ")
-            ended = self._take(text, line_number) or ended
-        self.busy = self._frames.pending or self._table is not None
+        if self.busy or _next_of_interest(line, 0) < len(line):
+            for text in texts(line):
+                ended = self._take(text, line_number) or ended
+            self.busy = self._frames.pending or self._listing is not None
+        self.before = line
         return ended
 
     def frames_so_far(self, stage: Stage) -> int:
-        """Return how far the block of ``stage`` came whose end is still missing; 0 for none."""
+        """Return how many frames of the unfinished block of ``stage`` came; 0 if none is open."""
         block = self._open.get(stage)
         return block.next_number if block else 0
 
     def result(self) -> ParsedConsole:
-        """Return what was read by now; more lines may follow."""
+        """Return what was read so far; more lines may follow."""
         self._keep_cut_row()
         blocks = [*self._closed, *(builder.freeze() for builder in self._open.values())]
-        found = [draft.freeze() for draft in self._drafts] + [exact_report(b) for b in blocks]
-        reports = sorted((report for report in found if report), key=lambda report: report.line)
+        exact = [report for block in blocks if (report := exact_report(block))]
+        listed = list(self._reports)
+        self._put_listing(listed)
+        reports = sorted([*listed, *exact], key=lambda report: report.line)
+        unread = [*self._unread, *(self._listing.unread if self._listing else ())]
         return ParsedConsole(
             reports=tuple(report for report in reports if report.stage != "sample"),
             samples=tuple(report for report in reports if report.stage == "sample"),
             blocks=tuple(blocks),
             damaged=self._stray + sum(block.damaged for block in blocks),
+            unread=tuple(sorted(unread, key=lambda one: one.line)),
         )
 
     def _take(self, text: str, line_number: int) -> GuestBlock | None:
@@ -158,7 +128,7 @@ class ConsoleParser:
 
     def _take_frame(self, frame: Frame, line_number: int) -> GuestBlock | None:
         if frame == self._last_frame:
-            # Two consoles in one log say everything twice.
+            # A log of two consoles has every line twice.
             return None
         self._last_frame = frame
         stage = frame.stage
@@ -171,19 +141,19 @@ class ConsoleParser:
                 # Samples are taken beside the two reports, which never overlap each other.
                 self._close_block("before")
                 self._close_block("after")
-            # What could not be read just before were this block's first frames.
+            # The frames that were unreadable just before were this block's first ones.
             self._stray -= min(self._recent_strays, frame.number)
             block = self._open[stage] = BlockBuilder(stage, line_number)
         self._recent_strays = 0
         if stage != "sample":
-            self._close_table()
+            self._close_listing()
         if not block.add(frame, line_number):
             block.unread += 1
         return self._close_block(stage) if block.ended else None
 
     def _close_block(self, stage: Stage) -> GuestBlock | None:
         if stage != "sample":
-            self._draft = None
+            self._pairs = False
         builder = self._open.pop(stage, None)
         if builder is None:
             return None
@@ -192,53 +162,94 @@ class ConsoleParser:
         return block
 
     def _take_text(self, text: str, line_number: int) -> None:
-        layout = find_header(text)
-        if layout is not None:
-            self._close_table()
-            draft = self._draft
-            if draft is None or layout.tool == "lsblk" or "df" in draft.tables:
-                if draft is not None and draft.freeze() is None:
-                    self._drafts.remove(draft)
-                stage = next((stage for stage in self._open if stage != "sample"), None)
-                draft = self._draft = _Draft(stage)
-                self._drafts.append(draft)
-            self._table = draft.tables[layout.tool] = TableReader(layout)
-        elif self._table is not None:
-            self._gap = 0 if self._take_row(self._table, text, line_number) else self._gap + 1
-            rows = self._table.lsblk or self._table.df
-            if self._gap > (_MAX_GAP_LINES if rows else _MAX_GAP_LINES_BEFORE_ROWS):
-                self._close_table()
+        parts, listing = pieces(text), self._listing
+        taken, missed = self._take_rows(listing, parts, line_number) if listing else (False, [])
+        may_begin_here = not taken and TRIGGER.search(text)
+        if may_begin_here and any(self._begin(part, line_number) for part in parts):
+            return
+        if listing is None:
+            return
+        for part in missed:
+            listing.miss(part, line_number)
+        self._gap = 0 if taken else self._gap + 1
+        if not taken:
+            self._note_command(text)
+        limit = _MAX_GAP_LINES if listing.rows else _MAX_GAP_LINES_BEFORE_ROWS
+        if listing.complete or self._gap > limit:
+            self._close_listing()
 
-    def _take_row(self, table: TableReader, text: str, line_number: int) -> bool:
-        """Take in the rows of a line: several if their ends were lost, half a one if cut."""
-        stamps = [stamp.start() for stamp in STAMP.finditer(text)]
-        head = text[: stamps[0]] if stamps else text
+    def _note_command(self, text: str) -> None:
+        if _COMMAND.search(text):
+            self._command = text
+
+    def _begin(self, text: str, line_number: int) -> bool:
+        """Begin a listing if the line does; tell whether it did."""
+        *_, before = texts(self.before)
+        self._note_command(before)
+        listing = begin_listing(Place(text, line_number, before, self._command, self._listing))
+        if listing is None:
+            return False
+        self._close_listing()
+        if listing.tool == "df":
+            self._command = ""
+        self._stage = next((stage for stage in self._open if stage != "sample"), None)
+        self._listing = listing
+        if listing.complete:
+            self._close_listing()
+        return True
+
+    def _take_rows(
+        self, listing: Listing, parts: list[str], line_number: int
+    ) -> tuple[bool, list[str]]:
+        """Take the rows of a line: several if their ends were lost, half a one if cut.
+
+        Returns
+        -------
+        bool, list of str
+            Whether there was one, and the parts that are none.
+        """
+        head, *stamped = parts
         head_line = line_number
-        if self._cut_row and (head or not stamps):
+        if self._cut_row and (head or not stamped):
             row, row_line = self._cut_row
             whole = row + head
-            two_rows = table.is_row(row) and table.is_row(head)
-            if not two_rows and (stamps or table.is_row(whole)):
+            two_rows = listing.is_row(row) and listing.is_row(head)
+            if not two_rows and (stamped or listing.is_row(whole)):
                 # A kernel message had broken into the row; here is the rest of it.
                 head, head_line, self._cut_row = whole, row_line, None
             self._keep_cut_row()
-        if not stamps:
-            return table.read(head, head_line)
-        pieces = [text[a:b] for a, b in zip(stamps, [*stamps[1:], None], strict=True)]
-        found = [table.read(piece, line_number) for piece in pieces]
-        if without_prefix(head).strip() and len(head) <= MAX_ROW_CHARS:
+        if not stamped:
+            taken = listing.read(head, head_line)
+            return taken, [] if taken else [head]
+        missed = [part for part in stamped if not listing.read(part, line_number)]
+        if head.strip() and len(head) <= MAX_ROW_CHARS:
             self._cut_row = head, head_line
-        return any(found)
+        return len(missed) < len(stamped), missed
 
     def _keep_cut_row(self) -> None:
-        if self._table and self._cut_row:
-            self._table.read(*self._cut_row)
+        if self._listing and self._cut_row and not self._listing.read(*self._cut_row):
+            self._listing.miss(*self._cut_row)
         self._cut_row = None
 
-    def _close_table(self) -> None:
+    def _close_listing(self) -> None:
         self._keep_cut_row()
-        self._table = None
+        if self._listing:
+            self._put_listing(self._reports)
+            self._unread += self._listing.unread
+            if self._listing.rows:
+                self._pairs = self._listing.tool == "lsblk"
+        self._listing = None
         self._gap = 0
+
+    def _put_listing(self, reports: list[Report]) -> None:
+        """Put the open listing into reports: a df goes to the lsblk right before it."""
+        listing = self._listing
+        if listing is None or not listing.rows:
+            return
+        if self._pairs and listing.tool == "df":
+            reports[-1] = replace(reports[-1], **listing.report())
+        else:
+            reports.append(Report(self._stage, **listing.report()))
 
 
 def parse_console(source: Source) -> ParsedConsole:
@@ -253,13 +264,13 @@ def parse_console(source: Source) -> ParsedConsole:
     Raises
     ------
     ParseError
-        If it is empty, not text, or holds no table of sizes.
+        If it is empty, not text, or holds no sizes that could be read.
     """
     parser = ConsoleParser()
     beginning = b""
     line_number = 1
     for lines in _whole_lines(source):
-        beginning += lines[: _MAX_LINE_BYTES - len(beginning)]
+        beginning += lines[: MAX_LINE_BYTES - len(beginning)]
         line_number = _feed_all(parser, lines, line_number)
     parsed = parser.result()
     if not parsed.reports and not parsed.samples:
@@ -268,17 +279,19 @@ def parse_console(source: Source) -> ParsedConsole:
 
 
 def _feed_all(parser: ConsoleParser, lines: bytes, line_number: int) -> int:
-    """Feed whole lines, leaping over those that begin nothing; return the next line's number."""
+    """Feed whole lines, skipping those that begin nothing; return the next line's number."""
     at = 0
     while at < len(lines):
         if not parser.busy:
             start = _next_of_interest(lines, at)
             if start > at:
                 line_number += lines.count(b"\n", at, start)
+                before = lines.rfind(b"\n", at, start - 1) + 1 or at
+                parser.before = lines[before : min(start, before + MAX_LINE_BYTES)]
                 at = start
                 continue
         end = lines.find(b"\n", at) + 1 or len(lines)
-        parser.feed(lines[at : min(end, at + _MAX_LINE_BYTES)], line_number)
+        parser.feed(lines[at : min(end, at + MAX_LINE_BYTES)], line_number)
         line_number += 1
         at = end
     return line_number
@@ -294,21 +307,11 @@ def _next_of_interest(lines: bytes, at: int) -> int:
         if place >= end:
             start = lines.rfind(b"\n", at, place) + 1 or at
             end = lines.find(b"\n", place) + 1 or len(lines)
-            if _may_be_header(lines[start : min(end, start + _MAX_LINE_BYTES)]):
+            line = lines[start : min(end, start + MAX_LINE_BYTES)]
+            # Terminal sequences may stand within its words.
+            if len(line.translate(None, _ODD_BYTES)) < len(line) or may_begin(line):
                 return start
     return len(lines)
-
-
-def _may_be_header(line: bytes) -> bool:
-    """Whether a line with one of a header's words can be one; told from its bytes, quickly."""
-    if len(line.translate(None, _ODD_BYTES)) < len(line):
-        return True
-    if b"NAME" not in line and b"Filesystem" not in line:
-        return False
-    start = _HEADER_START.search(line)
-    return start is not None and any(
-        line.find(word, start.end()) > 0 for word in (b"SIZE", b"Mounted")
-    )
 
 
 def _whole_lines(source: Source) -> Iterator[bytes]:
@@ -319,37 +322,28 @@ def _whole_lines(source: Source) -> Iterator[bytes]:
         end = data.rfind(b"\n") + 1
         if end:
             yield data[:end]
-        # Of a line without end no more is kept than is looked at.
-        rest = data[end : end + _MAX_LINE_BYTES]
+        # Of a line without end no more is kept than is read.
+        rest = data[end : end + MAX_LINE_BYTES]
     if rest:
         yield rest
 
 
 def _chunks(source: Source) -> Iterator[bytes]:
-    if isinstance(source, str | bytes | bytearray):
-        for at in range(0, len(source), _CHUNK_BYTES):
-            yield _as_bytes(source[at : at + _CHUNK_BYTES])
-        return
     read = getattr(source, "read", None)
-    pieces: Iterable[Any] = source if read is None else _reads(read)
-    for piece in pieces:
-        yield _as_bytes(piece)
-
-
-def _reads(read: Any) -> Iterator[bytes | str]:
-    while piece := read(_CHUNK_BYTES):
-        yield piece
-
-
-def _as_bytes(piece: str | bytes | bytearray) -> bytes:
-    return piece.encode("utf-8", "replace") if isinstance(piece, str) else bytes(piece)
+    chunks: Iterable[Any] = source
+    if isinstance(source, str | bytes | bytearray):
+        chunks = (source[at : at + _CHUNK_BYTES] for at in range(0, len(source), _CHUNK_BYTES))
+    elif read is not None:
+        chunks = iter(lambda: read(_CHUNK_BYTES) or None, None)
+    for chunk in chunks:
+        yield chunk.encode("utf-8", "replace") if isinstance(chunk, str) else bytes(chunk)
 
 
 def _no_sizes(beginning: bytes, parsed: ParsedConsole) -> ParseError:
     text = beginning.decode("utf-8", "replace")
     looked_for = (
-        "Looked for the header of lsblk (NAME ... SIZE ...) or of df (Filesystem ... Mounted on) "
-        "with rows below it, and for cloudlab's own report"
+        "Looked for lsblk (a table with the columns NAME, PATH or KNAME and SIZE, pairs, or JSON), "
+        "df (Filesystem ... Mounted on), and cloudlab's own report"
     )
     if not text.strip("\0 \t\r\n"):
         return ParseError(
@@ -358,11 +352,17 @@ def _no_sizes(beginning: bytes, parsed: ParsedConsole) -> ParseError:
         )
     if len(_NOT_TEXT.findall(text)) > _MAX_NOT_TEXT_SHARE * len(text):
         return ParseError(
-            f"This is not the text of a console: it begins with {beginning[:16]!r}. {looked_for}.",
+            f"The console log is not text: it begins with {beginning[:16]!r}. {looked_for}.",
             hint="If the log is compressed, unpack it first.",
         )
-    damaged = f"; {parsed.damaged} damaged frames of it were found" if parsed.damaged else ""
+    if parsed.unread:
+        lines = ", ".join(f"{one.line} ({one.text[:80]!r})" for one in parsed.unread[:3])
+        return ParseError(
+            f"No sizes could be read. Rows that were not understood: line {lines}. {looked_for}.",
+            hint="Print the tables in English and with their headers: LC_ALL=C lsblk; LC_ALL=C df -h",
+        )
+    damaged = f"; it has {parsed.damaged} damaged frames" if parsed.damaged else ""
     return ParseError(
-        f"No table of sizes was found in the console log. {looked_for}{damaged}.",
-        hint="Let the guest run 'lsblk; df -h' on its console, e.g. from runcmd in its user-data.",
+        f"The console log holds no sizes. {looked_for}{damaged}.",
+        hint="Run 'lsblk; df -h' on the guest's console, e.g. from runcmd in its user-data.",
     )

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudlab import paths
 from cloudlab.errors import ParseError
-from cloudlab.sizes.frames import GuestFilesystem
-from cloudlab.sizes.report import ParsedConsole, Report
-from cloudlab.sizes.text import DfRow, LsblkRow
+from cloudlab.sizes.report import ParsedConsole, Report, device_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +48,6 @@ SIZES_COLUMNS: Mapping[str, str] = {
     "start_bytes": "Int64",
 }
 
-# Block devices, but neither optical nor floppy drives nor files looped as disks.
-_NO_DISKS = ("/dev/sr", "/dev/fd", "/dev/loop", "/dev/zram", "/dev/ram")
-
 
 def sizes_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return rows as a sizes table; what a row leaves out is NA.
@@ -77,11 +72,6 @@ def sizes_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             for name, dtype in SIZES_COLUMNS.items()
         }
     )
-
-
-def empty_sizes() -> pd.DataFrame:
-    """Return a sizes table without rows."""
-    return sizes_frame([])
 
 
 def console_sizes(
@@ -172,7 +162,7 @@ def _report_rows(
                 "lsblk",
                 device.line,
                 device=device.name,
-                mountpoint=_main_mountpoint(device),
+                mountpoint=min(device.mountpoints, default=None),
                 size_bytes=device.size_bytes,
                 exact=report.lsblk_exact,
                 start_bytes=starts.get(device.line) if device.type == "part" else None,
@@ -192,17 +182,6 @@ def _report_rows(
             )
 
 
-def device_of(row: DfRow | GuestFilesystem, report: Report) -> str | None:
-    """Return the name lsblk has for the device of a df row; None if it is no block device."""
-    name = row.filesystem if isinstance(row, DfRow) else f"/dev/{row.device}"
-    if not name.startswith("/dev/") or name.startswith(_NO_DISKS):
-        return None
-    # df may know the root's device by another name, such as /dev/root.
-    mounted = {device.name for device in report.lsblk if row.mountpoint in device.mountpoints}
-    short = name.removeprefix("/dev/").removeprefix("mapper/")
-    return short if short in mounted or not mounted else min(mounted)
-
-
 def _virtual_disks(report: Report) -> set[str]:
     disks = set()
     for row, following in zip_longest(report.lsblk, report.lsblk[1:]):
@@ -216,7 +195,3 @@ def _virtual_disks(report: Report) -> set[str]:
         if has_parts or "/" in row.mountpoints:
             disks.add(row.name)
     return disks
-
-
-def _main_mountpoint(device: LsblkRow) -> str | None:
-    return min(device.mountpoints, default=None)
