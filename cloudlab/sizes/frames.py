@@ -210,6 +210,9 @@ class FrameReader:
     def _assemble(self) -> Frame | None:
         """Return the frame in the lines if its CRC is right once each is cut before a stamp."""
         *broken, last = self._lines
+        # Most frames come on a line of their own, whole.
+        if not broken and (frame := _read_frame(last)):
+            return frame
         ends = [last[: end.end()] for end in _END.finditer(last)]
         if not ends:
             return None
