@@ -5,6 +5,7 @@ Screenshots go to ``build/screenshots``, for people to look at.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
@@ -274,7 +275,7 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     command(page, "docmanager:save")
     sources = [one["source"] for one in json.loads((course / "mine.ipynb").read_text())["cells"]]
     place = next(i for i, source in enumerate(sources) if "= GrowthLab()" in "".join(source))
-    assert saved_outputs(course / "mine.ipynb", result, page, place)
+    assert saved_outputs(course / "mine.ipynb", result, place)
     page.reload()
     wait_for_kernel(page)
     expect(lab_cell().get_by_role("button", name="Boot (recorded)")).to_be_visible()
@@ -315,9 +316,15 @@ def draw_for_readme(page, cell) -> None:
 
 def saved_outputs(path, text, place=0) -> bool:
     """Return whether a notebook was saved with ``text`` in a cell's outputs."""
-    return wait_until(
-        lambda: text in json.dumps(json.loads(path.read_text())["cells"][place]["outputs"])
-    )
+
+    def saved() -> bool:
+        # JupyterLab may be writing it at this moment.
+        with contextlib.suppress(json.JSONDecodeError):
+            notebook = json.loads(path.read_text())
+            return text in json.dumps(notebook["cells"][place]["outputs"])
+        return False
+
+    return wait_until(saved)
 
 
 def qemus_below(folder) -> list[psutil.Process]:
