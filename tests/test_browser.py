@@ -357,8 +357,8 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
 
         # What a warm start restores may scroll the first lines away at once.
         cell = begin()
+        assert wait_until(lambda: len(qemus_below(tmp_path)) == 1)
         expect(cell.get_by_role("log")).to_be_visible()
-        assert len(qemus_below(tmp_path)) == 1
         cell.get_by_role("button", name="Stop").click()
         expect(cell.get_by_role("alert")).to_contain_text("was stopped")
         assert gone(tmp_path)
