@@ -138,7 +138,7 @@ def test_prediction_says_both_numbers():
 
 
 def test_a_prediction_is_checked_before_a_boot():
-    with pytest.raises(ParseError, match="'twenty' is no size"):
+    with pytest.raises(ParseError, match="'twenty'"):
         Prediction("twenty", "2G")
     with pytest.raises(UsageError, match="Half of the prediction"):
         Prediction(partition="2G")

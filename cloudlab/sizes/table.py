@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 #:
 #: =============  ========  =====================================================================
 #: run            string    the run's name
-#: scenario       string    what its options are called
+#: scenario       string    the name of its set of options
 #: stage          string    image (as it was before the boot, read by the host), before, after,
 #:                          sample; NA where the console does not say
-#: time_s         Float64   seconds since the machine's start, or the guest's uptime
+#: time_s         Float64   seconds since launch, or the guest's uptime
 #: layer          string    image_file, virtual_disk, partition, filesystem, overlay_file
 #: device         string    without /dev/, e.g. vda1
 #: mountpoint     string    NA where nothing is mounted
@@ -50,7 +50,7 @@ SIZES_COLUMNS: Mapping[str, str] = {
 
 
 def sizes_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return rows as a sizes table; what a row leaves out is NA.
+    """Return rows as a sizes table; missing values are NA.
 
     Raises
     ------
@@ -81,19 +81,19 @@ def console_sizes(
     scenario: str = "",
     times: Mapping[int, float] | None = None,
 ) -> pd.DataFrame:
-    """Return what a console showed as a sizes table.
+    """Return a console's sizes as a sizes table.
 
-    A *virtual_disk* is a disk that has parts or holds the root filesystem; so the seed, a
-    small disk with neither, is left out, as are optical and floppy drives.  Volumes of LVM,
-    RAID and encryption are not partitions and have no row, their filesystems do.
+    A *virtual_disk* is a disk with partitions or with the root filesystem; the seed, a small
+    disk with neither, is left out, as are optical and floppy drives.  Volumes of LVM, RAID and
+    encryption are not partitions and have no row, but their filesystems have.
 
     Parameters
     ----------
     parsed : ParsedConsole
     run, scenario : str
-        What to write into these columns.
+        Values of these columns.
     times : mapping of int to float, optional
-        Line -> seconds; else the guest's uptime is taken, as the block's first frame says it.
+        Line -> seconds; lines without one get the guest's uptime from the block's first frame.
     """
     common = {"run": run, "scenario": scenario}
     reports = sorted((*parsed.reports, *parsed.samples), key=lambda report: report.line)
@@ -111,12 +111,12 @@ def write_sizes(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_sizes(path: Path) -> pd.DataFrame:
-    """Return a sizes table that :func:`write_sizes` wrote, with its dtypes.
+    """Read a sizes table that :func:`write_sizes` wrote, with its dtypes.
 
     Raises
     ------
     ParseError
-        If the file is missing or is no sizes table.
+        If the file is missing or not a sizes table.
     """
     import pandas as pd
 
@@ -128,8 +128,8 @@ def read_sizes(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ParseError(
             f"The sizes table {path} cannot be read: {error}.",
-            hint=f"Its columns are {', '.join(SIZES_COLUMNS)}; 'cloudlab parse' makes a new one "
-            "from the console log beside it.",
+            hint=f"Its columns are {', '.join(SIZES_COLUMNS)}. 'cloudlab parse' prints the sizes "
+            "in the console log beside it.",
         ) from error
 
 
@@ -190,7 +190,7 @@ def _virtual_disks(report: Report) -> set[str]:
         if report.block:
             has_parts = any(device.parent == row.name for device in report.block.devices)
         else:
-            # lsblk prints a disk's parts right below it.
+            # lsblk prints a disk's partitions right below it.
             has_parts = following is not None and following.type not in {"disk", "rom", "loop"}
         if has_parts or "/" in row.mountpoints:
             disks.add(row.name)
