@@ -1,4 +1,4 @@
-"""Bytes and seconds as people read them; binary units, honestly named."""
+"""Format sizes and durations: binary units, one precision, and what lsblk and df print."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 from typing import Any
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+#: A prediction this near to the measurement counts as right.
+TOLERANCE = 0.05
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_LETTERS = "BKMGTPE"
 _STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 256, 512)
 
 
@@ -19,10 +22,11 @@ def is_known(value: Any) -> bool:
 
 
 def format_bytes(size_bytes: Any) -> str:
-    """Return a size in the largest binary unit that keeps it at 1 or more.
+    """Return a size in the largest binary unit that keeps it at 1 or more: ``19.9 GiB``.
 
-    Whole numbers have no decimals (``4 MiB``), others one below 100 (``19.9 GiB``) and
-    none above (``197 MiB``).  What is not a number is ``unknown``.
+    This is the one form of a size in cloudlab, rounded to the nearest: one decimal below 100,
+    whole numbers included (``20.0 GiB``, ``4.0 MiB``), none from 100 on (``197 MiB``), none
+    for bytes.  What is not a number is ``unknown``.
 
     Parameters
     ----------
@@ -37,14 +41,90 @@ def format_bytes(size_bytes: Any) -> str:
     while size >= 1024 and power < len(_UNITS) - 1:  # noqa: PLR2004
         size /= 1024
         power += 1
-    digits = _digits(size)
-    if f"{size:.{digits}f}" == "1024" and power < len(_UNITS) - 1:
-        size, power, digits = 1.0, power + 1, 1
+    if round(size) >= 1024 and power < len(_UNITS) - 1:  # noqa: PLR2004
+        size, power = 1.0, power + 1
+    digits = 1 if power and round(size, 1) < 100 else 0  # noqa: PLR2004
     return f"{sign}{size:.{digits}f} {_UNITS[power]}"
 
 
-def _digits(size: float) -> int:
-    return 0 if size == int(size) or round(size, 1) >= 100 else 1  # noqa: PLR2004
+def format_count(count: int) -> str:
+    """Return an exact number with thousands separators, for byte counts: ``2,097,152,000``."""
+    return f"{count:,}"
+
+
+def lsblk_size(size_bytes: int) -> str:
+    """Return a size as lsblk prints it, rounded to the nearest tenth: ``19.9G`` or ``2G``.
+
+    Source: util-linux, lib/strutils.c, size_to_human_string
+    """
+    power = _power(size_bytes)
+    tenths = (size_bytes * 10 * 2 + (1 << 10 * power)) // (2 << 10 * power)
+    if tenths >= 10240 and power < len(_LETTERS) - 1:  # noqa: PLR2004
+        tenths, power = 10, power + 1
+    number = f"{tenths / 10:g}" if tenths % 10 else str(tenths // 10)
+    return number + _LETTERS[power]
+
+
+def df_size(size_bytes: int) -> str:
+    """Return a size as ``df -h`` prints it, rounded up: ``2.0G``, ``20G``.
+
+    Source: coreutils, lib/human.c (gnulib), human_ceiling
+    """
+    power = _power(size_bytes)
+    unit = 1 << 10 * power
+    tenths = -(-size_bytes * 10 // unit)
+    if power and tenths < 100:  # noqa: PLR2004
+        return f"{tenths // 10}.{tenths % 10}{_LETTERS[power]}"
+    whole = -(-size_bytes // unit)
+    if whole >= 1024 and power < len(_LETTERS) - 1:  # noqa: PLR2004
+        return f"1.0{_LETTERS[power + 1]}"
+    return f"{whole}{_LETTERS[power] if power else ''}"
+
+
+def printed_note(size_bytes: Any, layer: str) -> str:
+    """Return what the guest's tool prints for a size where its number is another than ours.
+
+    Parameters
+    ----------
+    size_bytes : int or NA
+    layer : str
+        ``filesystem``, which df prints, or another, which lsblk prints.
+
+    Returns
+    -------
+    str
+        Such as ``df prints 20G``; empty where the tool prints the number of
+        :func:`format_bytes`.
+    """
+    if not is_known(size_bytes):
+        return ""
+    tool, text = ("df", df_size) if layer == "filesystem" else ("lsblk", lsblk_size)
+    ours, printed = format_bytes(size_bytes), text(int(size_bytes))
+    number, unit = ours.split(" ")
+    alike = float(printed.rstrip(_LETTERS)) == float(number)
+    return "" if alike and (unit == "B" or printed[-1] == unit[0]) else f"{tool} prints {printed}"
+
+
+def alike(predicted_bytes: int, measured_bytes: int) -> bool:
+    """Return whether a predicted size is right, as close as the tools' output lets one see.
+
+    It is within :data:`TOLERANCE`, and where lsblk or df prints it like the measured one:
+    lsblk prints ``2G`` for 1.95 GiB, df prints ``2.0G`` for 1.90 GiB.
+    """
+    if predicted_bytes == measured_bytes:
+        return True
+    if measured_bytes > 0 and abs(predicted_bytes / measured_bytes - 1) <= TOLERANCE:
+        return True
+    # A text such as 1.1M stands for no whole byte, and df rounds up from there.
+    return any(
+        printed(guess) == printed(measured_bytes)
+        for printed in (lsblk_size, df_size)
+        for guess in (predicted_bytes, max(0, predicted_bytes - 1))
+    )
+
+
+def _power(size_bytes: int) -> int:
+    return min((max(size_bytes, 1).bit_length() - 1) // 10, len(_LETTERS) - 1)
 
 
 def format_tick(size_bytes: int) -> str:
@@ -70,16 +150,6 @@ def byte_ticks(largest_bytes: float, most: int) -> list[int]:
             if largest_bytes <= step * most:
                 return list(range(0, int(largest_bytes) + 1, step))
     return [0]
-
-
-def log_ticks(low_bytes: float, high_bytes: float, most: int) -> tuple[list[int], int]:
-    """Return powers of two within the limits, at most ``most`` of them, and their ratio."""
-    low, high = math.ceil(math.log2(low_bytes)), math.floor(math.log2(high_bytes))
-    for step in (1, 2, 5, 10, 20, 30):
-        powers = range(-(-low // step) * step, high + 1, step)
-        if len(powers) <= max(1, most):
-            break
-    return [1 << power for power in powers], 1 << step
 
 
 def second_ticks(largest_s: float, most: int) -> list[float]:

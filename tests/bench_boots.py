@@ -217,10 +217,7 @@ def _draw(measured: Rounds, path: Path) -> None:
                 rows.append({"run": name, "scenario": name, "stage": stage.value,
                              "start_s": at_s, "end_s": end_s})  # fmt: skip
                 at_s = end_s
-    kind = figures.KINDS["stages"]
-    table = pd.DataFrame(rows)
-    axes = kind.plot(table, ax=figures.new_axes("slide"))
-    figures.save_figure(axes, path, title=kind.title, alt=kind.alt(table))
+    figures.plot("stages", {"stages": pd.DataFrame(rows)}).save(path)
 
 
 #: What a cold lean boot could be made of instead: what differs, by name.

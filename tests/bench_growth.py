@@ -88,14 +88,8 @@ def bench_partitions(folder: Path) -> Iterator[Row]:
         yield row("partitions", f"{count}: inspect", "s", inspected, scale=count)
         layout = inspect_disk(disk, "raw")
         sizes = _sizes_of(layout)
-        partitions = pd.DataFrame(
-            {"run": "disk", "device": f"vda{one.number}", "start_bytes": one.start_bytes,
-             "size_bytes": one.size_bytes} for one in layout.partitions
-        )  # fmt: skip
-        kind = figures.KINDS["disk-map"]
-        tables = {"sizes": sizes, "partitions": partitions}
-        drawn = seconds(lambda kind=kind, tables=tables: kind.plot(
-            *(tables[name] for name in kind.tables), ax=figures.new_axes("slide")))  # fmt: skip
+        tables = {"sizes": sizes}
+        drawn = seconds(lambda tables=tables: figures.plot("disk-map", tables, size="slide"))
         yield row("partitions", f"{count}: draw the disk map", "s", [drawn], scale=count)
 
 

@@ -1,6 +1,8 @@
-"""Small tables that the tests of the figures draw."""
+"""Small tables that the tests of the figures draw, and the texts of what was drawn."""
 
 from __future__ import annotations
+
+import itertools
 
 import pandas as pd
 
@@ -103,6 +105,17 @@ def unmeasured_run():
         row("after", "overlay_file", 4071424, time_s=111.0),
     ]
     return sizes_table(rows).assign(run="none", scenario="no seed")
+
+
+def lvm_run():
+    """Return what a guest reports whose root filesystem lies on LVM, after the boot."""
+    at = {"device": "vda1", "start_bytes": 116391936}
+    rows = [
+        row("after", "virtual_disk", 20 * GIB, device="vda"),
+        row("after", "partition", PARTITION[0], **at),
+        row("after", "filesystem", FILESYSTEM[0], device="lab-root", mountpoint="/"),
+    ]
+    return sizes_table(rows)
 
 
 def three_runs():
@@ -210,3 +223,30 @@ def extents_table(disk, every):
             rows.append((n * part, part, "backing"))
     table = pd.DataFrame(rows, columns=["start_bytes", "length_bytes", "kind"])
     return table.assign(run="one")
+
+
+def drawn_texts(plot):
+    """Return every visible text of the figure with its box in pixels."""
+    from matplotlib.text import Text
+
+    plot.figure.draw_without_rendering()
+    found = [t for t in plot.figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    return [(text, text.get_window_extent()) for text in found]
+
+
+def cut(texts, box):
+    """Return the texts that leave the box by more than a pixel."""
+    return [
+        text.get_text()
+        for text, e in texts
+        if e.x0 < box.x0 - 1 or e.y0 < box.y0 - 1 or e.x1 > box.x1 + 1 or e.y1 > box.y1 + 1
+    ]
+
+
+def covered(texts):
+    """Return the pairs of texts that overlap by more than a pixel both ways."""
+    return [
+        (one.get_text(), two.get_text())
+        for (one, a), (two, b) in itertools.combinations(texts, 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+    ]

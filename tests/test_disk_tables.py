@@ -8,7 +8,7 @@ import pytest
 
 from cloudlab.disk import Extent
 from cloudlab.explain import Subject
-from cloudlab.figures.tables import Run
+from cloudlab.figures.data import RunSizes
 from cloudlab.lab.cases import CASES
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.table import tables_of, with_disk, write_extents
@@ -29,13 +29,13 @@ def built(recording):
 def test_figures_say_of_growth_what_the_explanation_says(name):
     recording = recorded(name)
     explanation = explain_run(recording)
-    growth = Run(tables_of([recording])["sizes"]).growth()
+    sizes = RunSizes(tables_of([recording])["sizes"])
     partition, filesystem = (
         any(one.grown for one in explanation.of(subject)) for subject in Subject
     )
-    assert growth.filesystem_grew is filesystem
-    assert growth.whole_disk == (name == "whole-disk")
-    assert growth.partition_grew is (None if growth.whole_disk else partition)
+    assert sizes.grew("filesystem") is filesystem
+    assert sizes.whole_disk == (name == "whole-disk")
+    assert sizes.grew("partition") is (None if sizes.whole_disk else partition)
 
 
 def test_the_disk_before_the_boot_is_in_the_table():
@@ -79,10 +79,10 @@ def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):
     overlay = {"run": "r", "stage": "before", "layer": "overlay_file", "source": "host: blocks"}
     about = {"disk_before": disk, "disk": disk, "time_s": 9.0}
     sizes = with_disk(sizes_frame([overlay]), about)
-    growth = Run(sizes).growth()
-    assert growth.partition == (2 << 30, 2 << 30)
-    assert growth.filesystem == (1900 << 20, 1900 << 20)
-    assert growth.found == "none"
+    run = RunSizes(sizes)
+    assert run.ends("partition") == (2 << 30, 2 << 30)
+    assert run.ends("filesystem") == (1900 << 20, 1900 << 20)
+    assert (run.grew("partition"), run.grew("filesystem")) == (False, False)
 
 
 def test_the_extents_cover_the_disk(tmp_path):

@@ -32,7 +32,7 @@ def test_files_escape_what_they_hold():
 def test_an_image_shows_sizes_and_trust(tmp_path, own_cache):
     image = open_image(make_guest(tmp_path / "guest <b>.raw", "hello"))
     shown = image._repr_html_()
-    assert "2 GiB" in shown
+    assert "2.0 GiB" in shown
     assert image.trust in shown
     assert "guest &lt;b&gt;.raw" in shown
 
@@ -41,7 +41,7 @@ def test_an_overlay_shows_claim_and_cost(tmp_path):
     base = tmp_path / "base.raw"
     subprocess.run(["truncate", "-s", "1G", base], check=True)
     shown = create_overlay(base, "raw", tmp_path / "o.qcow2", 20 << 30)._repr_html_()
-    assert "20 GiB" in shown
+    assert "20.0 GiB" in shown
     assert "KiB" in shown
     assert "base.raw" in shown
 
@@ -51,8 +51,8 @@ def test_a_layout_shows_its_partitions(tmp_path):
     subprocess.run(["truncate", "-s", "64M", disk], check=True)
     subprocess.run(["sfdisk", "-q", disk], input="label: gpt\nsize=8M\n", text=True, check=True)
     shown = inspect_disk(disk)._repr_html_()
-    assert "8 MiB" in shown
-    assert "64 MiB" in shown
+    assert "8.0 MiB" in shown
+    assert "64.0 MiB" in shown
     assert "gpt" in shown
 
 
@@ -106,7 +106,7 @@ def alt_of(page):
 
 def test_a_layout_shows_its_map_too(tmp_path, shown):
     page = shown(inspect_disk(root_disk(tmp_path)))
-    assert "vda2 40 MiB" in alt_of(page)
+    assert "vda2 40.0 MiB" in alt_of(page)
     assert "filesystem /" in alt_of(page)
     assert "disk &lt;b&gt;.raw" in alt_of(page)
     assert page.endswith(inspect_disk(tmp_path / "disk <b>.raw")._repr_html_())
@@ -122,7 +122,7 @@ def test_an_empty_disk_shows_its_table_alone(tmp_path, shown):
 def test_an_image_shows_its_map_too_while_it_is_there(tmp_path, own_cache, shown):
     disk = root_disk(tmp_path)
     image = open_image(disk)
-    assert "vda2 40 MiB" in alt_of(shown(image))
+    assert "vda2 40.0 MiB" in alt_of(shown(image))
     disk.unlink()
     assert shown(image) == image._repr_html_()
 
@@ -132,8 +132,8 @@ def test_an_overlay_shows_where_it_was_written_to(tmp_path, shown):
     write = ["qemu-io", "-f", "qcow2", "-c", "write 20M 1M", overlay.path]
     subprocess.run(write, check=True, capture_output=True)
     page = shown(overlay)
-    assert "1 GiB" in alt_of(page)
-    assert "vda2 1 MiB" in alt_of(page)
+    assert "1.0 GiB" in alt_of(page)
+    assert "vda2 1.0 MiB" in alt_of(page)
 
 
 def test_a_recording_shows_figure_reasons_and_that_it_is_one(shown):

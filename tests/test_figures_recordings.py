@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from xml.etree import ElementTree as ET
 
+import pandas as pd
 import pytest
+from figure_tables import covered, cut, drawn_texts
 from PIL import Image
 
 from cloudlab import figures
 from cloudlab.cli import main
-from cloudlab.errors import CloudlabError
+from cloudlab.figures.style import SIZES, STYLES
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import read_run, shipped_recordings
 
 RUNS = shipped_recordings()
-KINDS = [name for name, kind in figures.KINDS.items() if "predictions" not in kind.tables]
 SVG = "{http://www.w3.org/2000/svg}"
+# Over the recordings each kind gets every size and every style.
+LOOKS = list(itertools.product(SIZES, STYLES))
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_every_kind_draws_every_recording_or_says_why_not(name):
+def test_every_kind_draws_every_recording(name):
     tables = tables_of([read_run(RUNS[name])])
-    on_disk = tables["sizes"]["layer"].isin(["partition", "filesystem"]).any()
-    for kind in KINDS:
-        wanted = [tables[table] for table in figures.KINDS[kind].tables]
-        if kind == "disk-map" and not on_disk:
-            with pytest.raises(CloudlabError, match="no map of it"):
-                figures.KINDS[kind].plot(*wanted)
-            continue
-        ax = figures.KINDS[kind].plot(*wanted, ax=figures.new_axes("page"))
-        words = ax.get_title(loc="left") + figures.KINDS[kind].alt(*wanted)
-        assert "unknown" not in words
-        assert len(figures.KINDS[kind].data(*wanted)) > 0
+    measured = figures.KINDS["scenarios"].data(tables)
+    tables["predictions"] = pd.DataFrame(
+        {
+            "scenario": measured["scenario"],
+            "layer": measured["layer"],
+            "predicted_bytes": 20 << 30,
+            "measured_bytes": measured["last_bytes"],
+        }
+    )
+    for number, kind in enumerate(figures.KINDS):
+        size, style = LOOKS[(number + list(RUNS).index(name)) % len(LOOKS)]
+        plot = figures.plot(kind, tables, size=size, style=style)
+        texts = drawn_texts(plot)
+        assert cut(texts, plot.figure.bbox) == [], kind
+        assert covered(texts) == [], kind
+        assert "unknown" not in plot.title + plot.alt
+        assert len(plot.data) > 0
 
 
 def test_the_titles_of_all_recordings_together_add_up():
     tables = tables_of([read_run(folder) for folder in RUNS.values()])
-    ax = figures.plot_scenarios(tables["sizes"], figures.new_axes("page"))
-    title = ax.get_title(loc="left").replace("\n", " ").replace(":", "").replace(",", "")
-    all_runs, *counts = [int(word) for word in title.split() if word.isdigit()]
+    title = figures.plot("scenarios", tables, size="page").title.rpartition(": ")[2]
+    all_runs, *counts = [int(word) for word in re.findall(r"\d+", title)]
     assert all_runs == len(RUNS) == sum(counts)
 
 
@@ -55,15 +65,29 @@ def test_the_run_is_named_in_the_picture_and_its_title(tmp_path):
     path = tmp_path / "f.svg"
     assert figure(RUNS["default"], "--kind", "layers", "--output", path) == 0
     title = ET.fromstring(path.read_text(encoding="utf-8")).find(f"{SVG}title")
-    assert title.text == "Sizes, layer by layer: default"
+    assert title.text == "default: A 143 MiB image file, a 20.0 GiB disk, a 19.7 GiB filesystem"
 
 
-@pytest.mark.parametrize(("size", "pixels"), [("slide", (1600, 900)), ("page", (990, 810))])
-def test_the_size_can_be_chosen(size, pixels, tmp_path):
-    path = tmp_path / "f.png"
-    assert figure(RUNS["default"], "--kind", "layers", "--size", size, "--output", path) == 0
+@pytest.mark.parametrize(("size", "pixels"), [("screen", 1600), ("slide", 3200), ("page", 1980)])
+def test_size_and_style_can_be_chosen(size, pixels, tmp_path):
+    path, given = tmp_path / "f.png", ("--size", size, "--style", "dark")
+    assert figure(RUNS["default"], "--kind", "layers", *given, "--output", path) == 0
     with Image.open(path) as image:
-        assert image.size == pixels
+        assert image.width == pixels
+        assert max(image.convert("RGB").getpixel((0, 0))) < 64
+
+
+def test_the_title_can_be_chosen_or_left_out(tmp_path):
+    path = tmp_path / "f.svg"
+    given = (RUNS["growpart-off"], "--kind", "disk-map", "--output", path)
+    assert figure(*given, "--title", "My own words") == 0
+    assert ">My own words</text>" in path.read_text(encoding="utf-8")
+    assert figure(*given, "--title", "") == 0
+    bare = path.read_text(encoding="utf-8")
+    assert figure(*given) == 0
+    whole = path.read_text(encoding="utf-8")
+    assert "growpart: {mode: 'off'}" in whole
+    assert len(re.findall("<text", whole)) == len(re.findall("<text", bare)) + 3
 
 
 def test_a_prediction_is_drawn_from_the_command_line(tmp_path):

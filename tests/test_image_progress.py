@@ -74,11 +74,11 @@ def test_news_come_ten_times_a_second_at_most():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({}, "1 MiB of 10 MiB, 2 MiB/s, 4 s left"),
-        ({"total_bytes": None, "left_s": None}, "1 MiB, 2 MiB/s"),
+        ({}, "1.0 MiB of 10.0 MiB, 2.0 MiB/s, 4 s left"),
+        ({"total_bytes": None, "left_s": None}, "1.0 MiB, 2.0 MiB/s"),
         (
             {"waiting_for_other": True},
-            "another process fetches it: 1 MiB of 10 MiB, 2 MiB/s, 4 s left",
+            "another process fetches it: 1.0 MiB of 10.0 MiB, 2.0 MiB/s, 4 s left",
         ),
         ({"note": "trying again in 1 s"}, "trying again in 1 s"),
     ],

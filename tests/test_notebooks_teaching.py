@@ -133,7 +133,7 @@ def test_tables_are_those_of_their_moment():
 def test_prediction_says_both_numbers():
     run = recorded("growpart-off")
     words = str(Prediction("20G", "2G").compare(run))
-    assert "predicted 20 GiB, measured 2.0 GiB" in words
+    assert "predicted 20.0 GiB, measured 2.0 GiB" in words
     assert "no prediction" in str(Prediction().compare(run))
 
 

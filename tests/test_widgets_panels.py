@@ -81,7 +81,7 @@ def test_a_combination_that_nobody_recorded_is_called_one():
     lab.choose(disk_size="20G")  # what was booted counts, not what is chosen meanwhile
     assert lab.wait(PATIENCE_S)
     [done] = lab.finished
-    assert done.differences == ("disk size: recorded with 20 GiB, you chose 40 GiB",)
+    assert done.differences == ("disk size: recorded with 20.0 GiB, you chose 40.0 GiB",)
     assert done.prediction.partition_bytes == 40 * GIB
     # The prediction was of another boot than the one that is shown.
     assert lab._kept_html.count("not judged: the recording is of other options") == 2

@@ -8,7 +8,7 @@ import pytest
 
 from cloudlab.console import ConsoleLine
 from cloudlab.errors import InterruptedRunError, RecordingError
-from cloudlab.figures import prediction_data
+from cloudlab.figures.data import prediction_data
 from cloudlab.lab.cases import CASES
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import read_run, shipped_recordings
@@ -80,7 +80,7 @@ def test_finds_what_was_recorded(recordings, seed, name):
         pytest.param(
             wish(disk_size_bytes=40 * GIB),
             "default",
-            ("disk size: recorded with 20 GiB, you chose 40 GiB",),
+            ("disk size: recorded with 20.0 GiB, you chose 40.0 GiB",),
             id="another disk",
         ),
         pytest.param(
@@ -200,7 +200,7 @@ def test_scores_a_prediction_against_the_run(default):
     text = compared_html([Finished(default, wrong)], "")
     assert "50% too small" in text
     assert "100% too large" in text
-    other = Finished(default, wrong, ("disk size: recorded with 20 GiB, you chose 33 GiB",))
+    other = Finished(default, wrong, ("disk size: recorded with 20.0 GiB, you chose 33.0 GiB",))
     assert compared_html([other], "").count("not judged") == 2
     assert "too small" not in compared_html([other], "")
     table = predictions_table([Finished(default, right), other])
@@ -266,7 +266,7 @@ def test_exports_figures_data_and_run(default, tmp_path):
 
 
 def test_the_map_tells_every_byte(sizes):
-    from cloudlab.figures import disk_map_data
+    from cloudlab.figures.data import disk_map_data
 
     data = disk_map_data(sizes)
     text = map_html(data)

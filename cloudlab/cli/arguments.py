@@ -118,6 +118,15 @@ def _reading(commands: Any) -> None:
         help="screen (default), slide (1600 x 900) or page (half a page's width)",
     )
     figure.add_argument(
+        "--style",
+        choices=("light", "dark", "print"),
+        default="light",
+        help="light (default), dark, or print (grey, with patterns)",
+    )
+    figure.add_argument(
+        "--title", metavar="TEXT", help="instead of the finding; empty for a figure without one"
+    )
+    figure.add_argument(
         "--predict",
         metavar="PARTITION,FILESYSTEM",
         help="what you expected, as lsblk and df write it: 19.9G,20G; for --kind prediction",

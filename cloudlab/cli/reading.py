@@ -19,7 +19,6 @@ from cloudlab.units import format_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 _LONGEST_SEQUENCE = 300
 _MOST_UNREAD = 20
@@ -113,16 +112,23 @@ def figure(args: argparse.Namespace) -> None:
     tables = tables_of(recordings)
     if "predictions" in kind.tables:
         tables["predictions"] = _predictions(recordings, tables["sizes"], args.predict)
-    wanted = [tables[name] for name in kind.tables]
-    names = ", ".join(str(one.about.get("scenario") or one.name) for one in recordings)
-    # A figure of several runs names each where it is drawn.
-    labels = {"name": names} if kind.one_run else {}
-    axes = kind.plot(*wanted, ax=_axes(args), labels=labels)
-    title = f"{kind.title}: {names}"
-    figures.save_figure(axes, args.output, title=title, alt=kind.alt(*wanted))
+    plot = figures.plot(
+        kind.name, tables, size=args.size, style=args.style,
+        title=True if args.title is None else args.title or False,
+        settings={one.name: _setting(one) for one in recordings},
+    )  # fmt: skip
+    plot.save(args.output)
     if args.data:
-        figures.save_data(kind.data(*wanted), args.data)
+        plot.save_data(args.data)
     print_path(args.output)
+
+
+def _setting(recording: Recording) -> str:
+    """Return how a run's user-data sets growth, as YAML; empty where it leaves the defaults."""
+    options = recording.about.get("options", {})
+    growpart, resize = options.get("growpart"), options.get("resize_rootfs")
+    lines = [f"growpart: {{mode: {growpart!r}}}"] if growpart else []
+    return "\n".join([*lines, *[f"resize_rootfs: {resize}"] * bool(resize)])
 
 
 def _kind(args: argparse.Namespace) -> figures.Kind:
@@ -156,11 +162,6 @@ def _kind(args: argparse.Namespace) -> figures.Kind:
     return kind
 
 
-def _axes(args: argparse.Namespace) -> Axes | None:
-    # Without a size a new figure has the room that its rows need.
-    return None if args.size == "screen" else figures.new_axes(args.size)
-
-
 def _predictions(recordings: Sequence[Recording], sizes: pd.DataFrame, text: str) -> pd.DataFrame:
     """Return the predictions table of what was expected of each run's partition and filesystem."""
     import pandas as pd
@@ -172,7 +173,7 @@ def _predictions(recordings: Sequence[Recording], sizes: pd.DataFrame, text: str
             hint="Such as: --predict 19.9G,20G",
         )
     expected = dict(zip(("partition", "filesystem"), map(parse_size, parts), strict=True))
-    measured = figures.scenarios_data(sizes)
+    measured = figures.KINDS["scenarios"].data({"sizes": sizes})
     names = {one.name: str(one.about.get("scenario") or one.name) for one in recordings}
     return pd.DataFrame(
         {

@@ -1,151 +1,156 @@
-"""Colours, hatches and fonts: one look for all figures, set for a block only."""
+"""Sizes, colours, patterns and fonts: three styles that leave the caller's settings alone."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
 import threading
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-INK = "#1A1A1A"
-FAINT = "#5C5C5C"
-GRID = "#D9D9D9"
+from cloudlab.figures.data import VOLUMES
 
-#: Fonts with Japanese glyphs, the first two installed ones are fallbacks for DejaVu Sans.
-CJK_FAMILIES = (
-    "Noto Sans CJK JP",
-    "Noto Sans JP",
-    "Source Han Sans JP",
-    "IPAexGothic",
-    "IPAPGothic",
-    "IPAGothic",
-    "VL PGothic",
-    "TakaoPGothic",
-    "Hiragino Sans",
-    "Hiragino Kaku Gothic ProN",
-    "Yu Gothic",
-    "Meiryo",
-    "MS Gothic",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-)
+#: Larger and smaller type, in units of the type size.
+LARGE, SMALL = 1.3, 0.85
+SANS, MONO = "DejaVu Sans", "DejaVu Sans Mono"
+#: Font -> what a viewer of an SVG without it should take; Verdana is as wide as DejaVu Sans.
+FALLBACKS = {
+    f"'{SANS}'": f"'{SANS}', Verdana, Geneva, sans-serif",
+    f"'{MONO}'": f"'{MONO}', Menlo, Consolas, monospace",
+}
 
-
-# matplotlib's settings and Python's warning filters belong to the whole process, and
-# widgets draw from several threads.
+# matplotlib's settings belong to the whole process, and widgets draw from several threads.
 _LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one thing is filled: readable in colour by its fill, without by its hatch."""
+class Size:
+    """Width in inches, type size in points, pixels per inch, and height where it is fixed."""
 
-    fill: str
-    hatch: str = ""
-    line: str = INK
-
-    def patch(self, **more: Any) -> dict[str, Any]:
-        """Return the arguments of a matplotlib patch."""
-        return {
-            "facecolor": self.fill,
-            "hatch": self.hatch or None,
-            "edgecolor": self.line,
-            "linewidth": 0.6,
-        } | more
+    width: float
+    type_pt: float
+    dpi: int
+    height: float = 0.0
 
 
-# Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), partly as tints under a hatch.
-LOOKS = {
-    "image_file": Look("#CC79A7", "..", "#6E2C52"),
-    "overlay_file": Look("#009E73", "xxx", "#00402F"),
-    "virtual_disk": Look("#E3E3E3", "", "#5C5C5C"),
-    "partition": Look("#BFE0F4", "///", "#0072B2"),
-    "filesystem": Look("#E69F00", "\\\\\\", "#8A5F00"),
-    "used": Look("#A84300", "", "#5E2600"),
-    "unallocated": Look("#FFFFFF", "", "#8C8C8C"),
+#: A column on a screen (800 pixels), a slide of 1600 x 900, and a column of a printed page.
+SIZES = {
+    "screen": Size(8.0, 10.0, 100),
+    "slide": Size(16.0, 20.0, 100, 9.0),
+    "page": Size(3.3, 6.8, 300),
 }
 
-_HATCHES = ("", "////", "\\\\\\\\", "xxxx", "....", "----", "||||", "++++", "oooo")
-_FILLS = (
-    ("#0072B2", "#00324E"),
-    ("#E69F00", "#6B4A00"),
-    ("#009E73", "#00402F"),
-    ("#CC79A7", "#6E2C52"),
-    ("#56B4E9", "#17567D"),
-    ("#D55E00", "#5E2900"),
-    ("#F0E442", "#6F6800"),
-)
 
-#: For things without a look of their own: partitions by number, runs by order.  Two of the
-#: same hatch differ in lightness, so that they differ in black and white, too.
-SERIES = tuple(
-    Look(_FILLS[number % len(_FILLS)][0], _HATCHES[hatch], _FILLS[number % len(_FILLS)][1])
-    for number, hatch in enumerate((0, 1, 2, 3, 4, 5, 6, 7, 8, 6, 0, 7, 1, 2, 8, 2, 4, 6, 5, 3, 0))
-)
+@dataclass(frozen=True)
+class Look:
+    """How a thing is drawn: its fill, the colour of text on it and of its edge, a pattern."""
+
+    fill: str
+    text: str = "#FFFFFF"
+    line: str = "#FFFFFF"
+    hatch: str = ""
+
+    @property
+    def stroke(self) -> str:
+        """The colour of a line or a dot, which have no pattern."""
+        return self.line if self.hatch else self.fill
 
 
-LATIN = "DejaVu Sans"
-_FIRST_CJK = "\u2e80"
+@dataclass(frozen=True)
+class Style:
+    """Colours of background, text, secondary text and grid, and how things look.
 
-
-def families(text: str) -> list[str]:
-    """Return the font families that a text takes its glyphs from, best first."""
-    return [LATIN, *_installed_cjk()] if max(text, default="") >= _FIRST_CJK else [LATIN]
-
-
-@functools.cache
-def _installed_cjk() -> list[str]:
-    from matplotlib import font_manager
-
-    installed = set(font_manager.get_font_names())
-    return [name for name in CJK_FAMILIES if name in installed][:2]
-
-
-@contextlib.contextmanager
-def look() -> Iterator[None]:
-    """Set the figures' style for the block, whatever style the caller uses elsewhere."""
-    import matplotlib.style
-
-    own = {
-        "font.family": [LATIN],
-        "text.usetex": False,
-        "text.parse_math": False,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": INK,
-        "axes.linewidth": 0.8,
-        "axes.axisbelow": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.spines.left": False,
-        "xtick.color": FAINT,
-        "ytick.color": INK,
-        "hatch.linewidth": 0.7,
-        "figure.facecolor": "white",
-        "axes.facecolor": "white",
-    }
-    with _LOCK, matplotlib.style.context(["default", own]):
-        yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep matplotlib from telling, text by text, what a fallback font lacks.
-
-    A glyph that no font has is drawn as a box, which save_figure reports once; a
-    bold that a Japanese font lacks is drawn in its regular weight.
+    ``pale`` fills the part of a partition outside its filesystem.  ``looks`` are by layer or
+    kind of block, ``series`` for things without a look of their own: partitions by number, runs
+    by order.  ``dashes`` are the patterns of lines, by layer.
     """
-    log = logging.getLogger("matplotlib.font_manager")
-    with _LOCK:
-        level = log.level
-        log.setLevel(logging.ERROR)
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Glyph .* missing")
-                yield
-        finally:
-            log.setLevel(level)
+
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    pale: str
+    looks: Mapping[str, Look]
+    series: Sequence[Look]
+    dashes: Mapping[str, Any]
+
+    @contextlib.contextmanager
+    def in_use(self, pt: float = 10.0) -> Iterator[None]:
+        """Set matplotlib up for the block, whatever the caller uses elsewhere.
+
+        ``pt`` is the size of type in points, which lines and distances follow.
+        """
+        import matplotlib.style
+        from matplotlib import cycler  # type: ignore[attr-defined]
+
+        off, none = ("axes.spines.top", "axes.spines.right", "axes.spines.left"), ("xtick", "ytick")
+        own = {
+            "font.family": [SANS], "font.size": pt, "text.parse_math": False,
+            "text.color": self.ink, "axes.edgecolor": self.grid, "axes.axisbelow": True,
+            "axes.titlesize": LARGE * pt, "axes.titleweight": "bold",
+            "axes.prop_cycle": cycler(color=[self.faint]), "axes.xmargin": 0, "axes.ymargin": 0,
+            "axes.grid": True, "axes.grid.axis": "x", "grid.color": self.grid,
+            "grid.linewidth": 0.06 * pt, "lines.linewidth": 0.07 * pt,
+            "lines.markeredgewidth": 0.15 * pt, "lines.solid_capstyle": "butt",
+            "patch.linewidth": 0.06 * pt, "hatch.linewidth": 0.06 * pt,
+            # Text stays text: an editor can change it, and a search finds it.
+            "svg.fonttype": "none", "svg.hashsalt": "cloudlab", "pdf.fonttype": 42,
+            **dict.fromkeys(off, False),
+            **dict.fromkeys([f"{axis}.labelsize" for axis in none], SMALL * pt),
+            **dict.fromkeys([f"{axis}.major.pad" for axis in none], 0.4 * pt),
+            **dict.fromkeys([f"{axis}.major.size" for axis in none], 0),
+            **dict.fromkeys([f"{axis}.color" for axis in none], self.faint),
+            **dict.fromkeys(("figure.facecolor", "axes.facecolor"), self.paper),
+        }  # fmt: skip
+        with _LOCK, matplotlib.style.context(["default", own]):
+            yield
+
+
+# Okabe and Ito's colours (matplotlib's sequence "okabe_ito"), which people tell apart whatever
+# their colour vision; greys and hatches instead of them; and the colours of text on these.
+_COLOURS = {
+    "image_file": ("#CC79A7", "#FFFFFF", "xxxx"),
+    "overlay_file": ("#009E73", "#E6E6E6", "...."),
+    "partition": ("#0072B2", "#484848", ""),
+    "volume": ("#56B4E9", "#B0B0B0", ""),
+    "filesystem": ("#E69F00", "#E4E4E4", "////"),
+    "used": ("#8F3F00", "#000000", ""),
+}
+_SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+_GREYS = ("#555555", "#B8B8B8", "#888888", "#DEDEDE", "#A0A0A0", "#6E6E6E", "#F2F2F2")
+_HATCHES = ("", "////", "....", "xxxx", "\\\\", "----", "++++")
+_LIGHT_TEXT = ("partition", "overlay_file", "used")
+
+
+def _style(
+    paper: str, ink: str, faint: str, grid: str, pale: str, *, free: Look, grey: bool = False
+) -> Style:
+    line = "#6E6E6E" if grey else paper
+    looks = {"unallocated": free}
+    for kind, (colour, tone, hatch) in _COLOURS.items():
+        text = "#FFFFFF" if kind in _LIGHT_TEXT and not hatch * grey else "#111111"
+        looks[kind] = Look(tone if grey else colour, text, line, hatch * grey)
+    looks |= dict.fromkeys(VOLUMES, looks["volume"])
+    looks |= dict.fromkeys(("virtual_disk", "image_disk", "other_disk"), Look(faint, paper, line))
+    series = [
+        Look(tone if grey else colour, ink, line, hatch * grey)
+        for colour, tone, hatch in zip(_SERIES, _GREYS, _HATCHES, strict=True)
+    ]
+    dashes = {"overlay_file": (0, (1, 1))} | ({"filesystem": (0, (4, 1.5))} if grey else {})
+    return Style(paper, ink, faint, grid, pale, looks, series, dashes)
+
+
+STYLES: Mapping[str, Style] = {
+    "light": _style(
+        "#FFFFFF", "#1A1A1A", "#595959", "#DDDDDD", "#D9E9F4",
+        free=Look("#F3F3F3", "#595959", "#A6A6A6"),
+    ),
+    "dark": _style(
+        "#16191D", "#F2F2F2", "#B4BAC2", "#3A4048", "#163A52",
+        free=Look("#252A30", "#C3C9D0", "#6B737D"),
+    ),
+    "print": _style(
+        "#FFFFFF", "#000000", "#404040", "#CFCFCF", "#F4F4F4",
+        free=Look("#FFFFFF", "#000000", "#6E6E6E"), grey=True,
+    ),
+}  # fmt: skip

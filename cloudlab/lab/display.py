@@ -45,32 +45,6 @@ def register() -> None:
         load_ipython_extension(shell)
 
 
-def plotted(
-    kind_name: str,
-    tables: Mapping[str, pd.DataFrame],
-    names: str,
-    labels: Mapping[str, str] | None = None,
-) -> tuple[Any, str, str]:
-    """Return a figure's axes, its title and its numbers in words.
-
-    Parameters
-    ----------
-    kind_name : str
-        Of :data:`cloudlab.figures.KINDS`.
-    tables : mapping
-        As :func:`cloudlab.lab.table.tables_of` returns them; those that it draws are enough.
-    names : str
-        Whose figure it is.
-    labels : mapping, optional
-        See :func:`cloudlab.figures.labels.words`.
-    """
-    kind = figures.KINDS[kind_name]
-    wanted = [tables[name] for name in kind.tables]
-    # The size of a slide: read from the back row, and scaled down on a page.
-    axes = kind.plot(*wanted, ax=figures.new_axes("slide"), labels=labels)
-    return axes, f"{kind.title}: {names}", kind.alt(*wanted, labels=labels)
-
-
 def recording_html(recording: Recording) -> str:
     """Return a run as its disk map, its explanation and what was booted."""
     from cloudlab.lab.report import run_html
@@ -116,7 +90,7 @@ def explanation_html(explanation: Explanation) -> str:
         for stage, size_bytes in (("before", one.from_bytes), ("after", one.to_bytes))
         if size_bytes is not None
     ]
-    drawn = _figure("layers", {"sizes": sizes_frame(rows)}, "root") if rows else ""
+    drawn = _figure("layers", {"sizes": sizes_frame(rows)}) if rows else ""
     return drawn + explanation._repr_html_()
 
 
@@ -126,8 +100,8 @@ def _layout_figure(layout: DiskLayout) -> str:
     if not layout.partitions:
         return ""
     # No boot lies before or after it.
-    labels = {"state_after": printable(layout.path.name)}
-    return _figure("disk-map", {"sizes": layout_sizes(layout)}, layout.path.name, labels)
+    name = printable(layout.path.name)
+    return _figure("disk-map", {"sizes": layout_sizes(layout)}, state=name)
 
 
 def _overlay_figure(overlay: Overlay) -> str:
@@ -143,17 +117,11 @@ def _overlay_figure(overlay: Overlay) -> str:
         "extents": extents_frame(name, extents),
         "partitions": partitions_frame(name, layout.to_json()),
     }
-    return _figure("overlay-map", tables, name)
+    return _figure("overlay-map", tables)
 
 
-def _figure(
-    kind_name: str,
-    tables: Mapping[str, pd.DataFrame],
-    names: str,
-    labels: Mapping[str, str] | None = None,
-) -> str:
+def _figure(kind: str, tables: Mapping[str, pd.DataFrame], *, state: str | None = None) -> str:
     try:
-        axes, title, alt = plotted(kind_name, tables, names, labels)
+        return figures.plot(kind, tables, state=state).to_html()
     except CloudlabError:
         return ""  # the table beside it says what there is
-    return figures.to_html(axes, title=title, alt=alt)

@@ -10,16 +10,12 @@ from typing import Any
 
 from cloudlab import figures, paths
 from cloudlab.console import printable
-from cloudlab.lab.display import plotted
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.table import tables_of
 from cloudlab.markup import safe_text, table_html
 from cloudlab.recording import Recording
 from cloudlab.sizes import check_sizes, parse_console, write_sizes
-from cloudlab.units import format_bytes
-
-#: A figure's axes, its title, and its numbers in words.
-_Plot = tuple[Any, str, str]
+from cloudlab.units import format_bytes, format_count
 
 #: The article's own numbers: scenario -> partition by lsblk, filesystem by df.
 ARTICLE = {
@@ -40,7 +36,7 @@ def run_html(recording: Recording) -> str:
     facts = recording._repr_html_()
     if recording.about.get("outcome") != "done":
         return facts
-    return _figure(_plotted("disk-map", [recording])) + explain_run(recording).to_html() + facts
+    return _plotted("disk-map", [recording]).to_html() + explain_run(recording).to_html() + facts
 
 
 def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
@@ -67,20 +63,20 @@ def write_demo(recordings: Sequence[Recording], folder: Path) -> Path:
     return page
 
 
-def _save(plot: _Plot, path: Path) -> Path:
-    axes, title, alt = plot
-    for form in (".png", ".svg"):
-        figures.save_figure(axes, path.with_suffix(form), title=title, alt=alt)
-    return path
+def _save(plot: figures.Plot, path: Path) -> Path:
+    plot.save(path.with_suffix(".png"))
+    return plot.save(path)
 
 
-def _plotted(kind_name: str, recordings: Sequence[Recording]) -> _Plot:
-    names = ", ".join(str(one.about.get("scenario", one.name)) for one in recordings)
-    return plotted(kind_name, tables_of(recordings), names)
+def _plotted(kind_name: str, recordings: Sequence[Recording]) -> figures.Plot:
+    return figures.plot(kind_name, tables_of(recordings))
 
 
 def _page(
-    recordings: Sequence[Recording], sizes: Any, maps: Sequence[_Plot], together: _Plot
+    recordings: Sequence[Recording],
+    sizes: Any,
+    maps: Sequence[figures.Plot],
+    together: figures.Plot,
 ) -> str:
     template = resources.files("cloudlab.lab").joinpath("report.html.in").read_text("utf-8")
     image = recordings[0].about["image"]
@@ -99,7 +95,7 @@ def _page(
                 *((f"{one.name} took", one.took) for one in recordings),
             ],
         ),
-        "scenarios": _figure(together),
+        "scenarios": together.to_html(),
         "table": _sizes_table(recordings, sizes),
         "article": html.escape(ARTICLE_TITLE),
         "checks": "".join(f"<li>{html.escape(printable(one))}</li>" for one in problems)
@@ -124,12 +120,7 @@ def _sizes_of(image: dict[str, Any]) -> str:
     return f"{as_file} as a file, {format_bytes(image['virtual_size_bytes'])} as a disk"
 
 
-def _figure(plot: _Plot) -> str:
-    axes, title, alt = plot
-    return figures.to_html(axes, title=title, alt=alt)
-
-
-def _run_section(recording: Recording, sizes: Any, plot: _Plot) -> str:
+def _run_section(recording: Recording, sizes: Any, plot: figures.Plot) -> str:
     mine = sizes[sizes["run"] == recording.name]
     lines = sorted({int(line) for line in _root_rows(mine)["line"].dropna()})
     text = "\n".join(f"{number:>6}  {line}" for number, line in _console_lines(recording, lines))
@@ -137,7 +128,7 @@ def _run_section(recording: Recording, sizes: Any, plot: _Plot) -> str:
     user_data = (recording.folder / "user-data").read_text(encoding="utf-8", errors="replace")
     scenario = html.escape(str(recording.about["scenario"]))
     return (
-        f"<section><h2>{scenario}</h2>{_figure(plot)}"
+        f"<section><h2>{scenario}</h2>{plot.to_html()}"
         f"{_warnings(recording)}<h3>Who did it, and how that shows</h3>{explanation}"
         f"<h3>What cloud-init was given</h3><pre>{safe_text(user_data)}</pre>"
         f"<h3>The console lines that prove it</h3><pre>{html.escape(text)}</pre></section>"
@@ -190,4 +181,4 @@ def _one_size(rows: Any) -> str:
         return "-"
     size_bytes = int(rows["size_bytes"].iloc[0])
     exact = bool(rows["exact"].iloc[0])
-    return f"{size_bytes:,} bytes".replace(",", "\u202f") if exact else format_bytes(size_bytes)
+    return f"{format_count(size_bytes)} bytes" if exact else format_bytes(size_bytes)

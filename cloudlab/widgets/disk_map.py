@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudlab.figures.disk_map import disk_map_data
+from cloudlab.figures.data import disk_map_data
 from cloudlab.lab.table import tables_of
 from cloudlab.widgets.map_html import map_html
 from cloudlab.widgets.panel import AnyRun, find_run

@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from cloudlab.figures.disk_map import state_name
-from cloudlab.figures.labels import words
-from cloudlab.figures.style import LOOKS
-from cloudlab.figures.tables import records
-from cloudlab.units import format_bytes, is_known
+from cloudlab.figures.data import records
+from cloudlab.figures.style import STYLES
+from cloudlab.figures.words import STATES
+from cloudlab.units import format_bytes, format_count, is_known
 from cloudlab.widgets.texts import safe, table_html
 
 if TYPE_CHECKING:
@@ -48,11 +47,11 @@ def map_html(data: pd.DataFrame, *, title: str = "") -> str:
     title : str
         What a single state is called, shown without the table.
     """
-    say = words(None)
     whole = float((data["start_bytes"] + data["size_bytes"]).max())
     bars = []
     for state, rows in data.groupby("state", sort=False):
-        name = title or state_name(str(state), bool(rows["measured"].all()), say)
+        deduced = "" if rows["measured"].all() else " (deduced)"
+        name = title or STATES[str(state)] + deduced
         bars.append(f"<div><b>{safe(name)}</b></div>{_bar(rows, whole, name)}")
     key = "".join(
         f'<span class="cloudlab-key" style="{_fill(kind)}"></span>{kind}' for kind in _HEIGHTS
@@ -63,7 +62,7 @@ def map_html(data: pd.DataFrame, *, title: str = "") -> str:
 
 def _bar(rows: pd.DataFrame, whole: float, title: str) -> str:
     parts = []
-    inside = rows[rows["kind"] != "disk"]
+    inside = rows[rows["kind"].isin(list(_HEIGHTS))]
     for row in records(inside.sort_values("start_bytes", kind="stable")):
         left, width = 100 * row.start_bytes / whole, 100 * row.size_bytes / whole
         says = describe(row)
@@ -92,29 +91,27 @@ def describe(row: Any) -> str:
     end = int(row.start_bytes) + int(row.size_bytes)
     guessed = "" if bool(row.placed) else " (place not measured)"
     return (
-        f"{name}: {format_bytes(row.size_bytes)} = {int(row.size_bytes):,} bytes, "
-        f"from byte {int(row.start_bytes):,} to {end:,}{guessed}"
+        f"{name}: {format_bytes(row.size_bytes)} = {format_count(row.size_bytes)} bytes, "
+        f"from byte {format_count(row.start_bytes)} to {format_count(end)}{guessed}"
     )
 
 
 def _fill(kind: str) -> str:
-    look = LOOKS[kind]
-    stripes = {"partition": 45, "filesystem": 135}
-    fill = look.fill
-    if kind in stripes:
-        fill = (
-            f"repeating-linear-gradient({stripes[kind]}deg, {look.fill} 0 7px, "
-            f"{look.line}44 7px 8px)"
-        )
-    return f"background: {fill}; border-color: {look.line}"
+    style = STYLES["light"]
+    look = style.looks[kind]
+    # What lies inside a partition must stand out from it.
+    fill = style.pale if kind == "partition" else look.fill
+    line = look.line if kind == "unallocated" else look.fill
+    return f"background: {fill}; border-color: {line}"
 
 
 def _numbers(data: pd.DataFrame) -> str:
     rows: Iterable[tuple[object, ...]] = (
         (state, row.kind, row.device if is_known(row.device) else "-",
-         f"{int(row.start_bytes):,}", f"{int(row.size_bytes):,}")
+         format_count(row.start_bytes), format_count(row.size_bytes))
         for state, group in itertools.groupby(records(data), key=lambda row: row.state)
         for row in group
+        if is_known(row.size_bytes)
     )  # fmt: skip
     head = ("state", "what", "device", "from byte", "bytes")
     table = table_html(head, rows, caption="Everything on the disk, in bytes")

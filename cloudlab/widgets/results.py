@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from cloudlab import figures, paths
 from cloudlab.console import printable
 from cloudlab.errors import CloudlabError
-from cloudlab.figures.tables import Run as RunSizes
-from cloudlab.figures.tables import records
+from cloudlab.figures.data import RunSizes, prediction_data, records
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import Recording
 from cloudlab.tools import now
-from cloudlab.units import format_bytes, is_known
+from cloudlab.units import format_bytes, format_count, is_known
 from cloudlab.widgets.panel import is_shipped
 from cloudlab.widgets.texts import safe, table_html
 
@@ -69,10 +68,10 @@ class Finished:
     def measured(self) -> dict[str, tuple[int, int] | None]:
         """Return each layer's size in bytes before and after; None where it is not known."""
         try:
-            growth = RunSizes(tables_of([self.recording])["sizes"]).growth()
+            sizes = RunSizes(tables_of([self.recording])["sizes"])
         except CloudlabError:
             return dict.fromkeys(LAYERS)
-        return {"partition": growth.partition, "filesystem": growth.filesystem}
+        return {layer: sizes.ends(layer) for layer in LAYERS}
 
 
 def origin(recording: Recording) -> str:
@@ -170,16 +169,12 @@ def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
 
 def prediction_html(runs: Sequence[Finished]) -> str:
     """Return the figure of predicted and measured sizes."""
-    table = predictions_table(runs)
-    kind = figures.KINDS["prediction"]
-    axes = kind.plot(table, ax=figures.new_axes("screen", height_in=4.0))
-    return figures.to_html(axes, title=kind.title, alt=kind.alt(table))
+    return figures.plot("prediction", {"predictions": predictions_table(runs)}).to_html()
 
 
 def figure_html(kind_name: str, recordings: Sequence[Recording]) -> str:
     """Return a figure of runs, with its words."""
-    axes, title, alt = _plotted(kind_name, recordings)
-    return figures.to_html(axes, title=title, alt=alt)
+    return figures.plot(kind_name, tables_of(recordings)).to_html()
 
 
 def proof_html(recording: Recording) -> str:
@@ -208,7 +203,9 @@ def proofs(recording: Recording) -> list[tuple[str, str, str, str, str]]:
             number = int(row.line)
             said = printable(lines[number - 1])[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
-            found.append((name, f"{row.size_bytes:,}", f"{row.time_s:.1f}", str(number), said))
+            found.append(
+                (name, format_count(row.size_bytes), f"{row.time_s:.1f}", str(number), said)
+            )
     return found
 
 
@@ -224,11 +221,12 @@ def export(finished: Finished, folder: Path) -> Path:
     target = free_name(folder / recording.name)
     paths.make_folder(target)
     for kind_name in ("disk-map", "timeline"):
-        axes, title, alt = _plotted(kind_name, [recording], size="slide")
+        plot = figures.plot(kind_name, tables_of([recording]), size="slide")
         for form in ("svg", "png"):
-            figures.save_figure(axes, target / f"{kind_name}.{form}", title=title, alt=alt)
+            plot.save(target / f"{kind_name}.{form}")
     if finished.judged:
-        figures.save_data(predictions_table([finished]), target / "prediction.csv")
+        predictions = {"predictions": predictions_table([finished])}
+        figures.plot("prediction", predictions).save_data(target / "prediction.csv")
     try:
         shutil.copytree(recording.folder, target / "run", ignore=_MACHINE_FILES)
     except (OSError, shutil.Error) as error:
@@ -259,7 +257,7 @@ def _judged(run: Finished) -> dict[str, str]:
         why = "not judged: the recording is of other options" if run.prediction else "-"
         return dict.fromkeys(LAYERS, why)
     words = {}
-    for row in records(figures.prediction_data(predictions_table([run]))):
+    for row in records(prediction_data(predictions_table([run]))):
         if not is_known(row.error):
             words[row.layer] = "nothing to compare with"
         elif row.right:
@@ -267,16 +265,6 @@ def _judged(run: Finished) -> dict[str, str]:
         else:
             words[row.layer] = f"{abs(row.error):.0%} too {'large' if row.error > 0 else 'small'}"
     return words
-
-
-def _plotted(
-    kind_name: str, recordings: Sequence[Recording], size: str = "screen"
-) -> tuple[Any, str, str]:
-    kind = figures.KINDS[kind_name]
-    tables = tables_of(recordings)
-    wanted = [tables[name] for name in kind.tables]
-    axes = kind.plot(*wanted, ax=figures.new_axes(size))
-    return axes, kind.title, kind.alt(*wanted)
 
 
 def _or_reason(make: Callable[[], str]) -> str:

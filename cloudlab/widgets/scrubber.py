@@ -6,7 +6,7 @@ import bisect
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.errors import CloudlabError
-from cloudlab.figures.disk_map import disk_map_data
+from cloudlab.figures.data import disk_map_data
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import Recording
 from cloudlab.sizes import sizes_frame

@@ -12,6 +12,7 @@ from cloudlab.lab.options import DISK_SIZE_BYTES
 from cloudlab.lab.teaching.runs import recorded
 from cloudlab.lab.teaching.views import Page, layout, partitions_frame, say
 from cloudlab.tools import host_arch
+from cloudlab.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +53,9 @@ def try_overlay(path: Path | str = "my-overlay.qcow2") -> Page:
     except CloudlabError as error:
         return Page(f"The overlay could not be made. {error.message}")
     return Page(
-        f"{target}: {allocated_bytes(target):,} bytes on the host\n"
-        f"virtual size: {overlay.virtual_size_bytes:,} bytes\n"
-        f"backing file: {image.name}, {image.file_size_bytes:,} bytes"
+        f"{target}: {format_count(allocated_bytes(target))} bytes on the host\n"
+        f"virtual size: {format_count(overlay.virtual_size_bytes)} bytes\n"
+        f"backing file: {image.name}, {format_count(image.file_size_bytes)} bytes"
     )
 
 

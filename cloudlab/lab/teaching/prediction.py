@@ -60,5 +60,4 @@ class Prediction:
             )
         ]
         frame = pd.DataFrame(rows).astype({"predicted_bytes": "Int64", "measured_bytes": "Int64"})
-        axes = figures.plot_prediction(frame, ax=figures.new_axes("slide"))
-        return Picture(axes, "Prediction and measurement", figures.prediction_alt(frame))
+        return Picture(figures.plot("prediction", {"predictions": frame}))

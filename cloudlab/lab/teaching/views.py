@@ -54,14 +54,13 @@ class Page:
 class Picture(Page):
     """A figure with its numbers in words, which can be saved for a talk."""
 
-    def __init__(self, axes: Any, title: str, alt: str) -> None:
-        drawn = figures.to_html(axes, title=title, alt=alt)
-        super().__init__(alt, f'<div style="max-width: 52em">{drawn}</div>')
-        self._axes, self._title = axes, title
+    def __init__(self, plot: figures.Plot) -> None:
+        super().__init__(plot.alt, f'<div style="max-width: 52em">{plot.to_html()}</div>')
+        self._plot = plot
 
     def save(self, path: str | Path) -> Path:
         """Write it as PNG, SVG or PDF, by the path's ending; return the path."""
-        return figures.save_figure(self._axes, path, title=self._title, alt=self.text)
+        return self._plot.save(path)
 
 
 def say(text: str) -> None:
@@ -84,15 +83,7 @@ def show(kind: str, *runs: Recording, only_before: bool = False) -> Picture:
     only_before : bool
         Whether what happened in the boot stays hidden.
     """
-    found = figures.KINDS[kind]
-    tables = tables_of(runs)
-    if only_before:
-        table = tables["sizes"]
-        tables["sizes"] = table[table["stage"].isin(["image", "before"])]
-    wanted = [tables[name] for name in found.tables]
-    names = ", ".join(str(run.about.get("scenario", run.name)) for run in runs)
-    axes = found.plot(*wanted, ax=figures.new_axes("slide"))
-    return Picture(axes, f"{found.title}: {names}", found.alt(*wanted))
+    return Picture(figures.plot(kind, tables_of(runs), only_before=only_before))
 
 
 def console(

@@ -1,0 +1,230 @@
+"""The place that a figure takes: texts around the plot, the plot in the room that is left."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
+from matplotlib.transforms import Affine2D, ScaledTranslation
+
+from cloudlab.figures.style import LARGE, MONO, SANS, SIZES, SMALL, STYLES, Look, Style
+
+#: Distance of two lines of text, in units of the type size.
+LINE = 1.3
+
+# Type is measured large, where hinting does not matter; drawn small it is a little wider.
+_MEASURE_PT, _HINTED = 100.0, 1.03
+_SWATCH = 1.7
+# The share of the place's width that a plot takes at least.
+_LEAST_WIDTH = 0.25
+
+#: A legend: texts behind a swatch, or behind a marker such as ``|``.
+Legend = Sequence[tuple[str, Look] | tuple[str, Look, str]]
+
+
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return the width of one line of text in points."""
+    return _width(text, bold) * size
+
+
+@functools.lru_cache(maxsize=16384)
+def _width(text: str, bold: bool) -> float:  # noqa: FBT001
+    font = FontProperties(family=[SANS], size=_MEASURE_PT, weight="bold" if bold else "normal")
+    width, _, _ = _measure().get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / _MEASURE_PT * _HINTED
+
+
+@functools.cache
+def _measure() -> Any:
+    return RendererAgg(1, 1, 72)  # type: ignore[no-untyped-call]
+
+
+def wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
+    """Break text into lines of at most ``width`` points; a number stays with its unit."""
+    lines = [""]
+    for word in re.sub(r"(\d) (?=(?:[KMGTPE]i)?B\b|s\b)", "\\1\u00a0", text).split(" "):
+        # A word that is wider than a line is broken anywhere.
+        wide = text_width(word, size, bold=bold) > width
+        for piece in f" {word}" if wide else [f" {word}"]:
+            if text_width((lines[-1] + piece).strip(" "), size, bold=bold) > width:
+                lines.append("")
+            lines[-1] += piece
+    return [line.strip(" ") for line in lines if line.strip(" ")]
+
+
+def type_size(ax: Axes | None, size: str, shrink: float) -> float:
+    """Return the size of type in points that suits a new figure, or the place of an Axes."""
+    scale = 1.0
+    if ax is not None:
+        box, dpi = ax.get_window_extent(), ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+        scale = min(box.width, 2 * box.height) / dpi / SIZES[size].width
+    return min(max(SIZES[size].type_pt * scale * shrink, 4.5), 26.0)
+
+
+class Canvas:
+    """The place of one figure: all of a new one, or where an Axes of the caller is.
+
+    A new figure is as high as its content.  ``pt`` is the type size in points; ``width`` and
+    ``height`` are the place's, ``plot_width`` is the Axes' in points once :meth:`fit` was
+    called, and ``fits`` is the share of the needed room that there was, at most 1.  ``paper`` transforms points from
+    the place's upper left corner, y downwards.  To be used within ``style.in_use()``.
+    """
+
+    def __init__(self, ax: Axes | None, size: str, style: str, pt: float) -> None:
+        self.style: Style = STYLES[style]
+        self.pt, self._size, self.own = pt, SIZES[size], ax is None
+        self._pad = pad = self._size.type_pt if ax is None else 0.0
+        if ax is None:
+            shape = self._size.width, self._size.height or self._size.width
+            ax = Figure(figsize=shape, dpi=self._size.dpi).add_axes((0, 0, 1, 1))
+        self.ax = ax
+        self.figure: Figure = ax.get_figure(root=True)  # type: ignore[assignment]
+        place = ax.get_position(original=True)
+        self._corner = place.x0, place.y1
+        parent_width, parent_height = self._parent_size()
+        self.width = place.width * parent_width - 2 * pad
+        self.height = place.height * parent_height - 2 * pad
+        self.plot_width, self.fits = self.width, 1.0
+        self.paper = (
+            Affine2D().translate(pad, pad).scale(1 / 72, -1 / 72)
+            + self.figure.dpi_scale_trans
+            + ScaledTranslation(place.x0, place.y1, ax.figure.transSubfigure)  # type: ignore[arg-type]
+        )  # fmt: skip
+        self._title: list[str] = []
+        self._lines: list[tuple[str, bool]] = []
+
+    def look(self, layer: str) -> Look:
+        """Return how a layer is drawn."""
+        return self.style.looks.get(layer, self.style.looks["virtual_disk"])
+
+    def _parent_size(self) -> tuple[float, float]:
+        box, points = self.ax.figure.bbox, 72 / self.figure.dpi
+        return box.width * points, box.height * points
+
+    def head(self, title: str, name: str, code: str) -> None:
+        """Set what stands above the plot: a headline, and below it a name and its settings."""
+        self._title = wrap(title, self.width, self.pt * LARGE, bold=True)
+        self._lines = [(line, False) for line in wrap(name, self.width, self.pt)]
+        self._lines += [(line, True) for line in code.splitlines()]
+
+    def fit(
+        self, least: float, most: float = 1e9, *, legend: Legend = (), notes: Sequence[str] = ()
+    ) -> None:
+        """Put the Axes, with all that was drawn at its sides, between the texts.
+
+        The plot needs ``least`` points of height and can use ``most``.  The legend is drawn
+        above it, the notes small below it.  matplotlib's constrained layout cannot do so for
+        an Axes of the caller's figure, but its measuring can.
+        """
+        small, rows = SMALL * self.pt, self._flow(legend)
+        foot = wrap(" ".join(notes), self.width, small)
+        lines = len(self._title) * LARGE + len(self._lines) + 1.1 * len(rows)
+        above = (lines * LINE + 0.7 * bool(lines)) * self.pt
+        below = (len(foot) * LINE + 0.5 * bool(foot)) * small
+        for _ in range(3):
+            left, right, top, bottom = self._margins()
+            needed = above + top + least + bottom + below
+            fixed = self._size.height * 72 - 2 * self._pad if self._size.height else needed
+            self.fits = min(1.0, ((fixed if self.own else self.height) + 0.5) / needed)
+            if self.own:
+                self.height = max(needed, fixed)
+                self.figure.set_figheight((self.height + 2 * self._pad) / 72)
+            self.plot_width = max(1.0, self.width - left - right)
+            high = max(1.0, min(self.height - needed + least, most))
+            wide_points, high_points = self._parent_size()
+            x = self._corner[0] + (self._pad + left) / wide_points
+            y = self._corner[1] - (self._pad + above + top + high) / high_points
+            self.ax.set_position((x, y, self.plot_width / wide_points, high / high_points))
+        self.fits = min(self.fits, self.plot_width / (_LEAST_WIDTH * self.width))
+        self._draw_head(rows)
+        for number, line in enumerate(foot):
+            y = above + top + high + bottom + (0.5 + (number + 0.5) * LINE) * small
+            self._write(0, y, line, scale=SMALL, color=self.style.faint)
+
+    def _margins(self) -> tuple[float, float, float, float]:
+        """Return how far ticks and annotations leave the Axes, in points."""
+        box, points = self.ax.get_window_extent(), 72 / self.figure.dpi
+        tight = self.ax.get_tightbbox(for_layout_only=True) or box
+        sides = box.x0 - tight.x0, tight.x1 - box.x1, tight.y1 - box.y1, box.y0 - tight.y0
+        left, right, top, bottom = (max(0.0, side * points) for side in sides)
+        return left, right, top, bottom
+
+    def _flow(self, legend: Legend) -> list[list[tuple[float, Any]]]:
+        """Place the entries of a legend side by side in lines: (left, entry) by line."""
+        rows: list[list[tuple[float, Any]]] = []
+        right = self.width
+        for entry in legend:
+            wide = _SWATCH * self.pt + text_width(entry[0], self.pt)
+            if not rows or right + wide > self.width:
+                rows.append([])
+                right = 0.0
+            rows[-1].append((right, entry))
+            right += wide + 1.3 * self.pt
+        return rows
+
+    def _draw_head(self, rows: list[list[tuple[float, Any]]]) -> None:
+        size, y = self.pt, len(self._title) * LARGE * LINE * self.pt
+        if self._title:
+            # The Axes' own title, so that ax.get_title() and accessibility tools find it.
+            title = self.ax.set_title("\n".join(self._title), loc="left", y=1.0, linespacing=1.12)
+            title.set(transform=self.paper, position=(0, 0), verticalalignment="top")
+        for line, mono in self._lines:
+            scale = SMALL if mono else 1.0
+            self._write(0, y + 0.65 * size, line, scale=scale, mono=mono, color=self.style.faint)
+            y += LINE * size
+        for row in rows:
+            y += 1.1 * LINE * size
+            for left, (text, look, *marker) in row:
+                where: dict[str, Any] = {"transform": self.paper, "clip_on": False}
+                if marker:
+                    at = left + 0.38 * _SWATCH * size
+                    self.mark(at, y - 0.5 * size, marker[0], look, **where)
+                else:
+                    corner = left, y - 0.9 * size
+                    self.rectangle(corner, 0.76 * _SWATCH * size, 0.8 * size, look, **where)
+                self._write(left + _SWATCH * size, y - 0.5 * size, text)
+
+    def _write(self, x: float, y: float, text: str, **more: Any) -> None:
+        y += 0.36 * self.pt * more.get("scale", 1.0)
+        self.label(x, y, text, transform=self.paper, va="baseline", **more)
+
+    def label(
+        self, x: float, y: float, text: str, *, offset: tuple[float, float] | None = None,
+        scale: float = 1.0, bold: bool = False, mono: bool = False, **more: Any,
+    ) -> None:  # fmt: skip
+        """Write one line, its small letters centred on a point of the Axes.
+
+        ``offset`` moves it by points; such a text may lie outside the Axes, which makes room.
+        """
+        options = {
+            "fontsize": self.pt * scale, "fontweight": "bold" if bold else "normal",
+            "fontfamily": [MONO if mono else SANS], "va": "center_baseline",
+        } | more  # fmt: skip
+        if offset is not None:
+            options |= {"xytext": offset, "textcoords": "offset points", "annotation_clip": False}
+            self.ax.annotate(text, (x, y), **options)
+        else:
+            self.ax.text(x, y, text, **options)
+
+    def rectangle(
+        self, corner: tuple[float, float], width: float, height: float, look: Look, **more: Any
+    ) -> None:
+        """Draw a rectangle, in units of the Axes or of ``transform``."""
+        options = {"facecolor": look.fill, "edgecolor": look.line, "hatch": look.hatch or None}
+        self.ax.add_patch(Rectangle(corner, width, height, **(options | more)))
+
+    def mark(self, x: float, y: float, marker: str, look: Look, **more: Any) -> None:
+        """Draw a marker in a look's colour: ``|`` a tick, ``D`` hollow, others filled."""
+        fill = self.style.paper if marker == "D" else look.stroke
+        options: dict[str, Any] = {
+            "markerfacecolor": fill, "markeredgecolor": look.stroke, "clip_on": False,
+            "markersize": self.pt * (1.1 if marker == "|" else 0.75), "zorder": 3,
+        }  # fmt: skip
+        self.ax.plot([x], [y], marker, **(options | more))

@@ -1,0 +1,350 @@
+"""Drawing the figures with an axis of bytes or seconds: rows of bars and dots, and steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from cloudlab.figures import words
+from cloudlab.figures.canvas import LINE, Canvas, text_width, wrap
+from cloudlab.figures.data import jumps, records
+from cloudlab.figures.style import SMALL, Look
+from cloudlab.figures.words import Given
+from cloudlab.units import (
+    TOLERANCE,
+    byte_ticks,
+    format_bytes,
+    format_seconds,
+    format_tick,
+    printed_note,
+    second_ticks,
+)
+
+# A bar and the room between rows, in units of the type size.
+_BAR, _GAP = 1.3, 0.75
+_NAME_SHARE = 0.34
+# More runs than these are sorted by what grew.
+_MOST_UNSORTED = 6
+# Files smaller than this share of the scale are shown enlarged, too, from there on.
+_SMALL_SHARE, _ENLARGED_FROM = 0.1, 0.16
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Parts (start, end, look) on the axis, a value behind them, perhaps a tick over them."""
+
+    parts: Sequence[tuple[float, float, Look]]
+    value: str
+    note: str = ""
+    tick: float | None = None
+
+    @property
+    def end(self) -> float:
+        """Where the last part ends."""
+        return max((end for _, end, _ in self.parts), default=0.0)
+
+
+def _draw_bar(canvas: Canvas, bar: Bar, y: float, left: float = 0.0, factor: float = 1.0) -> None:
+    """Draw a bar whose centre is at ``y``, with its value behind it."""
+    size = canvas.pt
+    for start, end, look in bar.parts:
+        corner = left + start * factor, y - _BAR / 2 * size
+        wide = (end - start) * factor
+        canvas.rectangle(corner, wide, _BAR * size, look, edgecolor=look.stroke)
+    if bar.tick is not None:
+        canvas.mark(bar.tick, y, "|", Look(canvas.style.ink))
+    at, behind = left + bar.end * factor, 0.5 * size
+    canvas.label(at, y, bar.value, offset=(behind, 0))
+    behind += text_width(bar.value, size) + 0.5 * size
+    canvas.label(at, y, bar.note, offset=(behind, 0), scale=SMALL, color=canvas.style.faint)
+
+
+def _draw_names(canvas: Canvas, lines: Sequence[str], y: float) -> None:
+    """Write lines at the left of the Axes, centred on ``y``."""
+    for number, line in enumerate(lines):
+        down = (number - (len(lines) - 1) / 2) * LINE * canvas.pt
+        canvas.label(0, y, line, offset=(-0.7 * canvas.pt, -down), ha="right")
+
+
+def _draw_rows(canvas: Canvas, rows: Sequence[tuple[str, Sequence[Bar]]]) -> float:
+    """Draw bars below each other, named at the left; return the points of height they need."""
+    y = 0.0
+    for name, bars in rows:
+        lines = wrap(name, _NAME_SHARE * canvas.width, canvas.pt)
+        high = max(len(lines) * LINE, len(bars) * _BAR * 1.15) * canvas.pt
+        for number, bar in enumerate(bars):
+            down = (number - (len(bars) - 1) / 2) * _BAR * 1.15 * canvas.pt
+            _draw_bar(canvas, bar, y + high / 2 + down)
+        _draw_names(canvas, lines, y + high / 2)
+        y += high + _GAP * canvas.pt
+    return y - 0.5 * _GAP * canvas.pt
+
+
+def _byte_axis(canvas: Canvas, high: float, rows: float, share: float) -> None:
+    """Set the scales of bytes and rows; the plot takes about this share of the place."""
+    canvas.ax.set(xlim=(0, high), ylim=(rows, 0), yticks=[])
+    ticks = byte_ticks(high, max(1, int(share * canvas.width / (6.5 * canvas.pt))))
+    canvas.ax.set_xticks(ticks, [format_tick(tick) for tick in ticks])
+    canvas.ax.get_xticklabels()[0].set_horizontalalignment("left")
+
+
+def _seconds(canvas: Canvas, low: float, high: float, share: float) -> list[float]:
+    """Return round times between two, apart enough for labels in this share of the place."""
+    steps = second_ticks(high - low, max(1, int(share * canvas.width / (6 * canvas.pt))))
+    step = steps[1] if len(steps) > 1 else max(high - low, 1e-3)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 6) for number in range(first, last + 1)]
+
+
+def draw_layers(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+    """Draw each layer's size on one scale from 0, and the small files enlarged beside it."""
+    del given
+    high = float(max(1, data[["first_bytes", "last_bytes"]].max().max()))
+    small: list[tuple[str, list[Bar]]] = []
+    large: list[tuple[str, list[Bar]]] = []
+    for row in records(data):
+        first, last, look = int(row.first_bytes), int(row.last_bytes), canvas.look(row.layer)
+        parts = [(0.0, float(min(first, last)), look)]
+        if last > first:
+            parts.append((float(first), float(last), _paler(canvas, look)))
+        note = printed_note(last, row.layer) if row.layer in ("partition", "filesystem") else ""
+        bar = Bar(parts, words.span(first, last, "{} → {}"), note)
+        file = row.layer.endswith("_file") or row.layer == "other_disk"
+        (small if file and last < _SMALL_SHARE * high else large).append(
+            (words.layer_name(row), [bar])
+        )
+    bare = [(name, [replace(bars[0], value="")]) for name, bars in small]
+    height = _draw_rows(canvas, [*bare, *large])
+    _byte_axis(canvas, high, height, 0.5)
+    look = canvas.look("virtual_disk")
+    grew = (data["first_bytes"] < data["last_bytes"]).any()
+    legend = [("before", look), ("gained", _paler(canvas, look))] if grew else []
+    if small:
+        at, faint = 0.5 * _BAR * canvas.pt, canvas.style.faint
+        canvas.label(high, at, "enlarged", offset=(0.5 * canvas.pt, 0), scale=SMALL, color=faint)
+    canvas.fit(height, height * 1.6, legend=legend)
+    if small:
+        _draw_enlarged(canvas, [bars[0] for _, bars in small], high)
+
+
+def _paler(canvas: Canvas, look: Look) -> Look:
+    """Return the look of what was gained: halfway to the paper's colour."""
+    fill, paper = (bytes.fromhex(one[1:]) for one in (look.fill, canvas.style.paper))
+    return replace(
+        look, fill="#" + bytes(sum(two) // 2 for two in zip(fill, paper, strict=True)).hex()
+    )
+
+
+def _draw_enlarged(canvas: Canvas, bars: Sequence[Bar], high: float) -> None:
+    """Draw the first rows once more in the room behind their bars, on a scale of their own."""
+    size, left = canvas.pt, _ENLARGED_FROM * high
+    step = (_BAR * 1.15 + _GAP) * size
+    top, bottom = -0.3 * size, len(bars) * step - 0.45 * size
+    most = max(bar.end for bar in bars)
+    values = max(text_width(bar.value, size) for bar in bars) / canvas.plot_width * high
+    factor = max(0.1 * high, high - left - values - 1.5 * size / canvas.plot_width * high) / most
+    frame = Look(canvas.style.paper, line=canvas.style.grid)
+    canvas.rectangle((left, top), high - left, bottom - top, frame, linewidth=0.1 * size)
+    for y in (top, bottom):
+        canvas.ax.plot([most, left], [y, y], color=canvas.style.grid)
+    for number, bar in enumerate(bars):
+        _draw_bar(canvas, bar, (number + 0.5) * step - 0.5 * _GAP * size, left, factor)
+
+
+def draw_scenarios(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+    """Draw partition and filesystem of each run, a tick where they were before the boot."""
+    size, looks, faint = canvas.pt, canvas.style.looks, canvas.style.faint
+    names = given.run_names(data)
+    runs = [(str(run), rows) for run, rows in data.groupby("run", sort=False)]
+    if len(runs) > _MOST_UNSORTED:
+        runs.sort(key=lambda item: list(words.OUTCOMES.values()).index(words.outcome(item[1])))
+    y = 0.0
+    for run, rows in runs:
+        for line in wrap(names[run] or "this run", canvas.width, size, bold=True):
+            canvas.label(0, y + 0.6 * size, line, bold=True)
+            y += LINE * size
+        for line in given.setting(run).splitlines():
+            canvas.label(0, y + 0.5 * size, line, mono=True, scale=SMALL, color=faint)
+            y += LINE * SMALL * size
+        for row in records(rows):
+            absent, note = words.missing(row), printed_note(row.last_bytes, row.layer)
+            parts = [] if absent else [(0.0, float(row.last_bytes), looks[row.layer])]
+            value = f"{row.layer}: {absent}" if absent else format_bytes(row.last_bytes)
+            tick = None if absent or pd.isna(row.grew) else float(row.first_bytes)
+            _draw_bar(canvas, Bar(parts, value, note, tick), y + (_BAR / 2 + 0.1) * size)
+            y += _BAR * 1.08 * size
+        y += _GAP * size
+    height = y - 0.4 * _GAP * size
+    high = float(max(1, data[["disk_bytes", "last_bytes"]].max().fillna(0).max()))
+    _byte_axis(canvas, high, height, 0.75)
+    legend: list[Any] = [(layer, looks[layer]) for layer in ("partition", "filesystem")]
+    if data["grew"].notna().any():
+        legend.append(("before the boot", Look(canvas.style.ink), "|"))
+    canvas.fit(height, height * 1.7, legend=legend)
+
+
+def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+    """Draw predicted and measured sizes as dots on one axis, each pair with its verdict."""
+    size, style = canvas.pt, canvas.style
+    high = float(max(1, data[["predicted_bytes", "measured_bytes"]].max().fillna(0).max()))
+    step = (2 * LINE + 0.5) * size
+    names = words.prediction_names(data, given)
+    for number, (name, row) in enumerate(zip(names, records(data), strict=True)):
+        y = (number + 0.5) * step
+        lines = wrap(name, _NAME_SHARE * canvas.width, size)
+        _draw_names(canvas, [lines[0] + "…" * (len(lines) > 1), words.name_of(row.layer)], y)
+        known = [float(one) for one in (row.predicted_bytes, row.measured_bytes) if pd.notna(one)]
+        canvas.ax.plot(known, [y] * len(known), linewidth=0.15 * size)
+        if pd.notna(row.measured_bytes):
+            canvas.mark(float(row.measured_bytes), y, "o", canvas.look(row.layer))
+        if pd.notna(row.predicted_bytes):
+            canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink))
+        text = {"right": "✓ ", "wrong": "✗ "}.get(words.verdict(row.right), "") + words.verdict(
+            row.right
+        )
+        canvas.label(high, y, text, bold=True, offset=(size, 0.6 * size))
+        text, offset = words.compared(row), (size, -0.65 * size)
+        canvas.label(high, y, text, offset=offset, scale=SMALL, color=style.faint)
+    _byte_axis(canvas, high, len(data) * step, 0.4)
+    legend: list[Any] = [("predicted", Look(style.ink), "D")]
+    legend += [
+        (f"{words.name_of(layer)}, measured", canvas.look(layer), "o")
+        for layer in data["layer"].unique()
+    ]
+    note = f"Right: within {TOLERANCE:.0%}, or lsblk or df prints the same."
+    canvas.fit(len(data) * step, len(data) * step * 1.5, legend=legend, notes=[note])
+
+
+def draw_stages(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+    """Draw each boot stage from its start to its end, one bar for each run."""
+    names = given.run_names(data)
+    series = canvas.style.series
+    looks = {run: series[number % len(series)] for number, run in enumerate(names)}
+    # A run from a snapshot begins amid the others' stages.
+    order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
+    rows = []
+    for stage in order:
+        bars = [
+            Bar(
+                [(float(row.start_s), float(row.end_s), looks[row.run])],
+                format_seconds(row.duration_s),
+            )
+            for row in records(data[data["stage"] == stage])
+        ]
+        rows.append((str(stage), bars))
+    height = _draw_rows(canvas, rows)
+    high = max(float(data["end_s"].max()), 0.1)
+    canvas.ax.set(xlim=(0, high), ylim=(height, 0), yticks=[])
+    ticks = _seconds(canvas, 0.0, high, 0.5)
+    canvas.ax.set_xticks(ticks, [f"{tick:g} s" for tick in ticks])
+    canvas.fit(height, height * 1.6, legend=[(names[run], looks[run]) for run in looks])
+
+
+# The lines of the growth, the wider one below.
+_LINES = {"partition": 0.34, "filesystem": 0.17}
+
+
+def draw_timeline(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+    """Draw the whole boot with the overlay file's size, and below it the growth enlarged."""
+    del given
+    size, faint = canvas.pt, canvas.style.faint
+    end = float(data[["time_s", "end_s"]].max().max())
+    found = {layer: ends for layer, ends in jumps(data).items() if layer in _LINES}
+    moments = [time for ends in found.values() for time in ends] or [0.0, end]
+    pad = max(0.4 * (max(moments) - min(moments)), 0.01 * end)
+    low, high = max(0.0, min(moments) - pad), min(end, max(moments) + pad)
+    strip = _draw_strip(canvas, records(data[data["layer"] == "stage"]), end)
+    base, overlay = strip + 5.2 * size, data[data["layer"] == "overlay_file"]
+    scale = 2.8 * size / max([1.0, *overlay["size_bytes"].astype(float)])
+    _draw_line(canvas, overlay, end, lambda value: base - scale * value)
+    canvas.ax.plot([0, end], [base, base], color=canvas.style.grid)
+    for tick in _seconds(canvas, 0.0, end, 0.6):
+        text = f"{tick:g} s"
+        canvas.label(tick, base + 0.9 * size, text, ha="center", scale=SMALL, color=faint)
+    top = base + 6 * size
+    height = top + 13 * size
+    if found:
+        for at, edge in ((low, 0.0), (high, end)):
+            canvas.ax.plot([at, at, edge, edge], [strip, base + 1.7 * size, top - 1.9 * size, top])
+    canvas.ax.set(xlim=(0, end), ylim=(height, 0), xticks=[], yticks=[])
+    canvas.ax.spines["bottom"].set_visible(False)
+    inner = copy.copy(canvas)
+    inner.ax = canvas.ax.inset_axes((0, 0, 1, 1 - top / height), xlim=(low, high))
+    for layer, ends in found.items():
+        inner.ax.axvspan(*ends, color=canvas.look(layer).stroke, alpha=0.15, linewidth=0)
+    _draw_growth(inner, data, (low, high), height - top)
+    unsure = any(first != last for first, last in found.values())
+    notes = ["Shaded: it grew at some time in there."] * unsure
+    canvas.fit(height, height * 1.5, notes=notes)
+
+
+def _draw_strip(canvas: Canvas, stages: Sequence[Any], end: float) -> float:
+    """Draw a strip of boot stages below their names; return where it begins, in points."""
+    size, style = canvas.pt, canvas.style
+    # The plot takes more of the place than that.
+    scale = 0.65 * canvas.width / end
+    middles = [float(row.time_s + row.end_s) / 2 * scale for row in stages]
+    ends: list[float] = []
+    labels = []
+    for row, middle, after in zip(stages, middles, [*middles[1:], math.inf], strict=False):
+        wide = text_width(row.stage, size * SMALL)
+        # The line down from the next name must not run through this one.
+        left = min(middle - wide / 2, after - wide - 0.2 * size)
+        tier = next((n for n, last in enumerate(ends) if last + 0.6 * size <= left), len(ends))
+        ends[tier : tier + 1] = [left + wide]
+        labels.append((tier, middle / scale, (left + wide / 2) / scale, row.stage))
+    top = (len(ends) * LINE + 0.2) * size
+    for number, row in enumerate(stages):
+        look = Look(style.grid if number % 2 else style.faint, line=style.paper)
+        canvas.rectangle((row.time_s, top), row.end_s - row.time_s, 1.3 * size, look)
+    for tier, middle, at, name in labels:
+        y = top - (tier + 0.7) * LINE * size
+        canvas.ax.plot([middle, middle], [y + 0.5 * size, top])
+        canvas.label(at, y, name, scale=SMALL, ha="center", offset=(0, 0))
+    return top
+
+
+def _draw_growth(
+    canvas: Canvas, data: pd.DataFrame, window: tuple[float, float], height: float
+) -> None:
+    """Draw partition and filesystem as steps, up to the size of the disk."""
+    layers = data["layer"].isin(["virtual_disk", *_LINES])
+    high = 1.06 * max([1.0, *data.loc[layers, "size_bytes"].astype(float)])
+    canvas.ax.set(ylim=(0, high), facecolor="none")
+    times, sizes = _seconds(canvas, *window, 0.6), byte_ticks(high, 4)[1:]
+    canvas.ax.set_xticks(times, [f"{time:g} s" for time in times])
+    canvas.ax.set_yticks(sizes, [format_tick(one) for one in sizes])
+    canvas.ax.grid(visible=False, axis="x")
+    canvas.ax.grid(visible=True, axis="y")
+    last = -math.inf
+    for layer in reversed(_LINES):
+        rows = data[data["layer"] == layer]
+        at = height / high * float(rows["size_bytes"].iloc[-1]) if len(rows) else 0.0
+        # The partition, which is larger, is named above the filesystem.
+        last = max(at, last + 2.7 * canvas.pt)
+        _draw_line(canvas, rows, window[1], float, last - at - 1.2 * canvas.pt)
+
+
+def _draw_line(
+    canvas: Canvas, rows: pd.DataFrame, end: float, place: Callable[[float], float],
+    up: float = 0.0,
+) -> None:  # fmt: skip
+    """Draw the sizes of a layer as steps, and its name and last size behind its end."""
+    if rows.empty:
+        return
+    layer, size = str(rows["layer"].iloc[0]), rows["size_bytes"].astype(float)
+    width = _LINES.get(layer, 0.17)
+    y = [place(one) for one in size]
+    canvas.ax.plot(
+        [*rows["time_s"].astype(float), end], [*y, y[-1]], drawstyle="steps-post",
+        color=canvas.look(layer).stroke, linewidth=width * canvas.pt, zorder=3 - width,
+        linestyle=canvas.style.dashes.get(layer, "-"), clip_on=place is float,
+    )  # fmt: skip
+    for text, down in ((words.name_of(layer), -0.6), (format_bytes(size.iloc[-1]), 0.65)):
+        offset = 0.6 * canvas.pt, up - down * canvas.pt
+        canvas.label(end, y[-1], text, bold=down > 0, scale=SMALL, offset=offset)

@@ -1,0 +1,120 @@
+"""Sizes and durations as text: one form, and what lsblk and df print instead."""
+
+import pandas as pd
+import pytest
+
+from cloudlab import units
+from cloudlab.sizes import parse_size
+from cloudlab.units import KIB, MIB
+
+GIB, TIB = 1 << 30, 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1, "1 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (374784, "366 KiB"),
+        (4 * MIB, "4.0 MiB"),
+        (int(99.94 * MIB), "99.9 MiB"),
+        (int(99.96 * MIB), "100 MiB"),
+        (206569472, "197 MiB"),
+        (1024 * MIB - 1, "1.0 GiB"),
+        (2097152000, "2.0 GiB"),
+        (21359476224, "19.9 GiB"),
+        (20 * GIB, "20.0 GiB"),
+        (2 * TIB, "2.0 TiB"),
+        (-3 * MIB, "-3.0 MiB"),
+        (1 << 80, "1048576 EiB"),
+        (pd.NA, "unknown"),
+        (None, "unknown"),
+        (float("nan"), "unknown"),
+    ],
+)
+def test_a_size_has_one_form(size, text):
+    assert units.format_bytes(size) == text
+
+
+def test_byte_counts_have_thousands_separators():
+    assert units.format_count(2097152000) == "2,097,152,000"
+
+
+@pytest.mark.parametrize(
+    ("size", "lsblk", "df"),
+    [
+        (0, "0B", "0"),
+        (512, "512B", "512"),
+        (1024, "1K", "1.0K"),
+        (2040913920, "1.9G", "2.0G"),
+        (2097152000, "2G", "2.0G"),
+        (21148409856, "19.7G", "20G"),
+        (GIB - 1, "1G", "1.0G"),
+        (10 * GIB - 1, "10G", "10G"),
+    ],
+)
+def test_sizes_are_printed_as_the_tools_do(size, lsblk, df):
+    assert (units.lsblk_size(size), units.df_size(size)) == (lsblk, df)
+
+
+@pytest.mark.parametrize(
+    ("size", "layer", "note"),
+    [
+        # lsblk rounds to the nearest as format_bytes does, df rounds up.
+        (21148409856, "filesystem", "df prints 20G"),
+        (21148409856, "partition", ""),
+        (2040913920, "filesystem", "df prints 2.0G"),
+        (2097152000, "partition", ""),
+        (20 * GIB, "filesystem", ""),
+        (1000 * GIB, "partition", ""),
+        (512, "filesystem", ""),
+        (pd.NA, "filesystem", ""),
+    ],
+)
+def test_a_tools_own_number_is_mentioned_where_it_differs(size, layer, note):
+    assert units.printed_note(size, layer) == note
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "right"),
+    [
+        ("2G", 2040913920, True),
+        ("2.0G", 2040913920, True),
+        ("1.9G", 2040913920, True),
+        ("2.1G", 2040913920, False),
+        ("2G", 2097152000, True),
+        ("1.8G", 2097152000, False),
+        ("20G", 21358427136, True),
+        ("20G", 2046820352, False),
+        ("2G", 1600 * MIB, False),
+        ("1.1M", 1025 * KIB, True),
+        ("0", 0, True),
+        ("1G", 0, False),
+    ],
+)
+def test_a_prediction_is_right_as_lsblk_and_df_print_sizes(predicted, measured, right):
+    assert units.alike(parse_size(predicted), measured) is right
+
+
+@pytest.mark.parametrize(
+    ("largest", "most", "ticks"),
+    [
+        (20 * GIB, 4, [0, 5 * GIB, 10 * GIB, 15 * GIB, 20 * GIB]),
+        (2 * TIB, 4, [0, 512 * GIB, TIB, 1536 * GIB, 2 * TIB]),
+        (MIB, 5, [0, 256 * KIB, 512 * KIB, 768 * KIB, MIB]),
+        (3, 8, [0, 1, 2, 3]),
+    ],
+)
+def test_ticks_are_round_sizes(largest, most, ticks):
+    assert units.byte_ticks(largest, most) == ticks
+
+
+def test_seconds_have_round_ticks():
+    assert units.second_ticks(90, 5) == [0, 20, 40, 60, 80]
+    assert units.second_ticks(0.9, 5) == [0, 0.2, 0.4, 0.6, 0.8]
+
+
+def test_a_tick_is_not_rounded():
+    assert [units.format_tick(n) for n in (0, 1280 * GIB, 512)] == ["0", "1.25 TiB", "512 B"]
