@@ -28,6 +28,7 @@ from cloudlab.units import (
 # A bar and the room between rows, in units of the type size.
 _BAR, _GAP = 1.3, 0.75
 _NAME_SHARE = 0.34
+_SIGNS = {"right": "✓ ", "wrong": "✗ "}
 # More runs than these are sorted by what grew.
 _MOST_UNSORTED = 6
 # Files smaller than this share of the scale are shown enlarged, too, from there on.
@@ -113,11 +114,10 @@ def draw_layers(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
         if last > first:
             parts.append((float(first), float(last), _paler(canvas, look)))
         note = printed_note(last, row.layer) if row.layer in ("partition", "filesystem") else ""
-        bar = Bar(parts, words.span(first, last, "{} → {}"), note)
+        bars = [Bar(parts, words.span(first, last, "{} → {}"), note)]
         file = row.layer.endswith("_file") or row.layer == "other_disk"
-        (small if file and last < _SMALL_SHARE * high else large).append(
-            (words.layer_name(row), [bar])
-        )
+        rows = small if file and last < _SMALL_SHARE * high else large
+        rows.append((words.layer_name(row), bars))
     bare = [(name, [replace(bars[0], value="")]) for name, bars in small]
     height = _draw_rows(canvas, [*bare, *large])
     _byte_axis(canvas, high, height, 0.5)
@@ -135,9 +135,8 @@ def draw_layers(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 def _paler(canvas: Canvas, look: Look) -> Look:
     """Return the look of what was gained: halfway to the paper's colour."""
     fill, paper = (bytes.fromhex(one[1:]) for one in (look.fill, canvas.style.paper))
-    return replace(
-        look, fill="#" + bytes(sum(two) // 2 for two in zip(fill, paper, strict=True)).hex()
-    )
+    mixed = bytes(sum(two) // 2 for two in zip(fill, paper, strict=True))
+    return replace(look, fill=f"#{mixed.hex()}")
 
 
 def _draw_enlarged(canvas: Canvas, bars: Sequence[Bar], high: float) -> None:
@@ -196,7 +195,7 @@ def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     names = words.prediction_names(data, given)
     for number, (name, row) in enumerate(zip(names, records(data), strict=True)):
         y = (number + 0.5) * step
-        lines = wrap(name, _NAME_SHARE * canvas.width, size)
+        lines = wrap(name or "this run", _NAME_SHARE * canvas.width, size)
         _draw_names(canvas, [lines[0] + "…" * (len(lines) > 1), words.name_of(row.layer)], y)
         known = [float(one) for one in (row.predicted_bytes, row.measured_bytes) if pd.notna(one)]
         canvas.ax.plot(known, [y] * len(known), linewidth=0.15 * size)
@@ -204,9 +203,8 @@ def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
             canvas.mark(float(row.measured_bytes), y, "o", canvas.look(row.layer))
         if pd.notna(row.predicted_bytes):
             canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink))
-        text = {"right": "✓ ", "wrong": "✗ "}.get(words.verdict(row.right), "") + words.verdict(
-            row.right
-        )
+        verdict = words.verdict(row.right)
+        text = f"{_SIGNS.get(verdict, '')}{verdict}"
         canvas.label(high, y, text, bold=True, offset=(size, 0.6 * size))
         text, offset = words.compared(row), (size, -0.65 * size)
         canvas.label(high, y, text, offset=offset, scale=SMALL, color=style.faint)
@@ -229,13 +227,10 @@ def draw_stages(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
     rows = []
     for stage in order:
-        bars = [
-            Bar(
-                [(float(row.start_s), float(row.end_s), looks[row.run])],
-                format_seconds(row.duration_s),
-            )
-            for row in records(data[data["stage"] == stage])
-        ]
+        bars = []
+        for row in records(data[data["stage"] == stage]):
+            part = float(row.start_s), float(row.end_s), looks[row.run]
+            bars.append(Bar([part], format_seconds(row.duration_s)))
         rows.append((str(stage), bars))
     height = _draw_rows(canvas, rows)
     high = max(float(data["end_s"].max()), 0.1)

@@ -8,7 +8,7 @@ import html
 import importlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from cloudlab.figures.canvas import Canvas
+
 _FORMS = ("png", "svg", "pdf")
 # How often smaller type is tried where the place does not grow, and the least share of it.
 _TRIES, _LEAST = 5, 0.5
+# A caption counts more runs than these.
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,6 @@ def plot(
     CloudlabError
         If the tables lack what the figure needs.
     """
-    from cloudlab.figures.canvas import Canvas, type_size
     from cloudlab.figures.style import SIZES, STYLES
     from cloudlab.figures.words import Given
 
@@ -140,9 +143,25 @@ def plot(
     given = Given(tables, names or {}, settings or {}, state)
     words = found.load("{}_words")(data, given)
     runs = given.run_names(tables[found.tables[0]])
-    name = ", ".join(runs.values())
-    head = ("", "") if len(runs) != 1 or not found.one_run else (name, given.setting(*runs))
+    name = next(iter(runs.values())) if len(runs) == 1 else ""
     finding = title if isinstance(title, str) else words.title
+    head = (name, given.setting(*runs)) if name and found.one_run else ("", "")
+    shown = (finding, *head) if title else ("", "", "")
+    axes = _draw(ax, size, style, shown, lambda canvas: found.load("draw_{}")(canvas, data, given))
+    full = finding if isinstance(title, str) or not name else f"{name}: {finding}"
+    several = ", ".join(runs.values()) if len(runs) <= _MOST_NAMED else f"{len(runs)} runs"
+    caption = f"{found.title}: {several}" if several else found.title
+    return Plot(axes, full, words.alt, data, caption, style)
+
+
+def _draw(
+    ax: Axes | None, size: str, style: str, head: tuple[str, str, str],
+    draw: Callable[[Canvas], None],
+) -> Axes:  # fmt: skip
+    """Draw on a canvas, in smaller type where the place is too small; return its Axes."""
+    from cloudlab.figures.canvas import Canvas, type_size
+    from cloudlab.figures.style import STYLES
+
     place: Any = None
     if ax is not None:
         whole: Any = ax.get_figure(root=True)
@@ -160,14 +179,12 @@ def plot(
             if ax is not None:
                 ax.clear()
             canvas = Canvas(ax, size, style, pt)
-            canvas.head(*((finding, *head) if title else ("", "", "")))
-            found.load("draw_{}")(canvas, data, given)
+            canvas.head(*head)
+            draw(canvas)
         if canvas.fits >= 1 or shrink == _LEAST:
             break
         shrink = max(_LEAST, 0.98 * shrink * canvas.fits)
-    full = finding if isinstance(title, str) or not name else f"{name}: {finding}"
-    caption = f"{found.title}: {name}" if name else found.title
-    return Plot(canvas.ax, full, words.alt, data, caption, style)
+    return canvas.ax
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,10 @@ def layers_words(data: pd.DataFrame, given: Given) -> Words:
 
 def layer_name(row: Any) -> str:
     """Return what a row of a layers table is called."""
-    own = row.layer in ("partition", "virtual_disk", "other_disk")
-    return (
-        "filesystem /"
-        if row.layer == "filesystem"
-        else name_of(row.layer, row.device if own else None)
+    own = {"filesystem": "/"} | dict.fromkeys(
+        ("partition", "virtual_disk", "other_disk"), row.device
     )
+    return name_of(row.layer, own.get(row.layer))
 
 
 def disk_map_words(data: pd.DataFrame, given: Given) -> Words:
@@ -147,9 +145,8 @@ def disk_map_words(data: pd.DataFrame, given: Given) -> Words:
         for row in records(rows[rows["kind"] != "disk"]):
             mounted = row.kind in ("filesystem", "used")
             name = name_of(row.kind, row.mountpoint if mounted else row.device)
-            parts.append(
-                name + (f" {format_bytes(row.size_bytes)}" if is_known(row.size_bytes) else "")
-            )
+            size = [format_bytes(row.size_bytes)] if is_known(row.size_bytes) else []
+            parts.append(" ".join([name, *size]))
         items.append(f"{given.state_name(rows)}: {', '.join(parts)}.")
     found = obstacle(data)
     items += [f"{obstacle_text(found)}."] if found else []
