@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import GIB, KIB, MIB, TIB, covered, cut, drawn_texts, row, sizes_table
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
@@ -130,6 +131,20 @@ def test_a_figure_keeps_inside_the_axes_it_was_given(layout):
         assert cut(own, box) == []
     assert covered(texts) == []
     assert tuple(figure.get_size_inches()) == (12, 7)
+
+
+def test_a_dark_figure_in_a_light_one_is_dark_all_over():
+    figure = Figure(figsize=(8, 4), dpi=50)
+    left, right = figure.subplots(1, 2)
+    box = left.get_window_extent().frozen()
+    figures.plot("layers", {"sizes": RUN}, left, style="dark")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3]
+    inside = pixels[int(box.y0) + 2 : int(box.y1) - 2, int(box.x0) + 2 : int(box.x1) - 2]
+    assert inside[0, 0].max() < 64
+    assert inside[-1, -1].max() < 64
+    assert pixels[0, 0].min() == right.get_facecolor()[0] * 255 == 255
 
 
 def test_a_slide_keeps_its_shape_and_other_figures_take_what_they_need():

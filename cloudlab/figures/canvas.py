@@ -171,6 +171,11 @@ class Canvas:
 
     def _draw_head(self, rows: list[list[tuple[float, Any]]]) -> None:
         size, y = self.pt, len(self._title) * LARGE * LINE * self.pt
+        where: dict[str, Any] = {"transform": self.paper, "clip_on": False}
+        if not self.own:
+            # The caller's figure may have another colour than the text is made for.
+            paper = Look(self.style.paper, line="none")
+            self.rectangle((0, 0), self.width, self.height, paper, zorder=-1, **where)
         if self._title:
             # The Axes' own title, so that ax.get_title() and accessibility tools find it.
             title = self.ax.set_title("\n".join(self._title), loc="left", y=1.0, linespacing=1.12)
@@ -182,7 +187,6 @@ class Canvas:
         for row in rows:
             y += 1.1 * LINE * size
             for left, (text, look, *marker) in row:
-                where: dict[str, Any] = {"transform": self.paper, "clip_on": False}
                 if marker:
                     at = left + 0.38 * _SWATCH * size
                     self.mark(at, y - 0.5 * size, marker[0], look, **where)
