@@ -128,7 +128,7 @@ class Canvas:
         lines = len(self._title) * LARGE + len(self._lines) + 1.1 * len(rows)
         above = (lines * LINE + 0.7 * bool(lines)) * self.pt
         below = (len(foot) * LINE + 0.5 * bool(foot)) * small
-        for _ in range(3):
+        for _ in range(2):
             left, right, top, bottom = self._margins()
             needed = above + top + least + bottom + below
             fixed = self._size.height * 72 - 2 * self._pad if self._size.height else needed
