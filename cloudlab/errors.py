@@ -139,8 +139,8 @@ class LaunchError(MachineError):
     """QEMU did not start."""
 
 
-class SavedMachineError(MachineError):
-    """A saved machine that is damaged, or that QEMU would not save or restore."""
+class SnapshotError(MachineError):
+    """A snapshot that is damaged, or that QEMU could not take or resume."""
 
 
 class ShutdownError(MachineError):

@@ -6,30 +6,29 @@ import shutil
 import pandas as pd
 import pytest
 
+from cloudlab.course.cases import CASES
 from cloudlab.disk import Extent
-from cloudlab.explain import Subject
+from cloudlab.explanation import Subject
 from cloudlab.figures.tables import Run
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.explained import explain_run
-from cloudlab.lab.table import tables_of, with_disk, write_extents
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.run.tables import with_disk, write_extents
+from cloudlab.run.value import Run, recorded
 from cloudlab.sizes import read_sizes, sizes_frame
 
 
 def recorded(name):
-    return read_run(shipped_recordings()[name])
+    return recorded(name)
 
 
 def built(recording):
-    sizes = tables_of([recording])["sizes"]
+    sizes = recording.sizes
     return sizes[(sizes["stage"] == "image") & sizes["layer"].isin(["partition", "filesystem"])]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_figures_say_of_growth_what_the_explanation_says(name):
     recording = recorded(name)
-    explanation = explain_run(recording)
-    growth = Run(tables_of([recording])["sizes"]).growth()
+    explanation = recording.explain()
+    growth = Run(recording.sizes).growth()
     partition, filesystem = (
         any(one.grown for one in explanation.of(subject)) for subject in Subject
     )
@@ -51,13 +50,13 @@ def test_the_disk_before_the_boot_is_in_the_table():
 
 def test_rows_that_are_there_are_not_added_again():
     recording = recorded("growroot")
-    once = tables_of([recording])["sizes"]
-    pd.testing.assert_frame_equal(with_disk(once, recording.about), once)
+    once = recording.sizes
+    pd.testing.assert_frame_equal(with_disk(once, recording.record), once)
 
 
 @pytest.mark.parametrize("missing", ["disk_before", "a partition's filesystem"])
 def test_a_run_without_a_known_disk_keeps_its_table(tmp_path, missing):
-    shutil.copytree(shipped_recordings()["default"], tmp_path / "run")
+    shutil.copytree(recorded("default").folder, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     about = json.loads(path.read_text("utf-8"))
     if missing == "disk_before":
@@ -66,9 +65,9 @@ def test_a_run_without_a_known_disk_keeps_its_table(tmp_path, missing):
         for one in about["disk_before"]["partitions"]:
             one["filesystem"] = None
     path.write_text(json.dumps(about), "utf-8")
-    recording = read_run(tmp_path / "run")
-    expected = read_sizes(recording.sizes_csv)
-    pd.testing.assert_frame_equal(tables_of([recording])["sizes"], expected)
+    recording = Run(tmp_path / "run")
+    expected = read_sizes(recording.folder / "sizes.csv")
+    pd.testing.assert_frame_equal(recording.sizes, expected)
 
 
 def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):

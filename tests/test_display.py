@@ -9,11 +9,11 @@ from guests import make_guest, report
 from IPython.core.interactiveshell import InteractiveShell
 
 from cloudlab.disk import create_overlay, inspect_disk
+from cloudlab.html import files_html, table_html
 from cloudlab.image.choose import open_image
-from cloudlab.lab import RunOptions, run_lab
-from cloudlab.lab.explained import explain_run
-from cloudlab.markup import files_html, table_html
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.run.boot import boot
+from cloudlab.run.options import Options
+from cloudlab.run.value import Run, recorded
 from cloudlab.seed import GrowpartMode, SeedConfig, build_seed
 
 
@@ -67,13 +67,13 @@ def test_a_run_shows_figure_and_facts(tmp_path, own_cache, fine):
     image = open_image(make_guest(tmp_path / "g.raw", report() if fine else "hello"))
     folder = tmp_path / "run"
     if fine:
-        shown = run_lab(RunOptions(image), folder)._repr_html_()
+        shown = boot(Options(image), folder)._repr_html_()
         assert '<img alt="' in shown
         assert "cloudlab-explanation" in shown
     else:
-        from cloudlab.lab import run_many
+        from cloudlab.run.boot import boot_many
 
-        [run] = run_many([(RunOptions(image, timeout_s=3), folder)])
+        [run] = boot_many([(Options(image, timeout_s=3), folder)])
         shown = run._repr_html_()
         assert "failed" in shown
     assert "g.raw" in shown
@@ -137,7 +137,7 @@ def test_an_overlay_shows_where_it_was_written_to(tmp_path, shown):
 
 
 def test_a_recording_shows_figure_reasons_and_that_it_is_one(shown):
-    recording = read_run(shipped_recordings()["growroot"])
+    recording = recorded("growroot")
     assert "recorded on" in recording._repr_html_()
     page = shown(recording)
     assert "vda1 19.9 GiB" in alt_of(page)
@@ -146,7 +146,7 @@ def test_a_recording_shows_figure_reasons_and_that_it_is_one(shown):
 
 
 def test_an_explanation_shows_table_and_figure(shown):
-    explanation = explain_run(read_run(shipped_recordings()["growpart-off"]))
+    explanation = recorded("growpart-off").explain()
     table = explanation._repr_html_()
     assert "<table>" in table
     assert "growpart off" in table
@@ -155,13 +155,13 @@ def test_an_explanation_shows_table_and_figure(shown):
 
 
 def test_a_hostile_recording_is_only_shown(tmp_path, shown):
-    shutil.copytree(shipped_recordings()["default"], tmp_path / "run")
+    shutil.copytree(recorded("default").folder, tmp_path / "run")
     path = tmp_path / "run" / "run.json"
     about = json.loads(path.read_text("utf-8"))
     about["scenario"] = about["name"] = "<script>alert(1)</script>"
     about["image"]["name"] = "\x1b]0;title\x07<img src=x>"
     path.write_text(json.dumps(about), "utf-8")
-    page = shown(read_run(tmp_path / "run"))
+    page = shown(Run(tmp_path / "run"))
     assert "<script>" not in page
     assert "<img src=x" not in page
     assert "\x1b" not in page

@@ -5,12 +5,7 @@ import re
 import shutil
 
 import pytest
-
-from cloudlab import tools
-from cloudlab.explain import Grower, Source, Subject
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.explained import explain_run
-from cloudlab.lab.gallery import (
+from gallery import (
     export_recording,
     main,
     modules_run,
@@ -18,7 +13,11 @@ from cloudlab.lab.gallery import (
     run_cases,
     unexpected,
 )
-from cloudlab.recording import read_run, recordings_folder, shipped_recordings, write_run
+
+from cloudlab import tools
+from cloudlab.course.cases import CASES
+from cloudlab.explanation import Grower, Source, Subject
+from cloudlab.run.value import Run, recorded
 from cloudlab.sizes import check_sizes, parse_console, read_sizes
 
 #: What may be shipped in all.
@@ -29,7 +28,7 @@ EVERY_CASE = pytest.mark.parametrize("name", CASES)
 
 @pytest.fixture
 def recording(name):
-    return read_run(shipped_recordings()[name])
+    return recorded(name)
 
 
 def test_every_case_has_its_recording_and_no_recording_is_without_a_case():
@@ -38,14 +37,14 @@ def test_every_case_has_its_recording_and_no_recording_is_without_a_case():
 
 @EVERY_CASE
 def test_the_case_comes_out_as_it_must(name, recording):
-    assert unexpected(name, explain_run(recording)) == []
+    assert unexpected(name, recording.explain()) == []
 
 
 @EVERY_CASE
 def test_evidence_stands_on_the_line_that_it_names(name, recording):
     # Not read_text, which takes the console's carriage returns for line ends.
     lines = recording.console_log.read_bytes().decode("utf-8", errors="replace").split("\n")
-    explanation = explain_run(recording)
+    explanation = recording.explain()
     proofs = [
         proof for one in (*explanation.statements, *explanation.notes) for proof in one.evidence
     ]
@@ -78,7 +77,7 @@ def assert_stands(proof, line):
 def test_its_sizes_do_not_contradict_each_other(name, recording):
     if CASES[name].attach_seed:
         assert check_sizes(parse_console(recording.console_log.read_bytes())) == []
-    assert not read_sizes(recording.sizes_csv).empty
+    assert not read_sizes(recording.folder / "sizes.csv").empty
 
 
 @EVERY_CASE
@@ -99,7 +98,7 @@ def test_the_recordings_are_small_enough_to_ship():
 
 
 def test_the_recordings_show_the_moment_of_growth():
-    explanation = explain_run(read_run(shipped_recordings()["default"]))
+    explanation = recorded("default").explain()
     [partition] = explanation.of(Subject.PARTITION)
     [filesystem] = explanation.of(Subject.FILESYSTEM)
     assert partition.when.stage == filesystem.when.stage == "cloud-init init"
@@ -107,23 +106,23 @@ def test_the_recordings_show_the_moment_of_growth():
 
 
 def test_growth_in_the_initramfs_is_seen_before_cloud_init():
-    explanation = explain_run(read_run(shipped_recordings()["growroot"]))
+    explanation = recorded("growroot").explain()
     [partition] = explanation.of(Subject.PARTITION)
     assert partition.when.stage == "initramfs"
     assert partition.by is Grower.GROWROOT
 
 
 def test_the_partition_grew_up_to_the_wall():
-    recording = read_run(shipped_recordings()["wall"])
-    [partition] = explain_run(recording).of(Subject.PARTITION)
-    [root] = [one for one in recording.about["disk"]["partitions"] if one["number"] == 1]
+    recording = recorded("wall")
+    [partition] = recording.explain().of(Subject.PARTITION)
+    [root] = [one for one in recording.layout("after").partitions if one["number"] == 1]
     assert root["start_bytes"] + partition.to_bytes == 8 << 30
 
 
 def test_an_exported_recording_leaves_this_machine_behind(tmp_path):
     run, images, target = (tmp_path / name for name in ("run", "images", "shipped"))
-    shutil.copytree(shipped_recordings()["default"], run)
-    about = dict(read_run(run).about)
+    shutil.copytree(recorded("default").folder, run)
+    about = dict(Run(run).record)
     about.pop("format")
     about["image"] = {**about["image"], "path": str(images / "lab.qcow2")}
     about["disk"] = {
@@ -137,15 +136,15 @@ def test_an_exported_recording_leaves_this_machine_behind(tmp_path):
     target.mkdir()
     (target / "left-over").touch()
 
-    export_recording(read_run(run), target)
+    export_recording(Run(run), target)
 
-    exported = read_run(target)
+    exported = Run(target)
     assert str(tmp_path) not in (target / "run.json").read_text("utf-8")
-    assert exported.about["disk"]["path"] == "overlay.qcow2"
-    assert exported.about["image"]["path"] == "lab.qcow2"
-    assert explain_run(exported) == explain_run(read_run(run))
+    assert exported.layout("after").path == "overlay.qcow2"
+    assert exported.record.image.path == "lab.qcow2"
+    assert exported.explain() == Run(run).explain()
     assert {path.name for path in target.iterdir()} == {
-        path.name for path in shipped_recordings()["default"].iterdir()
+        path.name for path in recorded("default").folder.iterdir()
     }
 
 
@@ -156,7 +155,7 @@ def test_a_case_that_does_not_exist_is_refused(tmp_path, capsys):
 
 
 def test_old_boots_are_not_taken_for_fresh_ones(tmp_path, capsys):
-    shutil.copytree(shipped_recordings()["default"], tmp_path / "default")
+    shutil.copytree(recorded("default").folder, tmp_path / "default")
     assert main(["default", "--output", str(tmp_path)]) == 1
     assert "already holds a run" in capsys.readouterr().err
 
@@ -164,7 +163,7 @@ def test_old_boots_are_not_taken_for_fresh_ones(tmp_path, capsys):
 def test_a_difference_is_told(capsys, tmp_path):
     """Recordings stand in for fresh boots, one under another's name."""
     for name, other in (("default", "default"), ("growpart-off", "default")):
-        shutil.copytree(shipped_recordings()[other], tmp_path / name)
+        shutil.copytree(recorded(other).folder, tmp_path / name)
     kept = ["--output", str(tmp_path), "--resume"]
     assert main(["default", *kept]) == 0
     assert main(["default", "growpart-off", *kept]) == 1
@@ -181,7 +180,7 @@ FRESH = ("default", "growpart-off", "wall")
 def fresh_runs(tmp_path_factory):
     runs = run_cases(FRESH, tmp_path_factory.mktemp("gallery"))
     assert [run.error for run in runs] == [None] * len(FRESH)
-    return {run.name: run.recording for run in runs}
+    return {run.name: run for run in runs}
 
 
 @pytest.fixture(scope="module")
@@ -192,14 +191,14 @@ def fresh(fresh_runs):
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
 def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
-    kinds = [run.about["start"]["kind"] for run in fresh_runs.values()]
+    kinds = [run.record.start.kind for run in fresh_runs.values()]
     assert kinds.count("warm") >= len(FRESH) - 1
     for name, run in fresh_runs.items():
-        recorded = read_run(shipped_recordings()[name])
-        assert recorded.about["start"]["kind"] == "cold"
-        explanation = explain_run(run)
+        recorded = recorded(name)
+        assert recorded.record.start.kind == "cold"
+        explanation = run.explain()
         assert unexpected(name, explanation) == []
-        assert outcome(explanation) == outcome(explain_run(recorded))
+        assert outcome(explanation) == outcome(recorded.explain())
         assert modules_run(run) == modules_run(recorded) != "not told"
 
 
@@ -207,7 +206,7 @@ def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
 @pytest.mark.xdist_group("boots")
 def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tmp_path):
     ours = agree_with_outside_tools(
-        fresh.folder / "overlay.qcow2", fresh.about["disk"], tmp_path / "after.raw"
+        fresh.folder / "overlay.qcow2", fresh.layout("after").to_json(), tmp_path / "after.raw"
     )
     guest = parse_console(fresh.console_log.read_bytes()).block("after")
     assert {
@@ -225,8 +224,10 @@ def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tm
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
 def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tmp_path):
-    image = fresh.about["image"]["path"]
-    ours = agree_with_outside_tools(image, fresh.about["disk_before"], tmp_path / "before.raw")
+    image = fresh.record.image.path
+    ours = agree_with_outside_tools(
+        image, fresh.layout("before").to_json(), tmp_path / "before.raw"
+    )
     assert ours.keys() == {1, 14, 15}
     # bootcmd ran before anything grew.
     guest = parse_console(fresh.console_log.read_bytes()).block("before")

@@ -5,7 +5,7 @@ import re
 import pytest
 from console_text import GIB, MIB, block, device, disk_frames, filesystem, frame
 
-from cloudlab.explain import Grower, NoteKind, Reason, Source, Subject, explain
+from cloudlab.explanation import Grower, NoteKind, Reason, Source, Subject, explain
 from cloudlab.sizes import ConsoleParser
 
 SMALL = (2000 * MIB, 1950 * MIB)
@@ -825,7 +825,7 @@ class TestWords:
         assert "\x1b" not in explanation.to_json()["statements"][0]["words"]
 
     def test_every_reason_and_note_has_words(self):
-        from cloudlab.explain import words
+        from cloudlab.explanation import words
 
         assert set(words._REASONS) == set(Reason)
         assert set(words._NOTES) == set(NoteKind)

@@ -10,8 +10,8 @@ from PIL import Image
 from cloudlab import figures
 from cloudlab.cli import main
 from cloudlab.errors import CloudlabError
-from cloudlab.lab.table import tables_of
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.run.tables import tables_of
+from cloudlab.run.value import Run
 
 RUNS = shipped_recordings()
 KINDS = [name for name, kind in figures.KINDS.items() if "predictions" not in kind.tables]
@@ -20,7 +20,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_kind_draws_every_recording_or_says_why_not(name):
-    tables = tables_of([read_run(RUNS[name])])
+    tables = tables_of([Run(RUNS[name])])
     on_disk = tables["sizes"]["layer"].isin(["partition", "filesystem"]).any()
     for kind in KINDS:
         wanted = [tables[table] for table in figures.KINDS[kind].tables]
@@ -35,7 +35,7 @@ def test_every_kind_draws_every_recording_or_says_why_not(name):
 
 
 def test_the_titles_of_all_recordings_together_add_up():
-    tables = tables_of([read_run(folder) for folder in RUNS.values()])
+    tables = tables_of([Run(folder) for folder in RUNS.values()])
     ax = figures.plot_scenarios(tables["sizes"], figures.new_axes("page"))
     title = ax.get_title(loc="left").replace("\n", " ").replace(":", "").replace(",", "")
     all_runs, *counts = [int(word) for word in title.split() if word.isdigit()]

@@ -12,23 +12,24 @@ from guests import alive, hear_ctrl_c, left_behind, wait_until
 
 from cloudlab.errors import BootFailedError
 from cloudlab.image.choose import open_image
-from cloudlab.lab import RunOptions, run_lab
 from cloudlab.machine import registry
 from cloudlab.machine.config import LEAST_MEMORY_BYTES
-from cloudlab.recording import read_run
+from cloudlab.run.boot import boot
+from cloudlab.run.options import Options
+from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig
 
 pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
 
 @pytest.fixture
-def options(lab_image, own_cache) -> RunOptions:
-    return RunOptions(image=lab_image)
+def options(lab_image, own_cache) -> Options:
+    return Options(image=lab_image)
 
 
 def test_no_seed(options, tmp_path):
     with pytest.raises(BootFailedError) as caught:
-        run_lab(replace(options, attach_seed=False), tmp_path / "run")
+        boot(replace(options, attach_seed=False), tmp_path / "run")
     assert "found no seed" in caught.value.message or "no datasource" in caught.value.message
     assert caught.value.tail
     assert left_behind(tmp_path / "run") == []
@@ -36,8 +37,8 @@ def test_no_seed(options, tmp_path):
 
 def test_user_data_that_is_no_yaml(options, tmp_path):
     broken = "#cloud-config\ngrowpart: {mode: 'off'\nresize_rootfs: [\n"
-    done = run_lab(replace(options, user_data=broken, check_user_data=False), tmp_path / "run")
-    warnings = done.recording.about["warnings"]
+    done = boot(replace(options, user_data=broken, check_user_data=False), tmp_path / "run")
+    warnings = done.record.warnings
     assert any("could not read the user-data" in warning for warning in warnings)
     assert (tmp_path / "run" / "user-data").read_text() == broken
     sizes = done.sizes()
@@ -47,15 +48,15 @@ def test_user_data_that_is_no_yaml(options, tmp_path):
 
 def test_cloud_inits_own_errors_are_shown(options, tmp_path):
     seed = SeedConfig(bootcmd=("echo it went wrong >&2; exit 3",))
-    done = run_lab(replace(options, seed=seed), tmp_path / "run")
-    warnings = done.recording.about["warnings"]
+    done = boot(replace(options, seed=seed), tmp_path / "run")
+    warnings = done.record.warnings
     assert warnings[0].startswith("cloud-init reports errors: ")
     assert "bootcmd" in warnings[0]
 
 
 def test_the_least_memory_that_is_taken_boots(options, tmp_path):
-    done = run_lab(replace(options, memory_bytes=LEAST_MEMORY_BYTES), tmp_path / "run")
-    assert done.recording.about["outcome"] == "done"
+    done = boot(replace(options, memory_bytes=LEAST_MEMORY_BYTES), tmp_path / "run")
+    assert done.record.outcome == "done"
     assert left_behind(tmp_path / "run") == []
 
 
@@ -68,7 +69,7 @@ def test_the_boot_loader_finds_nothing(options, tmp_path):
         disk.seek(root["start"] * 512)
         disk.write(bytes(64 << 20))
     with pytest.raises(BootFailedError, match="boot loader stopped at its prompt") as caught:
-        run_lab(replace(options, image=open_image(raw)), tmp_path / "run")
+        boot(replace(options, image=open_image(raw)), tmp_path / "run")
     assert "Minimal BASH-like line editing" in "\n".join(caught.value.tail)
 
 
@@ -89,7 +90,7 @@ def test_ctrl_c_in_the_middle_of_a_boot(options, tmp_path):
         assert owner.returncode == 130
     assert b"interrupted" in rest
     assert wait_until(lambda: not alive(machine.qemu_pid))
-    about = read_run(folder).about
+    about = Run(folder).record
     assert about["outcome"] == "interrupted"
     assert [stage["stage"] for stage in about["stages"]][:2] == ["firmware", "kernel"]
     assert b"Linux version" in (folder / "console.log").read_bytes()

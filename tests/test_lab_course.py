@@ -14,8 +14,8 @@ from browser import PATIENCE_MS, chromium, wait_for
 from playwright.sync_api import expect
 
 from cloudlab.cli import main
+from cloudlab.course.notebooks import copy_course, course_source
 from cloudlab.errors import CloudlabError
-from cloudlab.lab.course import copy_course, course_source
 
 ROOT = Path(__file__).parents[1]
 

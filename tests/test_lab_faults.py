@@ -37,12 +37,13 @@ from cloudlab.errors import (
     UsageError,
 )
 from cloudlab.image.choose import open_image
-from cloudlab.lab import boot, options, run_lab, run_many
-from cloudlab.lab.report import write_demo
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel
 from cloudlab.machine.process import MachineEnd
-from cloudlab.recording import read_cast, read_run
+from cloudlab.run import options
+from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.report import write_demo
+from cloudlab.run.value import Run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -64,8 +65,8 @@ def small_disk(folder: Path, size: str, *, read_only=False):
 def fail(kind, run_options, folder, **more):
     """Boot, expect an error, and expect that it is on record and that nothing else stays."""
     with pytest.raises(kind) as caught:
-        run_lab(run_options, folder, **more)
-    about = read_run(folder).about
+        boot(run_options, folder, **more)
+    about = Run(folder).record
     assert about["outcome"] == "failed"
     assert about["error"] == {"kind": kind.__name__, "text": str(caught.value)}
     assert left_behind(folder) == []
@@ -172,13 +173,13 @@ def test_qemu_ends_before_its_time(tmp_path, act, words):
 def test_the_disk_is_still_read_when_qemu_was_killed(tmp_path):
     run_options = guest_options(tmp_path, "hm", keep_overlay=True)
     with pytest.raises(ConsoleClosedError):
-        run_lab(
+        boot(
             run_options,
             tmp_path / "run",
             on_event=once_launched(lambda machine: os.kill(machine.qemu_pid, signal.SIGKILL)),
         )
     assert (tmp_path / "run" / "overlay.qcow2").exists(), "the user wanted to keep it"
-    assert read_run(tmp_path / "run").about["disk"]["virtual_size_bytes"] == 20 << 30
+    assert Run(tmp_path / "run").layout("after").virtual_size_bytes == 20 << 30
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_qemu_refuses_its_arguments(tmp_path, wrong):
 
 def test_too_little_memory(tmp_path):
     with pytest.raises(UsageError, match="64 MiB of memory would not boot") as caught:
-        run_lab(guest_options(tmp_path, "", memory_bytes=64 << 20), tmp_path / "run")
+        boot(guest_options(tmp_path, "", memory_bytes=64 << 20), tmp_path / "run")
     assert "256 MiB" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
@@ -204,7 +205,7 @@ def test_qemu_is_not_installed(tmp_path, monkeypatch):
         (tools / name).symlink_to(f"/usr/bin/{name}")
     monkeypatch.setenv("PATH", str(tools))
     with pytest.raises(ToolNotFoundError, match="qemu-system-x86_64 was not found"):
-        run_lab(run_options, tmp_path / "run")
+        boot(run_options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -229,7 +230,7 @@ def test_the_host_disk_fills_up_with_the_console(tmp_path):
 def test_the_host_disk_is_full_from_the_start(tmp_path):
     with small_disk(tmp_path / "small", "64k") as disk:
         with pytest.raises(CloudlabError, match=r"No space left on device"):
-            run_lab(guest_options(tmp_path, ""), disk / "some" / "run")
+            boot(guest_options(tmp_path, ""), disk / "some" / "run")
         assert list(disk.iterdir()) == []
 
 
@@ -239,7 +240,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path):
         small_disk(tmp_path / "small", "1M", read_only=True) as disk,
         pytest.raises(CloudlabError, match=r"run could not be created: Read-only file system"),
     ):
-        run_lab(guest_options(tmp_path, ""), disk / "run")
+        boot(guest_options(tmp_path, ""), disk / "run")
 
 
 @as_root
@@ -248,17 +249,17 @@ def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     with small_disk(tmp_path / "small", "1M", read_only=True) as disk:
         monkeypatch.setenv("CLOUDLAB_CACHE", str(disk))
         with pytest.raises(CloudlabError, match="could not be created") as caught:
-            run_lab(run_options, tmp_path / "run")
+            boot(run_options, tmp_path / "run")
     assert "CLOUDLAB_CACHE" in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_touched(tmp_path):
     run_options = guest_options(tmp_path, report())
-    run_lab(run_options, tmp_path / "run")
+    boot(run_options, tmp_path / "run")
     before = (tmp_path / "run" / "run.json").read_bytes()
     with pytest.raises(RecordingError, match="already holds a run; it was not touched"):
-        run_lab(run_options, tmp_path / "run")
+        boot(run_options, tmp_path / "run")
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
@@ -266,14 +267,14 @@ def test_a_folder_of_the_users_stays_when_a_run_cannot_be_prepared(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     with pytest.raises(UsageError, match="smaller than the image"):
-        run_lab(guest_options(tmp_path, "", disk_size_bytes=1 << 30), mine)
+        boot(guest_options(tmp_path, "", disk_size_bytes=1 << 30), mine)
     assert list(mine.iterdir()) == []
     assert left_behind(mine) == []
 
 
 def test_folders_that_were_made_for_a_run_go_when_it_cannot_be_prepared(tmp_path):
     with pytest.raises(UsageError):
-        run_lab(guest_options(tmp_path, "", disk_size_bytes=1 << 30), tmp_path / "a" / "b" / "run")
+        boot(guest_options(tmp_path, "", disk_size_bytes=1 << 30), tmp_path / "a" / "b" / "run")
     assert not (tmp_path / "a").exists()
 
 
@@ -281,7 +282,7 @@ def test_one_run_that_cannot_be_prepared_takes_the_others_back(tmp_path):
     good = guest_options(tmp_path, report())
     bad = replace(good, disk_size_bytes=1 << 30)
     with pytest.raises(UsageError):
-        run_many([(good, tmp_path / "runs" / "good"), (bad, tmp_path / "runs" / "bad")])
+        boot_many([(good, tmp_path / "runs" / "good"), (bad, tmp_path / "runs" / "bad")])
     assert not (tmp_path / "runs").exists()
     assert left_behind(tmp_path / "runs") == []
 
@@ -291,10 +292,10 @@ def test_one_run_that_fails_leaves_the_others_alone(tmp_path):
     (tmp_path / "other").mkdir()
     bad = guest_options(tmp_path / "other", "Kernel panic - not syncing")
     jobs = [(bad, tmp_path / "bad"), (good, tmp_path / "good")]
-    first, second = run_many(jobs, side_by_side=2)
+    first, second = boot_many(jobs, side_by_side=2)
     assert isinstance(first.error, BootFailedError)
     assert second.error is None
-    assert read_run(tmp_path / "good").about["outcome"] == "done"
+    assert Run(tmp_path / "good").record.outcome == "done"
 
 
 @pytest.mark.parametrize(
@@ -304,15 +305,15 @@ def test_one_run_that_fails_leaves_the_others_alone(tmp_path):
 def test_folders_of_any_name(tmp_path, name):
     images = tmp_path / f"images {name}"
     images.mkdir()
-    done = run_lab(guest_options(images, report()), tmp_path / name)
-    assert done.recording.about["outcome"] == "done"
+    done = boot(guest_options(images, report()), tmp_path / name)
+    assert done.record.outcome == "done"
     assert left_behind(tmp_path / name) == []
 
 
 def test_a_folder_name_that_is_no_text(tmp_path):
     folder = tmp_path / os.fsdecode(b"\xff\xfe")
     with pytest.raises(UsageError, match="UTF-8"):
-        run_lab(guest_options(tmp_path, report()), folder)
+        boot(guest_options(tmp_path, report()), folder)
     assert not folder.exists()
 
 
@@ -331,8 +332,8 @@ def test_a_run_is_cancelled(tmp_path):
     cancel = threading.Event()
     watch = once_launched(lambda _: cancel.set())
     with pytest.raises(InterruptedRunError):
-        run_lab(guest_options(tmp_path, "hm"), tmp_path / "run", on_event=watch, cancel=cancel)
-    assert read_run(tmp_path / "run").about["outcome"] == "interrupted"
+        boot(guest_options(tmp_path, "hm"), tmp_path / "run", on_event=watch, cancel=cancel)
+    assert Run(tmp_path / "run").record.outcome == "interrupted"
     assert left_behind(tmp_path / "run") == []
 
 
@@ -348,8 +349,8 @@ def test_a_watcher_that_breaks_ends_the_runs(tmp_path):
 
     jobs = [(first, tmp_path / "one"), (first, tmp_path / "two")]
     with pytest.raises(ZeroDivisionError):
-        run_many(jobs, on_event=watch, side_by_side=2)
-    outcomes = [read_run(tmp_path / name).about["outcome"] for name in ("one", "two")]
+        boot_many(jobs, on_event=watch, side_by_side=2)
+    outcomes = [Run(tmp_path / name).record.outcome for name in ("one", "two")]
     assert outcomes == ["interrupted", "failed"]
     assert left_behind(tmp_path / "one") + left_behind(tmp_path / "two") == []
 
@@ -359,7 +360,7 @@ def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
     run_options = guest_options(tmp_path, "", Then.FLOOD, timeout_s=4)
     folder = tmp_path / "run"
     fail(ConsoleTimeoutError, run_options, folder)
-    about = read_run(folder).about
+    about = Run(folder).record
     dropped = about["console"]["dropped_bytes"]
     assert about["console"]["bytes"] == 100_000 + dropped
     log = (folder / "console.log").read_bytes()
@@ -417,10 +418,10 @@ def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
     with run_options.image.path.open("r+b") as image:
         image.write(b"\0")
     with pytest.raises(ChecksumError, match="was changed after it was looked up"):
-        run_lab(run_options, tmp_path / "run")
+        boot(run_options, tmp_path / "run")
     run_options.image.path.unlink()
     with pytest.raises(ImageError, match="cannot be read any more: No such file"):
-        run_lab(run_options, tmp_path / "run")
+        boot(run_options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -458,19 +459,19 @@ def test_what_a_guest_prints_changes_nothing_but_its_transcript(tmp_path, says):
     fact = "<script>alert('fact')</script>"
     text = says + b"\r\n" + report(cloud_init_errors=fact).encode()
     lines = []
-    done = run_lab(
+    done = boot(
         replace(guest_options(tmp_path, text), scenario="<script>alert('name')</script>"),
         tmp_path / "<b>run",
         on_event=lambda event: lines.append(event.line),
     )
-    assert says in (done.recording.folder / "console.log").read_bytes()
+    assert says in (done.folder / "console.log").read_bytes()
     assert done.sizes()["size_bytes"].max() == 20 << 30
-    played = "".join(text for _, text in read_cast(done.recording.folder / "console.cast"))
+    played = "".join(text for _, text in read_cast(done.folder / "console.cast"))
     assert says.decode(errors="replace") in played
     shown = [line.text for line in lines if line]
     assert max(map(len, shown)) <= 4096
     assert all(character.isprintable() for text in shown for character in text)
-    page = write_demo([done.recording], tmp_path).read_text()
+    page = write_demo([done], tmp_path).read_text()
     tags = _Tags()
     tags.feed(page)
     assert tags.seen
@@ -485,9 +486,9 @@ def test_the_guests_own_status_becomes_warnings(tmp_path):
         user_data_valid="no",
         reported_by="watcher",
     )
-    done = run_lab(guest_options(tmp_path, says), tmp_path / "run")
+    done = boot(guest_options(tmp_path, says), tmp_path / "run")
     warnings = json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
-    assert warnings == done.recording.about["warnings"]
+    assert warnings == done.record.warnings
     assert [warning[:30] for warning in warnings] == [
         "cloud-init reports errors: ('r",
         "cloud-init could not read the ",
@@ -509,26 +510,26 @@ def test_a_report_whose_end_is_damaged_ends_the_run(tmp_path, monkeypatch, broke
     start = says.rindex("@cloudlab")
     # The guest halts then: without this the run would go on until its time is up, and fail.
     run_options = guest_options(tmp_path, says[:start] + broken(says[start:]), timeout_s=30)
-    done = run_lab(run_options, tmp_path / "run")
-    assert done.recording.about["outcome"] == "done"
-    assert done.recording.about["warnings"] == ["1 line of the guest's report was lost or damaged."]
+    done = boot(run_options, tmp_path / "run")
+    assert done.record.outcome == "done"
+    assert done.record.warnings == ["1 line of the guest's report was lost or damaged."]
     assert done.sizes()["size_bytes"].max() == 20 << 30
     assert left_behind(tmp_path / "run") == []
 
 
 def test_sizes_that_contradict_each_other_are_warned_of(tmp_path):
     root = disk_frames(19 * GIB, 20 * GIB)
-    done = run_lab(guest_options(tmp_path, block("after", *root)), tmp_path / "run")
-    [warning] = done.recording.about["warnings"]
+    done = boot(guest_options(tmp_path, block("after", *root)), tmp_path / "run")
+    [warning] = done.record.warnings
     assert warning.startswith("Sizes contradict each other: line ")
     assert "is larger than its device vda1" in warning
 
 
 def test_a_run_without_trouble_warns_of_nothing(tmp_path):
     says = report(cloud_init_errors="", user_data_valid="yes", reported_by="runcmd")
-    done = run_lab(guest_options(tmp_path, says), tmp_path / "run")
-    assert done.recording.about["warnings"] == []
-    assert done.recording.about["outcome"] == "done"
+    done = boot(guest_options(tmp_path, says), tmp_path / "run")
+    assert done.record.warnings == []
+    assert done.record.outcome == "done"
     assert left_behind(tmp_path / "run") == []
 
 
@@ -542,7 +543,7 @@ def test_a_supervisor_that_hangs_does_not_keep_qemu_alive(tmp_path):
         cancel.set()
 
     with pytest.raises(InterruptedRunError):
-        run_lab(
+        boot(
             guest_options(tmp_path, "hm"),
             tmp_path / "run",
             on_event=once_launched(hang),
@@ -556,7 +557,7 @@ def test_the_hosts_clock_jumps(tmp_path, monkeypatch):
     jumps_s = cycle([0, 86_400, -86_400])
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps_s))
-    done = run_lab(guest_options(tmp_path, report(), timeout_s=60), tmp_path / "run")
+    done = boot(guest_options(tmp_path, report(), timeout_s=60), tmp_path / "run")
     assert done.sizes()["time_s"].max() < 60
     times = [time_s for time_s, _ in read_cast(tmp_path / "run" / "console.cast")]
     assert times == sorted(times)
@@ -577,6 +578,6 @@ def test_two_machines_of_one_image_do_not_meet(tmp_path):
     one = guest_options(tmp_path, report())
     make_guest(tmp_path / "again.img", report())
     before = (tmp_path / "guest.img").read_bytes()[:4096]
-    runs = run_many([(one, tmp_path / "a"), (one, tmp_path / "b")], side_by_side=2)
+    runs = boot_many([(one, tmp_path / "a"), (one, tmp_path / "b")], side_by_side=2)
     assert [run.error for run in runs] == [None, None]
     assert (tmp_path / "guest.img").read_bytes()[:4096] == before

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cloudlab.course.mode import Mode, decide_mode, live_problem, mode
 from cloudlab.errors import UsageError
-from cloudlab.lab.mode import Mode, decide_mode, live_problem, mode
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
     InterruptedRunError,
-    SavedMachineError,
+    SnapshotError,
 )
 from cloudlab.image.choose import open_image
-from cloudlab.lab import RunOptions, run_lab, run_many, saved, typical
-from cloudlab.lab.options import GIB, Start
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel, Network
-from cloudlab.recording import read_cast, read_run
+from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.options import GIB, Options, Start
+from cloudlab.run.value import Run
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -32,39 +32,39 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 LOCAL = "Starting cloud-init-local.service\r\n"
 
 
-def guest(folder: Path, says: str = LOCAL, later: str | None = None, **options) -> RunOptions:
+def guest(folder: Path, says: str = LOCAL, later: str | None = None, **options) -> Options:
     """A guest that shows a stage, reads its seed, and reports."""
     path = make_guest(
         folder / "guest.img", says, Then.READ_SEED, report() if later is None else later
     )
-    return RunOptions(image=open_image(path), accel=Accel.TCG, timeout_s=120, **options)
+    return Options(image=open_image(path), accel=Accel.TCG, timeout_s=120, **options)
 
 
 def started(run) -> tuple[str, str]:
-    start = read_run(run.recording.folder).about["start"]
+    start = Run(run.folder).record.start
     return start["kind"], start["why"]
 
 
 def saved_folders() -> list[Path]:
-    return sorted(paths.saved_folder().glob("*"))
+    return sorted(paths.snapshots_folder().glob("*"))
 
 
 def test_the_first_run_saves_a_machine_and_the_second_starts_from_it(tmp_path):
     options = guest(tmp_path)
-    first = run_lab(options, tmp_path / "first")
+    first = boot(options, tmp_path / "first")
     kind, why = started(first)
     assert kind == "cold"
     assert why.startswith("no machine was saved yet; this one was, at ")
     [folder] = saved_folders()
     assert folder.stat().st_mode & 0o777 == 0o700
 
-    second = run_lab(options, tmp_path / "second")
-    about = read_run(tmp_path / "second").about
+    second = boot(options, tmp_path / "second")
+    about = Run(tmp_path / "second").record
     assert about["start"]["kind"] == "warm"
     assert about["start"]["resumed_at_s"] == json.loads((folder / "saved.json").read_text())["at_s"]
     assert about["time_s"] > about["start"]["resumed_at_s"]
     assert "-incoming" in about["command"]
-    assert "started warm" in second.recording.label
+    assert "started warm" in second.label
     # Everything that the saved machine had said is there, at its time, and nothing twice.
     for name in ("console.log", "user-data"):
         one, two = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
@@ -82,8 +82,8 @@ def test_the_first_run_saves_a_machine_and_the_second_starts_from_it(tmp_path):
 @pytest.mark.parametrize("disk_size_bytes", [3 * GIB, 20 * GIB, 2 << 40], ids=["3G", "20G", "2T"])
 def test_each_warm_run_has_a_disk_of_its_own_size(tmp_path, disk_size_bytes):
     options = guest(tmp_path, keep_overlay=True)
-    run_lab(options, tmp_path / "first")
-    run = run_lab(replace(options, disk_size_bytes=disk_size_bytes), tmp_path / "second")
+    boot(options, tmp_path / "first")
+    run = boot(replace(options, disk_size_bytes=disk_size_bytes), tmp_path / "second")
     assert started(run)[0] == "warm"
     info = ["qemu-img", "info", "--output=json", tmp_path / "second" / "overlay.qcow2"]
     told = json.loads(subprocess.run(info, check=True, capture_output=True).stdout)
@@ -93,9 +93,9 @@ def test_each_warm_run_has_a_disk_of_its_own_size(tmp_path, disk_size_bytes):
 
 def test_each_warm_run_has_a_seed_of_its_own(tmp_path):
     options = guest(tmp_path)
-    run_lab(options, tmp_path / "first")
+    boot(options, tmp_path / "first")
     other = replace(options, seed=SeedConfig(growpart=GrowpartMode.OFF, hostname="other"))
-    run = run_lab(other, tmp_path / "second")
+    run = boot(other, tmp_path / "second")
     assert started(run)[0] == "warm"
     assert "mode: 'off'" in (tmp_path / "second" / "user-data").read_text()
     assert "other" in (tmp_path / "second" / "meta-data").read_text()
@@ -103,7 +103,7 @@ def test_each_warm_run_has_a_seed_of_its_own(tmp_path):
 
 def test_side_by_side_one_saves_and_the_others_wait_for_it(tmp_path):
     options = guest(tmp_path)
-    runs = run_many([(options, tmp_path / f"run-{number}") for number in range(4)])
+    runs = boot_many([(options, tmp_path / f"run-{number}") for number in range(4)])
     assert sorted(started(run)[0] for run in runs) == ["cold", "warm", "warm", "warm"]
     assert len(saved_folders()) == 1
     assert [run.error for run in runs] == [None] * 4
@@ -111,7 +111,7 @@ def test_side_by_side_one_saves_and_the_others_wait_for_it(tmp_path):
 
 def test_a_run_is_stopped_while_it_is_restored(tmp_path):
     options = guest(tmp_path)
-    run_lab(options, tmp_path / "first")
+    boot(options, tmp_path / "first")
     stop = threading.Event()
     pids, errors = [], []
 
@@ -125,7 +125,7 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
 
     def work():
         try:
-            run_lab(options, tmp_path / "second", on_event=hang, cancel=stop)
+            boot(options, tmp_path / "second", on_event=hang, cancel=stop)
         except CloudlabError as error:
             errors.append(error)
 
@@ -136,8 +136,8 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
         os.kill(pids[0], signal.SIGKILL)
     thread.join()
     assert ended
-    assert read_run(tmp_path / "second").about["outcome"] == "interrupted"
-    assert read_run(tmp_path / "second").about["start"]["kind"] == "warm"
+    assert Run(tmp_path / "second").record.outcome == "interrupted"
+    assert Run(tmp_path / "second").record.start.kind == "warm"
     assert isinstance(errors[0], InterruptedRunError)
     assert len(saved_folders()) == 1, "nothing was wrong with it"
     assert left_behind(tmp_path / "second") == []
@@ -161,19 +161,19 @@ DAMAGES = {
 @pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES)
 def test_a_damaged_machine_is_not_restored_but_saved_anew(tmp_path, how):
     options = guest(tmp_path)
-    run_lab(options, tmp_path / "first")
+    boot(options, tmp_path / "first")
     how(saved_folders()[0])
-    second = run_lab(options, tmp_path / "second")
+    second = boot(options, tmp_path / "second")
     kind, why = started(second)
     assert kind == "cold"
     assert "is damaged" in why
     assert "it was deleted; this one was, at " in why
-    assert started(run_lab(options, tmp_path / "third"))[0] == "warm"
+    assert started(boot(options, tmp_path / "third"))[0] == "warm"
 
 
 def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     options = guest(tmp_path)
-    run_lab(options, tmp_path / "first")
+    boot(options, tmp_path / "first")
     [folder] = saved_folders()
     memory = folder / "memory"
     memory.chmod(0o600)
@@ -181,24 +181,24 @@ def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     record = json.loads((folder / "saved.json").read_text())
     record["files"]["memory"] = saved._fingerprint(memory)
     (folder / "saved.json").write_text(json.dumps(record))
-    run = run_lab(options, tmp_path / "second")
+    run = boot(options, tmp_path / "second")
     kind, why = started(run)
     assert kind == "cold"
     assert "could not be restored" in why
-    assert run.recording.about["outcome"] == "done"
+    assert run.record.outcome == "done"
     assert saved_folders() == []
     assert left_behind(tmp_path / "second") == []
 
 
 def test_whoever_waits_for_a_machine_that_never_comes_boots_cold(tmp_path):
     options = guest_options(tmp_path, LOCAL + "Kernel panic - not syncing: early")
-    runs = run_many([(options, tmp_path / f"run-{number}") for number in range(2)], side_by_side=1)
+    runs = boot_many([(options, tmp_path / f"run-{number}") for number in range(2)], side_by_side=1)
     assert all(isinstance(run.error, BootFailedError) for run in runs)
     assert saved_folders() == []
 
 
 def test_a_guest_that_reads_its_seed_before_cloud_init_is_not_saved(tmp_path):
-    runs = [run_lab(guest(tmp_path, "nothing of note\r\n"), tmp_path / name) for name in "ab"]
+    runs = [boot(guest(tmp_path, "nothing of note\r\n"), tmp_path / name) for name in "ab"]
     for run in runs:
         kind, why = started(run)
         assert kind == "cold"
@@ -216,10 +216,10 @@ def test_stop_while_a_machine_is_saved_leaves_nothing(tmp_path, monkeypatch):
     real = saved._fingerprint
     monkeypatch.setattr(saved, "_fingerprint", slowly)
     with pytest.raises(InterruptedRunError):
-        run_lab(guest(tmp_path), tmp_path / "run", cancel=stop)
-    assert read_run(tmp_path / "run").about["outcome"] == "interrupted"
+        boot(guest(tmp_path), tmp_path / "run", cancel=stop)
+    assert Run(tmp_path / "run").record.outcome == "interrupted"
     assert left_behind(tmp_path / "run") == []
-    assert not list(paths.saved_folder().glob("*.part"))
+    assert not list(paths.snapshots_folder().glob("*.part"))
 
 
 COLD = {
@@ -233,7 +233,7 @@ COLD = {
 @pytest.mark.parametrize(("options", "reason"), COLD.values(), ids=COLD)
 def test_what_starts_cold_says_why(tmp_path, options, reason):
     for name in "ab":
-        run = run_lab(guest(tmp_path, LOCAL + report(), **options), tmp_path / name)
+        run = boot(guest(tmp_path, LOCAL + report(), **options), tmp_path / name)
         kind, why = started(run)
         assert kind == "cold"
         assert reason in why
@@ -242,8 +242,8 @@ def test_what_starts_cold_says_why(tmp_path, options, reason):
 
 def test_warm_when_asked_for_with_the_full_profile(tmp_path):
     options = guest(tmp_path, start=Start.WARM, seed=SeedConfig(profile=Profile.FULL))
-    run_lab(options, tmp_path / "first")
-    assert started(run_lab(options, tmp_path / "second"))[0] == "warm"
+    boot(options, tmp_path / "first")
+    assert started(boot(options, tmp_path / "second"))[0] == "warm"
 
 
 @pytest.mark.parametrize(
@@ -255,22 +255,22 @@ def test_warm_when_asked_for_with_the_full_profile(tmp_path):
 )
 def test_another_kind_of_machine_is_saved_on_its_own(tmp_path, change):
     options = guest(tmp_path)
-    run_lab(options, tmp_path / "first")
-    assert started(run_lab(replace(options, **change), tmp_path / "second"))[0] == "cold"
+    boot(options, tmp_path / "first")
+    assert started(boot(replace(options, **change), tmp_path / "second"))[0] == "cold"
     assert len(saved_folders()) == 2
 
 
 def test_a_changed_image_is_booted_afresh(tmp_path):
-    run_lab(guest(tmp_path), tmp_path / "first")
+    boot(guest(tmp_path), tmp_path / "first")
     changed = guest(tmp_path, LOCAL + "a newer kernel\r\n")
-    run = run_lab(changed, tmp_path / "second")
+    run = boot(changed, tmp_path / "second")
     assert started(run)[0] == "cold"
     assert b"a newer kernel" in (tmp_path / "second" / "console.log").read_bytes()
 
 
 def test_no_room_is_no_reason_to_fail(tmp_path, monkeypatch):
     monkeypatch.setattr(saved, "LIMIT_BYTES", 1 << 20)
-    run = run_lab(guest(tmp_path), tmp_path / "run")
+    run = boot(guest(tmp_path), tmp_path / "run")
     kind, why = started(run)
     assert kind == "cold"
     assert "more than may be kept" in why
@@ -282,15 +282,15 @@ def test_a_host_disk_that_fills_up_while_a_machine_is_saved_does_not_end_the_run
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(saved, "_RESERVE_BYTES", -(2 << 30))
-    root = paths.make_folder(paths.saved_folder(), private=True)
+    root = paths.make_folder(paths.snapshots_folder(), private=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", root], check=True)
     try:
-        run = run_lab(guest(tmp_path), tmp_path / "run")
+        run = boot(guest(tmp_path), tmp_path / "run")
         kind, why = started(run)
         assert kind == "cold"
         assert why.startswith("no machine could be saved: ")
         assert "No space left" in why
-        assert run.recording.about["outcome"] == "done"
+        assert run.record.outcome == "done"
         assert saved_folders() == []
     finally:
         subprocess.run(["umount", "-l", root], check=True)
@@ -311,7 +311,7 @@ def test_the_machines_used_longest_ago_go_first(monkeypatch):
 def test_a_machine_in_a_read_only_cache_is_found():
     with saved.saving("key") as part:
         saved.keep(part, "key", {})
-    root = paths.saved_folder()
+    root = paths.snapshots_folder()
     subprocess.run(["mount", "--bind", root, root], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
@@ -324,7 +324,7 @@ def test_what_a_dead_process_left_is_swept():
     with subprocess.Popen(["true"]) as dead:
         pass
     assert not psutil.pid_exists(dead.pid)
-    root = paths.make_folder(paths.saved_folder(), private=True)
+    root = paths.make_folder(paths.snapshots_folder(), private=True)
     (root / f"key.{dead.pid}.part").mkdir()
     (root / "key.1.part").mkdir()
     with saved.saving("other"):
@@ -337,7 +337,7 @@ def test_a_record_of_another_machine_is_not_followed_out_of_its_folder(tmp_path)
         saved.keep(part, "key", {})
     record = saved_folders()[0] / "saved.json"
     record.write_text(json.dumps({"files": {"memory": [1, "0" * 64]}}))
-    with pytest.raises(SavedMachineError, match="a file is missing"):
+    with pytest.raises(SnapshotError, match="a file is missing"):
         saved.find_saved("key")
     assert saved_folders() == []
 

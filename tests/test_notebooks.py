@@ -16,12 +16,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.teaching import check, recorded
-from cloudlab.lab.teaching.storage import BROKEN_STORAGE
-from cloudlab.lab.teaching.verdict import exercises
-from cloudlab.lab.teaching.views import root_sizes
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.course import check, recorded
+from cloudlab.course.cases import CASES
+from cloudlab.course.storage import BROKEN_STORAGE
+from cloudlab.course.verdict import exercises
+from cloudlab.course.views import root_sizes
+from cloudlab.run.value import Run, recorded
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.units import format_bytes
 
@@ -170,10 +170,10 @@ def test_how_it_grows_runs_live(tmp_path):
 
     book = run(path, tmp_path, mode="live", timeout_s=3000, change=predict)
     assert not [output for output in outputs(book) if output.output_type == "error"]
-    runs = {folder.name[18:]: read_run(folder) for folder in (tmp_path / "runs").iterdir()}
+    runs = {folder.name[18:]: Run(folder) for folder in (tmp_path / "runs").iterdir()}
     assert set(runs) == set(book.metadata["cloudlab"]["boots"])
     grown = {name: root_sizes(one, "after") for name, one in runs.items()}
-    recorded = {name: root_sizes(read_run(shipped_recordings()[name]), "after") for name in runs}
+    recorded = {name: root_sizes(recorded(name), "after") for name in runs}
     assert grown == recorded
     assert sum("booted here" in shown(output) for output in outputs(book)) == len(runs)
 
@@ -320,7 +320,7 @@ WRONG = {
     "01-2": [lambda table, number, disk_bytes: 0, lambda: 1],
     "01-3": ["default", "disk-as-large-as-image", "no such image"],
     "02-1": [(1, 3), (65536, 65536), 65536],
-    "02-2": [100 * 2**30 // recorded("default").about["overlay"]["end_bytes"], 0, 1.5, "many"],
+    "02-2": [100 * 2**30 // recorded("default").record.overlay.end_bytes, 0, 1.5, "many"],
     "02-3": [lambda table: 0],
     "03-1": [
         "",

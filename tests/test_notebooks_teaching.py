@@ -7,18 +7,11 @@ import subprocess
 
 import pytest
 
-from cloudlab.disk import create_overlay, inspect_disk, overlay_map
-from cloudlab.errors import ParseError, SeedError, UsageError
-from cloudlab.explain import Reason, Subject
-from cloudlab.image.choose import open_image
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.mode import Mode, ModeChoice
-from cloudlab.lab.teaching import (
+from cloudlab.course import (
     Prediction,
     check,
     console,
     disks,
-    explain_run,
     layout,
     logs,
     machine_check,
@@ -29,12 +22,18 @@ from cloudlab.lab.teaching import (
     sizes,
     tables,
 )
-from cloudlab.lab.teaching.exercises import CLUSTER_BYTES, GIB, free_behind, written_bytes
-from cloudlab.lab.teaching.more_exercises import evidence
-from cloudlab.lab.teaching.settings import growth_of, planned_partitions
-from cloudlab.lab.teaching.storage import BROKEN_STORAGE
-from cloudlab.lab.teaching.views import root_sizes
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.course.cases import CASES
+from cloudlab.course.exercises import CLUSTER_BYTES, GIB, free_behind, written_bytes
+from cloudlab.course.mode import Mode, ModeChoice
+from cloudlab.course.more_exercises import evidence
+from cloudlab.course.settings import growth_of, planned_partitions
+from cloudlab.course.storage import BROKEN_STORAGE
+from cloudlab.course.views import root_sizes
+from cloudlab.disk import create_overlay, inspect_disk, overlay_map
+from cloudlab.errors import ParseError, SeedError, UsageError
+from cloudlab.explanation import Reason, Subject
+from cloudlab.image.choose import open_image
+from cloudlab.run.value import Run, recorded
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.units import format_bytes
 
@@ -63,7 +62,7 @@ def test_a_write_costs_what_qemu_allocates(tmp_path, offset_bytes, length_bytes)
 def test_what_a_text_switches_off_did_not_run_in_the_boot(case):
     run = recorded(case)
     growth = growth_of((run.folder / "user-data").read_text(encoding="utf-8"))
-    reasons = {one.subject: one.reason for one in explain_run(run).statements}
+    reasons = {one.subject: one.reason for one in run.explain().statements}
     switched_off = reasons[Subject.PARTITION] is Reason.GROWPART_OFF
     assert growth.partition is not switched_off
     if reasons[Subject.FILESYSTEM] is Reason.RESIZE_ROOTFS_OFF:
@@ -186,7 +185,7 @@ def test_sgdisk_makes_all_the_partitions_of_the_broken_text_or_none(tmp_path):
 def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(recorded("default").folder, mine)
-    table = sizes(recorded("default"), read_run(mine))
+    table = sizes(recorded("default"), Run(mine))
     assert len(table) == 2
 
 
@@ -246,7 +245,7 @@ def test_short_words_stay_whole_and_qemus_own_words_are_folded():
 def test_a_picture_is_saved_with_its_words(tmp_path):
     picture = show("layers", recorded("default"))
     text = picture.save(tmp_path / "layers.svg").read_text(encoding="utf-8")
-    image_bytes = recorded("default").about["image"]["file_size_bytes"]
+    image_bytes = recorded("default").record.image.file_size_bytes
     assert format_bytes(image_bytes) in text
     assert "<desc" in text
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloudlab import recording
 from cloudlab.errors import RecordingError
-from cloudlab.recording import (
+from cloudlab.run.value import Run, recorded
     CastWriter,
     new_run_folder,
     play,
@@ -136,9 +136,9 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
 
 def test_a_run_comes_back_as_it_was_written(tmp_path):
     write_run(tmp_path, {"name": "ü", "started": "2026-11-22T10:00:00Z", "stages": []})
-    found = read_run(tmp_path)
+    found = Run(tmp_path)
     assert found.name == "ü"
-    assert found.about["format"] == recording.FORMAT
+    assert found.record["format"] == recording.FORMAT
     assert found.label.startswith("recorded on 2026-11-22 with an unknown image")
 
 
@@ -148,9 +148,9 @@ def test_a_run_comes_back_as_it_was_written(tmp_path):
 def test_a_run_that_cannot_be_read(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RecordingError):
-        read_run(tmp_path)
+        Run(tmp_path)
 
 
 def test_a_folder_without_run(tmp_path):
     with pytest.raises(RecordingError, match="holds no run"):
-        read_run(tmp_path / "none")
+        Run(tmp_path / "none")

@@ -133,7 +133,7 @@ class DiskLayout:
     warnings: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
-        from cloudlab.markup import table_html
+        from cloudlab.html import table_html
 
         rows = [
             (
@@ -157,6 +157,43 @@ class DiskLayout:
         """Bytes between the last partition's end and the disk's end."""
         last = max((each.end_bytes for each in self.partitions), default=0)
         return max(0, self.virtual_size_bytes - last)
+
+    @classmethod
+    def from_json(cls, data: Any) -> DiskLayout:
+        """Temporary."""
+        from datetime import datetime
+
+        def fs(f: Any) -> Filesystem | None:
+            if f is None:
+                return None
+            at = f.get("last_mounted_at")
+            return Filesystem(**{**f, "last_mounted_at": at and datetime.fromisoformat(at)})
+
+        try:
+            parts = tuple(
+                Partition(
+                    **{
+                        **{k: v for k, v in one.items() if k != "type_name"},
+                        "filesystem": fs(one["filesystem"]),
+                    }
+                )
+                for one in data["partitions"]
+            )
+            b = data.get("gpt_backup")
+            keep = {k: v for k, v in data.items() if k not in {"free_tail_bytes"}}
+            return cls(
+                **{
+                    **keep,
+                    "path": Path(data["path"]),
+                    "partitions": parts,
+                    "gpt_backup": b and GptBackup(**b),
+                    "warnings": tuple(data["warnings"]),
+                }
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            from cloudlab.errors import DiskError
+
+            raise DiskError(str(error)) from error
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``cloudlab inspect --json`` prints."""

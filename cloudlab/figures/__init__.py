@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cloudlab.figures._shim import Plot, plot
     from cloudlab.figures.disk_map import disk_map_alt, disk_map_data, plot_disk_map
     from cloudlab.figures.export import figure_bytes, save_data, save_figure, to_html
     from cloudlab.figures.frame import SIZES, new_axes
@@ -36,6 +37,7 @@ _HOMES = {
     "export": ("figure_bytes", "save_data", "save_figure", "to_html"),
     "frame": ("SIZES", "new_axes"),
     "kinds": ("KINDS", "Kind"),
+    "_shim": ("Plot", "plot"),
     "labels": ("LABELS",),
     "layers": ("layers_alt", "layers_data", "plot_layers"),
     "overlay": ("overlay_map_alt", "overlay_map_data", "plot_overlay_map"),
@@ -47,13 +49,41 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "KINDS", "LABELS", "SIZES", "Kind",
-    "disk_map_alt", "disk_map_data", "figure_bytes", "format_bytes", "format_seconds",
-    "is_right", "layers_alt", "layers_data", "new_axes", "overlay_map_alt", "overlay_map_data",
-    "plot_disk_map", "plot_layers", "plot_overlay_map", "plot_prediction", "plot_scenarios",
-    "plot_stages", "plot_timeline", "prediction_alt", "prediction_data", "save_data",
-    "save_figure", "scenarios_alt", "scenarios_data", "stages_alt", "stages_data",
-    "timeline_alt", "timeline_data", "to_html",
+    "KINDS",
+    "LABELS",
+    "SIZES",
+    "Kind",
+    "Plot",
+    "disk_map_alt",
+    "disk_map_data",
+    "figure_bytes",
+    "format_bytes",
+    "format_seconds",
+    "is_right",
+    "layers_alt",
+    "layers_data",
+    "new_axes",
+    "overlay_map_alt",
+    "overlay_map_data",
+    "plot",
+    "plot_disk_map",
+    "plot_layers",
+    "plot_overlay_map",
+    "plot_prediction",
+    "plot_scenarios",
+    "plot_stages",
+    "plot_timeline",
+    "prediction_alt",
+    "prediction_data",
+    "save_data",
+    "save_figure",
+    "scenarios_alt",
+    "scenarios_data",
+    "stages_alt",
+    "stages_data",
+    "timeline_alt",
+    "timeline_data",
+    "to_html",
 ]  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cloudlab.figures.disk_map import disk_map_data
-from cloudlab.lab.table import tables_of
 from cloudlab.widgets.map_html import map_html
 from cloudlab.widgets.panel import AnyRun, find_run
 from cloudlab.widgets.results import origin
@@ -29,7 +28,7 @@ class DiskMap:
 
     def __init__(self, run: AnyRun, *, only_before: bool = False) -> None:
         self.recording = find_run(run)
-        data = disk_map_data(tables_of([self.recording])["sizes"])
+        data = disk_map_data(self.recording.sizes)
         self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:
