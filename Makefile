@@ -41,7 +41,7 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	@$(BIN)/python -m cloudlab.prerequisites run build test
-	$(BIN)/python tests/bench.py
+	$(BIN)/python scripts/bench.py
 
 figures: .venv/installed
 	@mkdir -p docs
@@ -52,13 +52,13 @@ figures: .venv/installed
 gallery: .venv/installed
 	@$(BIN)/python -m cloudlab.prerequisites run build
 	@rm -rf build/gallery
-	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery
+	$(BIN)/python scripts/gallery.py --output build/gallery
 
 recordings: .venv/installed-dev
 	@$(BIN)/python -m cloudlab.prerequisites run build
 	@rm -rf build/gallery
-	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery --record
-	$(BIN)/python tests/heads.py
+	$(BIN)/python scripts/gallery.py --output build/gallery --record
+	$(BIN)/python scripts/heads.py
 
 slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
@@ -66,7 +66,7 @@ slides: .venv/installed-dev
 fuzz: .venv/installed-dev
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	@for target in console checksums published index cast user_data tables; do \
-	  $(BIN)/python tests/fuzz.py $$target -max_total_time=600 || exit 1; \
+	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
 
 clean:

@@ -110,5 +110,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Let a notebook show values with their figures; ``%load_ext cloudlab`` calls it."""
+    from cloudlab.run import display
+
+    display.load_ipython_extension(shell)
+
+
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])

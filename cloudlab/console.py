@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TextIO, overload
 
-from cloudlab.errors import RecordingError
+from cloudlab.errors import RecordingError, UsageError
 
 #: A line longer than this is cut for people; the transcript keeps it whole.
 LONGEST_LINE_BYTES = 4096
@@ -153,14 +153,16 @@ _LOGIN = re.compile(r"^\S+ login:")
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def printable(raw: bytes | str) -> str:
     """Return console text without anything that a terminal or a page would act on.
 
-    Escape sequences, control characters and marks that turn the direction of text are
-    removed, tabs become spaces.
+    Escape sequences, control characters, marks that change the direction of text and what
+    neither UTF-8 nor XML can hold are removed; tabs become spaces.
     """
     text = raw.decode("utf-8", errors="replace") if isinstance(raw, bytes) else raw
     return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\t", "    "))).rstrip()
@@ -260,8 +262,19 @@ class Console(Sequence[ConsoleLine]):
             Numbers of the first and the last line to look at.
         report : bool
             Whether the lines of the exact report are among them.
+
+        Raises
+        ------
+        UsageError
+            If the pattern is not a regular expression.
         """
-        wanted = re.compile(pattern)
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise UsageError(
+                f"The pattern {pattern!r} is not a regular expression: {error}.",
+                hint="Put a backslash before characters such as ( and [ to find them as they are.",
+            ) from error
         return Console(
             line
             for line in self._lines
@@ -427,7 +440,7 @@ class CastWriter:
     def write(self, time_s: float, chunk: bytes) -> None:
         """Append what the console wrote at ``time_s`` seconds after launch."""
         if self._text and time_s - self._time_s >= CAST_STEP_S:
-            self._write_event()
+            self.flush()
         if not self._text:
             self._time_s = time_s
         self._text.append(self._decoder.decode(chunk))
@@ -437,10 +450,11 @@ class CastWriter:
         # write() has already raised what the disk would not take.
         with contextlib.suppress(OSError):
             if not self._stream.closed:
-                self._write_event()
+                self.flush()
             self._stream.close()
 
-    def _write_event(self) -> None:
+    def flush(self) -> None:
+        """Write the event that is still collected; what comes next is another one."""
         text, self._text = "".join(self._text), []
         if not text or self._left < 0:
             return

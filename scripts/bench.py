@@ -4,7 +4,7 @@ Prints a table and writes it to ``build/bench`` as ``bench.csv`` and ``benchmark
 figure.  Absolute numbers hold for one machine and one hour; ratios of neighbours in one run
 are what to compare.
 
-    python tests/bench.py [NAME ...]
+    python scripts/bench.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from cloudlab.cli import terminal
 from cloudlab.image.build import build_image
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 
-HERE = Path(__file__).parent
+SAMPLES = Path(__file__).parents[1] / "tests" / "data"
 MIB = 1 << 20
 
 #: A process's most resident memory; what getrusage says includes its parent's.
@@ -52,7 +52,7 @@ SAMPLE_LOG = "console-debian-11.log"
 
 def bench_parse(folder: Path) -> Iterator[Row]:
     """Console logs: throughput, and memory that must not follow the size."""
-    sample = (HERE / "data" / SAMPLE_LOG).read_bytes()
+    sample = (SAMPLES / SAMPLE_LOG).read_bytes()
     boring = b"[   12.345678] systemd[1]: Started something of no interest here.\r\n"
     tempting = b"[   12.345678] systemd[1]: Started SIZE of me@cde.f on a Filesystem.\r\n"
     header = b"Filesystem      Size  Used Avail Use% Mounted on\r\n"

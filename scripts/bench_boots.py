@@ -25,7 +25,8 @@ from cloudlab.image.choose import open_image
 from cloudlab.machine.accel import choose_accel
 from cloudlab.machine.config import Firmware
 from cloudlab.run.boot import boot
-from cloudlab.run.options import GIB, Options, Start
+from cloudlab.run.options import Options, Start
+from cloudlab.units import GIB
 
 HERE = Path(__file__).parent
 
@@ -75,7 +76,7 @@ class Rounds:
     def go(self) -> None:
         """Boot everything once."""
         three_s = self._article(_ARTICLE[0])
-        shutil.rmtree(self.cache / "saved", ignore_errors=True)
+        shutil.rmtree(self.cache / "snapshots", ignore_errors=True)
         self._cloudlab(_DEMO_COLD, "demo")
         three_s += self._article(_ARTICLE[1])
         self._cloudlab(_FULL, "run", "--profile", "full", "--start", "cold")
@@ -104,7 +105,7 @@ class Rounds:
         self._watch(name, argv)
         for run in sorted(folder.rglob("run.json")):
             about = json.loads(run.read_text())
-            resumed_s = about["start"].get("resumed_at_s", 0.0)
+            resumed_s = about["start"]["resumed_at_s"] or 0.0
             self._note(name, [
                 (one["stage"], max(one["start_s"], resumed_s) - resumed_s, one["end_s"] - resumed_s)
                 for one in about["stages"] if one["end_s"] > resumed_s
@@ -217,10 +218,7 @@ def _draw(measured: Rounds, path: Path) -> None:
                 rows.append({"run": name, "scenario": name, "stage": stage.value,
                              "start_s": at_s, "end_s": end_s})  # fmt: skip
                 at_s = end_s
-    kind = figures.KINDS["stages"]
-    table = pd.DataFrame(rows)
-    axes = kind.plot(table, ax=figures.new_axes("slide"))
-    figures.save_figure(axes, path, title=kind.title, alt=kind.alt(table))
+    figures.plot("stages", {"stages": pd.DataFrame(rows)}, size="slide").save(path)
 
 
 #: What a cold lean boot could be made of instead: what differs, by name.
@@ -240,11 +238,9 @@ def bench_shapes(folder: Path) -> Iterator[Row]:
     first_s = 0.0
     for number, (name, change) in enumerate(_SHAPES.items()):
         run = boot(replace(base, **change), folder / f"shape-{number}")
-        took_s = float(run.record.took_s)
+        took_s = run.record.took_s or 0.0
         first_s = first_s or took_s
-        slowest = sorted(
-            run.stages(), key=lambda one: one["start_s"] - one["end_s"]
-        )[:3]  # fmt: skip
-        words = ", ".join(f"{one['stage']} {one['end_s'] - one['start_s']:.1f}" for one in slowest)
+        slowest = sorted(run.record.stages, key=lambda one: one.start_s - one.end_s)[:3]
+        words = ", ".join(f"{one.stage} {one.end_s - one.start_s:.1f}" for one in slowest)
         yield row("machine's shape", f"{name} ({words})", "s", [took_s],
                   f"{took_s / first_s:.2f} of the first")  # fmt: skip

@@ -33,7 +33,7 @@ image, folder, sizes = open_image(Path(sys.argv[1])), Path(sys.argv[2]), json.lo
 runs = boot_many([(Options(image, disk_size_bytes=size), folder / str(number))
                  for number, size in enumerate(sizes)])
 assert all(run.error is None for run in runs), [run.error for run in runs]
-print(json.dumps([run.record for run in runs]))
+print(json.dumps([run.record.to_json() for run in runs]))
 """
 
 
@@ -87,16 +87,10 @@ def bench_partitions(folder: Path) -> Iterator[Row]:
         subprocess.run(["sfdisk", "-q", disk], input=lines, text=True, check=True)
         inspected = [seconds(lambda disk=disk: inspect_disk(disk, "raw")) for _ in range(5)]
         yield row("partitions", f"{count}: inspect", "s", inspected, scale=count)
-        layout = inspect_disk(disk, "raw")
-        sizes = _sizes_of(layout)
-        partitions = pd.DataFrame(
-            {"run": "disk", "device": f"vda{one.number}", "start_bytes": one.start_bytes,
-             "size_bytes": one.size_bytes} for one in layout.partitions
-        )  # fmt: skip
-        kind = figures.KINDS["disk-map"]
-        tables = {"sizes": sizes, "partitions": partitions}
-        drawn = seconds(lambda kind=kind, tables=tables: kind.plot(
-            *(tables[name] for name in kind.tables), ax=figures.new_axes("slide")))  # fmt: skip
+        sizes = _sizes_of(inspect_disk(disk, "raw"))
+        drawn = seconds(
+            lambda sizes=sizes: figures.plot("disk-map", {"sizes": sizes}, size="slide")
+        )
         yield row("partitions", f"{count}: draw the disk map", "s", [drawn], scale=count)
 
 

@@ -1,6 +1,6 @@
 """``make fuzz``: coverage-guided fuzzing of everything that reads what others wrote.
 
-    python tests/fuzz.py [TARGET] [libFuzzer options, such as -max_total_time=600]
+    python scripts/fuzz.py [TARGET] [libFuzzer options, such as -max_total_time=600]
 
 A finding is an exception that is not ours, or an input that takes unreasonably long;
 libFuzzer writes it to the current folder.  The corpus starts from ``tests/data``.
@@ -22,8 +22,8 @@ with atheris.instrument_imports(include=["cloudlab"]):
     from cloudlab.seed import check_user_data
     from cloudlab.sizes import check_sizes, parse_console, to_json
 
-_HERE = Path(__file__).parent
-_PACKAGE = _HERE.parent / "cloudlab"
+_ROOT = Path(__file__).parents[1]
+_PACKAGE = _ROOT / "cloudlab"
 _PLACE = Path(tempfile.mkdtemp(prefix="cloudlab-fuzz-"))
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     options = [word for word in sys.argv[1:] if word not in TARGETS]
     corpus = _PLACE / "corpus"
     corpus.mkdir()
-    samples = [*(_HERE / "data").rglob("*"), *_PACKAGE.rglob("*.yaml")]
+    samples = [*(_ROOT / "tests" / "data").rglob("*"), *_PACKAGE.rglob("*.yaml")]
     samples += [
         *_PACKAGE.glob("recordings/*/console.cast"),
         *_PACKAGE.glob("recordings/*/user-data"),

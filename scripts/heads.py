@@ -1,6 +1,6 @@
 """The machine's minutes in the notebooks' heads, out of the recordings.
 
-``python tests/heads.py`` writes them anew; a test holds them against the recordings.
+``python scripts/heads.py`` writes them anew; a test holds them against the recordings.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def machine_time(boots: list[str]) -> str:
     if not boots:
         return "For the machine: none."
     found = [recorded(case).record for case in boots]
-    took_s = [float(about["time_s"]) for about in found]
-    accel = " and ".join(sorted({str(about["accelerator"]["name"]).upper() for about in found}))
+    took_s = [record.time_s or 0.0 for record in found]
+    accel = " and ".join(sorted({str(record.accelerator.name).upper() for record in found}))
     if len(boots) == 1:
         told = f"one boot, {minutes(took_s[0])} as recorded under {accel}, started cold"
     else:
@@ -41,7 +41,7 @@ def machine_time(boots: list[str]) -> str:
             f"started cold; {minutes(sum(took_s))} one after another"
         )
     # The full profile never starts warm.
-    full = any(about["options"]["profile"] == "full" for about in found)
+    full = any(record.options.profile == "full" for record in found)
     quicker = "KVM is quicker" if full else "Warm starts and KVM are quicker"
     return f"For the machine: {told}. {quicker}. In replay: nothing."
 

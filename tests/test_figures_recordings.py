@@ -10,34 +10,32 @@ from PIL import Image
 from cloudlab import figures
 from cloudlab.cli import main
 from cloudlab.errors import CloudlabError
-from cloudlab.run.tables import tables_of
-from cloudlab.run.value import Run
+from cloudlab.run.plots import plot
+from cloudlab.run.value import Run, recordings
 
-RUNS = shipped_recordings()
+RUNS = {run.name: run.folder for run in recordings()}
 KINDS = [name for name, kind in figures.KINDS.items() if "predictions" not in kind.tables]
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_kind_draws_every_recording_or_says_why_not(name):
-    tables = tables_of([Run(RUNS[name])])
-    on_disk = tables["sizes"]["layer"].isin(["partition", "filesystem"]).any()
+    run = Run(RUNS[name])
+    on_disk = run.sizes["layer"].isin(["partition", "filesystem"]).any()
     for kind in KINDS:
-        wanted = [tables[table] for table in figures.KINDS[kind].tables]
         if kind == "disk-map" and not on_disk:
             with pytest.raises(CloudlabError, match="no map of it"):
-                figures.KINDS[kind].plot(*wanted)
+                run.plot(kind)
             continue
-        ax = figures.KINDS[kind].plot(*wanted, ax=figures.new_axes("page"))
-        words = ax.get_title(loc="left") + figures.KINDS[kind].alt(*wanted)
+        drawn = run.plot(kind, size="page")
+        words = drawn.axes.get_title(loc="left") + drawn.alt
         assert "unknown" not in words
-        assert len(figures.KINDS[kind].data(*wanted)) > 0
+        assert len(drawn.data) > 0
 
 
 def test_the_titles_of_all_recordings_together_add_up():
-    tables = tables_of([Run(folder) for folder in RUNS.values()])
-    ax = figures.plot_scenarios(tables["sizes"], figures.new_axes("page"))
-    title = ax.get_title(loc="left").replace("\n", " ").replace(":", "").replace(",", "")
+    drawn = plot("scenarios", recordings(), size="page")
+    title = drawn.axes.get_title(loc="left").replace("\n", " ").replace(":", "").replace(",", "")
     all_runs, *counts = [int(word) for word in title.split() if word.isdigit()]
     assert all_runs == len(RUNS) == sum(counts)
 

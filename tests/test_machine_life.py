@@ -34,8 +34,7 @@ OWNER = """
     sys.path.insert(0, {tests!r})
     from cloudlab.image.choose import open_image
     from cloudlab.run.boot import boot, boot_many
-from cloudlab.run.options import Options
-    from cloudlab.run.options import Start
+    from cloudlab.run.options import Options, Start
     from cloudlab.machine.config import Accel
 
     options = Options(image=open_image(Path({image!r})), accel=Accel.TCG, timeout_s=600)
@@ -81,9 +80,9 @@ def gone_and_clean(machine, folder):
     assert wait_until(lambda: not alive(machine.qemu_pid))
     assert wait_until(lambda: not alive(machine.supervisor_pid))
     assert left_behind(folder) == []
-    about = Run(folder).record
-    assert about["outcome"] == "interrupted"
-    assert about["error"]["kind"] == "InterruptedRunError"
+    record = Run(folder).record
+    assert record.outcome == "interrupted"
+    assert record.error.kind == "InterruptedRunError"
     assert (folder / "console.log").exists(), "what was recorded is kept"
     return True
 
@@ -207,8 +206,8 @@ def test_ctrl_c_while_qemu_does_not_answer(tmp_path, monkeypatch):
         owner.send_signal(signal.SIGINT)
         assert owner.wait() != 0
     assert not alive(int(note.read_text()))
-    about = Run(folder).record
-    assert (about["outcome"], about["error"]["kind"]) == ("interrupted", "InterruptedRunError")
+    record = Run(folder).record
+    assert (record.outcome, record.error.kind) == ("interrupted", "InterruptedRunError")
     assert not {path.name for path in folder.iterdir()} & {"overlay.qcow2", "seed.iso"}
 
 
@@ -232,7 +231,7 @@ def test_a_run_that_waits_for_its_turn_is_cleaned_up_too(tmp_path):
     running, waiting = tmp_path / "a", tmp_path / "b"
     two = f"""
         jobs = [(options, Path({str(running)!r})), (options, Path({str(waiting)!r}))]
-        boot_many(jobs, on_event=watch, side_by_side=1)
+        boot_many(jobs, on_event=watch, parallel=1)
     """
     with start_owner(owner_script(tmp_path, running, two)) as owner:
         owner.stdout.readline()
@@ -357,7 +356,7 @@ def test_stop_all_goes_on_past_a_machine_that_does_not_end(tmp_path):
         def count(event):
             if event.note == "launched":
                 print(event.run, flush=True)
-        boot_many(jobs, on_event=count, side_by_side=2)
+        boot_many(jobs, on_event=count, parallel=2)
     """
     script = owner_script(tmp_path, folders[0], both).replace("timeout_s=600", COLD)
     with start_owner(script) as owner:

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cloudlab.course import check, recorded
+from cloudlab.course import check
 from cloudlab.course.cases import CASES
 from cloudlab.course.storage import BROKEN_STORAGE
 from cloudlab.course.verdict import exercises
@@ -173,8 +173,8 @@ def test_how_it_grows_runs_live(tmp_path):
     runs = {folder.name[18:]: Run(folder) for folder in (tmp_path / "runs").iterdir()}
     assert set(runs) == set(book.metadata["cloudlab"]["boots"])
     grown = {name: root_sizes(one, "after") for name, one in runs.items()}
-    recorded = {name: root_sizes(recorded(name), "after") for name in runs}
-    assert grown == recorded
+    shipped = {name: root_sizes(recorded(name), "after") for name in runs}
+    assert grown == shipped
     assert sum("booted here" in shown(output) for output in outputs(book)) == len(runs)
 
 
@@ -240,7 +240,7 @@ def test_the_head_says_the_minutes_that_the_recorded_boots_took(path):
     meta = book.metadata["cloudlab"]
     assert f"{meta['people_minutes']} minutes for you" in book.cells[0].source
     if not meta.get("own_boots"):
-        assert book.cells[0].source == heads.expected_head(book), "run: python tests/heads.py"
+        assert book.cells[0].source == heads.expected_head(book), "run: python scripts/heads.py"
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ HEALED = "#cloud-config\ngrowpart: {ignore_growroot_disabled: true"
 
 
 def shortest_stage():
-    took = {one["stage"]: one["end_s"] - one["start_s"] for one in recorded("default").stages()}
+    took = {str(one.stage): one.end_s - one.start_s for one in recorded("default").record.stages}
     return min(took, key=took.get)
 
 
@@ -417,7 +417,7 @@ def test_a_right_answer_in_other_words_is_right(name, answer):
 
 
 def test_the_number_of_a_line_may_be_digits_of_a_text():
-    lines = recorded("default").console_log.read_bytes().split(b"\n")
+    lines = (recorded("default").folder / "console.log").read_bytes().split(b"\n")
     number = next(n for n, line in enumerate(lines, 1) if b"resizing filesystem from" in line)
     assert check("04-1", str(number)).right
     assert "Answer with the number of a line" in str(check("04-1", "no number"))

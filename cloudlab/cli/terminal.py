@@ -158,7 +158,7 @@ class RunView:
         if event.expected_s:
             self._started[event.run] = time.monotonic()
             self._expected_s[event.run] = event.expected_s
-        if event.note.startswith(("warning: ", "accelerator: ")):
+        if event.is_remark:
             # Runs side by side share most of these.
             if event.note not in self._notes:
                 say(event.note)

@@ -161,38 +161,21 @@ class DiskLayout:
     @classmethod
     def from_json(cls, data: Any) -> DiskLayout:
         """Temporary."""
-        from datetime import datetime
+        import msgspec
 
-        def fs(f: Any) -> Filesystem | None:
-            if f is None:
-                return None
-            at = f.get("last_mounted_at")
-            return Filesystem(**{**f, "last_mounted_at": at and datetime.fromisoformat(at)})
+        from cloudlab.errors import DiskError
+
+        def check(value: Any) -> None:
+            inside = value.values() if isinstance(value, dict) else value
+            for one in inside if isinstance(value, dict | list) else ():
+                check(one)
+            if isinstance(value, int) and not 0 <= value < 1 << 63:
+                raise TypeError(f"{value} is out of range")
 
         try:
-            parts = tuple(
-                Partition(
-                    **{
-                        **{k: v for k, v in one.items() if k != "type_name"},
-                        "filesystem": fs(one["filesystem"]),
-                    }
-                )
-                for one in data["partitions"]
-            )
-            b = data.get("gpt_backup")
-            keep = {k: v for k, v in data.items() if k not in {"free_tail_bytes"}}
-            return cls(
-                **{
-                    **keep,
-                    "path": Path(data["path"]),
-                    "partitions": parts,
-                    "gpt_backup": b and GptBackup(**b),
-                    "warnings": tuple(data["warnings"]),
-                }
-            )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
-            from cloudlab.errors import DiskError
-
+            check(data)
+            return msgspec.convert(data, cls, dec_hook=lambda kind, value: kind(value))
+        except (msgspec.ValidationError, TypeError) as error:
             raise DiskError(str(error)) from error
 
     def to_json(self) -> dict[str, Any]:

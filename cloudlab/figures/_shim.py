@@ -37,17 +37,21 @@ def plot(
     ax: Any = None,
     *,
     size: str = "screen",
-    style: str = "light",
-    title: Any = True,
+    style: str = "light",  # noqa: ARG001
+    title: Any = True,  # noqa: ARG001
     names: Any = None,
-    settings: Any = None,
+    settings: Any = None,  # noqa: ARG001
     labels: Any = None,
+    state: Any = None,
 ) -> Plot:
     k = KINDS[kind]
     wanted = [tables[n] for n in k.tables]
     if ax is None and size != "screen":
         ax = _f.new_axes(size)
     joined = ", ".join((names or {}).values())
+    if state:
+        labels = {"state_after": state}
+    labels = labels or ({"name": joined} if k.one_run and joined else None)
     axes = k.plot(*wanted, ax=ax, labels=labels)
     return Plot(
         axes,

@@ -136,15 +136,7 @@ def boot_many(
     with contextlib.ExitStack() as undo:
         prepared = []
         for options, folder in jobs:
-            on_event(RunEvent(folder.name, 0.0, Stage.FIRMWARE, note="preparing"))
-            job = prepare(options, folder, undo)
-            accel = job.record.accelerator
-            for note in (
-                f"accelerator: {accel.name} ({accel.reason})",
-                *(f"warning: {problem}" for problem in job.seed.problems),
-            ):
-                on_event(RunEvent(folder.name, 0.0, Stage.FIRMWARE, note=note))
-            prepared.append(job)
+            prepared.append(prepare(options, folder, undo, on_event))
         limit = parallel or max_parallel([options for options, _ in jobs])
         undo.pop_all()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cloudlab import figures
+from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, Overlay, by_region, inspect_disk, overlay_map
 from cloudlab.errors import CloudlabError
 from cloudlab.explanation import Explanation
@@ -87,7 +88,9 @@ def explanation_html(explanation: Explanation) -> str:
 def _layout_figure(layout: DiskLayout) -> str:
     if not layout.partitions:
         return ""
-    return _figure("disk-map", {"sizes": layout_sizes(layout)}, layout.path.name)
+    name = printable(layout.path.name)
+    # No boot lies before or after it.
+    return _figure("disk-map", {"sizes": layout_sizes(layout)}, name, state=name)
 
 
 def _overlay_figure(overlay: Overlay) -> str:
@@ -96,7 +99,7 @@ def _overlay_figure(overlay: Overlay) -> str:
         extents = by_region(overlay_map(overlay.path), layout)
     except CloudlabError:
         return ""
-    name = overlay.path.name
+    name = printable(overlay.path.name)
     tables = {
         "extents": extents_frame(name, extents),
         "partitions": partitions_frame(name, layout),
@@ -104,8 +107,8 @@ def _overlay_figure(overlay: Overlay) -> str:
     return _figure("overlay-map", tables, name)
 
 
-def _figure(kind: str, tables: Mapping[str, pd.DataFrame], name: str) -> str:
+def _figure(kind: str, tables: Mapping[str, pd.DataFrame], name: str, **options: Any) -> str:
     try:
-        return figures.plot(kind, tables, size="slide", names={name: name}).to_html()
+        return figures.plot(kind, tables, size="slide", names={name: name}, **options).to_html()
     except CloudlabError:
         return ""  # the table beside it says what there is

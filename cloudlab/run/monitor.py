@@ -80,7 +80,8 @@ class RunEvent:
         The console line that was just completed.
     note : str
         What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
-        at the end the outcome), else empty.
+        at the end the outcome), or a remark: ``warning: ...`` about the user-data, or
+        ``accelerator: ...``; else empty.
     expected_s : float
         At the launch: how long such a run usually takes, in seconds; else 0.
     """
@@ -91,6 +92,11 @@ class RunEvent:
     line: ConsoleLine | None = None
     note: str = ""
     expected_s: float = 0.0
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether the note is a warning or names the accelerator; a run goes on meanwhile."""
+        return self.note.startswith(("warning: ", "accelerator: "))
 
 
 OnEvent = Callable[[RunEvent], None]
@@ -301,9 +307,11 @@ class BootMonitor:
                         self._keep(now_s, chunk, transcript, cast)
                         if self._take_chunk(now_s, chunk):
                             return
-                    elif self._paused_at_s is not None:
-                        # Quiet for a tick: all that the guest wrote before has been read.
-                        await self._pause(machine, self._paused_at_s)
+                    else:
+                        self._write(cast.flush)
+                        if self._paused_at_s is not None:
+                            # Quiet for a tick: all that the guest wrote before has been read.
+                            await self._pause(machine, self._paused_at_s)
                     self._check(deadline)
                     if self._report_broke_off():
                         return
@@ -329,9 +337,12 @@ class BootMonitor:
     def _keep(self, time_s: float, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
         if self._on_pause is not None and self._log.bytes < CONSOLE_CAP_BYTES:
             self._console.append((time_s, chunk))
+        self._write(transcript.write, chunk)
+        self._write(cast.write, time_s, chunk)
+
+    def _write(self, write: Callable[..., None], *what: object) -> None:
         try:
-            transcript.write(chunk)
-            cast.write(time_s, chunk)
+            write(*what)
         except OSError as error:
             raise self._host_disk(
                 "the console could not be recorded",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cloudlab
 from cloudlab import paths
+from cloudlab.console import Stage
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
 from cloudlab.errors import ChecksumError, ImageError, RecordingError, UsageError
 from cloudlab.image.cache import Image
@@ -18,6 +19,7 @@ from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
 from cloudlab.machine.firmware import uefi_files
 from cloudlab.machine.registry import Entry
+from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
 from cloudlab.run.options import Options, Start
 from cloudlab.run.record import (
     OverlaySizes,
@@ -68,7 +70,12 @@ class PreparedRun:
         return [Path(path) for path in self.entry.about["cleanup"]]
 
 
-def prepare(options: Options, folder: Path, undo: contextlib.ExitStack) -> PreparedRun:
+def prepare(
+    options: Options,
+    folder: Path,
+    undo: contextlib.ExitStack,
+    on_event: OnEvent = ignore_events,
+) -> PreparedRun:
     """Do everything that can fail before a machine starts.
 
     Parameters
@@ -78,6 +85,9 @@ def prepare(options: Options, folder: Path, undo: contextlib.ExitStack) -> Prepa
         New or empty.
     undo : ExitStack
         Receives the callbacks that undo all of it.
+    on_event : callable
+        Called with notes: ``preparing``, ``warning: ...`` for each problem of the given texts,
+        and ``accelerator: ...``.
 
     Raises
     ------
@@ -85,16 +95,24 @@ def prepare(options: Options, folder: Path, undo: contextlib.ExitStack) -> Prepa
         If the run cannot be carried out.
     """
     folder = _utf8(folder.absolute())
+
+    def note(text: str) -> None:
+        on_event(RunEvent(folder.name, 0.0, Stage.FIRMWARE, note=text))
+
+    note("preparing")
     image = options.image
     seed = make_seed(options)
+    for problem in seed.problems:
+        note(f"warning: {problem}")
     _check_unchanged(image)
     check_safe(image.path, image.format)
     accel = choose_accel(image.arch)
     if options.accel not in {None, accel.accel}:
-        accel = replace(accel, accel=options.accel, reason="chosen with --accel")
+        accel = replace(accel, accel=options.accel, reason="as requested")
+    note(f"accelerator: {accel.accel} ({accel.reason})")
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     undo.callback(_remove_folders, created)
-    _new_run_folder(folder)
+    new_run_folder(folder)
     overlay, variables = folder / _OVERLAY, folder / _VARIABLES
     leftovers = [folder / _SEED_ISO, variables, *([] if options.keep_overlay else [overlay])]
     name = f"cloudlab-{folder.name}"
@@ -191,7 +209,7 @@ def make_seed(options: Options) -> Seed:
     )
 
 
-def _new_run_folder(folder: Path) -> None:
+def new_run_folder(folder: Path) -> None:
     """Create the folder of a new run, readable by its owner only."""
     check_new_folder(folder)
     paths.make_folder(folder, private=True)

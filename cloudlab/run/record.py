@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import msgspec
 
 from cloudlab import paths
-from cloudlab.console import Stage
+from cloudlab.console import Stage, printable
 from cloudlab.disk import DiskLayout
 from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.machine.config import Accel, Firmware, Network
@@ -40,7 +40,7 @@ FORMAT = 1
 _RUN_JSON = "run.json"
 _DAMAGED = "The file was changed after it was recorded; record the run again."
 
-Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
 
 
@@ -120,6 +120,10 @@ class RecordedImage:
     trust: str = ""
     file_size_bytes: Count = 0
     virtual_size_bytes: Count = 0
+
+    def __post_init__(self) -> None:
+        # As for Record.
+        object.__setattr__(self, "name", printable(self.name))
 
 
 @dataclass(frozen=True)
@@ -238,9 +242,16 @@ class Record:
     disk_after: DiskLayout | None = None
     disk_error: str = ""
 
+    def __post_init__(self) -> None:
+        # They end up in figures, pages and terminals, and may come from a file's name.
+        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "scenario", printable(self.scenario))
+
     def to_json(self) -> dict[str, Any]:
-        """Return the record as ``run.json`` holds it."""
-        plain = msgspec.to_builtins(replace(self, disk_before=None, disk_after=None))
+        """Return the JSON values that ``run.json`` holds."""
+        plain = msgspec.json.decode(
+            msgspec.json.encode(replace(self, disk_before=None, disk_after=None))
+        )
         del plain["disk_after"], plain["disk_error"]
         plain["disk_before"] = self.disk_before and self.disk_before.to_json()
         plain["disk"] = self.disk_after.to_json() if self.disk_after else None
@@ -255,28 +266,28 @@ def record_from_json(data: Any) -> Record:
     Raises
     ------
     RecordingError
-        If it is of another version, or a value has the wrong type.
+        If it is of another version, or a value has the wrong type or is out of range.
     """
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT or found is True:
         raise RecordingError(
             f"it is of format {found}; this cloudlab reads format {FORMAT}",
             hint="Use the cloudlab that recorded it, or record the run again.",
         )
-    values = dict(data)
-    before, after = values.pop("disk_before", None), values.pop("disk", None)
+    # A run that has not ended, and versions before layouts were recorded, have none.
+    before, after = data.get("disk_before"), data.get("disk")
+    values = {key: value for key, value in data.items() if not key.startswith("disk")}
+    if isinstance(after, dict) and "error" in after:
+        values["disk_error"], after = after["error"], None
     try:
-        record = msgspec.convert(values, Record)
-        # A run that has not ended, and versions before layouts were recorded, have none.
-        error = after.get("error", "") if isinstance(after, dict) else ""
         return replace(
-            record,
-            disk_before=DiskLayout.from_json(before) if before else None,
-            disk_after=DiskLayout.from_json(after) if after and not error else None,
-            disk_error=str(error),
+            msgspec.convert(values, Record),
+            disk_before=None if before is None else DiskLayout.from_json(before),
+            disk_after=None if after is None else DiskLayout.from_json(after),
         )
     except (msgspec.ValidationError, CloudlabError) as error:
-        raise RecordingError(f"a value has the wrong type ({error})", hint=_DAMAGED) from error
+        reason = error.message if isinstance(error, CloudlabError) else str(error)
+        raise RecordingError(f"a value is not valid ({reason})", hint=_DAMAGED) from error
 
 
 def read_record(folder: Path) -> Record:
@@ -289,7 +300,7 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / _RUN_JSON
     try:
-        return record_from_json(json.loads(path.read_text(encoding="utf-8")))
+        return record_from_json(msgspec.json.decode(path.read_bytes()))
     except OSError as error:
         raise RecordingError(
             f"{folder} is not a run folder (no {_RUN_JSON}: {error.strerror}).",
@@ -343,7 +354,9 @@ def check_new_folder(folder: Path) -> None:
             hint="Choose a folder of your own with --output.",
         ) from error
     if taken:
-        what = "a run" if (folder / _RUN_JSON).exists() else "other files"
+        # No deeper: somebody may have written --output /.
+        holds_run = any(any(folder.glob(place)) for place in (_RUN_JSON, f"*/{_RUN_JSON}"))
+        what = "a run" if holds_run else "other files"
         raise RecordingError(
             f"The folder {folder} already holds {what}; it was not touched.",
             hint="Choose another folder with --output, or move this one away.",

@@ -82,12 +82,10 @@ def save_demo(runs: Sequence[Run], folder: Path) -> Path:
     write_csv(pd.concat([run.sizes for run in runs], ignore_index=True), folder / "sizes.csv")
     # Each figure is laid out once, for its files and for the page.
     maps, together = [_map(run) for run in runs], _together(runs)
-    for figure, stem in (
-        *((figure, run.folder / "disk-map") for figure, run in zip(maps, runs, strict=True)),
-        (together, folder / "scenarios"),
-    ):
-        for form in (".png", ".svg"):
-            figure.save(stem.with_suffix(form))
+    named = {f"disk-map-{run.folder.name}": figure for run, figure in zip(runs, maps, strict=True)}
+    for name, figure in {**named, "scenarios": together}.items():
+        for form in ("png", "svg"):
+            figure.save(folder / f"{name}.{form}")
     return _save_page(folder / "report.html", runs, maps, together)
 
 

@@ -184,8 +184,13 @@ async def resume(
 
 
 def expected_s(job: PreparedRun, kind: Start) -> float:
-    """Return the median duration of the last runs of this image, profile and start, in seconds."""
-    times = _durations().get(_duration_key(job, kind))
+    """Return the median duration of the last runs of this image, profile and start, in seconds.
+
+    Where none started warm yet, of those that started cold.
+    """
+    known = _durations()
+    keys = [_duration_key(job, one) for one in dict.fromkeys((kind, Start.COLD))]
+    times = next((known[key] for key in keys if known.get(key)), None)
     return median(times) if times else _FIRST_GUESS_S[job.accel.accel]
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudlab import paths
+from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, Extent, Partition
 from cloudlab.errors import RecordingError
 from cloudlab.run.record import Record
-from cloudlab.sizes import ParsedConsole, console_sizes, sizes_frame
+from cloudlab.sizes import ParsedConsole, console_sizes, read_sizes, sizes_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +65,8 @@ def run_sizes(
         )
     ]
     console = console_sizes(parsed, run=record.name, scenario=record.scenario, times=times)
-    return with_disk(pd.concat([sizes_frame(rows), console], ignore_index=True), record)
+    sizes = with_disk(pd.concat([sizes_frame(rows), console], ignore_index=True), record)
+    return _of_run(sizes, record)
 
 
 def with_disk(sizes: pd.DataFrame, record: Record) -> pd.DataFrame:
@@ -117,7 +119,7 @@ def layout_sizes(layout: DiskLayout) -> pd.DataFrame:
         if one.filesystem is not None and one.filesystem.size_bytes is not None
     }
     mounted = types | _root_filesystem(layout)
-    common = {"run": layout.path.name, "scenario": "", "stage": "after", "exact": True}
+    common = {"run": printable(layout.path.name), "scenario": "", "stage": "after", "exact": True}
     return sizes_frame(common | row for row in _layout_rows(layout, mounted, "after"))
 
 
@@ -134,8 +136,21 @@ def extents_frame(run: str, extents: Iterable[Extent]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(EXTENTS_COLUMNS))
 
 
-def read_extents(path: Path) -> pd.DataFrame:
-    """Return the extents of a run folder.
+def read_run_sizes(folder: Path, record: Record) -> pd.DataFrame:
+    """Return the sizes table of a run folder, with what its record knows of the disk.
+
+    Raises
+    ------
+    ParseError
+        If the file is missing or damaged.
+    """
+    sizes = _of_run(read_sizes(folder / "sizes.csv"), record)
+    # Runs of older versions lack the host's rows.
+    return with_disk(sizes, record)
+
+
+def read_run_extents(folder: Path, record: Record) -> pd.DataFrame:
+    """Return the extents of a run folder (:data:`EXTENTS_COLUMNS`).
 
     Raises
     ------
@@ -144,9 +159,15 @@ def read_extents(path: Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    path = folder / "extents.csv"
+    texts = dict.fromkeys(("run", "kind", "region"), "string")
+    bytes_columns = ["start_bytes", "length_bytes"]
     try:
-        return pd.read_csv(path)[list(EXTENTS_COLUMNS)]
-    except (OSError, ValueError, KeyError) as error:
+        extents = pd.read_csv(path, dtype=texts | dict.fromkeys(bytes_columns, "int64"))
+        if (extents[bytes_columns] < 0).any(axis=None):
+            raise ValueError("a negative number of bytes")  # noqa: TRY301
+        return _of_run(extents[list(EXTENTS_COLUMNS)], record)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RecordingError(
             f"{path} cannot be read: {error}.",
             hint="The run folder is incomplete; record the run again.",
@@ -197,6 +218,18 @@ def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
         for module in modules.split()
     ]
     return pd.DataFrame(rows, columns=["stage", "module", "line"])
+
+
+def _of_run(table: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """Return a table that was read, under the names of its record, its texts made printable."""
+    names = {"run": record.name, "scenario": record.scenario}
+    texts = {
+        name: column.map(printable, na_action="ignore")
+        for name, column in table.items()
+        if column.dtype == "string"
+    }
+    shared = {name: value for name, value in names.items() if name in table}
+    return table.assign(**(texts | shared)).astype(table.dtypes.to_dict())
 
 
 def _layout_rows(

@@ -16,7 +16,7 @@ from cloudlab.run import tables
 from cloudlab.run.plots import plot
 from cloudlab.run.record import Outcome, Record, RecordedImage, RecordedOptions, read_record
 from cloudlab.run.report import run_html, save_report
-from cloudlab.sizes import ParsedConsole, parse_console, read_sizes
+from cloudlab.sizes import ConsoleParser, ParsedConsole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +157,7 @@ class Run:
     @cached_property
     def sizes(self) -> pd.DataFrame:
         """The sizes table (:data:`cloudlab.sizes.SIZES_COLUMNS`), one row per measurement."""
-        # Runs of older versions lack the host's rows.
-        return tables.with_disk(read_sizes(self.folder / "sizes.csv"), self.record)
+        return tables.read_run_sizes(self.folder, self.record)
 
     @cached_property
     def stages(self) -> pd.DataFrame:
@@ -168,7 +167,7 @@ class Run:
     @cached_property
     def extents(self) -> pd.DataFrame:
         """Where each part of the disk comes from (:data:`~cloudlab.run.tables.EXTENTS_COLUMNS`)."""
-        return tables.read_extents(self.folder / "extents.csv")
+        return tables.read_run_extents(self.folder, self.record)
 
     @cached_property
     def modules(self) -> pd.DataFrame:
@@ -177,30 +176,36 @@ class Run:
 
     @cached_property
     def parsed(self) -> ParsedConsole:
-        """What the console reported, each value with its line."""
-        path = self.folder / "console.log"
-        try:
-            with path.open("rb") as stream:
-                return parse_console(stream)
-        except OSError as error:
-            raise _missing(path, error) from error
+        """What the console reported, each value with its line; it may have reported nothing."""
+        parser = ConsoleParser()
+        for number, line in enumerate(self._transcript.split(b"\n"), start=1):
+            parser.feed(line, number)
+        return parser.result()
 
     @cached_property
     def console(self) -> Console:
         """The console's lines with their numbers and times."""
-        path = self.folder / "console.log"
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise _missing(path, error) from error
         times, number, time_s = {}, 0, 0.0
         for time_s, text in read_cast(self.folder / "console.cast"):
             for _ in range(text.count("\n")):
                 number += 1
                 times[number] = time_s
         splitter = LineSplitter()
-        lines = [*splitter.feed(data, time_s), splitter.unfinished(time_s)]
+        lines = [*splitter.feed(self._transcript, time_s), splitter.unfinished(time_s)]
+        if not lines[-1].raw:
+            lines.pop()
         return Console(replace(line, time_s=times.get(line.number, time_s)) for line in lines)
+
+    @cached_property
+    def _transcript(self) -> bytes:
+        path = self.folder / "console.log"
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RecordingError(
+                f"{path} cannot be read: {error.strerror}.",
+                hint="The run folder is incomplete; record the run again.",
+            ) from error
 
     @cached_property
     def logs(self) -> Console:
@@ -235,10 +240,14 @@ class Run:
         """
         layout = self.record.disk_after if when == "after" else self.record.disk_before
         if layout is None:
-            why = self.record.disk_error if when == "after" else ""
+            moment = "after" if when == "after" else "before"
+            why = (
+                f": {self.record.disk_error}" if when == "after" and self.record.disk_error else ""
+            )
             raise RecordingError(
-                f"The disk of {self.name} was not read {when} the boot{f': {why}' if why else ''}.",
-                hint="A run that did not finish may have left its disk in any state.",
+                f"The disk of {self.name} was not read {moment} the boot{why}.",
+                hint="Boot it again: a run that did not finish may leave its disk in any state, "
+                "and older versions read it after the boot only.",
             )
         if when == "image":
             return replace(layout, virtual_size_bytes=self.image.virtual_size_bytes)
@@ -342,10 +351,9 @@ def open_run(run: Run | Path | str) -> Run:
     """
     if isinstance(run, Run):
         return run
-    shipped = recordings_folder() / str(run)
-    # A folder that the user names goes before a recording of that name.
-    if not Path(run).exists() and "/" not in str(run) and (shipped / "run.json").is_file():
-        return Run(shipped)
+    # A run folder of the user's comes before a recording of the same name.
+    if str(run) in recording_names() and not (Path(run) / "run.json").exists():
+        return recorded(str(run))
     return Run(Path(run))
 
 
@@ -383,10 +391,3 @@ def recordings_folder() -> Path:
 def unique(runs: Iterable[Run]) -> list[Run]:
     """Return runs without repetitions, by name, the last one of each."""
     return list({run.name: run for run in runs}.values())
-
-
-def _missing(path: Path, error: OSError) -> RecordingError:
-    return RecordingError(
-        f"{path} cannot be read: {error.strerror}.",
-        hint="The run folder is incomplete; record the run again.",
-    )

@@ -212,7 +212,7 @@ class BackgroundRun:
     def _take(self, event: RunEvent) -> None:
         with self._lock:
             self._last, self._last_at_s = event, time.monotonic()
-            self._note = event.note or self._note
+            self._note = (not event.is_remark and event.note) or self._note
             self._expected_s = event.expected_s or self._expected_s
             if event.line is not None:
                 self._lines.append(event.line)

@@ -11,11 +11,11 @@ from cloudlab.image.cache import recall
 from cloudlab.image.recipe import make_recipe
 from cloudlab.run.boot import dated_folder
 from cloudlab.run.record import Outcome as RunOutcome
-from cloudlab.run.value import Run
+from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
 from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
-from cloudlab.widgets.panel import AnyRun, Panel, find_run
+from cloudlab.widgets.panel import AnyRun, Panel
 from cloudlab.widgets.results import Finished, origin, result_html
 from cloudlab.widgets.texts import safe, table_html
 
@@ -49,7 +49,7 @@ class Console(Panel):
         result: bool = False,
     ) -> None:
         self.recording: Run | None = None
-        self._shipped = find_run(run)
+        self._shipped = open_run(run)
         self._case = run if isinstance(run, str) and run in CASES else None
         self._folder = Path(folder)
         self._result = result

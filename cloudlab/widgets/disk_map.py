@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cloudlab.figures.disk_map import disk_map_data
+from cloudlab.run.value import open_run
 from cloudlab.widgets.map_html import map_html
-from cloudlab.widgets.panel import AnyRun, find_run
+from cloudlab.widgets.panel import AnyRun
 from cloudlab.widgets.results import origin
 from cloudlab.widgets.texts import safe
 
@@ -27,7 +28,7 @@ class DiskMap:
     """
 
     def __init__(self, run: AnyRun, *, only_before: bool = False) -> None:
-        self.recording = find_run(run)
+        self.recording = open_run(run)
         data = disk_map_data(self.recording.sizes)
         self.data = data[data["state"] == "before"] if only_before else data
 

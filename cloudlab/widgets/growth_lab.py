@@ -13,6 +13,7 @@ from cloudlab.image.recipe import make_recipe
 from cloudlab.run.boot import dated_folder
 from cloudlab.run.options import Options, scenario_name
 from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.value import open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.tools import host_arch
 from cloudlab.units import GIB, format_bytes
@@ -20,7 +21,7 @@ from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun, Panel, all_shipped, find_run
+from cloudlab.widgets.panel import AnyRun, Panel
 from cloudlab.widgets.results import (
     Finished,
     Prediction,
@@ -88,7 +89,7 @@ class GrowthLab(Panel):
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
         self.finished: list[Finished] = []
         self._folder = Path(folder)
-        self._recordings = playable(all_shipped())
+        self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
         self.options = Form("Options", _OPTIONS)
         self.prediction = Form(
@@ -174,7 +175,7 @@ class GrowthLab(Panel):
         RecordingError
             If there is no such run.
         """
-        self._show_result(Finished(find_run(run)))
+        self._show_result(Finished(open_run(run)))
 
     def seed_config(self) -> SeedConfig:
         """Return the options as cloudlab knows them.

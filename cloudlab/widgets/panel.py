@@ -12,18 +12,9 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import HTML, display
 
-from cloudlab.run.value import Run, open_run, recordings
+from cloudlab.run.value import Run
 
 AnyRun = Run | Path | str
-
-
-find_run = open_run
-all_shipped = recordings
-
-
-def is_shipped(run: Run) -> bool:
-    """Return whether a run is a recording that ships with cloudlab."""
-    return run.is_recording
 
 
 class Panel:

@@ -15,7 +15,6 @@ from cloudlab.figures.tables import records
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run
 from cloudlab.units import format_bytes, is_known
-from cloudlab.widgets.panel import is_shipped
 from cloudlab.widgets.texts import safe, table_html
 
 if TYPE_CHECKING:
@@ -74,8 +73,8 @@ class Finished:
 
 def origin(recording: Run) -> str:
     """Return where a run comes from: a recording is always called one."""
-    if is_shipped(recording):
-        return f"Run: {recording.label}"
+    if recording.is_recording:
+        return f"Recording: {recording.label}"
     return recording.label[0].upper() + recording.label[1:]
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from cloudlab.errors import CloudlabError
 from cloudlab.figures.disk_map import disk_map_data
 from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import Run
+from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_bytes, format_seconds
 from cloudlab.widgets.background import replay_events
 from cloudlab.widgets.map_html import map_html
 from cloudlab.widgets.native import Form, Pane, button, field
-from cloudlab.widgets.panel import AnyRun, Panel, find_run
+from cloudlab.widgets.panel import AnyRun, Panel
 from cloudlab.widgets.results import figure_html, origin
 from cloudlab.widgets.texts import console_html, safe
 
@@ -42,12 +42,13 @@ class Scrubber(Panel):
     """
 
     def __init__(self, run: AnyRun) -> None:
-        self.recording = find_run(run)
+        self.recording = open_run(run)
         self._sizes = self.recording.sizes
         self._lines = [one.line for one in replay_events(self.recording) if one.line is not None]
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
-        end_s = self.recording.record.time_s or self._line_times[-1]
+        took_s = self.recording.record.time_s or 0.0
+        end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
         # Before the first measurement there is nothing to see.
         start_s = _just_after(self._changes[0]) if self._changes else 0.0
         self.slider = Form(

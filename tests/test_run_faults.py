@@ -21,6 +21,7 @@ import pytest
 from console_text import GIB, block, disk_frames
 from guests import Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
+from cloudlab.console import read_cast
 from cloudlab.errors import (
     BootFailedError,
     ChecksumError,
@@ -40,9 +41,10 @@ from cloudlab.image.choose import open_image
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel
 from cloudlab.machine.process import MachineEnd
-from cloudlab.run import options
+from cloudlab.run import monitor, options
 from cloudlab.run.boot import boot, boot_many
-from cloudlab.run.report import write_demo
+from cloudlab.run.record import Outcome, RecordedError
+from cloudlab.run.report import save_demo
 from cloudlab.run.value import Run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -66,9 +68,9 @@ def fail(kind, run_options, folder, **more):
     """Boot, expect an error, and expect that it is on record and that nothing else stays."""
     with pytest.raises(kind) as caught:
         boot(run_options, folder, **more)
-    about = Run(folder).record
-    assert about["outcome"] == "failed"
-    assert about["error"] == {"kind": kind.__name__, "text": str(caught.value)}
+    record = Run(folder).record
+    assert record.outcome is Outcome.FAILED
+    assert record.error == RecordedError(kind.__name__, str(caught.value))
     assert left_behind(folder) == []
     return caught.value
 
@@ -129,7 +131,7 @@ def test_a_guest_that_powers_off(tmp_path):
 def test_a_guest_that_falls_silent(tmp_path, monkeypatch):
     monkeypatch.setitem(options.SILENCE_TIMEOUT_S, Accel.TCG, 2.0)
     error = fail(ConsoleTimeoutError, guest_options(tmp_path, "hm"), tmp_path / "run")
-    assert "has been silent for 2 s" in error.message
+    assert "has written nothing for 2 s" in error.message
     assert error.tail[-1] == "hm"
 
 
@@ -140,9 +142,9 @@ def test_a_guest_that_takes_too_long(tmp_path):
 
 
 def test_a_guest_that_came_up_without_cloud_init(tmp_path, monkeypatch):
-    monkeypatch.setattr(boot, "LOGIN_PATIENCE_S", 0.5)
+    monkeypatch.setattr(monitor, "LOGIN_PATIENCE_S", 0.5)
     error = fail(BootFailedError, guest_options(tmp_path, "alpine login: "), tmp_path / "run")
-    assert "came up without running cloud-init" in error.message
+    assert "reached its login prompt and cloud-init did not run" in error.message
 
 
 ENDINGS = {
@@ -292,7 +294,7 @@ def test_one_run_that_fails_leaves_the_others_alone(tmp_path):
     (tmp_path / "other").mkdir()
     bad = guest_options(tmp_path / "other", "Kernel panic - not syncing")
     jobs = [(bad, tmp_path / "bad"), (good, tmp_path / "good")]
-    first, second = boot_many(jobs, side_by_side=2)
+    first, second = boot_many(jobs, parallel=2)
     assert isinstance(first.error, BootFailedError)
     assert second.error is None
     assert Run(tmp_path / "good").record.outcome == "done"
@@ -349,24 +351,24 @@ def test_a_watcher_that_breaks_ends_the_runs(tmp_path):
 
     jobs = [(first, tmp_path / "one"), (first, tmp_path / "two")]
     with pytest.raises(ZeroDivisionError):
-        boot_many(jobs, on_event=watch, side_by_side=2)
+        boot_many(jobs, on_event=watch, parallel=2)
     outcomes = [Run(tmp_path / name).record.outcome for name in ("one", "two")]
     assert outcomes == ["interrupted", "failed"]
     assert left_behind(tmp_path / "one") + left_behind(tmp_path / "two") == []
 
 
 def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(boot, "TRANSCRIPT_CAP_BYTES", 100_000)
+    monkeypatch.setattr(monitor, "TRANSCRIPT_CAP_BYTES", 100_000)
     run_options = guest_options(tmp_path, "", Then.FLOOD, timeout_s=4)
     folder = tmp_path / "run"
     fail(ConsoleTimeoutError, run_options, folder)
-    about = Run(folder).record
-    dropped = about["console"]["dropped_bytes"]
-    assert about["console"]["bytes"] == 100_000 + dropped
+    record = Run(folder).record
+    dropped = record.console.dropped_bytes
+    assert record.console.bytes == 100_000 + dropped
     log = (folder / "console.log").read_bytes()
     assert log[100_000:].decode() == f"\n[cloudlab: {dropped} further bytes were not kept]\n"
-    [warning] = about["warnings"]
-    assert f"the last {dropped} of them were not kept" in warning
+    [warning] = record.warnings
+    assert f"the last {dropped} were not kept" in warning
 
 
 class Flooding:
@@ -390,19 +392,19 @@ class Flooding:
 
 
 def test_memory_does_not_follow_a_flood(tmp_path, monkeypatch):
-    monkeypatch.setattr(boot, "TRANSCRIPT_CAP_BYTES", 1 << 20)
+    monkeypatch.setattr(monitor, "TRANSCRIPT_CAP_BYTES", 1 << 20)
     (tmp_path / "overlay").touch()
 
     def peak_bytes(size_mib):
-        log = boot.BootLog()
-        monitor = boot.BootMonitor(
+        log = monitor.BootLog()
+        watching = monitor.BootMonitor(
             "flood", log, folder=tmp_path, overlay=tmp_path / "overlay", timeout_s=600,
-            silence_s=600, on_event=boot.ignore, cancel=threading.Event(),
+            silence_s=600, on_event=monitor.ignore_events, cancel=threading.Event(),
         )  # fmt: skip
         tracemalloc.start()
         try:
             with pytest.raises(ConsoleClosedError):
-                asyncio.run(monitor.follow(Flooding(size_mib)))
+                asyncio.run(watching.follow(Flooding(size_mib)))
             assert log.bytes == size_mib << 20
             assert log.dropped_bytes == (size_mib - 1) << 20
             return tracemalloc.get_traced_memory()[1]
@@ -417,16 +419,16 @@ def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
     run_options = guest_options(tmp_path, report())
     with run_options.image.path.open("r+b") as image:
         image.write(b"\0")
-    with pytest.raises(ChecksumError, match="was changed after it was looked up"):
+    with pytest.raises(ChecksumError, match="has changed since it was looked up"):
         boot(run_options, tmp_path / "run")
     run_options.image.path.unlink()
-    with pytest.raises(ImageError, match="cannot be read any more: No such file"):
+    with pytest.raises(ImageError, match="cannot be read: No such file"):
         boot(run_options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_tables_without_end_are_not_collected(tmp_path, monkeypatch):
-    monkeypatch.setattr(boot, "REPORTS_CAP_BYTES", 20_000)
+    monkeypatch.setattr(monitor, "REPORTS_CAP_BYTES", 20_000)
     rows = "NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINT\r\n" + "vda 254:0 0 20G 0 disk\r\n" * 2000
     error = fail(BootFailedError, guest_options(tmp_path, rows), tmp_path / "run")
     assert "tables of sizes without end" in error.message
@@ -465,13 +467,13 @@ def test_what_a_guest_prints_changes_nothing_but_its_transcript(tmp_path, says):
         on_event=lambda event: lines.append(event.line),
     )
     assert says in (done.folder / "console.log").read_bytes()
-    assert done.sizes()["size_bytes"].max() == 20 << 30
+    assert done.sizes["size_bytes"].max() == 20 << 30
     played = "".join(text for _, text in read_cast(done.folder / "console.cast"))
     assert says.decode(errors="replace") in played
     shown = [line.text for line in lines if line]
     assert max(map(len, shown)) <= 4096
     assert all(character.isprintable() for text in shown for character in text)
-    page = write_demo([done], tmp_path).read_text()
+    page = save_demo([done], tmp_path).read_text()
     tags = _Tags()
     tags.feed(page)
     assert tags.seen
@@ -488,11 +490,11 @@ def test_the_guests_own_status_becomes_warnings(tmp_path):
     )
     done = boot(guest_options(tmp_path, says), tmp_path / "run")
     warnings = json.loads((tmp_path / "run" / "run.json").read_text())["warnings"]
-    assert warnings == done.record.warnings
+    assert warnings == list(done.record.warnings)
     assert [warning[:30] for warning in warnings] == [
         "cloud-init reports errors: ('r",
         "cloud-init could not read the ",
-        "cloud-init had not run the use",
+        "The report was made before clo",
     ]
 
 
@@ -505,15 +507,15 @@ BROKEN_ENDS = {
 
 @pytest.mark.parametrize("broken", BROKEN_ENDS.values(), ids=BROKEN_ENDS)
 def test_a_report_whose_end_is_damaged_ends_the_run(tmp_path, monkeypatch, broken):
-    monkeypatch.setattr(boot, "REPORT_PATIENCE_S", 1.0)
+    monkeypatch.setattr(monitor, "REPORT_PATIENCE_S", 1.0)
     says = report(cloud_init_errors="")
     start = says.rindex("@cloudlab")
     # The guest halts then: without this the run would go on until its time is up, and fail.
     run_options = guest_options(tmp_path, says[:start] + broken(says[start:]), timeout_s=30)
     done = boot(run_options, tmp_path / "run")
     assert done.record.outcome == "done"
-    assert done.record.warnings == ["1 line of the guest's report was lost or damaged."]
-    assert done.sizes()["size_bytes"].max() == 20 << 30
+    assert done.record.warnings == ("1 line of the guest's report was lost.",)
+    assert done.sizes["size_bytes"].max() == 20 << 30
     assert left_behind(tmp_path / "run") == []
 
 
@@ -528,7 +530,7 @@ def test_sizes_that_contradict_each_other_are_warned_of(tmp_path):
 def test_a_run_without_trouble_warns_of_nothing(tmp_path):
     says = report(cloud_init_errors="", user_data_valid="yes", reported_by="runcmd")
     done = boot(guest_options(tmp_path, says), tmp_path / "run")
-    assert done.record.warnings == []
+    assert done.record.warnings == ()
     assert done.record.outcome == "done"
     assert left_behind(tmp_path / "run") == []
 
@@ -558,26 +560,26 @@ def test_the_hosts_clock_jumps(tmp_path, monkeypatch):
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps_s))
     done = boot(guest_options(tmp_path, report(), timeout_s=60), tmp_path / "run")
-    assert done.sizes()["time_s"].max() < 60
+    assert done.sizes["time_s"].max() < 60
     times = [time_s for time_s, _ in read_cast(tmp_path / "run" / "console.cast")]
     assert times == sorted(times)
 
 
 def test_nothing_that_waits_asks_for_the_time_of_day():
-    package = Path(boot.__file__).parents[1]
+    package = Path(monitor.__file__).parents[1]
     asking = {
         path.relative_to(package).as_posix()
         for path in package.rglob("*.py")
         if re.search(r"\btime\.time\(|from time import", path.read_text(encoding="utf-8"))
     }
     # An asciicast's header says when it was recorded; HTTP's Retry-After may be a date.
-    assert asking == {"recording.py", "image/web.py"}
+    assert asking == {"console.py", "image/web.py"}
 
 
 def test_two_machines_of_one_image_do_not_meet(tmp_path):
     one = guest_options(tmp_path, report())
     make_guest(tmp_path / "again.img", report())
     before = (tmp_path / "guest.img").read_bytes()[:4096]
-    runs = boot_many([(one, tmp_path / "a"), (one, tmp_path / "b")], side_by_side=2)
+    runs = boot_many([(one, tmp_path / "a"), (one, tmp_path / "b")], parallel=2)
     assert [run.error for run in runs] == [None, None]
     assert (tmp_path / "guest.img").read_bytes()[:4096] == before

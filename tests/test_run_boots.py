@@ -41,7 +41,7 @@ def test_user_data_that_is_no_yaml(options, tmp_path):
     warnings = done.record.warnings
     assert any("could not read the user-data" in warning for warning in warnings)
     assert (tmp_path / "run" / "user-data").read_text() == broken
-    sizes = done.sizes()
+    sizes = done.sizes
     after = sizes[(sizes["stage"] == "after") & (sizes["mountpoint"] == "/") & sizes["exact"]]
     assert after["size_bytes"].max() > 18 << 30, "so the defaults held: everything grew"
 
@@ -90,8 +90,8 @@ def test_ctrl_c_in_the_middle_of_a_boot(options, tmp_path):
         assert owner.returncode == 130
     assert b"interrupted" in rest
     assert wait_until(lambda: not alive(machine.qemu_pid))
-    about = Run(folder).record
-    assert about["outcome"] == "interrupted"
-    assert [stage["stage"] for stage in about["stages"]][:2] == ["firmware", "kernel"]
+    record = Run(folder).record
+    assert record.outcome == "interrupted"
+    assert [one.stage for one in record.stages][:2] == ["firmware", "kernel"]
     assert b"Linux version" in (folder / "console.log").read_bytes()
     assert left_behind(folder) == []

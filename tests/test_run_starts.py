@@ -1,31 +1,35 @@
 """Cold and warm starts, with a guest that reads its seed within a second of emulation."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import psutil
 import pytest
 from guests import Then, guest_options, left_behind, make_guest, report, wait_until
 
 from cloudlab import paths
+from cloudlab.console import read_cast
 from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
     InterruptedRunError,
-    SnapshotError,
 )
 from cloudlab.image.choose import open_image
-from cloudlab.machine import registry
+from cloudlab.machine import registry, snapshots
 from cloudlab.machine.config import Accel, Network
+from cloudlab.run import prepare as prepared
 from cloudlab.run.boot import boot, boot_many
-from cloudlab.run.options import GIB, Options, Start
+from cloudlab.run.options import Options, Start
+from cloudlab.run.prepare import prepare
+from cloudlab.run.start import expected_s, remember_duration
 from cloudlab.run.value import Run
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig
+from cloudlab.units import GIB
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -42,10 +46,10 @@ def guest(folder: Path, says: str = LOCAL, later: str | None = None, **options) 
 
 def started(run) -> tuple[str, str]:
     start = Run(run.folder).record.start
-    return start["kind"], start["why"]
+    return start.kind, start.why
 
 
-def saved_folders() -> list[Path]:
+def snapshot_folders() -> list[Path]:
     return sorted(paths.snapshots_folder().glob("*"))
 
 
@@ -54,27 +58,27 @@ def test_the_first_run_saves_a_machine_and_the_second_starts_from_it(tmp_path):
     first = boot(options, tmp_path / "first")
     kind, why = started(first)
     assert kind == "cold"
-    assert why.startswith("no machine was saved yet; this one was, at ")
-    [folder] = saved_folders()
+    assert why.startswith("there was no snapshot yet; this run took one at ")
+    [folder] = snapshot_folders()
     assert folder.stat().st_mode & 0o777 == 0o700
 
     second = boot(options, tmp_path / "second")
-    about = Run(tmp_path / "second").record
-    assert about["start"]["kind"] == "warm"
-    assert about["start"]["resumed_at_s"] == json.loads((folder / "saved.json").read_text())["at_s"]
-    assert about["time_s"] > about["start"]["resumed_at_s"]
-    assert "-incoming" in about["command"]
-    assert "started warm" in second.label
+    record = Run(tmp_path / "second").record
+    assert record.start.kind == "warm"
+    assert record.start.resumed_at_s == json.loads((folder / "snapshot.json").read_text())["at_s"]
+    assert record.time_s > record.start.resumed_at_s
+    assert "-incoming" in record.command
+    assert "warm start" in second.label
     # Everything that the saved machine had said is there, at its time, and nothing twice.
     for name in ("console.log", "user-data"):
         one, two = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
         assert one == two
     numbers = ["stage", "layer", "device", "size_bytes", "used_bytes", "line"]
-    here = [run.sizes()[run.sizes()["layer"] != "overlay_file"][numbers] for run in (first, second)]
+    here = [run.sizes[run.sizes["layer"] != "overlay_file"][numbers] for run in (first, second)]
     assert here[0].equals(here[1])
     times = [time_s for time_s, _ in read_cast(tmp_path / "second" / "console.cast")]
     assert times == sorted(times)
-    assert times[-1] >= about["start"]["resumed_at_s"]
+    assert times[-1] >= record.start.resumed_at_s
     for run in ("first", "second"):
         assert left_behind(tmp_path / run) == []
 
@@ -105,7 +109,7 @@ def test_side_by_side_one_saves_and_the_others_wait_for_it(tmp_path):
     options = guest(tmp_path)
     runs = boot_many([(options, tmp_path / f"run-{number}") for number in range(4)])
     assert sorted(started(run)[0] for run in runs) == ["cold", "warm", "warm", "warm"]
-    assert len(saved_folders()) == 1
+    assert len(snapshot_folders()) == 1
     assert [run.error for run in runs] == [None] * 4
 
 
@@ -116,7 +120,7 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
     pids, errors = [], []
 
     def hang(event):
-        if event.note == "launched":
+        if event.note == "resuming from a snapshot":
             # A QEMU that stands still takes no state, and says nothing either.
             [machine] = registry.list_running()
             pids.append(machine.qemu_pid)
@@ -139,7 +143,7 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
     assert Run(tmp_path / "second").record.outcome == "interrupted"
     assert Run(tmp_path / "second").record.start.kind == "warm"
     assert isinstance(errors[0], InterruptedRunError)
-    assert len(saved_folders()) == 1, "nothing was wrong with it"
+    assert len(snapshot_folders()) == 1, "nothing was wrong with it"
     assert left_behind(tmp_path / "second") == []
 
 
@@ -154,7 +158,7 @@ DAMAGES = {
     "a bit": lambda folder: damage(folder / "memory"),
     "cut": lambda folder: (folder / "disk.qcow2").chmod(0o600) or (folder / "disk.qcow2").write_bytes(b"QFI"),
     "lost file": lambda folder: (folder / "console.log").unlink(),
-    "no record": lambda folder: (folder / "saved.json").write_text("{"),
+    "no record": lambda folder: (folder / "snapshot.json").write_text("{"),
 }  # fmt: skip
 
 
@@ -162,39 +166,39 @@ DAMAGES = {
 def test_a_damaged_machine_is_not_restored_but_saved_anew(tmp_path, how):
     options = guest(tmp_path)
     boot(options, tmp_path / "first")
-    how(saved_folders()[0])
+    how(snapshot_folders()[0])
     second = boot(options, tmp_path / "second")
     kind, why = started(second)
     assert kind == "cold"
     assert "is damaged" in why
-    assert "it was deleted; this one was, at " in why
+    assert "it was deleted; this run took one at " in why
     assert started(boot(options, tmp_path / "third"))[0] == "warm"
 
 
 def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     options = guest(tmp_path)
     boot(options, tmp_path / "first")
-    [folder] = saved_folders()
+    [folder] = snapshot_folders()
     memory = folder / "memory"
     memory.chmod(0o600)
     memory.write_bytes(b"QEVM" + bytes(4096))
-    record = json.loads((folder / "saved.json").read_text())
-    record["files"]["memory"] = saved._fingerprint(memory)
-    (folder / "saved.json").write_text(json.dumps(record))
+    record = json.loads((folder / "snapshot.json").read_text())
+    record["files"]["memory"] = asdict(snapshots._fingerprint(memory))
+    (folder / "snapshot.json").write_text(json.dumps(record))
     run = boot(options, tmp_path / "second")
     kind, why = started(run)
     assert kind == "cold"
-    assert "could not be restored" in why
+    assert "could not be resumed" in why
     assert run.record.outcome == "done"
-    assert saved_folders() == []
+    assert snapshot_folders() == []
     assert left_behind(tmp_path / "second") == []
 
 
 def test_whoever_waits_for_a_machine_that_never_comes_boots_cold(tmp_path):
     options = guest_options(tmp_path, LOCAL + "Kernel panic - not syncing: early")
-    runs = boot_many([(options, tmp_path / f"run-{number}") for number in range(2)], side_by_side=1)
+    runs = boot_many([(options, tmp_path / f"run-{number}") for number in range(2)], parallel=1)
     assert all(isinstance(run.error, BootFailedError) for run in runs)
-    assert saved_folders() == []
+    assert snapshot_folders() == []
 
 
 def test_a_guest_that_reads_its_seed_before_cloud_init_is_not_saved(tmp_path):
@@ -202,8 +206,8 @@ def test_a_guest_that_reads_its_seed_before_cloud_init_is_not_saved(tmp_path):
     for run in runs:
         kind, why = started(run)
         assert kind == "cold"
-        assert "the seed was read as early as in stage firmware" in why
-    assert saved_folders() == []
+        assert "the guest read its seed as early as in stage firmware" in why
+    assert snapshot_folders() == []
 
 
 def test_stop_while_a_machine_is_saved_leaves_nothing(tmp_path, monkeypatch):
@@ -213,8 +217,8 @@ def test_stop_while_a_machine_is_saved_leaves_nothing(tmp_path, monkeypatch):
         stop.set()
         return real(*_)
 
-    real = saved._fingerprint
-    monkeypatch.setattr(saved, "_fingerprint", slowly)
+    real = snapshots._fingerprint
+    monkeypatch.setattr(snapshots, "_fingerprint", slowly)
     with pytest.raises(InterruptedRunError):
         boot(guest(tmp_path), tmp_path / "run", cancel=stop)
     assert Run(tmp_path / "run").record.outcome == "interrupted"
@@ -223,10 +227,10 @@ def test_stop_while_a_machine_is_saved_leaves_nothing(tmp_path, monkeypatch):
 
 
 COLD = {
-    "asked for": ({"start": Start.COLD}, "asked for"),
+    "asked for": ({"start": Start.COLD}, "requested"),
     "no seed": ({"attach_seed": False}, "without a seed"),
-    "network": ({"network": Network.USER}, "a clock that is right"),
-    "full profile": ({"seed": SeedConfig(profile=Profile.FULL)}, "boots as a cloud does"),
+    "network": ({"network": Network.USER}, "needs the right time"),
+    "full profile": ({"seed": SeedConfig(profile=Profile.FULL)}, "boots as in a cloud"),
 }
 
 
@@ -237,7 +241,7 @@ def test_what_starts_cold_says_why(tmp_path, options, reason):
         kind, why = started(run)
         assert kind == "cold"
         assert reason in why
-    assert saved_folders() == []
+    assert snapshot_folders() == []
 
 
 def test_warm_when_asked_for_with_the_full_profile(tmp_path):
@@ -257,7 +261,7 @@ def test_another_kind_of_machine_is_saved_on_its_own(tmp_path, change):
     options = guest(tmp_path)
     boot(options, tmp_path / "first")
     assert started(boot(replace(options, **change), tmp_path / "second"))[0] == "cold"
-    assert len(saved_folders()) == 2
+    assert len(snapshot_folders()) == 2
 
 
 def test_a_changed_image_is_booted_afresh(tmp_path):
@@ -269,84 +273,82 @@ def test_a_changed_image_is_booted_afresh(tmp_path):
 
 
 def test_no_room_is_no_reason_to_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(saved, "LIMIT_BYTES", 1 << 20)
+    monkeypatch.setattr(snapshots, "LIMIT_BYTES", 1 << 20)
     run = boot(guest(tmp_path), tmp_path / "run")
     kind, why = started(run)
     assert kind == "cold"
     assert "more than may be kept" in why
-    assert saved_folders() == []
+    assert snapshot_folders() == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_host_disk_that_fills_up_while_a_machine_is_saved_does_not_end_the_run(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(saved, "_RESERVE_BYTES", -(2 << 30))
+    monkeypatch.setattr(snapshots, "_RESERVE_BYTES", -(2 << 30))
     root = paths.make_folder(paths.snapshots_folder(), private=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", root], check=True)
     try:
         run = boot(guest(tmp_path), tmp_path / "run")
         kind, why = started(run)
         assert kind == "cold"
-        assert why.startswith("no machine could be saved: ")
+        assert why.startswith("no snapshot could be taken: ")
         assert "No space left" in why
         assert run.record.outcome == "done"
-        assert saved_folders() == []
+        assert snapshot_folders() == []
     finally:
         subprocess.run(["umount", "-l", root], check=True)
-
-
-def test_the_machines_used_longest_ago_go_first(monkeypatch):
-    monkeypatch.setattr(saved, "LIMIT_BYTES", 2500)
-    for key in ("oldest", "middle", "newest"):
-        with saved.saving(key) as part:
-            (part / "memory").write_bytes(bytes(1000))
-            saved.keep(part, key, {"at_s": 1.0, "console": [], "overlay_growth": []})
-        if key == "middle":
-            assert saved.find_saved("oldest") is not None, "which makes it the one used last"
-    assert {path.name for path in saved_folders()} == {"oldest", "newest"}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
-def test_a_machine_in_a_read_only_cache_is_found():
-    with saved.saving("key") as part:
-        saved.keep(part, "key", {})
-    root = paths.snapshots_folder()
-    subprocess.run(["mount", "--bind", root, root], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
-        assert saved.find_saved("key") is not None
-    finally:
-        subprocess.run(["umount", "-l", root], check=True)
-
-
-def test_what_a_dead_process_left_is_swept():
-    with subprocess.Popen(["true"]) as dead:
-        pass
-    assert not psutil.pid_exists(dead.pid)
-    root = paths.make_folder(paths.snapshots_folder(), private=True)
-    (root / f"key.{dead.pid}.part").mkdir()
-    (root / "key.1.part").mkdir()
-    with saved.saving("other"):
-        assert {path.name for path in saved_folders()} >= {"key.1.part"}
-        assert not (root / f"key.{dead.pid}.part").exists()
-
-
-def test_a_record_of_another_machine_is_not_followed_out_of_its_folder(tmp_path):
-    with saved.saving("key") as part:
-        saved.keep(part, "key", {})
-    record = saved_folders()[0] / "saved.json"
-    record.write_text(json.dumps({"files": {"memory": [1, "0" * 64]}}))
-    with pytest.raises(SnapshotError, match="a file is missing"):
-        saved.find_saved("key")
-    assert saved_folders() == []
 
 
 def test_the_typical_time_is_that_of_the_start_to_come(tmp_path):
     options = guest(tmp_path)
-    assert typical.expected_s(options, Accel.TCG) == 70.0
-    typical.remember(options, Accel.TCG, "cold", 60.0)
-    assert typical.expected_s(options, Accel.TCG) == 60.0
-    typical.remember(options, Accel.TCG, "warm", 20.0)
-    assert typical.expected_s(options, Accel.TCG) == 20.0
-    assert typical.expected_s(replace(options, start=Start.COLD), Accel.TCG) == 60.0
+    with contextlib.ExitStack() as undo:
+        job = prepare(options, tmp_path / "run", undo)
+        assert expected_s(job, Start.WARM) == expected_s(job, Start.COLD) == 70.0
+        remember_duration(job, Start.COLD, 60.0)
+        assert expected_s(job, Start.WARM) == 60.0
+        remember_duration(job, Start.WARM, 20.0)
+        remember_duration(job, Start.WARM, 24.0)
+        assert expected_s(job, Start.WARM) == 22.0
+        assert expected_s(job, Start.COLD) == 60.0
+
+
+def test_damaged_durations_are_no_reason_to_fail(tmp_path):
+    options = guest(tmp_path)
+    for text in ("{", "[]", '{"a": 1}', '{"a": ["x"]}'):
+        (paths.cache_folder() / "typical.json").write_text(text)
+        with contextlib.ExitStack() as undo:
+            assert expected_s(prepare(options, tmp_path / "run", undo), Start.COLD) == 70.0
+
+
+def test_the_launch_says_how_long_it_usually_takes(tmp_path):
+    events = []
+    options = guest(tmp_path)
+    boot(options, tmp_path / "first", on_event=events.append)
+    boot(options, tmp_path / "second", on_event=events.append)
+    told = [(event.note, event.expected_s) for event in events if event.expected_s]
+    [(first, guess_s), (second, typical_s)] = told
+    assert (first, guess_s) == ("launched", 70.0)
+    assert second == "resuming from a snapshot"
+    assert typical_s == pytest.approx(Run(tmp_path / "first").record.took_s, abs=0.06)
+
+
+def test_the_seed_is_built_once_and_its_warnings_are_notes(tmp_path):
+    events = []
+    text = "#cloud-config\nresize_rootfs: true\nresize_rootfs: false\n"
+    options = guest(tmp_path, user_data=text, meta_data="instance-id: i-1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        built = []
+        for name in ("build_seed", "custom_seed"):
+            real = getattr(prepared, name)
+            patch.setattr(
+                prepared, name, lambda *a, real=real, **k: built.append(1) or real(*a, **k)
+            )
+        boot(options, tmp_path / "run", on_event=events.append)
+    assert len(built) == 1
+    notes = [event.note for event in events if event.note]
+    assert notes[0] == "preparing"
+    assert "line 3, column 1" in notes[1]
+    assert notes[2].startswith("accelerator: tcg (")
+    assert [event.is_remark for event in events if event.note][:4] == [False, True, True, False]
+    assert notes[-1] == "done"

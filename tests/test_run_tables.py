@@ -2,21 +2,19 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cloudlab.course.cases import CASES
-from cloudlab.disk import Extent
+from cloudlab.disk import DiskLayout, Extent, Filesystem, Partition
 from cloudlab.explanation import Subject
-from cloudlab.figures.tables import Run
-from cloudlab.run.tables import with_disk, write_extents
+from cloudlab.figures.tables import Run as DrawnRun
+from cloudlab.run.record import Record
+from cloudlab.run.tables import extents_frame, read_run_extents, with_disk, write_csv
 from cloudlab.run.value import Run, recorded
 from cloudlab.sizes import read_sizes, sizes_frame
-
-
-def recorded(name):
-    return recorded(name)
 
 
 def built(recording):
@@ -28,7 +26,7 @@ def built(recording):
 def test_figures_say_of_growth_what_the_explanation_says(name):
     recording = recorded(name)
     explanation = recording.explain()
-    growth = Run(recording.sizes).growth()
+    growth = DrawnRun(recording.sizes).growth()
     partition, filesystem = (
         any(one.grown for one in explanation.of(subject)) for subject in Subject
     )
@@ -72,13 +70,13 @@ def test_a_run_without_a_known_disk_keeps_its_table(tmp_path, missing):
 
 def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):
     """Two rows of a boot without any report, its disk as inspect says it."""
-    root = {"number": 1, "start_bytes": 1 << 20, "size_bytes": 2 << 30}
-    root["filesystem"] = {"type": "ext4", "size_bytes": 2 << 30, "statfs_bytes": 1900 << 20}
-    disk = {"virtual_size_bytes": 20 << 30, "partitions": [root]}
+    filesystem = Filesystem("ext4", size_bytes=2 << 30, statfs_bytes=1900 << 20)
+    root = Partition(1, 1 << 20, 2 << 30, filesystem=filesystem)
+    disk = DiskLayout(Path("disk"), "qcow2", 20 << 30, 1 << 20, None, "gpt", (root,))
     overlay = {"run": "r", "stage": "before", "layer": "overlay_file", "source": "host: blocks"}
-    about = {"disk_before": disk, "disk": disk, "time_s": 9.0}
-    sizes = with_disk(sizes_frame([overlay]), about)
-    growth = Run(sizes).growth()
+    record = Record(disk_before=disk, disk_after=disk, time_s=9.0)
+    sizes = with_disk(sizes_frame([overlay]), record)
+    growth = DrawnRun(sizes).growth()
     assert growth.partition == (2 << 30, 2 << 30)
     assert growth.filesystem == (1900 << 20, 1900 << 20)
     assert growth.found == "none"
@@ -89,7 +87,7 @@ def test_the_extents_cover_the_disk(tmp_path):
         Extent(0, 1 << 16, "data", "table"),
         Extent(1 << 16, 20 << 30, "backing", "1"),
     ]
-    write_extents("r", extents, tmp_path / "extents.csv")
-    found = pd.read_csv(tmp_path / "extents.csv")
+    write_csv(extents_frame("r", extents), tmp_path / "extents.csv")
+    found = read_run_extents(tmp_path, Record(name="r"))
     assert found["length_bytes"].sum() == (20 << 30) + (1 << 16)
     assert list(found["kind"]) == ["data", "backing"]

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from gallery import (
@@ -17,7 +19,8 @@ from gallery import (
 from cloudlab import tools
 from cloudlab.course.cases import CASES
 from cloudlab.explanation import Grower, Source, Subject
-from cloudlab.run.value import Run, recorded
+from cloudlab.run.record import read_record, write_record
+from cloudlab.run.value import Run, recorded, recording_names, recordings_folder
 from cloudlab.sizes import check_sizes, parse_console, read_sizes
 
 #: What may be shipped in all.
@@ -32,7 +35,7 @@ def recording(name):
 
 
 def test_every_case_has_its_recording_and_no_recording_is_without_a_case():
-    assert set(shipped_recordings()) == set(CASES)
+    assert set(recording_names()) == set(CASES)
 
 
 @EVERY_CASE
@@ -43,7 +46,12 @@ def test_the_case_comes_out_as_it_must(name, recording):
 @EVERY_CASE
 def test_evidence_stands_on_the_line_that_it_names(name, recording):
     # Not read_text, which takes the console's carriage returns for line ends.
-    lines = recording.console_log.read_bytes().decode("utf-8", errors="replace").split("\n")
+    lines = (
+        (recording.folder / "console.log")
+        .read_bytes()
+        .decode("utf-8", errors="replace")
+        .split("\n")
+    )
     explanation = recording.explain()
     proofs = [
         proof for one in (*explanation.statements, *explanation.notes) for proof in one.evidence
@@ -76,7 +84,7 @@ def assert_stands(proof, line):
 @EVERY_CASE
 def test_its_sizes_do_not_contradict_each_other(name, recording):
     if CASES[name].attach_seed:
-        assert check_sizes(parse_console(recording.console_log.read_bytes())) == []
+        assert check_sizes(parse_console((recording.folder / "console.log").read_bytes())) == []
     assert not read_sizes(recording.folder / "sizes.csv").empty
 
 
@@ -87,7 +95,7 @@ def test_the_recording_tells_nothing_of_the_machine_that_made_it(name, recording
         host_paths = re.findall(r"/(?:root|home|tmp|work|Users)/[^\s\"']*", text)
         guest_paths = re.findall(
             r"/(?:root|home|tmp)/[^\s\"']*",
-            recording.console_log.read_text("utf-8", errors="replace"),
+            (recording.folder / "console.log").read_text("utf-8", errors="replace"),
         )
         assert set(host_paths) <= set(guest_paths), path.name
 
@@ -115,23 +123,26 @@ def test_growth_in_the_initramfs_is_seen_before_cloud_init():
 def test_the_partition_grew_up_to_the_wall():
     recording = recorded("wall")
     [partition] = recording.explain().of(Subject.PARTITION)
-    [root] = [one for one in recording.layout("after").partitions if one["number"] == 1]
-    assert root["start_bytes"] + partition.to_bytes == 8 << 30
+    [root] = [one for one in recording.layout("after").partitions if one.number == 1]
+    assert root.start_bytes + partition.to_bytes == 8 << 30
 
 
 def test_an_exported_recording_leaves_this_machine_behind(tmp_path):
     run, images, target = (tmp_path / name for name in ("run", "images", "shipped"))
     shutil.copytree(recorded("default").folder, run)
-    about = dict(Run(run).record)
-    about.pop("format")
-    about["image"] = {**about["image"], "path": str(images / "lab.qcow2")}
-    about["disk"] = {
-        **about["disk"],
-        "path": str(run / "overlay.qcow2"),
-        "backing_file": str(images / "lab.qcow2"),
-    }
-    about["command"] = [*about["command"], f'{{"filename": "{run}/overlay.qcow2"}}']
-    write_run(run, about)
+    record = read_record(run)
+    disk = replace(
+        record.disk_after, path=run / "overlay.qcow2", backing_file=str(images / "lab.qcow2")
+    )
+    write_record(
+        run,
+        replace(
+            record,
+            image=replace(record.image, path=str(images / "lab.qcow2")),
+            disk_after=disk,
+            command=(*record.command, f'{{"filename": "{run}/overlay.qcow2"}}'),
+        ),
+    )
     (run / "overlay.qcow2").touch()
     target.mkdir()
     (target / "left-over").touch()
@@ -140,7 +151,7 @@ def test_an_exported_recording_leaves_this_machine_behind(tmp_path):
 
     exported = Run(target)
     assert str(tmp_path) not in (target / "run.json").read_text("utf-8")
-    assert exported.layout("after").path == "overlay.qcow2"
+    assert exported.layout("after").path == Path("overlay.qcow2")
     assert exported.record.image.path == "lab.qcow2"
     assert exported.explain() == Run(run).explain()
     assert {path.name for path in target.iterdir()} == {
@@ -194,12 +205,12 @@ def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
     kinds = [run.record.start.kind for run in fresh_runs.values()]
     assert kinds.count("warm") >= len(FRESH) - 1
     for name, run in fresh_runs.items():
-        recorded = recorded(name)
-        assert recorded.record.start.kind == "cold"
+        before = recorded(name)
+        assert before.record.start.kind == "cold"
         explanation = run.explain()
         assert unexpected(name, explanation) == []
-        assert outcome(explanation) == outcome(recorded.explain())
-        assert modules_run(run) == modules_run(recorded) != "not told"
+        assert outcome(explanation) == outcome(before.explain())
+        assert modules_run(run) == modules_run(before) != []
 
 
 @pytest.mark.boots
@@ -208,7 +219,7 @@ def test_after_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, tm
     ours = agree_with_outside_tools(
         fresh.folder / "overlay.qcow2", fresh.layout("after").to_json(), tmp_path / "after.raw"
     )
-    guest = parse_console(fresh.console_log.read_bytes()).block("after")
+    guest = parse_console((fresh.folder / "console.log").read_bytes()).block("after")
     assert {
         int(one.name.removeprefix("vda")): (one.start_bytes, one.size_bytes)
         for one in guest.devices
@@ -230,7 +241,7 @@ def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, t
     )
     assert ours.keys() == {1, 14, 15}
     # bootcmd ran before anything grew.
-    guest = parse_console(fresh.console_log.read_bytes()).block("before")
+    guest = parse_console((fresh.folder / "console.log").read_bytes()).block("before")
     assert {int(one.device.removeprefix("vda")): one.size_bytes for one in guest.filesystems} == {
         number: ours[number]["filesystem"]["statfs_bytes"] for number in (1, 15)
     }

@@ -83,7 +83,7 @@ def test_a_run_shows_figure_and_facts(tmp_path, own_cache, fine):
 def shown():
     """What a notebook shows of a value as a page, once it loaded the extension."""
     shell = InteractiveShell()
-    shell.run_line_magic("load_ext", "cloudlab.lab.display")
+    shell.run_line_magic("load_ext", "cloudlab")
     return lambda value: shell.display_formatter.format(value)[0]["text/html"]
 
 
