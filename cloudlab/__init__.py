@@ -112,9 +112,7 @@ def __getattr__(name: str) -> Any:
 
 def load_ipython_extension(shell: Any) -> None:
     """Let a notebook show values with their figures; ``%load_ext cloudlab`` calls it."""
-    from cloudlab.run import display
-
-    display.load_ipython_extension(shell)
+    importlib.import_module("cloudlab.run.display").load_ipython_extension(shell)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,6 @@ from cloudlab.course.mode import Mode, ModeChoice
 from cloudlab.course.more_exercises import evidence
 from cloudlab.course.settings import growth_of, planned_partitions
 from cloudlab.course.storage import BROKEN_STORAGE
-from cloudlab.course.views import root_sizes
 from cloudlab.disk import create_overlay, inspect_disk, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.explanation import Reason, Subject
@@ -257,7 +256,7 @@ def test_sizes_of_root_are_the_guests_own():
     told = [json.loads(frame) for frame in frames]
     [partition] = [one["size_bytes"] for one in told if one.get("name") == "vda1"]
     [filesystem] = [one["size_bytes"] for one in told if one.get("mountpoint") == "/"]
-    assert root_sizes(run, "after") == (partition, filesystem)
+    assert run.root_sizes("after") == (partition, filesystem)
 
 
 def test_what_a_host_says_cannot_become_markup():

@@ -20,7 +20,6 @@ from cloudlab.course import check
 from cloudlab.course.cases import CASES
 from cloudlab.course.storage import BROKEN_STORAGE
 from cloudlab.course.verdict import exercises
-from cloudlab.course.views import root_sizes
 from cloudlab.run.value import Run, recorded
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.units import format_bytes
@@ -172,8 +171,8 @@ def test_how_it_grows_runs_live(tmp_path):
     assert not [output for output in outputs(book) if output.output_type == "error"]
     runs = {folder.name[18:]: Run(folder) for folder in (tmp_path / "runs").iterdir()}
     assert set(runs) == set(book.metadata["cloudlab"]["boots"])
-    grown = {name: root_sizes(one, "after") for name, one in runs.items()}
-    shipped = {name: root_sizes(recorded(name), "after") for name in runs}
+    grown = {name: one.root_sizes("after") for name, one in runs.items()}
+    shipped = {name: recorded(name).root_sizes("after") for name in runs}
     assert grown == shipped
     assert sum("booted here" in shown(output) for output in outputs(book)) == len(runs)
 
@@ -258,7 +257,7 @@ def test_names_the_article(path):
 
 
 def test_nothing_gives_the_first_prediction_away():
-    after = root_sizes(recorded("default"), "after")
+    after = recorded("default").root_sizes("after")
     told = [f"{size:,}" for size in after] + [format_bytes(size) for size in after]
     for path in NOTEBOOKS[:4]:
         for output in outputs(executed(path)):

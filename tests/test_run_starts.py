@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from guests import Then, guest_options, left_behind, make_guest, report, wait_until
+from pandas.testing import assert_frame_equal
 
 from cloudlab import paths
 from cloudlab.console import read_cast
@@ -18,12 +20,13 @@ from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
     InterruptedRunError,
+    UsageError,
 )
 from cloudlab.image.choose import open_image
 from cloudlab.machine import registry, snapshots
 from cloudlab.machine.config import Accel, Network
 from cloudlab.run import prepare as prepared
-from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.boot import boot, boot_many, dated_folder
 from cloudlab.run.options import Options, Start
 from cloudlab.run.prepare import prepare
 from cloudlab.run.start import expected_s, remember_duration
@@ -331,6 +334,41 @@ def test_the_launch_says_how_long_it_usually_takes(tmp_path):
     assert (first, guess_s) == ("launched", 70.0)
     assert second == "resuming from a snapshot"
     assert typical_s == pytest.approx(Run(tmp_path / "first").record.took_s, abs=0.06)
+
+
+def test_a_boot_from_plain_values(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = guest(tmp_path, LOCAL).image
+    run = boot(image=str(image.path), growpart="off", accel="tcg", start="cold", disk_size="3G")
+    assert run.folder.parent == Path("runs").absolute()
+    assert run.folder.name.endswith("-partition-kept")
+    assert run.scenario == "partition kept"
+    assert run.layout("after").virtual_size_bytes == 3 * GIB
+    assert "mode: 'off'" in run.user_data
+    again = boot(guest(tmp_path, LOCAL, start=Start.COLD), tmp_path / "again", cpus=2)
+    assert again.options.cpus == 2
+    with pytest.raises(UsageError, match="no option 'cpu'"):
+        boot(image=image, cpu=2)
+
+
+def test_a_fresh_run_is_the_run_that_is_read_back(tmp_path):
+    fresh = boot(guest(tmp_path), tmp_path / "run")
+    read = Run(tmp_path / "run")
+    assert read.record == fresh.record
+    assert_frame_equal(read.sizes, fresh.sizes)
+    assert read.parsed == fresh.parsed
+    assert read.root_sizes("after") == fresh.root_sizes("after") == (19 * GIB, 19 * GIB - (1 << 20))
+    assert fresh.label.startswith("booted here on 20")
+
+
+def test_a_new_runs_folder_has_a_name_of_its_own(tmp_path):
+    first = dated_folder("a/b, c\x01", tmp_path)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{6}-a-b-c", first.name)
+    taken = [first]
+    while len(taken) < 3:
+        taken[-1].mkdir()
+        taken.append(dated_folder("a/b, c", tmp_path))
+    assert len({path.name for path in taken}) == 3
 
 
 def test_the_seed_is_built_once_and_its_warnings_are_notes(tmp_path):

@@ -15,7 +15,7 @@ from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
 from cloudlab.widgets.background import replay_events
 from cloudlab.widgets.map_html import map_html
-from cloudlab.widgets.nearest import Wish, choices, nearest, playable, recording_user_data
+from cloudlab.widgets.nearest import Wish, choices, nearest, playable
 from cloudlab.widgets.results import (
     Finished,
     Prediction,
@@ -126,7 +126,7 @@ def test_second_boots_and_boots_without_a_seed_are_not_offered(recordings):
 
 
 def test_choices_leave_out_what_cloudlab_adds(default):
-    assert choices(recording_user_data(default)) == {}
+    assert choices(default.user_data) == {}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,10 @@
 ==============  ===========================================================
 module          owns
 ==============  ===========================================================
+cases           what each boot of the gallery is made of, and what must come out
+mode            whether real machines are booted or recordings played
+notebooks       copying the notebooks to a folder of the learner's
+questions       the questions of the quizzes
 fetching        an image from its publisher or a mirror, with a bar that moves
 runs            a case of the course, booted here or played back
 views           a run as pictures, tables and numbered console lines
@@ -16,8 +20,6 @@ storage         those of notebook 7
 ==============  ===========================================================
 """
 
-from typing import Any
-
 from cloudlab.course.disks import image_layout, iso_contents, try_overlay
 from cloudlab.course.fetching import fetch
 from cloudlab.course.prediction import Prediction
@@ -30,6 +32,7 @@ from cloudlab.course.runs import (
 from cloudlab.course.verdict import Verdict, check
 from cloudlab.course.views import (
     console,
+    explain_run,
     extents,
     file,
     layout,
@@ -43,12 +46,6 @@ from cloudlab.course.views import (
     tables,
 )
 from cloudlab.run.value import recorded, recordings
-
-
-def explain_run(run: Any) -> Any:
-    """Return the explanation of a run."""
-    return run.explain()
-
 
 __all__ = [
     "Prediction",

@@ -7,8 +7,9 @@ from typing import Any
 
 from cloudlab.course.settings import growth_of, values_of
 from cloudlab.course.verdict import UnansweredError, exercise, whole_number
-from cloudlab.course.views import Moment, Page, extents, layout, root_sizes, tables
-from cloudlab.run.value import recorded
+from cloudlab.course.views import extents, layout, tables
+from cloudlab.html import Page
+from cloudlab.run.value import Moment, recorded
 from cloudlab.seed import Problem, check_user_data
 from cloudlab.seed.text import read_document
 
@@ -282,7 +283,7 @@ def _wrong_label(answer: Any) -> Iterator[str]:
         return
     case, stage, label = LABELS[answer]
     if _MOMENTS[label] == stage:
-        partition, filesystem = root_sizes(recorded(case), stage)
+        partition, filesystem = recorded(case).root_sizes(stage)
         yield (
             f"{answer} may well be from {label}: partition {partition} bytes and filesystem "
             f"{filesystem} bytes are what {label} saw in that boot."

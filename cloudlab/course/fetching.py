@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 from cloudlab.console import printable
-from cloudlab.course.views import Page
+from cloudlab.html import Page
 from cloudlab.image.cache import Image
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.progress import FetchProgress

@@ -12,8 +12,8 @@ import yaml
 from cloudlab.course.cases import CASES
 from cloudlab.course.settings import growth_of, values_of
 from cloudlab.course.verdict import exercise, whole_number
-from cloudlab.course.views import Page, root_sizes
 from cloudlab.explanation import NoteKind, Reason
+from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, check_user_data
 from cloudlab.units import GIB
@@ -82,7 +82,7 @@ def _options(answer: Any) -> Iterator[str]:
             "One option is enough; leave the others out."
         )
         return
-    partition, filesystem = root_sizes(recorded(case), "after")
+    partition, filesystem = recorded(case).root_sizes("after")
     assert partition is not None
     assert filesystem is not None
     if partition < 19 * GIB:
@@ -105,7 +105,7 @@ def _without_defaults(seed: SeedConfig) -> SeedConfig:
 
 @exercise("05-2", right="Disk, minus what lies before root, minus the second table: measured so.")
 def _thirty(answer: Any) -> Iterator[str]:
-    measured, _ = root_sizes(recorded("second-boot-same-id"), "after")
+    measured, _ = recorded("second-boot-same-id").root_sizes("after")
     assert measured is not None
     number = whole_number(answer)
     if number is None:
@@ -138,7 +138,7 @@ def evidence(letter: str) -> Page:
     for one in run.layout("before").partitions:
         lines.append(f"  partition {one.number}: start {one.start_bytes}, {one.size_bytes} bytes")
     for moment in ("before", "after"):
-        partition, filesystem = root_sizes(run, moment)
+        partition, filesystem = run.root_sizes(moment)
         lines.append(f"root {moment}: partition {partition}, filesystem {filesystem}")
     block = run.parsed.block("after")
     assert block is not None
@@ -263,7 +263,7 @@ def _fair_pair(answer: Any) -> Iterator[str]:
 
 @exercise("08-2", right="Read off the measurements, not off the names.")
 def _grown(answer: Any) -> Iterator[str]:
-    right = {run.name for run in recordings() if (root_sizes(run, "after")[1] or 0) > 19 * GIB}
+    right = {run.name for run in recordings() if (run.root_sizes("after")[1] or 0) > 19 * GIB}
     if isinstance(answer, str):
         yield "Answer with a list of names."
         return

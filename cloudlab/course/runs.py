@@ -19,8 +19,9 @@ from cloudlab.course.fetching import FetchView
 from cloudlab.course.mode import mode
 from cloudlab.course.prediction import Prediction
 from cloudlab.course.settings import growth_of
-from cloudlab.course.views import Page, say, table_html
+from cloudlab.course.views import say
 from cloudlab.errors import SeedError
+from cloudlab.html import Page, table_html
 from cloudlab.image.cache import Image
 from cloudlab.image.choose import choose_image
 from cloudlab.image.recipe import Recipe

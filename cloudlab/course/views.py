@@ -6,7 +6,7 @@ import html
 from typing import TYPE_CHECKING
 
 from cloudlab.console import Console
-from cloudlab.html import Page, table_html
+from cloudlab.html import Page
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Moment, Run, compare, compare_options
 
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cloudlab.disk import DiskLayout
+    from cloudlab.explanation import Explanation
     from cloudlab.figures import Plot
-
-__all__ = ["Moment", "Page", "say", "table_html"]
 
 sizes = compare
 options = compare_options
@@ -89,6 +88,6 @@ def stages(run: Run) -> pd.DataFrame:
     return run.stages[["stage", "start_s", "end_s"]].rename_axis(columns="row")
 
 
-def root_sizes(run: Run, stage: Moment) -> tuple[int | None, int | None]:
-    """Return partition and filesystem of ``/`` in bytes."""
-    return run.root_sizes(stage)
+def explain_run(run: Run) -> Explanation:
+    """Return the explanation of a run."""
+    return run.explain()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
 
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import UsageError
@@ -115,6 +117,7 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "network": Network,
     "start": Start,
 }
+_TYPES = get_type_hints(SeedConfig) | get_type_hints(Options)
 _SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
 _NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
 _SIZES = {"disk_size": "disk_size_bytes", "memory": "memory_bytes"}
@@ -131,7 +134,7 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
     **values
         Any field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
         ``disk_size`` and ``memory`` as text such as ``"20G"``; choices as text such as
-        ``growpart="off"``; None leaves a value out.
+        ``growpart="off"``; a Path in place of a text is read; None leaves a value out.
 
     Raises
     ------
@@ -191,9 +194,21 @@ def _typed(name: str, value: Any) -> Any:
         if name == "growpart" and value is False:
             value = GrowpartMode.OFF
         return choice(_ENUMS[name], value, name)
-    if isinstance(value, list):
-        return tuple(value)
-    return value.read_text(encoding="utf-8") if isinstance(value, Path) else value
+    try:
+        return msgspec.convert(_text(value) if isinstance(value, Path) else value, _TYPES[name])
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name} has no value {value!r}.", hint=f"{str(error).replace('`', '')}."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", hint="Name a file with text in UTF-8."
+        ) from error
 
 
 def scenario_name(seed: SeedConfig) -> str:

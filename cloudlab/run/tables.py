@@ -224,7 +224,7 @@ def _of_run(table: pd.DataFrame, record: Record) -> pd.DataFrame:
     """Return a table that was read, under the names of its record, its texts made printable."""
     names = {"run": record.name, "scenario": record.scenario}
     texts = {
-        name: column.map(printable, na_action="ignore")
+        str(name): column.map(printable, na_action="ignore")
         for name, column in table.items()
         if column.dtype == "string"
     }

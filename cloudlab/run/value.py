@@ -30,7 +30,7 @@ Moment = Literal["before", "after"]
 
 
 class RootSizes(NamedTuple):
-    """Root partition and root filesystem in bytes, as the guest measured them; None: not known."""
+    """Root partition and root filesystem in bytes; None where there is none, or not measured."""
 
     partition_bytes: int | None
     filesystem_bytes: int | None
@@ -254,7 +254,10 @@ class Run:
         return layout
 
     def root_sizes(self, when: Moment) -> RootSizes:
-        """Return root partition and root filesystem, as the guest measured them exactly."""
+        """Return root partition and root filesystem, as measured exactly.
+
+        That is by the guest, or by the host where the guest reported nothing.
+        """
         rows = self.sizes[self.sizes["stage"] == when]
         rows = rows[(rows["mountpoint"] == "/") & rows["exact"]]
         found = {

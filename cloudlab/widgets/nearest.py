@@ -64,8 +64,9 @@ def nearest(wish: Wish, recordings: Iterable[Run]) -> Match:
     """
     matches = []
     for recording in recordings:
-        image, disk_size, profile = _told(recording)
-        options = _different_options(wish.user_data, recording_user_data(recording))
+        image, disk_size = recording.image.name, recording.options.disk_size_bytes
+        profile = recording.options.profile
+        options = _different_options(wish.user_data, recording.user_data)
         others = []
         # Which modules run besides changes no size, so any other option counts more.
         if profile != wish.profile:
@@ -93,11 +94,6 @@ def playable(recordings: Iterable[Run]) -> list[Run]:
     """
     others = {name for name, case in CASES.items() if case.follows or not case.attach_seed}
     return [one for one in recordings if one.name not in others]
-
-
-def recording_user_data(recording: Run) -> str:
-    """Return what cloud-init was given; empty where the file is lost."""
-    return recording.user_data
 
 
 def choices(user_data: str) -> dict[str, str]:
@@ -140,11 +136,6 @@ def _different_options(wished: str, recorded: str) -> list[str]:
         for key in sorted(mine.keys() | theirs.keys())
         if mine.get(key) != theirs.get(key)
     ]
-
-
-def _told(recording: Run) -> tuple[str, int, str]:
-    options = recording.options
-    return recording.image.name, options.disk_size_bytes, str(options.profile)
 
 
 def _two_sizes(first: int, second: int) -> Sequence[str]:
