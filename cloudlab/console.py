@@ -369,7 +369,25 @@ class BootWatcher:
 _MARKS = dict(_STAGE_MARKS)
 
 
-class Transcript:
+class _Closing:
+    """A context manager that closes what it is."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Transcript(_Closing):
     """The console's raw bytes in a file, up to a cap, ended by a note where it was reached.
 
     Attributes
@@ -401,19 +419,8 @@ class Transcript:
                 self._stream.write(note.encode())
             self._stream.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class CastWriter:
+class CastWriter(_Closing):
     """Writes a console as asciicast v2 while it comes in, an event each :data:`CAST_STEP_S`.
 
     Source: https://docs.asciinema.org/manual/asciicast/v2/
@@ -466,17 +473,6 @@ class CastWriter:
         # Written in one go, so that the file ends with a whole line if this process is killed.
         self._stream.write(event + "\n")
         self._stream.flush()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_cast(path: Path) -> Iterator[tuple[float, str]]:

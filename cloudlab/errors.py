@@ -18,6 +18,7 @@
     ├── SeedError               user-data or meta-data that cloud-init would not take
     ├── MachineError
     │   ├── LaunchError         QEMU did not start
+    │   ├── SnapshotError       a snapshot is damaged, or QEMU could not take or resume one
     │   └── ShutdownError       QEMU ended on its own, or would not end
     ├── ConsoleError            carries the last stage reached and the console's tail
     │   ├── BootFailedError     the console proves that the boot cannot finish

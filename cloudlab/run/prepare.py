@@ -16,7 +16,13 @@ from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_d
 from cloudlab.errors import ChecksumError, ImageError, RecordingError, UsageError
 from cloudlab.image.cache import Image
 from cloudlab.machine.accel import AccelChoice, choose_accel
-from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.config import (
+    Firmware,
+    MachineConfig,
+    UefiFiles,
+    qemu_argv,
+    qemu_program,
+)
 from cloudlab.machine.firmware import uefi_files
 from cloudlab.machine.registry import Entry
 from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
@@ -115,30 +121,45 @@ def prepare(
     new_run_folder(folder)
     overlay, variables = folder / _OVERLAY, folder / _VARIABLES
     leftovers = [folder / _SEED_ISO, variables, *([] if options.keep_overlay else [overlay])]
-    name = f"cloudlab-{folder.name}"
-    entry = undo.enter_context(Entry(name, run_folder=folder, cleanup=leftovers))
-    texts = _texts(options, seed)
-    undo.callback(
-        _remove_files, [overlay, *leftovers, folder / "run.json", *(folder / one for one in texts)]
+    entry = undo.enter_context(
+        Entry(f"cloudlab-{folder.name}", run_folder=folder, cleanup=leftovers)
     )
+    written = [overlay, *leftovers, folder / "run.json"]
+    undo.callback(_remove_files, [*written, *(folder / name for name in _texts(options, seed))])
+    uefi = _write_files(options, seed, folder)
+    machine = _machine_config(options, folder, accel, uefi)
+    record = _first_record(options, folder.name, accel, machine)
+    write_record(folder, record)
+    return PreparedRun(options, folder, seed, accel, machine, entry, record)
+
+
+def _write_files(options: Options, seed: Seed, folder: Path) -> UefiFiles | None:
+    """Write a machine's overlay, seed and texts; return its firmware's files, if it has UEFI."""
+    image = options.image
     try:
-        create_overlay(image.path, image.format, overlay, options.disk_size_bytes)
+        create_overlay(image.path, image.format, folder / _OVERLAY, options.disk_size_bytes)
         write_iso(seed, folder / _SEED_ISO)
-        for file_name, text in texts.items():
-            (folder / file_name).write_text(text, encoding="utf-8", newline="")
+        for name, text in _texts(options, seed).items():
+            (folder / name).write_text(text, encoding="utf-8", newline="")
         firmware = options.firmware or _default_firmware(image)
-        uefi = uefi_files(image.arch, variables) if firmware is Firmware.UEFI else None
+        return uefi_files(image.arch, folder / _VARIABLES) if firmware is Firmware.UEFI else None
     except OSError as error:
         raise RecordingError(
             f"The run's files could not be written to {folder}: {error.strerror}; "
             "nothing was started.",
             hint="Free some space there, or choose another folder with --output.",
         ) from error
-    machine = MachineConfig(
-        name=name,
+
+
+def _machine_config(
+    options: Options, folder: Path, accel: AccelChoice, uefi: UefiFiles | None
+) -> MachineConfig:
+    image = options.image
+    return MachineConfig(
+        name=f"cloudlab-{folder.name}",
         arch=image.arch,
         accel=accel.accel,
-        overlay=overlay,
+        overlay=folder / _OVERLAY,
         seed=folder / _SEED_ISO if options.attach_seed else None,
         memory_bytes=options.memory_bytes,
         cpus=options.cpus,
@@ -147,9 +168,6 @@ def prepare(
         network=options.network,
         sandbox=accel.sandbox,
     )
-    record = _first_record(options, folder.name, accel, machine)
-    write_record(folder, record)
-    return PreparedRun(options, folder, seed, accel, machine, entry, record)
 
 
 def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
