@@ -50,7 +50,7 @@ check: .venv/installed-dev
 	$(BIN)/lint-imports
 
 bench: host-bench .venv/installed-dev
-	$(BIN)/python tests/bench.py
+	$(BIN)/python scripts/bench.py
 
 figures: .venv/installed
 	@mkdir -p docs
@@ -60,12 +60,12 @@ figures: .venv/installed
 
 gallery: host-gallery .venv/installed
 	@rm -rf build/gallery
-	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery
+	$(BIN)/python scripts/gallery.py --output build/gallery
 
 recordings: host-recordings .venv/installed-dev
 	@rm -rf build/gallery
-	$(BIN)/python -m cloudlab.lab.gallery --output build/gallery --record
-	$(BIN)/python tests/heads.py
+	$(BIN)/python scripts/gallery.py --output build/gallery --record
+	$(BIN)/python scripts/heads.py
 
 slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
@@ -73,7 +73,7 @@ slides: .venv/installed-dev
 fuzz: .venv/installed-dev
 	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	@for target in console checksums published index cast user_data tables; do \
-	  $(BIN)/python tests/fuzz.py $$target -max_total_time=600 || exit 1; \
+	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
 
 clean:

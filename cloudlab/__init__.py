@@ -1,13 +1,119 @@
 """cloudlab: how does a cloud image of a few hundred megabytes become a 20 GB disk?
 
-The package follows the way of the data::
+Data moves one way through the package::
 
-    image -> (overlay + seed) -> machine -> console -> sizes -> explanation, figures, widgets
+    image -> (overlay + seed) -> machine -> console -> sizes -> Run -> explanation, figures, widgets
 
-Each room (module) is named after what it owns and imports only rooms above it;
-``CONTRIBUTING.md`` has the table.  Nothing is loaded before it is used: importing
-``cloudlab`` costs milliseconds, pandas and matplotlib come with the first call that
-needs them.
+Everything that a notebook needs is at the top level::
+
+    import cloudlab as cl
+
+    run = cl.boot(growpart="off")     # or cl.recorded("growpart-off")
+    run.plot("disk-map")
+    run.explain()
+
+Each room (module or folder) owns one subject and imports only rooms below it; the architecture
+page has the table.  Importing ``cloudlab`` loads nothing else: each name brings its room when
+it is first used.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudlab.disk import DiskLayout
+    from cloudlab.disk import inspect_disk as inspect
+    from cloudlab.errors import CloudlabError
+    from cloudlab.explanation import Explanation
+    from cloudlab.image.build import build_image as build
+    from cloudlab.image.cache import Image
+    from cloudlab.image.choose import choose_image
+    from cloudlab.image.fetch import fetch
+    from cloudlab.run.boot import boot, boot_many
+    from cloudlab.run.options import Options, make_options
+    from cloudlab.run.plots import plot
+    from cloudlab.run.value import (
+        Run,
+        compare,
+        compare_options,
+        open_run,
+        recorded,
+        recordings,
+    )
+    from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+    from cloudlab.sizes import parse_console as parse
+
 __version__ = "0.1.0"
+
+#: Name -> the module that has it, and its name there.
+_HOMES = {
+    "CloudlabError": ("errors", "CloudlabError"),
+    "DiskLayout": ("disk", "DiskLayout"),
+    "Explanation": ("explanation", "Explanation"),
+    "GrowpartMode": ("seed", "GrowpartMode"),
+    "Image": ("image.cache", "Image"),
+    "Options": ("run.options", "Options"),
+    "ResizeRootfs": ("seed", "ResizeRootfs"),
+    "Run": ("run.value", "Run"),
+    "SeedConfig": ("seed", "SeedConfig"),
+    "boot": ("run.boot", "boot"),
+    "boot_many": ("run.boot", "boot_many"),
+    "build": ("image.build", "build_image"),
+    "choose_image": ("image.choose", "choose_image"),
+    "compare": ("run.value", "compare"),
+    "compare_options": ("run.value", "compare_options"),
+    "fetch": ("image.fetch", "fetch"),
+    "inspect": ("disk", "inspect_disk"),
+    "make_options": ("run.options", "make_options"),
+    "open_run": ("run.value", "open_run"),
+    "parse": ("sizes", "parse_console"),
+    "plot": ("run.plots", "plot"),
+    "recorded": ("run.value", "recorded"),
+    "recordings": ("run.value", "recordings"),
+}
+
+__all__ = [
+    "CloudlabError",
+    "DiskLayout",
+    "Explanation",
+    "GrowpartMode",
+    "Image",
+    "Options",
+    "ResizeRootfs",
+    "Run",
+    "SeedConfig",
+    "boot",
+    "boot_many",
+    "build",
+    "choose_image",
+    "compare",
+    "compare_options",
+    "fetch",
+    "inspect",
+    "make_options",
+    "open_run",
+    "parse",
+    "plot",
+    "recorded",
+    "recordings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(f"cloudlab.{module}"), attribute)
+    globals()[name] = value
+    return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Let a notebook show values with their figures; ``%load_ext cloudlab`` calls it."""
+    importlib.import_module("cloudlab.run.display").load_ipython_extension(shell)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

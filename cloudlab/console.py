@@ -1,15 +1,27 @@
-"""The serial console as a stream: lines, boot stages, proofs of failure, transcript."""
+"""The serial console: lines with their times, boot stages, and the files they are kept in.
+
+While a machine runs, :class:`LineSplitter` turns chunks into :class:`ConsoleLine`,
+:class:`BootWatcher` follows the stages, :class:`Transcript` and :class:`CastWriter` write the
+raw bytes and the same with times.  :class:`Console` holds the lines of a run that has ended.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import html
+import json
 import re
+import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self, TextIO, overload
+
+from cloudlab.errors import RecordingError, UsageError
 
 #: A line longer than this is cut for people; the transcript keeps it whole.
 LONGEST_LINE_BYTES = 4096
@@ -17,9 +29,28 @@ LONGEST_LINE_BYTES = 4096
 #: The transcript's share of the host's disk; a flood beyond it is counted, not kept.
 TRANSCRIPT_CAP_BYTES = 16 << 20
 
+#: The same for the console with times.
+CAST_CAP_BYTES = 16 << 20
+
+#: What the guest writes within so many seconds is one event of the cast.
+CAST_STEP_S = 0.02
+
 #: Lines of the console that an error shows.
 TAIL_LINES = 12
 _TAIL_WIDTH = 200
+
+#: Lines that a notebook shows of a console.
+_SHOWN_LINES = 60
+
+#: How the exact report's lines begin, which people skip.
+REPORT_MARK = b"@cloudlab "
+
+_CAST_VERSION = 2
+_DAMAGED = "The file was changed after it was recorded; record the run again."
+# asciicast needs a terminal's size; a serial console has none.
+_CAST_SIZE = (120, 40)
+# A year; no recording is longer.
+_LONGEST_S = 366 * 86400.0
 
 
 class Stage(StrEnum):
@@ -122,14 +153,16 @@ _LOGIN = re.compile(r"^\S+ login:")
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
 )
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 
 
 def printable(raw: bytes | str) -> str:
     """Return console text without anything that a terminal or a page would act on.
 
-    Escape sequences, control characters and marks that turn the direction of text are
-    removed, tabs become spaces.
+    Escape sequences, control characters, marks that change the direction of text and what
+    neither UTF-8 nor XML can hold are removed; tabs become spaces.
     """
     text = raw.decode("utf-8", errors="replace") if isinstance(raw, bytes) else raw
     return _CONTROLS.sub("", _ESCAPES.sub("", text.replace("\t", "    "))).rstrip()
@@ -190,6 +223,79 @@ class LineSplitter:
     def unfinished(self, time_s: float) -> ConsoleLine:
         """Return what stands on the last line so far: a prompt has no line end."""
         return ConsoleLine(self._number + 1, time_s, self._rest)
+
+
+class Console(Sequence[ConsoleLine]):
+    """Lines of a run's console; a notebook shows them with their numbers.
+
+    Parameters
+    ----------
+    lines : iterable of ConsoleLine
+        In the order of their numbers.
+    """
+
+    def __init__(self, lines: Iterable[ConsoleLine]) -> None:
+        self._lines = tuple(lines)
+
+    @overload
+    def __getitem__(self, index: int) -> ConsoleLine: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Console: ...
+
+    def __getitem__(self, index: int | slice) -> ConsoleLine | Console:
+        return Console(self._lines[index]) if isinstance(index, slice) else self._lines[index]
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def find(
+        self, pattern: str = "", *, first: int = 1, last: int | None = None, report: bool = False
+    ) -> Console:
+        """Return the lines that match, without empty ones.
+
+        Parameters
+        ----------
+        pattern : str
+            A regular expression, found anywhere in a line.
+        first, last : int
+            Numbers of the first and the last line to look at.
+        report : bool
+            Whether the lines of the exact report are among them.
+
+        Raises
+        ------
+        UsageError
+            If the pattern is not a regular expression.
+        """
+        try:
+            wanted = re.compile(pattern)
+        except re.error as error:
+            raise UsageError(
+                f"The pattern {pattern!r} is not a regular expression: {error}.",
+                hint="Put a backslash before characters such as ( and [ to find them as they are.",
+            ) from error
+        return Console(
+            line
+            for line in self._lines
+            if first <= line.number
+            and (last is None or line.number <= last)
+            and (report or REPORT_MARK not in line.raw)
+            and line.text
+            and wanted.search(line.text)
+        )
+
+    def __repr__(self) -> str:
+        shown = [f"{line.number:5}  {line.text}" for line in self._lines[:_SHOWN_LINES]]
+        more = len(self) - _SHOWN_LINES
+        return "\n".join([*shown, *([f"       ({more} more lines)"] if more > 0 else [])]) or (
+            "No line matches."
+        )
+
+    def _repr_html_(self) -> str:
+        # JupyterLab would break words anywhere.
+        style = "white-space: pre-wrap; overflow-wrap: anywhere; word-break: normal"
+        return f'<pre style="{style}">{html.escape(repr(self))}</pre>'
 
 
 class BootWatcher:
@@ -263,7 +369,25 @@ class BootWatcher:
 _MARKS = dict(_STAGE_MARKS)
 
 
-class Transcript:
+class _Closing:
+    """A context manager that closes what it is."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Transcript(_Closing):
     """The console's raw bytes in a file, up to a cap, ended by a note where it was reached.
 
     Attributes
@@ -295,13 +419,128 @@ class Transcript:
                 self._stream.write(note.encode())
             self._stream.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+class CastWriter(_Closing):
+    """Writes a console as asciicast v2 while it comes in, an event each :data:`CAST_STEP_S`.
+
+    Source: https://docs.asciinema.org/manual/asciicast/v2/
+    """
+
+    def __init__(self, path: Path, *, title: str, cap_bytes: int = CAST_CAP_BYTES) -> None:
+        self._stream: TextIO = path.open("w", encoding="utf-8", newline="\n")
+        # A chunk may end in the middle of a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._left = cap_bytes
+        self._time_s = 0.0
+        self._text: list[str] = []
+        width, height = _CAST_SIZE
+        header = {
+            "version": _CAST_VERSION,
+            "width": width,
+            "height": height,
+            "timestamp": int(time.time()),
+            "title": title,
+        }
+        self._stream.write(json.dumps(header) + "\n")
+        self._stream.flush()
+
+    def write(self, time_s: float, chunk: bytes) -> None:
+        """Append what the console wrote at ``time_s`` seconds after launch."""
+        if self._text and time_s - self._time_s >= CAST_STEP_S:
+            self.flush()
+        if not self._text:
+            self._time_s = time_s
+        self._text.append(self._decoder.decode(chunk))
+
+    def close(self) -> None:
+        """Write what is left and close the file; idempotent."""
+        # write() has already raised what the disk would not take.
+        with contextlib.suppress(OSError):
+            if not self._stream.closed:
+                self.flush()
+            self._stream.close()
+
+    def flush(self) -> None:
+        """Write the event that is still collected; what comes next is another one."""
+        text, self._text = "".join(self._text), []
+        if not text or self._left < 0:
+            return
+        event = json.dumps([round(self._time_s, 3), "o", text])
+        self._left -= len(event)
+        if self._left < 0:
+            note = "\r\n[cloudlab: the rest of the console was not kept]\r\n"
+            event = json.dumps([round(self._time_s, 3), "o", note])
+        # Written in one go, so that the file ends with a whole line if this process is killed.
+        self._stream.write(event + "\n")
+        self._stream.flush()
+
+
+def read_cast(path: Path) -> Iterator[tuple[float, str]]:
+    """Yield ``(seconds, text)`` for each output event of an asciicast v2 file.
+
+    Raises
+    ------
+    RecordingError
+        With the number of the line that is not as it should be.
+    """
+    try:
+        stream = path.open(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise RecordingError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint="The run folder is incomplete; record the run again.",
+        ) from error
+    with stream:
+        header = _json_line(path, 1, stream.readline())
+        if not isinstance(header, dict) or header.get("version") != _CAST_VERSION:
+            raise RecordingError(
+                f"{path} is not an asciicast v2 file (no version in its header).",
+                hint="Name the console.cast of a run folder.",
+            )
+        for number, line in enumerate(stream, start=2):
+            if not line.strip():
+                continue
+            event = _json_line(path, number, line)
+            match event:
+                case [int() | float() as at_s, str() as kind, str() as text] if _is_time(at_s):
+                    if kind == "o":
+                        yield float(at_s), text
+                case _:
+                    raise RecordingError(
+                        f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED
+                    )
+
+
+def _is_time(at_s: float) -> bool:
+    # JSON as Python reads it has NaN, infinity and integers that no float can hold.
+    return not isinstance(at_s, bool) and 0 <= at_s <= _LONGEST_S
+
+
+def _json_line(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(
+            f"{path}, line {number}: not JSON ({error}).", hint=_DAMAGED
+        ) from error
+
+
+def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Iterator[str]:
+    """Yield the console's text at its recorded pace.
+
+    Parameters
+    ----------
+    path : Path
+        An asciicast v2 file.
+    speed : float
+        How many times as fast as it was.
+    longest_pause_s : float
+        Pauses are cut at this many (played) seconds.
+    """
+    before_s = 0.0
+    for at_s, text in read_cast(path):
+        pause_s = min((at_s - before_s) / speed, longest_pause_s)
+        before_s = at_s
+        if pause_s > 0:
+            time.sleep(pause_s)
+        yield text

@@ -18,6 +18,7 @@
     ├── SeedError               user-data or meta-data that cloud-init would not take
     ├── MachineError
     │   ├── LaunchError         QEMU did not start
+    │   ├── SnapshotError       a snapshot is damaged, or QEMU could not take or resume one
     │   └── ShutdownError       QEMU ended on its own, or would not end
     ├── ConsoleError            carries the last stage reached and the console's tail
     │   ├── BootFailedError     the console proves that the boot cannot finish
@@ -139,8 +140,8 @@ class LaunchError(MachineError):
     """QEMU did not start."""
 
 
-class SavedMachineError(MachineError):
-    """A saved machine that is damaged, or that QEMU would not save or restore."""
+class SnapshotError(MachineError):
+    """A snapshot that is damaged, or that QEMU could not take or resume."""
 
 
 class ShutdownError(MachineError):

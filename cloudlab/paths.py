@@ -30,9 +30,9 @@ def images_folder() -> Path:
     return cache_folder() / "images"
 
 
-def saved_folder() -> Path:
-    """Return where machines lie that were saved on their way through a boot."""
-    return cache_folder() / "saved"
+def snapshots_folder() -> Path:
+    """Return where snapshots of machines are, from which runs start warm."""
+    return cache_folder() / "snapshots"
 
 
 def running_folder() -> Path:

@@ -16,8 +16,8 @@ from console_text import GIB, block, disk_frames
 
 from cloudlab import paths
 from cloudlab.image.choose import open_image
-from cloudlab.lab import RunOptions
 from cloudlab.machine.config import Accel
+from cloudlab.run.options import Options
 from cloudlab.seed import SeedConfig, build_seed
 from cloudlab.seed.iso import iso_bytes, iso_head
 from cloudlab.tools import Deadline
@@ -112,10 +112,10 @@ def report(**facts: str) -> str:
     return before + block("after", *disk_frames(19 * GIB, 19 * GIB - (1 << 20)), *said)
 
 
-def guest_options(folder: Path, says: bytes | str, then: Then = Then.HALT, **options) -> RunOptions:
-    """Return what ``run_lab`` needs to boot such a guest under emulation, with its image made."""
+def guest_options(folder: Path, says: bytes | str, then: Then = Then.HALT, **options) -> Options:
+    """Return what ``boot`` needs to boot such a guest under emulation, with its image made."""
     image = open_image(make_guest(folder / "guest.img", says, then))
-    return RunOptions(image=image, accel=Accel.TCG, **{"timeout_s": 120, **options})
+    return Options(image=image, accel=Accel.TCG, **{"timeout_s": 120, **options})
 
 
 REAL_QEMU = shutil.which("qemu-system-x86_64")

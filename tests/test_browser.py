@@ -32,8 +32,8 @@ from guests import wait_until
 from PIL import Image
 from playwright.sync_api import expect
 
-from cloudlab.lab.course import copy_course, course_source
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.course.notebooks import copy_course, course_source
+from cloudlab.run.value import Run, recorded
 from cloudlab.units import format_bytes
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -116,8 +116,8 @@ def test_predict_boot_compare_by_keyboard_alone(browser, base, folder):
     page.keyboard.press("Enter")
     expect(panel(cell).get_by_role("heading", name="Result: growpart-off")).to_be_visible()
     expect(boot).to_be_focused()
-    recording = read_run(shipped_recordings()["growpart-off"])
-    sizes = pd.read_csv(recording.sizes_csv)
+    recording = recorded("growpart-off")
+    sizes = pd.read_csv(recording.folder / "sizes.csv")
     root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
     measured = dict(zip(root.layer, root.size_bytes, strict=True))
     shown = predicted_and_measured(cell)
@@ -262,8 +262,8 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     boot.click()
     name = "resize-rootfs-false"
     result = f"Result: {name}"
-    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible()
-    sizes = pd.read_csv(read_run(shipped_recordings()[name]).sizes_csv)
+    expect(panel(cell).get_by_role("heading", name=result)).to_be_visible(timeout=PATIENCE_MS)
+    sizes = pd.read_csv(recorded(name).folder / "sizes.csv")
     root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
     shown = predicted_and_measured(cell)
     for layer, size in zip(root.layer, root.size_bytes, strict=True):
@@ -370,11 +370,11 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
         wait_for_kernel(page)
 
         cell = begin()
-        expect(panel(cell).locator("h3").first).to_be_visible(timeout=3 * PATIENCE_MS)
-        assert gone(tmp_path)
-        runs = [read_run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
-        [done] = [one for one in runs if one.about["outcome"] == "done"]
-        sizes = pd.read_csv(done.sizes_csv)
+        expect(panel(cell).locator("h3").first).to_be_visible(timeout=900_000)
+        assert gone(page, tmp_path)
+        runs = [Run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
+        [done] = [one for one in runs if one.record.outcome == "done"]
+        sizes = pd.read_csv(done.folder / "sizes.csv")
         root = sizes[(sizes.device == "vda1") & sizes.exact & (sizes.stage == "after")]
         shown = predicted_and_measured(cell)
         for layer, size in zip(root.layer, root.size_bytes, strict=True):

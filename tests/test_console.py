@@ -1,24 +1,34 @@
 """The console: lines, boot stages of real systems, proofs of failure, what people may be shown."""
 
+import codecs
+import contextlib
+import json
+import time
 import unicodedata
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudlab.console import (
+    CAST_STEP_S,
     LONGEST_LINE_BYTES,
     ORDER,
     TAIL_LINES,
     BootWatcher,
+    CastWriter,
+    Console,
     ConsoleLine,
     LineSplitter,
     Stage,
     Transcript,
+    play,
     printable,
+    read_cast,
 )
+from cloudlab.errors import RecordingError, UsageError
 
 DATA = Path(__file__).parent / "data"
 
@@ -227,3 +237,172 @@ def test_a_full_disk_is_told_when_writing_and_not_again_when_closing():
         Transcript(Path("/dev/full"), cap_bytes=100) as transcript,
     ):
         transcript.write(b"a line")
+
+
+LINES = Console(
+    ConsoleLine(number, number / 10, raw)
+    for number, raw in enumerate(
+        [b"boot", b"", b"@cloudlab before 0 {} 2@", b"\x1b[31mvda1\x1b[0m 2G", b"vda1 20G <b>"], start=1
+    )
+)  # fmt: skip
+
+FOUND = {
+    "everything but empty lines and the report": ({}, [1, 4, 5]),
+    "the report as well": ({"report": True}, [1, 3, 4, 5]),
+    "a pattern": ({"pattern": "vda1"}, [4, 5]),
+    "a pattern that an escape sequence would hide": ({"pattern": "^vda1 2G$"}, [4]),
+    "from a line on": ({"first": 4}, [4, 5]),
+    "up to a line": ({"last": 4}, [1, 4]),
+    "nothing": ({"pattern": "xfs"}, []),
+}
+
+
+@pytest.mark.parametrize(("asked", "numbers"), FOUND.values(), ids=FOUND)
+def test_console_find(asked, numbers):
+    assert [line.number for line in LINES.find(**asked)] == numbers
+
+
+def test_a_found_line_keeps_its_number_and_time():
+    [line] = LINES.find("20G")
+    assert (line.number, line.time_s) == (5, 0.5)
+    assert repr(LINES.find("20G")) == "    5  vda1 20G <b>"
+    assert "&lt;b&gt;" in LINES.find("20G")._repr_html_()
+    assert repr(LINES.find("xfs")) == "No line matches."
+
+
+def test_a_console_is_a_sequence_and_shows_its_beginning():
+    long = Console(ConsoleLine(number, 0.0, b"line") for number in range(1, 101))
+    assert [line.number for line in long[10:13]] == [11, 12, 13]
+    assert isinstance(long[10:13], Console)
+    assert long[-1].number == 100
+    assert repr(long).splitlines()[-1].strip() == "(40 more lines)"
+
+
+def test_a_pattern_that_is_no_regular_expression_is_refused():
+    with pytest.raises(UsageError, match=r"'\('"):
+        LINES.find("(")
+
+
+HEADER = json.dumps({"version": 2, "width": 80, "height": 24})
+
+
+def write_cast(tmp_path, *lines: str) -> Path:
+    path = tmp_path / "console.cast"
+    path.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+@example([(0.0, b"\xed\xa0")])
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.binary(max_size=50))))
+def test_a_console_survives_the_round_trip(tmp_path_factory, events):
+    path = tmp_path_factory.mktemp("cast") / "console.cast"
+    events.sort(key=lambda event: event[0])
+    with CastWriter(path, title="<x> \u202e") as writer:
+        for time_s, chunk in events:
+            writer.write(time_s, chunk)
+    text = "".join(text for _, text in read_cast(path))
+    whole = b"".join(chunk for _, chunk in events)
+    # A character that the end cut off is not played.
+    assert text == codecs.getincrementaldecoder("utf-8")("replace").decode(whole)
+    times = [time_s for time_s, _ in read_cast(path)]
+    assert times == sorted(times)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.text(min_size=1, max_size=5)), min_size=1))
+def test_a_cast_has_an_event_for_each_20_ms_at_most(tmp_path_factory, written):
+    written.sort(key=lambda one: one[0])
+    path = tmp_path_factory.mktemp("cast") / "console.cast"
+    with CastWriter(path, title="t") as writer:
+        for time_s, text in written:
+            writer.write(time_s, text.encode("utf-8", "replace"))
+    events = list(read_cast(path))
+    times = [time_s for time_s, _ in events]
+    # Times are rounded to milliseconds.
+    assert all(later - before >= CAST_STEP_S - 0.001001 for before, later in pairwise(times))
+    assert set(times) <= {round(time_s, 3) for time_s, _ in written}
+
+
+def test_what_comes_within_20_ms_is_one_event_at_the_time_of_its_first_piece(tmp_path):
+    path = tmp_path / "console.cast"
+    with CastWriter(path, title="t") as writer:
+        for time_s, chunk in ((1.0, b"a"), (1.005, b"b"), (1.019, b"c"), (1.02, b"d"), (2.0, b"e")):
+            writer.write(time_s, chunk)
+    assert list(read_cast(path)) == [(1.0, "abc"), (1.02, "d"), (2.0, "e")]
+
+
+def test_a_cast_ends_with_a_whole_line_whatever_becomes_of_its_writer(tmp_path):
+    path = tmp_path / "console.cast"
+    writer = CastWriter(path, title="t")
+    writer.write(0.5, b"said")
+    writer.flush()
+    assert list(read_cast(path)) == [(0.5, "said")]
+    writer.write(0.51, b"within ")
+    writer.write(0.52, b"20 ms")
+    assert list(read_cast(path)) == [(0.5, "said")]
+    writer.write(0.6, b"later")
+    assert list(read_cast(path)) == [(0.5, "said"), (0.51, "within 20 ms")]
+    writer.close()
+    writer.close()
+    assert list(read_cast(path))[-1] == (0.6, "later")
+
+
+def test_a_cast_is_cut_and_says_so(tmp_path):
+    path = tmp_path / "console.cast"
+    with CastWriter(path, title="t", cap_bytes=1000) as writer:
+        for _ in range(1000):
+            writer.write(1.0, b"\x00" * 50)
+    assert path.stat().st_size < 1300
+    *_, (_, last) = read_cast(path)
+    assert "the rest of the console was not kept" in last
+
+
+BAD_CASTS = {
+    "no JSON": "{",
+    "no list": "{}",
+    "too short": "[1.0, 'o']",
+    "text as time": '["1", "o", "x"]',
+    "true as time": '[true, "o", "x"]',
+    "NaN": '[NaN, "o", "x"]',
+    "infinity": '[Infinity, "o", "x"]',
+    "too large for a float": f'[1{"0" * 400}, "o", "x"]',
+    "too many digits": f'[1{"0" * 9000}, "o", "x"]',
+    "before the start": '[-1, "o", "x"]',
+    "nested": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("line", BAD_CASTS.values(), ids=BAD_CASTS)
+def test_a_bad_event_is_named_by_its_line(tmp_path, line):
+    with pytest.raises(RecordingError, match="line 3"):
+        list(read_cast(write_cast(tmp_path, '[0, "o", "x"]', line)))
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "{}", '{"version": 1}', "\x00" * 100])
+def test_a_file_that_is_no_cast(tmp_path, text):
+    path = tmp_path / "console.cast"
+    path.write_text(text)
+    with pytest.raises(RecordingError):
+        list(read_cast(path))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_as_a_cast_are_an_error_of_ours_at_most(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("cast") / "console.cast"
+    path.write_bytes(HEADER.encode() + b"\n" + data)
+    with contextlib.suppress(RecordingError):
+        list(read_cast(path))
+
+
+def test_events_of_other_kinds_are_left_out(tmp_path):
+    path = write_cast(tmp_path, '[0, "i", "typed"]', "", '[1, "o", "shown"]', '[2, "m", "mark"]')
+    assert list(read_cast(path)) == [(1.0, "shown")]
+
+
+def test_playing_keeps_the_pace_but_for_long_pauses(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    path = write_cast(
+        tmp_path, '[1, "o", "a"]', '[3, "o", "b"]', '[2, "o", "c"]', '[1000, "o", "d"]'
+    )
+    assert "".join(play(path, speed=2.0, longest_pause_s=5.0)) == "abcd"
+    assert slept == [0.5, 1.0, 5.0]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from cloudlab.recording import read_run, shipped_recordings
 from disks import MIB, blank, partitioned, patched
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from cloudlab import tools
 from cloudlab.disk import DiskLayout, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, DiskError
-from cloudlab.recording import read_run, shipped_recordings
 
 RECORDED = {
     f"{name}-{key}": read_run(folder).about[key]

@@ -14,10 +14,10 @@ from PIL import Image
 from cloudlab import figures
 from cloudlab.cli import main
 from cloudlab.figures.style import SIZES, STYLES
-from cloudlab.lab.table import tables_of
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.run.plots import plot
+from cloudlab.run.value import recorded, recordings
 
-RUNS = shipped_recordings()
+RUNS = {run.name: run.folder for run in recordings()}
 SVG = "{http://www.w3.org/2000/svg}"
 # Over the recordings each kind gets every size and every style.
 LOOKS = list(itertools.product(SIZES, STYLES))
@@ -25,9 +25,9 @@ LOOKS = list(itertools.product(SIZES, STYLES))
 
 @pytest.mark.parametrize("name", RUNS)
 def test_every_kind_draws_every_recording(name):
-    tables = tables_of([read_run(RUNS[name])])
-    measured = figures.KINDS["scenarios"].data(tables)
-    tables["predictions"] = pd.DataFrame(
+    run = recorded(name)
+    measured = figures.KINDS["scenarios"].data({"sizes": run.sizes})
+    predictions = pd.DataFrame(
         {
             "scenario": measured["scenario"],
             "layer": measured["layer"],
@@ -37,17 +37,16 @@ def test_every_kind_draws_every_recording(name):
     )
     for number, kind in enumerate(figures.KINDS):
         size, style = LOOKS[(number + list(RUNS).index(name)) % len(LOOKS)]
-        plot = figures.plot(kind, tables, size=size, style=style)
-        texts = drawn_texts(plot)
-        assert cut(texts, plot.figure.bbox) == [], kind
+        drawn = plot(kind, [run], tables={"predictions": predictions}, size=size, style=style)
+        texts = drawn_texts(drawn)
+        assert cut(texts, drawn.figure.bbox) == [], kind
         assert covered(texts) == [], kind
-        assert "unknown" not in plot.title + plot.alt
-        assert len(plot.data) > 0
+        assert "unknown" not in drawn.title + drawn.alt
+        assert len(drawn.data) > 0
 
 
 def test_the_titles_of_all_recordings_together_add_up():
-    tables = tables_of([read_run(folder) for folder in RUNS.values()])
-    title = figures.plot("scenarios", tables, size="page").title.rpartition(": ")[2]
+    title = plot("scenarios", recordings(), size="page").title.rpartition(": ")[2]
     all_runs, *counts = [int(word) for word in re.findall(r"\d+", title)]
     assert all_runs == len(RUNS) == sum(counts)
 

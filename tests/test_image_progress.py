@@ -6,10 +6,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
+from cloudlab.course import fetch
+from cloudlab.course.fetching import FetchView
 from cloudlab.errors import ImageError
 from cloudlab.image.progress import FetchProgress, Meter
-from cloudlab.lab.teaching import fetch
-from cloudlab.lab.teaching.fetching import FetchView
 
 MIB = 1 << 20
 DISK = bytes(510) + b"\x55\xaa" + bytes(3 * MIB)

@@ -3,9 +3,9 @@
 import pytest
 
 from cloudlab.image.build import build_image
-from cloudlab.lab import RunOptions, run_lab
-from cloudlab.lab.explained import explain_run
 from cloudlab.machine.config import Firmware
+from cloudlab.run.boot import boot
+from cloudlab.run.options import Options
 
 pytestmark = [pytest.mark.builds, pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
@@ -22,9 +22,8 @@ GREW = {("partition", True, "growpart"), ("filesystem", True, "resizefs")}
 )
 def test_other_images_build_boot_and_grow(tmp_path, suite, filesystem, firmware):
     image = build_image(suite=suite, filesystem=filesystem)
-    run = run_lab(RunOptions(image, firmware=firmware), tmp_path / "run")
+    run = boot(Options(image, firmware=firmware), tmp_path / "run")
     found = {
-        (str(one.subject), one.finding[0], str(one.finding[1]))
-        for one in explain_run(run.recording).statements
+        (str(one.subject), one.finding[0], str(one.finding[1])) for one in run.explain().statements
     }
     assert found == GREW

@@ -18,11 +18,12 @@ import pytest
 from guests import alive, deaf_qemu, guest_options, hear_ctrl_c, left_behind, wait_until
 
 from cloudlab.errors import CloudlabError, InterruptedRunError
-from cloudlab.lab import RunOptions, run_lab
 from cloudlab.machine import registry
 from cloudlab.machine.config import Network
 from cloudlab.machine.registry import Entry
-from cloudlab.recording import read_run
+from cloudlab.run.boot import boot
+from cloudlab.run.options import Options
+from cloudlab.run.value import Run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -34,11 +35,11 @@ OWNER = """
     from pathlib import Path
     sys.path.insert(0, {tests!r})
     from cloudlab.image.choose import open_image
-    from cloudlab.lab import RunOptions, run_lab, run_many
-    from cloudlab.lab.options import Start
+    from cloudlab.run.boot import boot, boot_many
+    from cloudlab.run.options import Options, Start
     from cloudlab.machine.config import Accel
 
-    options = RunOptions(image=open_image(Path({image!r})), accel=Accel.TCG, timeout_s=600)
+    options = Options(image=open_image(Path({image!r})), accel=Accel.TCG, timeout_s=600)
     launched = threading.Event()
 
     def watch(event):
@@ -47,7 +48,7 @@ OWNER = """
             launched.set()
 
     def work():
-        run_lab(options, Path({folder!r}), on_event=watch)
+        boot(options, Path({folder!r}), on_event=watch)
 
 """
 
@@ -81,9 +82,9 @@ def gone_and_clean(machine, folder):
     assert wait_until(lambda: not alive(machine.qemu_pid))
     assert wait_until(lambda: not alive(machine.supervisor_pid))
     assert left_behind(folder) == []
-    about = read_run(folder).about
-    assert about["outcome"] == "interrupted"
-    assert about["error"]["kind"] == "InterruptedRunError"
+    record = Run(folder).record
+    assert record.outcome == "interrupted"
+    assert record.error.kind == "InterruptedRunError"
     assert (folder / "console.log").exists(), "what was recorded is kept"
     return True
 
@@ -207,8 +208,8 @@ def test_ctrl_c_while_qemu_does_not_answer(tmp_path, monkeypatch):
         owner.send_signal(signal.SIGINT)
         assert owner.wait() != 0
     assert not alive(int(note.read_text()))
-    about = read_run(folder).about
-    assert (about["outcome"], about["error"]["kind"]) == ("interrupted", "InterruptedRunError")
+    record = Run(folder).record
+    assert (record.outcome, record.error.kind) == ("interrupted", "InterruptedRunError")
     assert not {path.name for path in folder.iterdir()} & {"overlay.qcow2", "seed.iso"}
 
 
@@ -232,7 +233,7 @@ def test_a_run_that_waits_for_its_turn_is_cleaned_up_too(tmp_path):
     running, waiting = tmp_path / "a", tmp_path / "b"
     two = f"""
         jobs = [(options, Path({str(running)!r})), (options, Path({str(waiting)!r}))]
-        run_many(jobs, on_event=watch, side_by_side=1)
+        boot_many(jobs, on_event=watch, parallel=1)
     """
     with start_owner(owner_script(tmp_path, running, two)) as owner:
         owner.stdout.readline()
@@ -242,7 +243,7 @@ def test_a_run_that_waits_for_its_turn_is_cleaned_up_too(tmp_path):
     registry.sweep()
     assert gone_and_clean(machine, running)
     assert left_behind(waiting) == []
-    assert read_run(waiting).about["outcome"] == "interrupted"
+    assert Run(waiting).record.outcome == "interrupted"
 
 
 def test_the_next_start_sweeps(tmp_path):
@@ -341,7 +342,7 @@ def test_ps_and_stop_from_another_process(tmp_path):
         assert not alive(machine["qemu_pid"])
         _, words = owner.communicate()
         assert b"The machine was stopped from outside" in words
-    assert read_run(folder).about["outcome"] == "failed"
+    assert Run(folder).record.outcome == "failed"
     assert left_behind(folder) == []
     again = subprocess.run([*cloudlab, "stop", ident], check=False, capture_output=True)
     assert again.returncode == 2
@@ -357,7 +358,7 @@ def test_stop_all_goes_on_past_a_machine_that_does_not_end(tmp_path):
         def count(event):
             if event.note == "launched":
                 print(event.run, flush=True)
-        run_many(jobs, on_event=count, side_by_side=2)
+        boot_many(jobs, on_event=count, parallel=2)
     """
     script = owner_script(tmp_path, folders[0], both).replace("timeout_s=600", COLD)
     with start_owner(script) as owner:
@@ -389,7 +390,7 @@ def test_a_machine_with_a_network_listens_on_nothing(tmp_path):
             stop.set()
 
     with pytest.raises(CloudlabError):
-        run_lab(
+        boot(
             guest_options(tmp_path, "hm", network=Network.USER),
             tmp_path / "run",
             on_event=look,
@@ -408,9 +409,9 @@ def test_an_arm64_machine_starts(tmp_path):
 
     image = replace(guest_options(tmp_path, "hm").image, arch="arm64")
     with pytest.raises(InterruptedRunError):
-        run_lab(RunOptions(image=image), tmp_path / "run", on_event=listen, cancel=stop)
+        boot(Options(image), tmp_path / "run", on_event=listen, cancel=stop)
     assert "UEFI firmware" in said[0]
-    assert "qemu-system-aarch64" in read_run(tmp_path / "run").about["command"][0]
+    assert "qemu-system-aarch64" in Run(tmp_path / "run").record.command[0]
 
 
 def test_isolation_while_a_machine_runs(tmp_path, own_cache):
@@ -438,9 +439,7 @@ def test_isolation_while_a_machine_runs(tmp_path, own_cache):
     stop = threading.Event()
     user_data = f"#cloud-config\npassword: {secret}\n"
     with pytest.raises(CloudlabError):
-        run_lab(
-            guest_options(tmp_path, "hm", user_data=user_data), folder, on_event=look, cancel=stop
-        )
+        boot(guest_options(tmp_path, "hm", user_data=user_data), folder, on_event=look, cancel=stop)
     assert seen["listening"] == []
     assert seen["sockets"] == []
     assert not [word for word in seen["argv"] if secret in word or "netdev" in word]

@@ -17,12 +17,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.teaching import check, recorded
-from cloudlab.lab.teaching.storage import BROKEN_STORAGE
-from cloudlab.lab.teaching.verdict import exercises
-from cloudlab.lab.teaching.views import root_sizes
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.course import check
+from cloudlab.course.cases import CASES
+from cloudlab.course.storage import BROKEN_STORAGE
+from cloudlab.course.verdict import exercises
+from cloudlab.run.value import Run, recorded
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.units import format_bytes
 
@@ -154,7 +153,7 @@ def test_every_picture_says_its_numbers_in_words(path):
 
 def test_the_kinds_of_clusters_are_counted_over_the_whole_disk():
     [path] = [path for path in NOTEBOOKS if path.name.startswith("02")]
-    recording = read_run(shipped_recordings()["default"])
+    recording = recorded("default")
     lines = (recording.folder / "extents.csv").read_text("utf-8").splitlines()
     sizes = {}
     for row in csv.DictReader(lines):
@@ -162,7 +161,7 @@ def test_the_kinds_of_clusters_are_counted_over_the_whole_disk():
     text = "\n".join(shown(output) for output in outputs(executed(path)))
     found = dict(re.findall(r"^(data|zero|backing|empty) +(\d+)$", text, re.MULTILINE))
     assert {kind: int(size) for kind, size in found.items()} == sizes
-    assert sum(sizes.values()) == recording.about["disk"]["virtual_size_bytes"]
+    assert sum(sizes.values()) == recording.layout("after").virtual_size_bytes
 
 
 @each(NOTEBOOKS)
@@ -184,11 +183,11 @@ def test_how_it_grows_runs_live(tmp_path):
 
     book = run(path, tmp_path, mode="live", timeout_s=3000, change=predict)
     assert not [output for output in outputs(book) if output.output_type == "error"]
-    runs = {folder.name[18:]: read_run(folder) for folder in (tmp_path / "runs").iterdir()}
+    runs = {folder.name[18:]: Run(folder) for folder in (tmp_path / "runs").iterdir()}
     assert set(runs) == set(book.metadata["cloudlab"]["boots"])
-    grown = {name: root_sizes(one, "after") for name, one in runs.items()}
-    recorded = {name: root_sizes(read_run(shipped_recordings()[name]), "after") for name in runs}
-    assert grown == recorded
+    grown = {name: one.root_sizes("after") for name, one in runs.items()}
+    shipped = {name: recorded(name).root_sizes("after") for name in runs}
+    assert grown == shipped
     assert sum("booted here" in shown(output) for output in outputs(book)) == len(runs)
 
 
@@ -254,7 +253,7 @@ def test_the_head_says_the_minutes_that_the_recorded_boots_took(path):
     meta = book.metadata["cloudlab"]
     assert f"{meta['people_minutes']} minutes for you" in book.cells[0].source
     if not meta.get("own_boots"):
-        assert book.cells[0].source == heads.expected_head(book), "run: python tests/heads.py"
+        assert book.cells[0].source == heads.expected_head(book), "run: python scripts/heads.py"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +271,7 @@ def test_names_the_article(path):
 
 
 def test_nothing_gives_the_first_prediction_away():
-    after = root_sizes(recorded("default"), "after")
+    after = recorded("default").root_sizes("after")
     told = [f"{size:,}" for size in after] + [format_bytes(size) for size in after]
     for path in NOTEBOOKS[:4]:
         # The check of this machine may well find 19.9 GiB of memory or disk available.
@@ -324,7 +323,7 @@ HEALED = "#cloud-config\ngrowpart: {ignore_growroot_disabled: true"
 
 
 def shortest_stage():
-    took = {one["stage"]: one["end_s"] - one["start_s"] for one in recorded("default").stages()}
+    took = {str(one.stage): one.end_s - one.start_s for one in recorded("default").record.stages}
     return min(took, key=took.get)
 
 
@@ -336,7 +335,7 @@ WRONG = {
     "01-2": [lambda table, number, disk_bytes: 0, lambda: 1],
     "01-3": ["default", "disk-as-large-as-image", "no such image"],
     "02-1": [(1, 3), (65536, 65536), 65536],
-    "02-2": [100 * 2**30 // recorded("default").about["overlay"]["end_bytes"], 0, 1.5, "many"],
+    "02-2": [100 * 2**30 // recorded("default").record.overlay.end_bytes, 0, 1.5, "many"],
     "02-3": [lambda table: 0],
     "03-1": [
         "",
@@ -433,7 +432,7 @@ def test_a_right_answer_in_other_words_is_right(name, answer):
 
 
 def test_the_number_of_a_line_may_be_digits_of_a_text():
-    lines = recorded("default").console_log.read_bytes().split(b"\n")
+    lines = (recorded("default").folder / "console.log").read_bytes().split(b"\n")
     number = next(n for n, line in enumerate(lines, 1) if b"resizing filesystem from" in line)
     assert check("04-1", str(number)).right
     assert "Answer with the number of a line" in str(check("04-1", "no number"))

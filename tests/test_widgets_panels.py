@@ -8,15 +8,14 @@ import time
 import pytest
 
 from cloudlab.console import Stage
+from cloudlab.course import Prediction
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
 from cloudlab.figures import KINDS
-from cloudlab.lab import RunEvent
-from cloudlab.lab.teaching import Prediction
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.run.monitor import RunEvent
+from cloudlab.run.value import Run, open_run, recorded
 from cloudlab.units import GIB
 from cloudlab.widgets import Console, DiskMap, GrowthLab, Question, Quiz, Scrubber, SeedEditor
-from cloudlab.widgets.background import BackgroundRun, Outcome, recorded_stage, replay_job
-from cloudlab.widgets.panel import find_run
+from cloudlab.widgets.background import BackgroundRun, Outcome, replay_job
 
 #: Seconds that anything may take, on a busy machine; no pass condition.
 PATIENCE_S = 300
@@ -63,7 +62,7 @@ def test_plays_compares_and_keeps():
     assert not lab.boot_part.buttons.state["stop"]["disabled"]
     assert lab.wait(PATIENCE_S)
     [done] = lab.finished
-    assert done.recording.name == "default"
+    assert done.run.name == "default"
     assert done.prediction.partition_bytes == round(19.9 * GIB)
     assert done.measured()["partition"][1] > 19 * GIB
     assert "Recording: recorded on" in lab._kept_html
@@ -180,7 +179,7 @@ def test_only_one_thread_writes_and_seldom():
 
 def test_speed_can_be_changed_while_it_plays():
     speed = ["0.001"]
-    recording = read_run(shipped_recordings()["default"])
+    recording = recorded("default")
     ends: list[Outcome] = []
     pace = lambda: float(speed[0])  # noqa: E731
     run = BackgroundRun(
@@ -194,17 +193,17 @@ def test_speed_can_be_changed_while_it_plays():
 
 
 def test_a_run_is_found_by_what_names_it():
-    folder = shipped_recordings()["default"]
-    recording = read_run(folder)
-    assert {find_run(one).name for one in ("default", folder, str(folder), recording)} == {
+    folder = recorded("default").folder
+    recording = Run(folder)
+    assert {open_run(one).name for one in ("default", folder, str(folder), recording)} == {
         "default"
     }
-    with pytest.raises(RecordingError, match="holds no run"):
-        find_run("nowhere")
+    with pytest.raises(RecordingError, match="is not a run folder"):
+        open_run("nowhere")
 
 
 def test_a_plain_run_is_only_played():
-    console = Console(read_run(shipped_recordings()["default"]))
+    console = Console(recorded("default"))
     assert console.boot_part.source.state["live"]["hidden"]
     assert console.boot_part.buttons.state["boot"]["label"] == "Play"
     assert not Console("default").boot_part.source.state["live"]["hidden"]
@@ -260,7 +259,7 @@ def test_scrubber_leaps_from_change_to_change():
         moments.append(scrubber.time_s)
     assert moments == sorted(moments)
     assert len(set(moments)) == len(scrubber._changes)
-    assert str(recorded_stage(scrubber.recording, moments[-1])) in scrubber._moment.html
+    assert scrubber.recording.stage_at(moments[-1]) in scrubber._moment.html
     scrubber._leap(-1)
     assert scrubber.time_s < moments[-1]
     assert "<figure>" in scrubber._kept_html

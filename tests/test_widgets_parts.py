@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from cloudlab.console import ConsoleLine
+from cloudlab.console import ConsoleLine, Stage
+from cloudlab.course.cases import CASES
 from cloudlab.errors import InterruptedRunError, RecordingError
-from cloudlab.figures.data import prediction_data
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.table import tables_of
-from cloudlab.recording import read_run, shipped_recordings
+from cloudlab.figures import prediction_data
+from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
-from cloudlab.widgets.background import recorded_stage, replay_events
+from cloudlab.widgets.background import replay_events
 from cloudlab.widgets.map_html import map_html
-from cloudlab.widgets.nearest import Wish, choices, nearest, playable, recording_user_data
+from cloudlab.widgets.nearest import Wish, choices, nearest, playable
 from cloudlab.widgets.results import (
     Finished,
     Prediction,
@@ -35,19 +34,19 @@ OFF = SeedConfig(growpart=GrowpartMode.OFF)
 NOTHING_SET = SeedConfig()
 
 
-@pytest.fixture(scope="module")
-def recordings():
-    return playable([read_run(folder) for folder in shipped_recordings().values()])
+@pytest.fixture(scope="module", name="recordings")
+def _recordings():
+    return playable(recordings())
 
 
 @pytest.fixture(scope="module")
 def default():
-    return read_run(shipped_recordings()["default"])
+    return recorded("default")
 
 
 @pytest.fixture(scope="module")
 def sizes(default):
-    return tables_of([default])["sizes"]
+    return default.sizes
 
 
 def wish(seed=NOTHING_SET, image=PLAIN, disk_size_bytes=20 * GIB) -> Wish:
@@ -127,7 +126,7 @@ def test_second_boots_and_boots_without_a_seed_are_not_offered(recordings):
 
 
 def test_choices_leave_out_what_cloudlab_adds(default):
-    assert choices(recording_user_data(default)) == {}
+    assert choices(default.user_data) == {}
 
 
 @pytest.mark.parametrize(
@@ -183,13 +182,13 @@ def test_escapes_errors_and_tables():
 
 def test_a_replay_sends_the_lines_and_stages_of_its_day(default):
     events = list(replay_events(default))
-    log = default.console_log.read_bytes().split(b"\n")
+    log = (default.folder / "console.log").read_bytes().split(b"\n")
     assert [event.line.number for event in events] == list(range(1, len(events) + 1))
-    assert len(events) == default.about["console"]["lines"]
+    assert len(events) == default.record.console.lines
     assert [event.line.raw for event in events] == [line.rstrip(b"\r") for line in log[:-1]]
-    for one in default.stages()[1:]:
-        first = next(event.time_s for event in events if event.stage == one["stage"])
-        assert one["start_s"] <= first < one["end_s"]
+    for one in default.record.stages[1:]:
+        first = next(event.time_s for event in events if event.stage is one.stage)
+        assert one.start_s <= first < one.end_s
 
 
 def test_scores_a_prediction_against_the_run(default):
@@ -217,7 +216,7 @@ def test_the_verdict_is_that_of_the_figure(default, share):
 
 
 def test_each_proof_quotes_its_console_line(default):
-    log = default.console_log.read_bytes().split(b"\n")
+    log = (default.folder / "console.log").read_bytes().split(b"\n")
     rows = proofs(default)
     assert {row[0] for row in rows} >= {"partition vda1, before", "filesystem vda1, after"}
     for _, size, _, line, said in rows:
@@ -239,13 +238,13 @@ def test_a_result_without_sizes_says_why(tmp_path, default):
 
     shutil.copytree(default.folder, tmp_path / "run")
     (tmp_path / "run" / "sizes.csv").unlink()
-    text = result_html(Finished(read_run(tmp_path / "run")))
+    text = result_html(Finished(Run(tmp_path / "run")))
     assert "cannot be read" in text
     assert "Why" in text
 
 
 def test_earlier_runs_stand_side_by_side(default):
-    off = read_run(shipped_recordings()["growpart-off"])
+    off = recorded("growpart-off")
     assert earlier_html([Finished(default)]) == ""
     both = earlier_html([Finished(default), Finished(off)])
     assert both.count("<figure>") == 1
@@ -262,7 +261,7 @@ def test_exports_figures_data_and_run(default, tmp_path):
     assert names == {
         "disk-map.png", "disk-map.svg", "timeline.png", "timeline.svg", "prediction.csv", "run",
     }  # fmt: skip
-    assert read_run(first / "run").about == default.about
+    assert Run(first / "run").record == default.record
 
 
 def test_the_map_tells_every_byte(sizes):
@@ -285,8 +284,8 @@ def test_the_disk_at_each_moment(default, sizes):
         rows = data[(data["kind"] == kind) & (data["device"] == "vda1")]
         return int(rows["size_bytes"].iloc[0]) if len(rows) else None
 
-    built = {one["number"]: one["size_bytes"] for one in default.about["disk_before"]["partitions"]}
-    grown = {one["number"]: one["size_bytes"] for one in default.about["disk"]["partitions"]}
+    built = {one.number: one.size_bytes for one in default.layout("before").partitions}
+    grown = {one.number: one.size_bytes for one in default.layout("after").partitions}
     assert root(0.0, "partition") == built[1]
     assert root(last, "partition") == grown[1]
     between = [time_s for time_s in changes if root(time_s, "partition") == grown[1]]
@@ -297,7 +296,7 @@ def test_the_disk_at_each_moment(default, sizes):
 
 
 def test_stage_and_overlay_at_a_moment(default, sizes):
-    assert recorded_stage(default, 0.0) == "firmware"
-    assert recorded_stage(default, 1e6) == "report"
-    assert overlay_at(sizes, 0.0) == default.about["overlay"]["start_bytes"]
-    assert overlay_at(sizes, 1e6) == default.about["overlay"]["end_bytes"]
+    assert default.stage_at(0.0) is Stage.FIRMWARE
+    assert default.stage_at(1e6) is Stage.REPORT
+    assert overlay_at(sizes, 0.0) == default.record.overlay.start_bytes
+    assert overlay_at(sizes, 1e6) == default.record.overlay.end_bytes

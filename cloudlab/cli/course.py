@@ -8,8 +8,8 @@ import os
 import sys
 
 from cloudlab.cli import terminal
+from cloudlab.course.notebooks import copy_course, default_folder
 from cloudlab.errors import CloudlabError
-from cloudlab.lab.course import copy_course, default_folder
 
 
 def lab(args: argparse.Namespace) -> None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from cloudlab import figures
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
-from cloudlab.console import printable
+from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, UsageError
-from cloudlab.recording import Recording, play, read_run
+from cloudlab.run.plots import plot
+from cloudlab.run.value import Run, open_run
 from cloudlab.sizes import ParsedConsole, parse_console, parse_size, to_json
 from cloudlab.units import format_bytes
 
@@ -68,10 +69,10 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
 
 def replay(args: argparse.Namespace) -> None:
     """Play a run's console, labelled as the recording that it is."""
-    recording = read_run(args.run)
-    terminal.say(f"RECORDING: {recording.name}, {recording.label}; speed {args.speed:g}")
+    run = open_run(args.run)
+    terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}")
     rest = ""
-    for text in play(recording.folder / "console.cast", speed=args.speed):
+    for text in play(run.folder / "console.cast", speed=args.speed):
         rest += text
         # An escape sequence cut in two could not be told from text.
         cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
@@ -80,7 +81,7 @@ def replay(args: argparse.Namespace) -> None:
         sys.stdout.flush()
         rest = rest[end:]
     sys.stdout.write(printable(rest) + "\n")
-    terminal.say(f"END OF RECORDING: {recording.name}, {recording.label}")
+    terminal.say(f"END OF RECORDING: {run.name}, {run.label}")
 
 
 def _printable_piece(text: str) -> str:
@@ -90,9 +91,7 @@ def _printable_piece(text: str) -> str:
 
 def explain(args: argparse.Namespace) -> None:
     """Say who grew what in a recorded run, when, or why nobody did."""
-    from cloudlab.lab.explained import explain_run
-
-    explanation = explain_run(read_run(args.run))
+    explanation = open_run(args.run).explain()
     if args.json:
         terminal.print_json(explanation.to_json())
     else:
@@ -101,34 +100,27 @@ def explain(args: argparse.Namespace) -> None:
 
 def figure(args: argparse.Namespace) -> None:
     """Draw a figure of one or several runs."""
-    from cloudlab.lab.table import tables_of
-
     if args.kind == "help":
         rows = [[one.name, one.title] for one in figures.KINDS.values()]
         terminal.print_table(("kind", "shows"), rows)
         return
     kind = _kind(args)
-    recordings = [read_run(folder) for folder in args.runs]
-    tables = tables_of(recordings)
+    runs = [open_run(run) for run in args.runs]
+    tables = {}
     if "predictions" in kind.tables:
-        tables["predictions"] = _predictions(recordings, tables["sizes"], args.predict)
-    plot = figures.plot(
-        kind.name, tables, size=args.size, style=args.style,
+        tables["predictions"] = _predictions(runs, args.predict)
+    drawn = plot(
+        args.kind,
+        runs,
+        tables=tables,
+        size=args.size,
+        style=args.style,
         title=True if args.title is None else args.title or False,
-        settings={one.name: _setting(one) for one in recordings},
-    )  # fmt: skip
-    plot.save(args.output)
+    )
+    drawn.save(args.output)
     if args.data:
-        plot.save_data(args.data)
+        drawn.save_data(args.data)
     print_path(args.output)
-
-
-def _setting(recording: Recording) -> str:
-    """Return how a run's user-data sets growth, as YAML; empty where it leaves the defaults."""
-    options = recording.about.get("options", {})
-    growpart, resize = options.get("growpart"), options.get("resize_rootfs")
-    lines = [f"growpart: {{mode: {growpart!r}}}"] if growpart else []
-    return "\n".join([*lines, *[f"resize_rootfs: {resize}"] * bool(resize)])
 
 
 def _kind(args: argparse.Namespace) -> figures.Kind:
@@ -162,7 +154,7 @@ def _kind(args: argparse.Namespace) -> figures.Kind:
     return kind
 
 
-def _predictions(recordings: Sequence[Recording], sizes: pd.DataFrame, text: str) -> pd.DataFrame:
+def _predictions(runs: Sequence[Run], text: str) -> pd.DataFrame:
     """Return the predictions table of what was expected of each run's partition and filesystem."""
     import pandas as pd
 
@@ -170,16 +162,14 @@ def _predictions(recordings: Sequence[Recording], sizes: pd.DataFrame, text: str
     if len(parts) != 2:  # noqa: PLR2004
         raise UsageError(
             f"A prediction is two sizes, partition and filesystem; {text!r} has {len(parts)}.",
-            hint="Such as: --predict 19.9G,20G",
+            hint="For example: --predict 19.9G,20G",
         )
-    expected = dict(zip(("partition", "filesystem"), map(parse_size, parts), strict=True))
-    measured = figures.KINDS["scenarios"].data({"sizes": sizes})
-    names = {one.name: str(one.about.get("scenario") or one.name) for one in recordings}
-    return pd.DataFrame(
-        {
-            "scenario": measured["run"].map(names),
-            "layer": measured["layer"],
-            "predicted_bytes": measured["layer"].map(expected),
-            "measured_bytes": measured["last_bytes"],
-        }
-    )
+    layers = ("partition", "filesystem")
+    expected = [parse_size(part) for part in parts]
+    rows = [
+        (run.scenario, layer, guess, measured)
+        for run in runs
+        for layer, guess, measured in zip(layers, expected, run.root_sizes("after"), strict=True)
+    ]
+    columns = ["scenario", "layer", "predicted_bytes", "measured_bytes"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "Int64"))

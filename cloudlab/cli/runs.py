@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,16 @@ from cloudlab.cli.disks import (
     other_texts,
     own_meta_data,
     own_user_data,
-    say_problems,
     seed_config,
 )
 from cloudlab.cli.images import check_output, image_for, print_path
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError
-from cloudlab.lab import RunOptions, article_runs, run_many, scenario_name, typical
-from cloudlab.lab.explained import explain_run
-from cloudlab.lab.options import Start
-from cloudlab.lab.prepare import accel_of, make_seed
-from cloudlab.lab.run import Run
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
-from cloudlab.recording import refuse_taken
+from cloudlab.run.boot import boot_many, dated_folder
+from cloudlab.run.options import Options, Start, article_options, scenario_name
+from cloudlab.run.record import check_new_folder
+from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig
 
 
@@ -36,10 +32,10 @@ def run(args: argparse.Namespace) -> None:
     meta_data = own_meta_data(args)
     others = other_texts(args)
     scenario = scenario_name(seed) if own is None else args.user_data.name
-    folder = args.output or _dated_folder(scenario)
-    refuse_taken(folder)
+    folder = args.output or dated_folder(scenario)
+    check_new_folder(folder)
     check_output(folder)
-    options = RunOptions(
+    options = Options(
         image=image_for(args),
         seed=seed,
         user_data=own,
@@ -51,29 +47,28 @@ def run(args: argparse.Namespace) -> None:
         network_config=others["network_config"],
         **machine,
     )
-    say_problems(make_seed(options))
     [done] = _boot([(options, folder)], args)
     if done.error is not None:
         raise done.error
-    from cloudlab.lab.report import draw_run
-
-    figure = draw_run(done.recording)
+    figure = done.plot("disk-map")
+    for form in (".png", ".svg"):
+        figure.save(done.folder / f"disk-map{form}")
     _print_sizes([done])
-    _say_start([done])
-    terminal.OUT.print(explain_run(done.recording).to_text())
-    _say_warnings([done])
+    _print_starts([done])
+    terminal.OUT.print(done.explain().to_text())
+    _print_warnings([done])
     terminal.say(f"Run folder: {folder}")
-    print_path(figure)
+    print_path(folder / "disk-map.svg")
 
 
 def demo(args: argparse.Namespace) -> None:
     """Boot the article's three scenarios: one table, figures, report.html."""
     machine = _machine_values(args)
-    refuse_taken(args.output)
+    check_new_folder(args.output)
     check_output(args.output)
     # The sampler sees the moment between the partition's growth and the filesystem's.
-    base = RunOptions(image=image_for(args), seed=SeedConfig(sampler=True), **machine)
-    runs = article_runs(base)
+    base = Options(image=image_for(args), seed=SeedConfig(sampler=True), **machine)
+    runs = article_options(base)
     done = _boot([(one, args.output / one.scenario.replace(" ", "-")) for one in runs], args)
     failed = [one for one in done if one.error is not None]
     for one in failed:
@@ -82,27 +77,23 @@ def demo(args: argparse.Namespace) -> None:
         raise CloudlabError(
             f"{len(failed)} of {len(done)} runs failed; what they recorded is in {args.output}."
         )
-    from cloudlab.lab.report import write_demo
+    from cloudlab.run.report import save_demo
 
-    report = write_demo([one.recording for one in done], args.output)
+    report = save_demo(done, args.output)
     _print_sizes(done)
-    _say_start(done)
-    _say_warnings(done)
+    _print_starts(done)
+    _print_warnings(done)
     terminal.say("Open this in a browser:")
     print_path(report.absolute())
 
 
-def _boot(jobs: list[tuple[RunOptions, Path]], args: argparse.Namespace) -> list[Run]:
-    options = jobs[0][0]
-    accel = accel_of(options)
-    terminal.say(f"Accelerator: {accel.accel} ({accel.reason}).")
-    expected_s = typical.expected_s(options, accel.accel)
-    with terminal.RunView(expected_s, console=args.console, named=len(jobs) > 1) as view:
-        return run_many(jobs, on_event=view)
+def _boot(jobs: list[tuple[Options, Path]], args: argparse.Namespace) -> list[Run]:
+    with terminal.RunView(console=args.console, named=len(jobs) > 1) as view:
+        return boot_many(jobs, on_event=view)
 
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments make of RunOptions; wrong ones are refused before any download."""
+    """Return what the arguments make of Options; wrong ones are refused before any download."""
     memory_bytes = parse_disk_size(args.memory, "memory size")
     check_shape(memory_bytes, args.cpus)
     return {
@@ -117,28 +108,21 @@ def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _say_start(done: list[Run]) -> None:
-    for one in done:
-        about = one.recording.about
-        start = about["start"]
-        terminal.say(f"{one.name}: {about['took_s']:.1f} s, {start['kind']} start: {start['why']}")
+def _print_starts(done: list[Run]) -> None:
+    for run in done:
+        terminal.say(f"{run.name}: {run.took}")
 
 
-def _say_warnings(done: list[Run]) -> None:
-    for one in done:
-        for warning in one.recording.about.get("warnings", ()):
-            terminal.say(f"warning: {one.name}: {warning}")
-
-
-def _dated_folder(scenario: str) -> Path:
-    day = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    return Path("runs") / f"{day}-{scenario.replace(' ', '-').replace(',', '')}"
+def _print_warnings(done: list[Run]) -> None:
+    for run in done:
+        for warning in run.record.warnings:
+            terminal.say(f"warning: {run.name}: {warning}")
 
 
 def _print_sizes(done: list[Run]) -> None:
     import pandas as pd
 
-    sizes = pd.concat([one.sizes() for one in done], ignore_index=True)
+    sizes = pd.concat([run.sizes for run in done], ignore_index=True)
     terminal.print_table(
         terminal.SIZES_HEAD, terminal.sizes_rows(sizes), right="before,after,console line"
     )

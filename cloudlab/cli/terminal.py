@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cloudlab.console import printable
-from cloudlab.lab import RunEvent
+from cloudlab.run.monitor import RunEvent
 from cloudlab.units import format_bytes
 
 #: Standard output carries results, standard error what goes on meanwhile.
@@ -132,15 +132,15 @@ class RunView:
 
     Parameters
     ----------
-    expected_s : float
     console : bool
         Whether each console line is printed with the host's time, in seconds since launch.
     named : bool
         Whether the run's name stands before it.
     """
 
-    def __init__(self, expected_s: float, *, console: bool = False, named: bool = False) -> None:
-        self._expected_s = expected_s
+    def __init__(self, *, console: bool = False, named: bool = False) -> None:
+        self._expected_s: dict[str, float] = {}
+        self._notes: set[str] = set()
         self._console = console
         self._named = named
         self._events: dict[str, RunEvent] = {}
@@ -161,8 +161,15 @@ class RunView:
         """Take in an event."""
         before = self._events.get(event.run)
         self._events[event.run] = event
-        if event.note == "launched":
+        if event.expected_s:
             self._started[event.run] = time.monotonic()
+            self._expected_s[event.run] = event.expected_s
+        if event.is_remark:
+            # Runs side by side share most of these.
+            if event.note not in self._notes:
+                say(event.note)
+            self._notes.add(event.note)
+            return
         if event.line is not None and event.line.text:
             self._lines[event.run] = event.line.text
             if self._console:
@@ -172,7 +179,7 @@ class RunView:
         news = event.note or (before is not None and before.stage is not event.stage)
         if news and not ERR.is_terminal:
             what = event.note or event.stage.value
-            typical = f" of about {self._expected_s:.0f}" if event.note == "launched" else ""
+            typical = f" of about {event.expected_s:.0f}" if event.expected_s else ""
             say(f"[{event.time_s:6.1f}{typical} s] {event.run}: {what}")
 
     def _render(self) -> Table:
@@ -185,12 +192,14 @@ class RunView:
             now_s = event.time_s
             if run in self._started and not ended:
                 now_s = time.monotonic() - self._started[run]
-            share = 1.0 if event.note == "done" else min(now_s / self._expected_s, 0.99)
+            expected_s = self._expected_s.get(run, 0.0)
+            share = min(now_s / expected_s, 0.99) if expected_s else 0.0
+            share = 1.0 if event.note == "done" else share
             table.add_row(
                 Text(printable(run)),
                 Text(event.note if ended or event.note == "preparing" else event.stage.value),
                 Text("█" * round(share * 22) + "░" * (22 - round(share * 22))),
-                Text(f"{now_s:4.0f} s of about {self._expected_s:.0f} s"),
+                Text(f"{now_s:4.0f} s of about {expected_s:.0f} s" if expected_s else ""),
                 Text(self._lines.get(run, "")),
             )
         return table

@@ -137,7 +137,7 @@ class DiskLayout:
         return layout
 
     def _repr_html_(self) -> str:
-        from cloudlab.markup import table_html
+        from cloudlab.html import table_html
 
         rows = [
             (

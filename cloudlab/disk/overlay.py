@@ -46,7 +46,7 @@ class Overlay:
     virtual_size_bytes: int
 
     def _repr_html_(self) -> str:
-        from cloudlab.markup import table_html
+        from cloudlab.html import table_html
 
         return table_html(
             ("overlay", self.path.name),

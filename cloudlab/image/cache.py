@@ -77,7 +77,7 @@ class Image:
     details: dict[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        from cloudlab.markup import table_html
+        from cloudlab.html import table_html
 
         return table_html(
             ("image", self.name),

@@ -141,7 +141,7 @@ class Seed:
     problems: tuple[Problem, ...] = ()
 
     def _repr_html_(self) -> str:
-        from cloudlab.markup import files_html
+        from cloudlab.html import files_html
 
         return files_html({"user-data": self.user_data, "meta-data": self.meta_data})
 

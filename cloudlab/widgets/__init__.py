@@ -1,4 +1,4 @@
-"""Panels for notebooks; their callbacks only call :mod:`cloudlab.lab` and figures.
+"""Panels for notebooks; their callbacks only call :mod:`cloudlab.run`, :mod:`cloudlab.course` and figures.
 
 =================  =========================================================
 panel              shows
@@ -12,8 +12,8 @@ Quiz               questions with an answer to each answer
 RunningMachines    the machines that run on this host, with Stop
 =================  =========================================================
 
-Whatever can take a *run* takes a :class:`~cloudlab.recording.Recording`, a
-:class:`~cloudlab.lab.Run`, the path of a run folder, or the name of a shipped recording.
+Whatever can take a *run* takes a :class:`~cloudlab.run.value.Run`, the path of a run folder, or
+the name of a shipped recording.
 
 Importing this costs nothing: ipywidgets comes with the first panel used.
 """

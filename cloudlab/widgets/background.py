@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudlab.console import ORDER, ConsoleLine, LineSplitter, Stage
+from cloudlab.console import ORDER, ConsoleLine, Stage
 from cloudlab.errors import CloudlabError, InterruptedRunError
-from cloudlab.lab import RunEvent, RunOptions, run_many
-from cloudlab.recording import Recording, read_cast
+from cloudlab.run.boot import boot_many
+from cloudlab.run.monitor import RunEvent
+from cloudlab.run.options import Options
+from cloudlab.run.value import Run
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -31,6 +33,8 @@ LINES = 200
 #: Seconds within which a change of the playing speed is noticed.
 _SLICE_S = 0.1
 
+_GOES_ON = ("launched", "resuming from a snapshot")
+
 OnEvent = Callable[[RunEvent], None]
 Pace = Callable[[], float]
 
@@ -41,12 +45,12 @@ class Outcome:
 
     Attributes
     ----------
-    recording : Recording or None
+    run : Run or None
         None where nothing was recorded.
     error : CloudlabError or None
     """
 
-    recording: Recording | None
+    run: Run | None
     error: CloudlabError | None = None
 
 
@@ -72,19 +76,20 @@ class Snapshot:
     time_s: float = 0.0
     lines: tuple[ConsoleLine, ...] = ()
     note: str = "preparing"
+    expected_s: float = 0.0
 
 
-def live_job(options: RunOptions, folder: Path) -> Job:
+def live_job(options: Options, folder: Path) -> Job:
     """Return a job that boots a machine and records it in ``folder``."""
 
     def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
-        [run] = run_many([(options, folder)], on_event=on_event, cancel=cancel)
-        return Outcome(run.recording, run.error)
+        [run] = boot_many([(options, folder)], on_event=on_event, cancel=cancel)
+        return Outcome(run, run.error)
 
     return boot
 
 
-def replay_job(recording: Recording, pace: Pace) -> Job:
+def replay_job(recording: Run, pace: Pace) -> Job:
     """Return a job that plays a recording, ``pace()`` times as fast as it was."""
 
     def play(on_event: OnEvent, cancel: threading.Event) -> Outcome:
@@ -95,33 +100,24 @@ def replay_job(recording: Recording, pace: Pace) -> Job:
             _wait(event.time_s - position_s, pace, cancel)
             position_s, last = event.time_s, event.stage
             on_event(event)
-        end_s = float(recording.about.get("time_s", position_s))
+        end_s = recording.record.time_s or position_s
         _wait(end_s - position_s, pace, cancel)
-        on_event(RunEvent(name, end_s, last, note=str(recording.about.get("outcome", "done"))))
+        on_event(RunEvent(name, end_s, last, note=str(recording.outcome)))
         return Outcome(recording)
 
     return play
 
 
-def replay_events(recording: Recording) -> Iterator[RunEvent]:
+def replay_events(recording: Run) -> Iterator[RunEvent]:
     """Yield the events of a recorded boot, as a live one would send them.
 
     Raises
     ------
-    RecordingError
+    RunError
         If the recorded console cannot be read.
     """
-    splitter = LineSplitter()
-    for time_s, text in read_cast(recording.folder / "console.cast"):
-        stage = recorded_stage(recording, time_s)
-        for line in splitter.feed(text.encode(), time_s):
-            yield RunEvent(recording.name, time_s, stage, line)
-
-
-def recorded_stage(recording: Recording, time_s: float) -> Stage:
-    """Return the boot stage of a recorded run at a moment, in seconds since launch."""
-    begun = [one["stage"] for one in recording.stages() if float(one["start_s"]) <= time_s]
-    return Stage(begun[-1]) if begun else ORDER[0]
+    for line in recording.console:
+        yield RunEvent(recording.name, line.time_s, recording.stage_at(line.time_s), line)
 
 
 def _wait(recorded_s: float, pace: Pace, cancel: threading.Event) -> None:
@@ -177,6 +173,7 @@ class BackgroundRun:
         self._last = RunEvent("", 0.0, ORDER[0], note="preparing")
         self._last_at_s = time.monotonic()
         self._note = "preparing"
+        self._expected_s = 0.0
         self._outcome = Outcome(None)
         # Daemons: an interpreter that exits does not wait for them, and the supervisors
         # end the machines that it leaves.
@@ -206,14 +203,17 @@ class BackgroundRun:
         """Return the boot as it is now."""
         with self._lock:
             time_s = self._last.time_s
-            if self._note == "launched":
+            if self._note in _GOES_ON:
                 time_s += (time.monotonic() - self._last_at_s) * self._pace()
-            return Snapshot(self._last.stage, time_s, tuple(self._lines), self._note)
+            return Snapshot(
+                self._last.stage, time_s, tuple(self._lines), self._note, self._expected_s
+            )
 
     def _take(self, event: RunEvent) -> None:
         with self._lock:
             self._last, self._last_at_s = event, time.monotonic()
-            self._note = event.note or self._note
+            self._note = (not event.is_remark and event.note) or self._note
+            self._expected_s = event.expected_s or self._expected_s
             if event.line is not None:
                 self._lines.append(event.line)
 
@@ -231,7 +231,7 @@ class BackgroundRun:
     def _write(self) -> None:
         while not self._ended.wait(PERIOD_S):
             self._show(self.snapshot())
-        if self._note == "launched":
+        if self._note in _GOES_ON:
             self._note = "interrupted" if self._cancel.is_set() else "failed"
         self._show(self.snapshot())
         self._done(self._outcome)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import ipywidgets
 
+from cloudlab.course.mode import Mode, ModeChoice, live_problem, mode
 from cloudlab.errors import CloudlabError
-from cloudlab.lab.mode import Mode, ModeChoice, live_problem, mode
 from cloudlab.units import format_seconds
 from cloudlab.widgets.background import BackgroundRun, Job, Outcome, Pace, Snapshot, own_fault
 from cloudlab.widgets.native import Form, Pane, button, field
@@ -39,7 +39,7 @@ class Plan:
     """
 
     job: Job
-    typical_s: float
+    typical_s: float | None
     about: str
     done: Callable[[Outcome], None]
     plays: bool = False
@@ -176,7 +176,8 @@ class BootPart:
     def _show(self, plan: Plan, snapshot: Snapshot) -> None:
         self.stage.html = f"Stage: <b>{safe(snapshot.stage)}</b> ({safe(snapshot.note)})"
         last = next((line.text for line in reversed(snapshot.lines) if line.text.strip()), "")
-        at_s, whole_s = snapshot.time_s, plan.typical_s
+        at_s = snapshot.time_s
+        whole_s = plan.typical_s or snapshot.expected_s or 60.0
         self.progress.html = (
             f'<progress max="{whole_s:.1f}" value="{min(at_s, whole_s):.1f}" '
             f'aria-label="Time of the boot"></progress> '

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cloudlab.course.cases import CASES, case_options
+from cloudlab.course.prediction import Prediction
 from cloudlab.errors import ImageError, UsageError
 from cloudlab.image.cache import recall
 from cloudlab.image.recipe import make_recipe
-from cloudlab.lab import typical
-from cloudlab.lab.cases import CASES
-from cloudlab.lab.gallery import case_options
-from cloudlab.lab.teaching.prediction import Prediction
-from cloudlab.machine.accel import choose_accel
-from cloudlab.recording import Recording
+from cloudlab.run.boot import dated_folder
+from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
 from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
-from cloudlab.widgets.panel import AnyRun, Panel, find_run
-from cloudlab.widgets.results import Finished, new_folder, origin, result_html
+from cloudlab.widgets.panel import AnyRun, Panel
+from cloudlab.widgets.results import Finished, origin, result_html
 from cloudlab.widgets.texts import safe, table_html
 
 
@@ -37,7 +36,7 @@ class Console(Panel):
 
     Attributes
     ----------
-    recording : Recording or None
+    recording : Run or None
         The last run that came to its end.
     """
 
@@ -49,8 +48,8 @@ class Console(Panel):
         folder: Path | str = "runs",
         result: bool = False,
     ) -> None:
-        self.recording: Recording | None = None
-        self._shipped = find_run(run)
+        self.recording: Run | None = None
+        self._shipped = open_run(run)
         self._case = run if isinstance(run, str) and run in CASES else None
         self._folder = Path(folder)
         self._result = result
@@ -65,7 +64,7 @@ class Console(Panel):
         self.keep("<p>Nothing was booted or played here yet.</p>")
 
     @property
-    def run(self) -> Recording:
+    def run(self) -> Run:
         """The last run that came to its end here; until then the shipped recording."""
         return self.recording or self._shipped
 
@@ -95,7 +94,7 @@ class Console(Panel):
         if live:
             return self._live_plan()
         job = replay_job(self._shipped, pace)
-        typical_s = float(self._shipped.about.get("time_s", 0.0))
+        typical_s = self._shipped.record.time_s or 0.0
         return Plan(job, typical_s, origin(self._shipped), self._done, plays=True)
 
     def _live_plan(self) -> Plan:
@@ -114,17 +113,16 @@ class Console(Panel):
                 f"--variant {recipe.variant}",
             )
         options = case_options(self._case, image)
-        accel = choose_accel(image.arch).accel
         return Plan(
-            live_job(options, new_folder(self._folder, options.scenario)),
-            typical.expected_s(options, accel),
-            f"Booting {image.name} under {accel.value.upper()}",
+            live_job(options, dated_folder(options.scenario, self._folder)),
+            None,
+            f"Booting {image.name}",
             self._done,
         )
 
     def _done(self, outcome: Outcome) -> None:
-        recording = outcome.recording
-        if recording is None or recording.about.get("outcome") == "interrupted":
+        recording = outcome.run
+        if recording is None or recording.outcome is RunOutcome.INTERRUPTED:
             return
         self.recording = recording
         kept = f"<p><small>{safe(origin(recording))}</small></p>{_stages_html(recording)}"
@@ -132,9 +130,9 @@ class Console(Panel):
         self.keep(kept + (result_html(Finished(recording)) if self._result else ""))
 
 
-def _stages_html(recording: Recording) -> str:
+def _stages_html(recording: Run) -> str:
     rows = [
-        (one["stage"], format_seconds(one["start_s"]), format_seconds(one["end_s"]))
-        for one in recording.stages()
+        (one.stage, format_seconds(one.start_s), format_seconds(one.end_s))
+        for one in recording.record.stages
     ]
     return table_html(("stage", "from", "to"), rows, caption="The boot's stages")

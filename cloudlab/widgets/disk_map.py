@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cloudlab.figures.data import disk_map_data
-from cloudlab.lab.table import tables_of
+from cloudlab.run.value import open_run
 from cloudlab.widgets.map_html import map_html
-from cloudlab.widgets.panel import AnyRun, find_run
+from cloudlab.widgets.panel import AnyRun
 from cloudlab.widgets.results import origin
 from cloudlab.widgets.texts import safe
 
@@ -28,8 +28,8 @@ class DiskMap:
     """
 
     def __init__(self, run: AnyRun, *, only_before: bool = False) -> None:
-        self.recording = find_run(run)
-        data = disk_map_data(tables_of([self.recording])["sizes"])
+        self.recording = open_run(run)
+        data = disk_map_data(self.recording.sizes)
         self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:

@@ -10,8 +10,10 @@ from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
-from cloudlab.lab import RunOptions, scenario_name, typical
-from cloudlab.machine.accel import choose_accel
+from cloudlab.run.boot import dated_folder
+from cloudlab.run.options import Options, scenario_name
+from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.value import open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.tools import host_arch
 from cloudlab.units import GIB, format_bytes
@@ -19,14 +21,13 @@ from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun, Panel, all_shipped, find_run
+from cloudlab.widgets.panel import AnyRun, Panel
 from cloudlab.widgets.results import (
     Finished,
     Prediction,
     differences_html,
     earlier_html,
     export,
-    new_folder,
     origin,
     result_html,
 )
@@ -88,7 +89,7 @@ class GrowthLab(Panel):
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
         self.finished: list[Finished] = []
         self._folder = Path(folder)
-        self._recordings = playable(all_shipped())
+        self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
         self.options = Form("Options", _OPTIONS)
         self.prediction = Form(
@@ -174,7 +175,7 @@ class GrowthLab(Panel):
         RecordingError
             If there is no such run.
         """
-        self._show_result(Finished(find_run(run)))
+        self._show_result(Finished(open_run(run)))
 
     def seed_config(self) -> SeedConfig:
         """Return the options as cloudlab knows them.
@@ -220,7 +221,7 @@ class GrowthLab(Panel):
             self._images = {one.name: one for one in cached_images() if one.arch == host_arch()}
             known = set(self._images)
         else:
-            known = {str(one.about["image"]["name"]) for one in self._recordings}
+            known = {one.image.name for one in self._recordings}
         plain = make_recipe().name
         names = sorted(known, key=lambda name: (name != plain, name))
         self.options.change(image={"choices": [(name, name) for name in names]})
@@ -285,7 +286,7 @@ class GrowthLab(Panel):
             recording = match.recording
             return Plan(
                 replay_job(recording, pace),
-                float(recording.about.get("time_s", 0.0)),
+                recording.record.time_s or 0.0,
                 origin(recording),
                 lambda outcome: self._done(outcome, prediction, match.differences),
                 plays=True,
@@ -294,26 +295,25 @@ class GrowthLab(Panel):
         image = self._images.get(str(self.options.values["image"]))
         if image is None:
             raise UsageError("No image is chosen.", hint="Run 'cloudlab build' first.")
-        options = RunOptions(
+        options = Options(
             image=image,
             disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
             seed=replace(seed, sampler=True),
             scenario=scenario_name(seed),
         )
-        accel = choose_accel(image.arch).accel
         disk = format_bytes(options.disk_size_bytes)
         return Plan(
-            live_job(options, new_folder(self._folder, options.scenario)),
-            typical.expected_s(options, accel),
-            f"Booting {image.name} with a disk of {disk} under {accel.value.upper()}",
+            live_job(options, dated_folder(options.scenario, self._folder)),
+            None,
+            f"Booting {image.name} with a disk of {disk}",
             lambda outcome: self._done(outcome, prediction, ()),
         )
 
     def _done(
         self, outcome: Outcome, prediction: Prediction | None, differences: tuple[str, ...]
     ) -> None:
-        recording = outcome.recording
-        if recording is not None and recording.about.get("outcome") != "interrupted":
+        recording = outcome.run
+        if recording is not None and recording.outcome is not RunOutcome.INTERRUPTED:
             self._show_result(Finished(recording, prediction, differences))
 
     def _prediction(self) -> Prediction | None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from cloudlab.course.cases import CASES
 from cloudlab.errors import RecordingError
-from cloudlab.lab.cases import CASES
-from cloudlab.recording import Recording
+from cloudlab.run.value import Run
 from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes
 
@@ -45,7 +45,7 @@ class Wish:
 class Match:
     """A recording, and every difference between it and the wish, in words."""
 
-    recording: Recording
+    recording: Run
     differences: tuple[str, ...]
 
     @property
@@ -54,7 +54,7 @@ class Match:
         return not self.differences
 
 
-def nearest(wish: Wish, recordings: Iterable[Recording]) -> Match:
+def nearest(wish: Wish, recordings: Iterable[Run]) -> Match:
     """Return the recording with the fewest differences; of equals, by user-data, then by size.
 
     Raises
@@ -64,8 +64,9 @@ def nearest(wish: Wish, recordings: Iterable[Recording]) -> Match:
     """
     matches = []
     for recording in recordings:
-        image, disk_size, profile = _told(recording)
-        options = _different_options(wish.user_data, recording_user_data(recording))
+        image, disk_size = recording.image.name, recording.options.disk_size_bytes
+        profile = recording.options.profile
+        options = _different_options(wish.user_data, recording.user_data)
         others = []
         # Which modules run besides changes no size, so any other option counts more.
         if profile != wish.profile:
@@ -86,21 +87,13 @@ def nearest(wish: Wish, recordings: Iterable[Recording]) -> Match:
     return min(matches, key=lambda ranked: ranked[0])[1]
 
 
-def playable(recordings: Iterable[Recording]) -> list[Recording]:
+def playable(recordings: Iterable[Run]) -> list[Run]:
     """Return the recordings of boots that follow from image, disk size and user-data alone.
 
     That leaves out boots without a seed, and second boots of one disk.
     """
     others = {name for name, case in CASES.items() if case.follows or not case.attach_seed}
     return [one for one in recordings if one.name not in others]
-
-
-def recording_user_data(recording: Recording) -> str:
-    """Return what cloud-init was given; empty where the file is lost."""
-    try:
-        return (recording.folder / "user-data").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def choices(user_data: str) -> dict[str, str]:
@@ -143,16 +136,6 @@ def _different_options(wished: str, recorded: str) -> list[str]:
         for key in sorted(mine.keys() | theirs.keys())
         if mine.get(key) != theirs.get(key)
     ]
-
-
-def _told(recording: Recording) -> tuple[str, int, str]:
-    about = recording.about
-    options = about.get("options", {})
-    return (
-        str(about.get("image", {}).get("name", "")),
-        int(options.get("disk_size_bytes", 0)),
-        str(options.get("profile", "lean")),
-    )
 
 
 def _two_sizes(first: int, second: int) -> Sequence[str]:

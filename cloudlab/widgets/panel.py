@@ -12,36 +12,9 @@ import ipywidgets
 from IPython import get_ipython
 from IPython.display import HTML, display
 
-from cloudlab.lab import Run
-from cloudlab.recording import Recording, read_run, shipped_recordings
+from cloudlab.run.value import Run
 
-AnyRun = Recording | Run | Path | str
-
-
-def find_run(run: AnyRun) -> Recording:
-    """Return the run that is meant: itself, by its folder, or by a shipped recording's name.
-
-    Raises
-    ------
-    RecordingError
-        If there is none.
-    """
-    if isinstance(run, Recording):
-        return run
-    if isinstance(run, Run):
-        return run.recording
-    shipped = shipped_recordings()
-    return read_run(shipped[run] if isinstance(run, str) and run in shipped else Path(run))
-
-
-def all_shipped() -> list[Recording]:
-    """Return the recordings that come with cloudlab."""
-    return [read_run(folder) for folder in shipped_recordings().values()]
-
-
-def is_shipped(recording: Recording) -> bool:
-    """Return whether a run is a recording that came with cloudlab."""
-    return recording.folder in shipped_recordings().values()
+AnyRun = Run | Path | str
 
 
 class Panel:

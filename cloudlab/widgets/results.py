@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudlab import figures, paths
-from cloudlab.console import printable
 from cloudlab.errors import CloudlabError
 from cloudlab.figures.data import RunSizes, prediction_data, records
-from cloudlab.lab.explained import explain_run
-from cloudlab.lab.table import tables_of
-from cloudlab.recording import Recording
-from cloudlab.tools import now
+from cloudlab.run.plots import plot
+from cloudlab.run.value import Run
 from cloudlab.units import format_bytes, format_count, is_known
-from cloudlab.widgets.panel import is_shipped
 from cloudlab.widgets.texts import safe, table_html
 
 if TYPE_CHECKING:
@@ -50,13 +46,13 @@ class Finished:
 
     Attributes
     ----------
-    recording : Recording
+    run : Run
     prediction : Prediction or None
     differences : tuple of str
         In what the recording that was played is not what was asked for.
     """
 
-    recording: Recording
+    run: Run
     prediction: Prediction | None = None
     differences: tuple[str, ...] = ()
 
@@ -68,26 +64,23 @@ class Finished:
     def measured(self) -> dict[str, tuple[int, int] | None]:
         """Return each layer's size in bytes before and after; None where it is not known."""
         try:
-            sizes = RunSizes(tables_of([self.recording])["sizes"])
+            sizes = RunSizes(self.run.sizes)
         except CloudlabError:
             return dict.fromkeys(LAYERS)
         return {layer: sizes.ends(layer) for layer in LAYERS}
 
 
-def origin(recording: Recording) -> str:
+def origin(recording: Run) -> str:
     """Return where a run comes from: a recording is always called one."""
-    if is_shipped(recording):
+    if recording.is_recording:
         return f"Recording: {recording.label}"
-    accel = recording.about.get("accelerator", {}).get("name", "an unknown accelerator")
-    image = recording.about.get("image", {}).get("name", "an unknown image")
-    started = str(recording.about.get("started", ""))
-    return f"Booted here on {started[:10]} with {image} under {str(accel).upper()}"
+    return recording.label[0].upper() + recording.label[1:]
 
 
 def result_html(finished: Finished) -> str:
     """Return the whole result of one run."""
-    recording = finished.recording
-    scenario = str(recording.about.get("scenario", recording.name))
+    recording = finished.run
+    scenario = recording.scenario
     parts = [
         f"<h3>Result: {safe(scenario)}</h3>",
         f"<p><small>{safe(origin(recording))}</small></p>",
@@ -96,17 +89,17 @@ def result_html(finished: Finished) -> str:
         parts.append(
             f"<p><b>This is not quite what you asked for.</b></p>{differences_html(finished.differences)}"
         )
-    error = recording.about.get("error")
+    error = recording.record.error
     if error:
         parts.append(
-            f"<p><b>The boot did not come to its end.</b></p><pre>{safe(error['text'])}</pre>"
+            f"<p><b>The boot did not come to its end.</b></p><pre>{safe(error.text)}</pre>"
         )
     parts += [
         _or_reason(lambda: figure_html("disk-map", [recording])),
         compared_html([finished], "Predicted and measured"),
         _or_reason(lambda: prediction_html([finished])) if finished.judged else "",
         "<h4>Why</h4>",
-        _or_reason(lambda: explain_run(recording).to_html()),
+        _or_reason(lambda: recording.explain().to_html()),
         _or_reason(lambda: proof_html(recording)),
     ]
     return "".join(parts)
@@ -114,7 +107,7 @@ def result_html(finished: Finished) -> str:
 
 def earlier_html(runs: Sequence[Finished]) -> str:
     """Return several runs side by side; empty for fewer than two."""
-    different = {one.recording.name: one.recording for one in runs}
+    different = {one.run.name: one.run for one in runs}
     if len(runs) < 2:  # noqa: PLR2004
         return ""
     figure = figure_html("scenarios", list(different.values())) if len(different) > 1 else ""
@@ -134,7 +127,7 @@ def compared_html(runs: Sequence[Finished], caption: str) -> str:
         for layer, ends in run.measured().items():
             rows.append(
                 (
-                    str(run.recording.about.get("scenario", run.recording.name)),
+                    run.run.scenario,
                     layer,
                     format_bytes(ends and ends[0]),
                     format_bytes(ends and ends[1]),
@@ -155,7 +148,7 @@ def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
 
     rows: list[dict[str, Any]] = [
         {
-            "scenario": str(run.recording.about.get("scenario", run.recording.name)),
+            "scenario": run.run.scenario,
             "layer": layer,
             "predicted_bytes": run.prediction.of(layer),
             "measured_bytes": ends[1] if ends else None,
@@ -169,22 +162,23 @@ def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
 
 def prediction_html(runs: Sequence[Finished]) -> str:
     """Return the figure of predicted and measured sizes."""
-    return figures.plot("prediction", {"predictions": predictions_table(runs)}).to_html()
+    tables = {"predictions": predictions_table(runs)}
+    return plot("prediction", [runs[0].run], tables=tables).to_html()
 
 
-def figure_html(kind_name: str, recordings: Sequence[Recording]) -> str:
+def figure_html(kind_name: str, recordings: Sequence[Run]) -> str:
     """Return a figure of runs, with its words."""
-    return figures.plot(kind_name, tables_of(recordings)).to_html()
+    return plot(kind_name, recordings).to_html()
 
 
-def proof_html(recording: Recording) -> str:
+def proof_html(recording: Run) -> str:
     """Return, for each bar, the console line that proves it."""
     rows = proofs(recording)
     head = ("bar", "size in bytes", "seconds", "console line", "what it says")
     return table_html(head, rows, caption="The console line behind each bar", code="what it says")
 
 
-def proofs(recording: Recording) -> list[tuple[str, str, str, str, str]]:
+def proofs(recording: Run) -> list[tuple[str, str, str, str, str]]:
     """Return a row for each measurement of the root partition and filesystem, in time's order.
 
     Raises
@@ -192,8 +186,8 @@ def proofs(recording: Recording) -> list[tuple[str, str, str, str, str]]:
     CloudlabError
         If the run has no sizes or no transcript.
     """
-    run = RunSizes(tables_of([recording])["sizes"])
-    lines = recording.console_log.read_bytes().split(b"\n")
+    run = RunSizes(recording.sizes)
+    lines = recording.console
     found = []
     for layer in LAYERS:
         rows = run.of(layer).dropna(subset=["line"])
@@ -201,7 +195,7 @@ def proofs(recording: Recording) -> list[tuple[str, str, str, str, str]]:
         changed = rows["size_bytes"].ne(rows["size_bytes"].shift())
         for row in records(rows[(rows["stage"] != "sample") | changed]):
             number = int(row.line)
-            said = printable(lines[number - 1])[:_QUOTED] if number <= len(lines) else ""
+            said = lines[number - 1].text[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
             found.append(
                 (name, format_count(row.size_bytes), f"{row.time_s:.1f}", str(number), said)
@@ -217,13 +211,13 @@ def export(finished: Finished, folder: Path) -> Path:
     CloudlabError
         If it cannot be written.
     """
-    recording = finished.recording
+    recording = finished.run
     target = free_name(folder / recording.name)
     paths.make_folder(target)
     for kind_name in ("disk-map", "timeline"):
-        plot = figures.plot(kind_name, tables_of([recording]), size="slide")
+        figure = recording.plot(kind_name, size="slide")
         for form in ("svg", "png"):
-            plot.save(target / f"{kind_name}.{form}")
+            figure.save(target / f"{kind_name}.{form}")
     if finished.judged:
         predictions = {"predictions": predictions_table([finished])}
         figures.plot("prediction", predictions).save_data(target / "prediction.csv")
@@ -235,12 +229,6 @@ def export(finished: Finished, folder: Path) -> Path:
             hint="Free some space there.",
         ) from error
     return target
-
-
-def new_folder(parent: Path, scenario: str) -> Path:
-    """Return the folder of a new run: dated, and not there yet."""
-    moment = now().replace(":", "").replace("-", "")
-    return free_name(parent / f"{moment}-{scenario.replace(' ', '-').replace(',', '')}")
 
 
 def free_name(path: Path) -> Path:

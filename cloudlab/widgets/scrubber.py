@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cloudlab.errors import CloudlabError
 from cloudlab.figures.data import disk_map_data
-from cloudlab.lab.table import tables_of
-from cloudlab.recording import Recording
-from cloudlab.sizes import sizes_frame
+from cloudlab.run.tables import layout_sizes
+from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.background import recorded_stage, replay_events
+from cloudlab.widgets.background import replay_events
 from cloudlab.widgets.map_html import map_html
 from cloudlab.widgets.native import Form, Pane, button, field
-from cloudlab.widgets.panel import AnyRun, Panel, find_run
+from cloudlab.widgets.panel import AnyRun, Panel
 from cloudlab.widgets.results import figure_html, origin
 from cloudlab.widgets.texts import console_html, safe
 
@@ -43,12 +42,13 @@ class Scrubber(Panel):
     """
 
     def __init__(self, run: AnyRun) -> None:
-        self.recording = find_run(run)
-        self._sizes = tables_of([self.recording])["sizes"]
+        self.recording = open_run(run)
+        self._sizes = self.recording.sizes
         self._lines = [one.line for one in replay_events(self.recording) if one.line is not None]
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
-        end_s = float(self.recording.about.get("time_s", self._line_times[-1]))
+        took_s = self.recording.record.time_s or 0.0
+        end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
         # Before the first measurement there is nothing to see.
         start_s = _just_after(self._changes[0]) if self._changes else 0.0
         self.slider = Form(
@@ -93,7 +93,7 @@ class Scrubber(Panel):
         data, how = disk_at(self.recording, self._sizes, time_s)
         overlay = overlay_at(self._sizes, time_s)
         self._moment.html = (
-            f"<p><b>{format_seconds(time_s)}</b>, stage <b>{safe(recorded_stage(self.recording, time_s))}"
+            f"<p><b>{format_seconds(time_s)}</b>, stage <b>{safe(self.recording.stage_at(time_s))}"
             f"</b>; the overlay file takes up {format_bytes(overlay)}<br>"
             f"<small>{safe(how)}. {safe(origin(self.recording))}.</small></p>"
             + (
@@ -125,14 +125,12 @@ def change_times(sizes: pd.DataFrame) -> list[float]:
     return sorted({float(one) for one in changed["time_s"]})
 
 
-def disk_at(
-    recording: Recording, sizes: pd.DataFrame, time_s: float
-) -> tuple[pd.DataFrame | None, str]:
+def disk_at(recording: Run, sizes: pd.DataFrame, time_s: float) -> tuple[pd.DataFrame | None, str]:
     """Return what lay on the disk at a moment, as far as it was measured, and how that is known.
 
     Parameters
     ----------
-    recording : Recording
+    recording : Run
     sizes : DataFrame
         Its sizes table.
     time_s : float
@@ -157,43 +155,6 @@ def overlay_at(sizes: pd.DataFrame, time_s: float) -> int | None:
     return int(rows["size_bytes"].iloc[-1]) if len(rows) else None
 
 
-def _as_built(recording: Recording) -> pd.DataFrame | None:
-    disk: dict[str, Any] = recording.about.get("disk_before") or {}
-    partitions = disk.get("partitions")
-    if not partitions:
-        return None
-    common = {"stage": "after", "time_s": 0.0, "exact": True, "source": "host: bytes on disk"}
-    rows: list[dict[str, Any]] = [
-        {
-            **common,
-            "layer": "virtual_disk",
-            "device": "vda",
-            "size_bytes": disk["virtual_size_bytes"],
-        }
-    ]
-    for one in partitions:
-        if one["number"] is None:
-            continue
-        device = f"vda{one['number']}"
-        rows.append(
-            {
-                **common,
-                "layer": "partition",
-                "device": device,
-                "size_bytes": one["size_bytes"],
-                "start_bytes": one["start_bytes"],
-            }
-        )
-        filesystem = one.get("filesystem")
-        if filesystem and filesystem.get("size_bytes"):
-            rows.append(
-                {
-                    **common,
-                    "layer": "filesystem",
-                    "device": device,
-                    # Nothing is mounted yet: it goes by its label.
-                    "mountpoint": filesystem.get("label") or filesystem["type"],
-                    "size_bytes": filesystem["size_bytes"],
-                }
-            )
-    return disk_map_data(sizes_frame(rows)) if len(rows) > 1 else None
+def _as_built(run: Run) -> pd.DataFrame | None:
+    layout = run.record.disk_before
+    return disk_map_data(layout_sizes(layout)) if layout and layout.partitions else None

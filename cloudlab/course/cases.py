@@ -1,0 +1,293 @@
+"""The cases of the gallery: what each boot is made of, what it teaches, what must come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cloudlab.explanation import Finding, Grower, NoteKind, Reason
+from cloudlab.image.cache import Image
+from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Variant
+from cloudlab.run.options import DISK_SIZE_BYTES, Options, Start
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
+from cloudlab.units import GIB
+
+_PLAIN = Recipe()
+_NOTHING_SET = SeedConfig()
+_IMAGE_BYTES = _PLAIN.layout.disk_bytes
+
+#: The lab image ends 1 MiB behind root, of which the table's second copy takes 33 sectors.
+#: With 32 sectors more, root could gain 2047: one less than growpart thinks worth it.
+_SHORT_OF_A_MIB_BYTES = _IMAGE_BYTES + 32 * SECTOR_BYTES
+
+_WALL = "sgdisk --move-second-header --new=2:8GiB:+1GiB /dev/vda; partx --add --nr 2 /dev/vda"
+
+_FILL = "cat /dev/zero > /filler || sync"
+
+_UNCLOSED = """\
+#cloud-config
+# The quote that opens here is never closed.
+growpart:
+  mode: 'off
+resize_rootfs: false
+"""
+_MISSPELT = """\
+#cloud-config
+growpat:
+  mode: 'off'
+"""
+
+# bootcmd runs in every boot, so it looks first whether the partitions are there.
+_NODE_STORAGE = """\
+#cloud-config
+bootcmd:
+  - |
+    [ -e /dev/vda2 ] || {
+      sgdisk --move-second-header --new=2:8GiB:+4GiB --new=3:12GiB:0 /dev/vda
+      partx --add --nr 2:3 /dev/vda
+    }
+fs_setup:
+  - {device: /dev/vda2, partition: auto, filesystem: ext4, label: vol-a}
+  - {device: /dev/vda3, partition: auto, filesystem: ext4, label: vol-b}
+mounts:
+  - [/dev/vda2, /mnt/disks/vol-a, ext4, 'defaults,nofail']
+  - [/dev/vda3, /mnt/disks/vol-b, ext4, 'defaults,nofail']
+"""
+
+_GREW_BY_GROWPART: Finding = (True, Grower.GROWPART, None)
+_GREW_BY_RESIZEFS: Finding = (True, Grower.RESIZEFS, None)
+
+
+def _not(reason: Reason) -> Finding:
+    return (False, Grower.NOBODY, reason)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One boot that teaches one thing.
+
+    Attributes
+    ----------
+    title, teaches : str
+        What it is called, and what it shows in a sentence.
+    partition, filesystem : Finding
+        What the explanation must come to.
+    notes : tuple of NoteKind
+        What it must note besides.
+    recipe : Recipe
+        What is different in the image.
+    disk_size_bytes : int
+    seed : SeedConfig
+        What is different in the seed.
+    user_data : str or None
+        A text of the learner's own, taken whatever is wrong with it.
+    attach_seed : bool
+    follows : str or None
+        The case whose disk this one boots again.
+    """
+
+    title: str
+    teaches: str
+    partition: Finding = _GREW_BY_GROWPART
+    filesystem: Finding = _GREW_BY_RESIZEFS
+    notes: tuple[NoteKind, ...] = ()
+    recipe: Recipe = _PLAIN
+    disk_size_bytes: int = DISK_SIZE_BYTES
+    seed: SeedConfig = _NOTHING_SET
+    user_data: str | None = None
+    attach_seed: bool = True
+    follows: str | None = None
+
+
+CASES: dict[str, Case] = {
+    "default": Case(
+        "nothing set",
+        "Without any option cloud-init grows the partition, then the filesystem.",
+    ),
+    "as-in-a-cloud": Case(
+        "all modules, as in a cloud",
+        "Modules that growth does not need take time and change none of its sizes.",
+        seed=SeedConfig(profile=Profile.FULL),
+    ),
+    "growpart-off": Case(
+        "growpart off",
+        "A filesystem cannot grow beyond its partition.",
+        partition=_not(Reason.GROWPART_OFF),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        seed=SeedConfig(growpart=GrowpartMode.OFF),
+    ),
+    "resize-rootfs-false": Case(
+        "resize_rootfs false",
+        "A partition can grow and leave its filesystem as it was.",
+        filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
+        seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
+    ),
+    "both-off": Case(
+        "growpart off, resize_rootfs false",
+        "With both switched off the image stays as it was built, whatever the disk's size.",
+        partition=_not(Reason.GROWPART_OFF),
+        filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
+        seed=SeedConfig(growpart=GrowpartMode.OFF, resize_rootfs=ResizeRootfs.FALSE),
+    ),
+    "resize-rootfs-noblock": Case(
+        "resize_rootfs noblock",
+        "The filesystem grows in the background while cloud-init goes on.",
+        seed=SeedConfig(resize_rootfs=ResizeRootfs.NOBLOCK),
+    ),
+    "disk-as-large-as-image": Case(
+        "a disk as large as the image",
+        "Growth needs a disk that is larger than the image.",
+        partition=_not(Reason.DISK_NOT_LARGER),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        disk_size_bytes=_IMAGE_BYTES,
+    ),
+    "gain-below-1-mib": Case(
+        "a gain below 1 MiB",
+        "growpart ignores a gain of less than 1 MiB.",
+        partition=_not(Reason.GAIN_BELOW_1_MIB),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        disk_size_bytes=_SHORT_OF_A_MIB_BYTES,
+    ),
+    "growroot": Case(
+        "an image with cloud-initramfs-growroot",
+        "The initramfs can grow the partition before cloud-init is there to be asked.",
+        partition=(True, Grower.GROWROOT, None),
+        recipe=Recipe(variant=Variant.GROWROOT),
+    ),
+    "growroot-disabled": Case(
+        "the file /etc/growroot-disabled",
+        "A file in the image can switch growpart off, too.",
+        partition=_not(Reason.GROWROOT_DISABLED),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        seed=SeedConfig(bootcmd=("touch /etc/growroot-disabled",)),
+    ),
+    "growfs": Case(
+        "x-systemd.growfs in fstab, first boot",
+        "systemd grows the filesystem early: in the first boot that is before growpart.",
+        filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
+        notes=(NoteKind.GROWFS_IDLE,),
+        recipe=Recipe(variant=Variant.GROWFS),
+        seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
+    ),
+    "growfs-second-boot": Case(
+        "x-systemd.growfs in fstab, second boot",
+        "In the next boot systemd finds the partition larger, whatever cloud-init was told.",
+        partition=_not(Reason.DISK_NOT_LARGER),
+        filesystem=(True, Grower.GROWFS, None),
+        seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
+        follows="growfs",
+    ),
+    "no-growpart-tool": Case(
+        "an image without the growpart tool",
+        "Without its tool cloud-init grows nothing and says so only in its log.",
+        partition=_not(Reason.NO_GROWPART_TOOL),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=Recipe(variant=Variant.NO_GROWPART),
+    ),
+    "wall": Case(
+        "a partition made by bootcmd behind root",
+        "A partition grows up to the next one, and no further.",
+        partition=(True, Grower.GROWPART, Reason.WALL),
+        seed=SeedConfig(bootcmd=(_WALL,)),
+    ),
+    "not-last": Case(
+        "root is not physically last",
+        "Only the space right behind a partition can be added to it.",
+        partition=_not(Reason.WALL),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=Recipe(variant=Variant.NOT_LAST),
+    ),
+    "nearly-full": Case(
+        "a root filesystem that df calls full",
+        "What is left to root alone is enough to grow a filesystem that df calls full.",
+        recipe=Recipe(variant=Variant.FULL),
+    ),
+    "full": Case(
+        "a root filesystem without a free block",
+        "Growing needs a little room to work in.",
+        partition=_not(Reason.FILESYSTEM_FULL),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=Recipe(variant=Variant.FULL),
+        seed=SeedConfig(bootcmd=(_FILL,)),
+    ),
+    "xfs": Case(
+        "root on xfs",
+        "resizefs calls xfs_growfs for xfs.",
+        recipe=Recipe(filesystem=Filesystem.XFS),
+    ),
+    "btrfs": Case(
+        "root on btrfs",
+        "resizefs calls 'btrfs filesystem resize max' for btrfs.",
+        recipe=Recipe(filesystem=Filesystem.BTRFS),
+    ),
+    "whole-disk": Case(
+        "root on the whole disk",
+        "Without a partition table there is nothing for growpart to do.",
+        partition=_not(Reason.NO_PARTITION),
+        recipe=Recipe(variant=Variant.WHOLE_DISK),
+    ),
+    "lvm": Case(
+        "root on a logical volume",
+        "growpart leaves what lies under a logical volume alone.",
+        partition=_not(Reason.LOGICAL_VOLUME),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=Recipe(variant=Variant.LVM),
+    ),
+    "second-boot-same-id": Case(
+        "a second boot with the same instance-id, after the disk was enlarged again",
+        "growpart and resizefs run in every boot, runcmd once per instance-id.",
+        notes=(NoteKind.INSTANCE_KNOWN,),
+        disk_size_bytes=30 * GIB,
+        seed=SeedConfig(instance_id="iid-gallery-default"),
+        follows="default",
+    ),
+    "second-boot-fresh-id": Case(
+        "a second boot with a fresh instance-id, after the disk was enlarged again",
+        "With a fresh instance-id everything runs again.",
+        disk_size_bytes=30 * GIB,
+        follows="default",
+    ),
+    "no-seed": Case(
+        "no seed",
+        "Without a datasource cloud-init does not run, and nothing grows.",
+        partition=_not(Reason.NO_CLOUD_INIT),
+        filesystem=_not(Reason.NO_CLOUD_INIT),
+        attach_seed=False,
+    ),
+    "unclosed-quote": Case(
+        "user-data that is no YAML",
+        "Broken user-data is left out as a whole: the defaults hold, and everything grows.",
+        notes=(NoteKind.USER_DATA_IGNORED,),
+        user_data=_UNCLOSED,
+    ),
+    "misspelt-key": Case(
+        "user-data with a misspelt key",
+        "A key that cloud-init does not know has no effect, and 22.4 does not even complain.",
+        notes=(NoteKind.USER_DATA_FAULTS,),
+        user_data=_MISSPELT,
+    ),
+    "node-storage": Case(
+        "volumes behind a small root",
+        "Partitions made before growpart runs keep root small and leave the rest for volumes.",
+        partition=(True, Grower.GROWPART, Reason.WALL),
+        user_data=_NODE_STORAGE,
+    ),
+}
+
+
+def case_options(name: str, image: Image, start: Start = Start.AUTO) -> Options:
+    """Return what a case boots with."""
+    case = CASES[name]
+    seed = replace(
+        case.seed, sampler=True, instance_id=case.seed.instance_id or f"iid-gallery-{name}"
+    )
+    return Options(
+        image=image,
+        disk_size_bytes=case.disk_size_bytes,
+        seed=seed,
+        user_data=case.user_data,
+        check_user_data=False,
+        attach_seed=case.attach_seed,
+        scenario=name,
+        keep_overlay=any(other.follows == name for other in CASES.values()),
+        start=start,
+    )

@@ -1,0 +1,227 @@
+"""What an explanation is made of: statements, each with what proves it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Subject(StrEnum):
+    """What a statement is about."""
+
+    PARTITION = "partition"
+    FILESYSTEM = "filesystem"
+
+
+class Measure(StrEnum):
+    """What counts a filesystem's size."""
+
+    STATFS = "statfs"
+    SUPERBLOCK = "superblock"
+
+
+class Grower(StrEnum):
+    """Who grew it."""
+
+    GROWPART = "growpart"
+    RESIZEFS = "resizefs"
+    GROWROOT = "growroot"
+    GROWFS = "systemd-growfs"
+    NOBODY = "nobody"
+    UNKNOWN = "unknown"
+
+
+class Reason(StrEnum):
+    """Why it did not grow, or no further."""
+
+    GROWPART_OFF = "growpart off"
+    RESIZE_ROOTFS_OFF = "resize_rootfs false"
+    GROWROOT_DISABLED = "growroot-disabled"
+    UNKNOWN_MODE = "growpart's mode unknown"
+    NO_GROWPART_TOOL = "no growpart tool"
+    NOT_ASKED = "not among growpart's devices"
+    DISK_NOT_LARGER = "disk not larger"
+    GAIN_BELOW_1_MIB = "gain below 1 MiB"
+    WALL = "partition behind"
+    NO_PARTITION = "no partition"
+    LOGICAL_VOLUME = "logical volume"
+    MAPPED_DEVICE = "encrypted or RAID"
+    FILLS_ITS_DEVICE = "fills its device"
+    FILESYSTEM_FULL = "filesystem full"
+    GROWPART_FAILED = "growpart failed"
+    RESIZE_FAILED = "resize failed"
+    IN_BACKGROUND = "resize in the background"
+    UNKNOWN_FILESYSTEM = "unknown kind of filesystem"
+    NO_CLOUD_INIT = "cloud-init did not run"
+    UNKNOWN = "unknown"
+
+
+class NoteKind(StrEnum):
+    """What else decided the outcome, or how much is known of it."""
+
+    USER_DATA_IGNORED = "user-data ignored"
+    USER_DATA_DOUBTFUL = "user-data doubtful"
+    USER_DATA_FAULTS = "faults in the user-data"
+    INSTANCE_KNOWN = "instance-id known"
+    GROWFS_IDLE = "systemd-growfs idle"
+    CLOUD_INIT_ERRORS = "cloud-init errors"
+    DAMAGED = "report damaged"
+
+
+class Source(StrEnum):
+    """Where a piece of evidence comes from."""
+
+    CONSOLE = "console"
+    CLOUD_INIT_LOG = "cloud-init.log"
+    KERNEL_LOG = "kernel log"
+    JOURNAL = "systemd's journal"
+    REPORT = "guest's report"
+    DISK = "bytes on disk"
+    RUN = "run's record"
+    USER_DATA = "user-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that anybody can look up.
+
+    Attributes
+    ----------
+    source : Source
+    text : str
+        Quoted, or for sizes the names and numbers that stand there.
+    line : int or None
+        The transcript's line on which it stands, from 1; None for what is in no transcript.
+    """
+
+    source: Source
+    text: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """When it grew, as closely as it is known.
+
+    Attributes
+    ----------
+    stage : str or None
+        The boot stage, as in ``run.json``.
+    guest_s : float or None
+        The guest's uptime at which it was first seen grown, in seconds.
+    not_before_s : float or None
+        The guest's uptime until which it is known to have been as before.
+    host_s : float or None
+        Seconds from the machine's launch to ``guest_s``, on the host's clock.
+    """
+
+    stage: str | None = None
+    guest_s: float | None = None
+    not_before_s: float | None = None
+    host_s: float | None = None
+
+
+#: Whether it grew (None: the evidence does not decide), by whom, and why not or no further.
+Finding = tuple[bool | None, Grower, Reason | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One claim about the root partition or the root filesystem.
+
+    Attributes
+    ----------
+    subject : Subject
+    device : str
+        E.g. ``vda1``; empty where nothing names it.
+    grown : bool or None
+        None where the evidence does not decide it.
+    by : Grower
+    reason : Reason or None
+        Why it did not grow; where ``grown``, why no further, or None if it grew all the way.
+    from_bytes, to_bytes : int or None
+        Its size before and after.
+    measure : Measure or None
+        What counted them; None for a partition.
+    when : When or None
+    evidence : tuple of Evidence
+    missing : tuple of str
+        What evidence would have been needed and is not there, in sentences.
+    """
+
+    subject: Subject
+    device: str
+    grown: bool | None
+    by: Grower
+    reason: Reason | None = None
+    from_bytes: int | None = None
+    to_bytes: int | None = None
+    measure: Measure | None = None
+    when: When | None = None
+    evidence: tuple[Evidence, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def finding(self) -> Finding:
+        """What two boots of the same options have in common."""
+        return self.grown, self.by, self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something besides that decided the outcome.
+
+    ``detail`` is what this boot adds to the sentence of its kind; it may be empty.
+    """
+
+    kind: NoteKind
+    evidence: tuple[Evidence, ...]
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Who grew the root partition and the root filesystem, when, or why nobody did.
+
+    A subject has one statement, or one for each time it grew.
+
+    Attributes
+    ----------
+    statements : tuple of Statement
+        About the partition first.
+    notes : tuple of Note
+    """
+
+    statements: tuple[Statement, ...]
+    notes: tuple[Note, ...] = ()
+
+    def of(self, subject: Subject) -> tuple[Statement, ...]:
+        """Return the statements about ``subject``."""
+        return tuple(one for one in self.statements if one.subject is subject)
+
+    def to_text(self) -> str:
+        """Return the explanation for a terminal: sentences, each with its evidence below."""
+        from cloudlab.explanation.words import to_text
+
+        return to_text(self)
+
+    def to_html(self) -> str:
+        """Return the explanation as a fragment of a page, everything the guest said escaped."""
+        from cloudlab.explanation.words import to_html
+
+        return to_html(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the explanation as plain values, with its sentences."""
+        from cloudlab.explanation.words import note_sentence, sentence
+
+        return {
+            "statements": [{**asdict(one), "words": sentence(one)} for one in self.statements],
+            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
+        }
+
+    def _repr_html_(self) -> str:
+        from cloudlab.explanation.words import to_table
+
+        return to_table(self) + self.to_html()

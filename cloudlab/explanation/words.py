@@ -1,0 +1,204 @@
+"""An explanation in sentences, for a terminal and for pages."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+from cloudlab.console import printable
+from cloudlab.explanation.model import (
+    Evidence,
+    Explanation,
+    Grower,
+    Measure,
+    Note,
+    NoteKind,
+    Reason,
+    Statement,
+    Subject,
+    When,
+)
+from cloudlab.html import table_html
+from cloudlab.units import format_bytes
+
+_GROWERS = {
+    Grower.GROWPART: "cloud-init's growpart",
+    Grower.RESIZEFS: "cloud-init's resizefs",
+    Grower.GROWROOT: "growroot in the initramfs, before cloud-init began",
+    Grower.GROWFS: "systemd-growfs, because fstab says x-systemd.growfs",
+}
+
+_REASONS = {
+    Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off')",
+    Reason.RESIZE_ROOTFS_OFF: "resizing is switched off (resize_rootfs: false)",
+    Reason.GROWROOT_DISABLED: "the file /etc/growroot-disabled keeps growpart from running",
+    Reason.UNKNOWN_MODE: "growpart.mode is set to a word that cloud-init does not know",
+    Reason.NO_GROWPART_TOOL: "the image has no growpart program",
+    Reason.NOT_ASKED: "growpart.devices does not name it",
+    Reason.DISK_NOT_LARGER: "the disk is no larger than what it was made from, so there is too "
+    "little room to grow",
+    Reason.GAIN_BELOW_1_MIB: "there is less than 1 MiB to gain, which growpart ignores",
+    Reason.WALL: "another partition begins right behind it",
+    Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
+    Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
+    "under one",
+    Reason.MAPPED_DEVICE: "root is not on the partition itself but on an encrypted device or an "
+    "array, which growpart left alone",
+    Reason.FILLS_ITS_DEVICE: "it already fills its device, which did not grow (cloud-init writes "
+    "'Resized' even then)",
+    Reason.IN_BACKGROUND: "its resizing was started in the background (resize_rootfs: noblock), "
+    "and nothing shows that it ended",
+    Reason.FILESYSTEM_FULL: "the root filesystem is full, and growing needs a little room to work",
+    Reason.GROWPART_FAILED: "growpart could not grow it",
+    Reason.RESIZE_FAILED: "the resize command failed",
+    Reason.UNKNOWN_FILESYSTEM: "cloud-init does not know how to grow this kind of filesystem",
+    Reason.NO_CLOUD_INIT: "cloud-init did not run: it found no seed, or the image has none",
+    Reason.UNKNOWN: "the evidence does not say why",
+}
+
+_NOTES = {
+    NoteKind.USER_DATA_IGNORED: "cloud-init could not read the user-data and went on without it: "
+    "its defaults were used.",
+    NoteKind.USER_DATA_DOUBTFUL: "cloud-init complained about the user-data: a key that it does "
+    "not know has no effect.",
+    NoteKind.USER_DATA_FAULTS: "cloudlab finds fault with the user-data, of which cloud-init says "
+    "nothing: what it does not know has no effect.",
+    NoteKind.INSTANCE_KNOWN: "This instance-id was seen before: what runs once per instance, such "
+    "as runcmd, was left out. growpart and resizefs run on every boot.",
+    NoteKind.GROWFS_IDLE: "fstab asks systemd to grow the filesystem, too, but systemd-growfs "
+    "grew nothing in this boot.",
+    NoteKind.CLOUD_INIT_ERRORS: "cloud-init reports errors.",
+    NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
+}
+
+
+_COUNTED = {Measure.STATFS: " as df counts", Measure.SUPERBLOCK: " as its superblock counts"}
+
+_MEASURES = (
+    "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
+    "not. The superblock counts the whole filesystem, which may end before its device does."
+)
+
+
+def sentence(one: Statement) -> str:
+    """Return a statement in words, which nothing in it can make a terminal act on."""
+    return printable(_sentence(one))
+
+
+def _sentence(one: Statement) -> str:
+    name = f"The {'root ' if one.device == '' else ''}{one.subject} {one.device}".rstrip()
+    if one.subject is Subject.FILESYSTEM:
+        name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
+    if one.grown is None:
+        return f"Whether {name[0].lower()}{name[1:]} grew is not known."
+    if one.grown:
+        who = f"by {_GROWERS[one.by]}" if one.by in _GROWERS else "but it is not known by whom"
+        limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        sizes = _growth(one) if one.to_bytes else ""
+        return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
+    reason = _REASONS[one.reason or Reason.UNKNOWN]
+    if one.reason is Reason.NO_PARTITION:
+        return f"No partition grew: {reason}."
+    kept = f" and kept its {_size(one.from_bytes)}{_counted(one)}" if one.from_bytes else ""
+    return f"{name} did not grow{kept}: {reason}."
+
+
+def note_sentence(note: Note) -> str:
+    """Return a note in words."""
+    return printable(" ".join(filter(None, (_NOTES[note.kind], note.detail))))
+
+
+def to_text(explanation: Explanation) -> str:
+    """Return sentences, each with its evidence below."""
+    parts = []
+    for words, missing, evidence in _paragraphs(explanation):
+        lines = [words, *(f"  missing: {printable(one)}" for one in missing)]
+        lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
+        parts.append("\n".join(lines))
+    return "\n".join(parts)
+
+
+def to_html(explanation: Explanation) -> str:
+    """Return a fragment of a page; whatever a guest said is escaped."""
+    items = []
+    for words, missing, evidence in _paragraphs(explanation):
+        rows = [f"<li>missing: {html.escape(printable(one))}</li>" for one in missing]
+        rows += [
+            f"<li>{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code></li>"
+            for one in evidence
+        ]
+        below = f"<ul>{''.join(rows)}</ul>" if rows else ""
+        items.append(f"<p>{html.escape(words)}</p>{below}")
+    return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
+
+
+def to_table(explanation: Explanation) -> str:
+    """Return what became of partition and filesystem as a small table for a page."""
+    rows = []
+    for one in explanation.statements:
+        grown = {True: "yes", False: "no", None: "unknown"}[one.grown]
+        sizes = [_size(size) if size else "" for size in (one.from_bytes, one.to_bytes)]
+        when, why = _moment(one.when).removeprefix(", "), str(one.reason or "")
+        what = f"{one.subject} {one.device}".rstrip()
+        rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
+    head = (
+        "",
+        "grew",
+        "before",
+        "after",
+        "counted by",
+        "grown by",
+        "when",
+        "why not, or no further",
+    )
+    return table_html(head, rows)
+
+
+def _paragraphs(
+    explanation: Explanation,
+) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...]]]:
+    for one in explanation.statements:
+        yield sentence(one), one.missing, one.evidence
+    if any(one.measure is not None for one in explanation.statements):
+        yield _MEASURES, (), ()
+    for note in explanation.notes:
+        yield note_sentence(note), (), note.evidence
+
+
+def _place(evidence: Evidence) -> str:
+    if evidence.line is None:
+        return str(evidence.source)
+    return f"line {evidence.line}, {evidence.source}"
+
+
+def _moment(when: When | None) -> str:
+    if when is None:
+        return ""
+    parts = []
+    if when.stage:
+        parts.append(f"in the stage {when.stage}")
+    if when.guest_s is not None and when.not_before_s is not None:
+        parts.append(f"between {when.not_before_s:.1f} and {when.guest_s:.1f} s of guest time")
+    elif when.not_before_s is not None:
+        parts.append(f"after {when.not_before_s:.1f} s of guest time")
+    elif when.guest_s is not None:
+        parts.append(f"at {when.guest_s:.1f} s of guest time")
+    elif when.host_s is not None:
+        parts.append(f"{when.host_s:.1f} s after launch")
+    return f", {', '.join(parts)}" if parts else ""
+
+
+def _size(size_bytes: int | None) -> str:
+    return "an unknown size" if size_bytes is None else format_bytes(size_bytes)
+
+
+def _counted(one: Statement) -> str:
+    return _COUNTED[one.measure] if one.measure else ""
+
+
+def _growth(one: Statement) -> str:
+    before, after = _size(one.from_bytes), _size(one.to_bytes)
+    # A gain too small to be seen in rounded numbers is told in bytes.
+    if before == after:
+        before, after = f"{one.from_bytes} bytes", f"{one.to_bytes} bytes"
+    return f" from {before} to {after}{_counted(one)}"

@@ -1,0 +1,102 @@
+"""Small pieces of HTML for notebooks and reports; whatever they hold is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cloudlab.console import printable
+
+#: Cells up to this many characters are kept on one line.
+_SHORT = 20
+
+
+@dataclass(frozen=True)
+class Page:
+    """A result to display: plain text for a terminal, HTML for a notebook.
+
+    Attributes
+    ----------
+    text : str
+    html : str
+        Empty: the notebook shows ``text`` in a fixed-width font.
+    """
+
+    text: str
+    html: str = ""
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        # JupyterLab breaks the words of a <pre> anywhere.
+        style = (
+            "font-family: monospace; white-space: pre-wrap; overflow-wrap: anywhere; "
+            "word-break: normal"
+        )
+        return self.html or f'<pre style="{style}">{escaped(self.text)}</pre>'
+
+
+def escaped(text: object) -> str:
+    """Return text as HTML that neither a page nor a terminal acts on; lines stay lines."""
+    return "\n".join(html.escape(printable(line)) for line in str(text).splitlines())
+
+
+def table_html(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str = "",
+    code: Sequence[str] = (),
+) -> str:
+    """Return a table whose first column names its rows.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Column names; all empty leaves the head out.
+    rows : iterable of sequence
+        Cells as text or numbers.
+    caption : str, optional
+    code : sequence of str
+        Columns whose cells are quotations, set in a fixed-width font.
+    """
+    above = f"<caption>{escaped(caption)}</caption>" if caption else ""
+    # Screen readers announce every <th>, so a heading without a word must not be one.
+    columns = "".join(
+        f'<th scope="col" style="text-align: left">{escaped(name)}</th>' if name else "<td></td>"
+        for name in head
+    )
+    thead = f"<thead><tr>{columns}</tr></thead>" if any(head) else ""
+    body = "".join(
+        f"<tr>{_row_header(row[0])}"
+        + "".join(
+            f"<td {_style(cell)}>{_quoted(cell) if name in code else escaped(cell)}</td>"
+            for name, cell in zip(head[1:], row[1:], strict=True)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table>{above}{thead}<tbody>{body}</tbody></table>"
+
+
+def files_html(texts: Mapping[str, str]) -> str:
+    """Return small text files, each below its name."""
+    return "".join(
+        f"<figure><figcaption>{escaped(name)}</figcaption><pre>{escaped(text)}</pre></figure>"
+        for name, text in texts.items()
+    )
+
+
+def _row_header(cell: object) -> str:
+    return f'<th scope="row" {_style(cell)}>{escaped(cell)}</th>'
+
+
+def _quoted(cell: object) -> str:
+    return f"<code>{escaped(cell)}</code>"
+
+
+def _style(cell: object) -> str:
+    breaks = "white-space: nowrap" if len(str(cell)) <= _SHORT else "overflow-wrap: anywhere"
+    return f'style="text-align: left; {breaks}"'

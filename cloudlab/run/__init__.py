@@ -1,0 +1,19 @@
+"""From options to a :class:`~cloudlab.run.value.Run`: prepare, start, monitor, record, report.
+
+===========  ================================================================
+module       owns
+===========  ================================================================
+options      the options of a run, the article's scenarios
+record       ``run.json`` as typed values, the run folder
+tables       the tables of a run
+plots        which tables a figure of runs needs
+report       a run in a notebook and as a page
+value        ``Run``, the one value; opening runs and recordings
+monitor      watching one boot until its report is complete
+prepare      everything before the machine starts
+start        cold from the firmware, or warm from a snapshot
+boot         one run and many runs, from options to ``Run``
+===========  ================================================================
+
+Each imports only modules above it.
+"""

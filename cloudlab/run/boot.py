@@ -1,0 +1,412 @@
+"""Booting: one run or many, from options to run folders with their sizes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cloudlab.console import Stage, printable
+from cloudlab.disk import Extent, allocated_bytes, by_region, inspect_disk, overlay_map
+from cloudlab.errors import (
+    BootFailedError,
+    CloudlabError,
+    ConsoleTimeoutError,
+    InterruptedRunError,
+    RecordingError,
+    SnapshotError,
+)
+from cloudlab.image.cache import Image
+from cloudlab.image.choose import choose_image
+from cloudlab.machine import snapshots
+from cloudlab.machine.process import Machine
+from cloudlab.run import tables
+from cloudlab.run.monitor import (
+    BootLog,
+    BootMonitor,
+    OnEvent,
+    RunEvent,
+    ignore_events,
+    unless_stopped,
+)
+from cloudlab.run.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, Options, make_options
+from cloudlab.run.prepare import PreparedRun, prepare, prepare_cold
+from cloudlab.run.record import (
+    ConsoleCounts,
+    Outcome,
+    OverlaySizes,
+    Record,
+    RecordedError,
+    StageTime,
+    write_record,
+)
+from cloudlab.run.start import (
+    Plan,
+    Planner,
+    ended_from_outside,
+    expected_s,
+    remember_duration,
+    resume,
+)
+from cloudlab.run.value import Run
+from cloudlab.sizes import ParsedConsole, check_sizes
+
+#: What QEMU needs beside the guest's memory.
+_QEMU_OVERHEAD_BYTES = 200 << 20
+
+
+def boot(
+    options: Options | None = None,
+    folder: Path | None = None,
+    *,
+    image: Image | str = "auto",
+    on_event: OnEvent = ignore_events,
+    cancel: threading.Event | None = None,
+    **values: Any,
+) -> Run:
+    """Boot one machine and record it.
+
+    Parameters
+    ----------
+    options : Options, optional
+        Everything that the outcome depends on; or give ``image`` and ``values`` instead.
+    folder : Path, optional
+        New or empty; by default :func:`dated_folder`.
+    image : Image or str
+        An image, or what :func:`~cloudlab.image.choose.choose_image` accepts.
+    **values
+        As for :func:`~cloudlab.run.options.make_options`.
+    on_event : callable
+        Called with every :class:`~cloudlab.run.monitor.RunEvent`, from another thread.
+    cancel : threading.Event, optional
+        Setting it ends the run within a second.
+
+    Raises
+    ------
+    CloudlabError
+        Why the run did not finish; what was recorded until then is kept.
+
+    Examples
+    --------
+    >>> run = cloudlab.boot(growpart="off", disk_size="30G")
+    >>> run.root_sizes("after").partition_bytes
+    2097152000
+    """
+    if options is None:
+        chosen = image if isinstance(image, Image) else choose_image(image, cancel=cancel)[0]
+        options = make_options(chosen, **values)
+    elif values:
+        options = make_options(options.image, options, **values)
+    jobs = [(options, folder or dated_folder(options.scenario))]
+    [run] = boot_many(jobs, on_event=on_event, cancel=cancel)
+    if run.error is not None:
+        raise run.error
+    return run
+
+
+def boot_many(
+    jobs: Sequence[tuple[Options, Path]],
+    *,
+    on_event: OnEvent = ignore_events,
+    cancel: threading.Event | None = None,
+    parallel: int | None = None,
+) -> list[Run]:
+    """Boot several machines, as many at a time as cores and memory allow.
+
+    A run that fails does not end the others; its error is in its :class:`Run`.  Ctrl-C ends
+    all of them and is raised again once they are gone.
+
+    Parameters
+    ----------
+    jobs : sequence of (Options, Path)
+        Options and run folder of each.
+    on_event, cancel
+        As for :func:`boot`.
+    parallel : int, optional
+        How many machines run at a time.
+
+    Raises
+    ------
+    CloudlabError
+        If a run could not be prepared; then none was started.
+    """
+    stop = cancel or threading.Event()
+    with contextlib.ExitStack() as undo:
+        prepared = []
+        for options, folder in jobs:
+            prepared.append(prepare(options, folder, undo, on_event))
+        limit = parallel or max_parallel([options for options, _ in jobs])
+        undo.pop_all()
+
+    async def run_all() -> list[Run]:
+        host = _Host(asyncio.Semaphore(limit), Planner(), on_event, stop)
+        runs = await asyncio.gather(*(_run(job, host) for job in prepared), return_exceptions=True)
+        for run in runs:
+            if isinstance(run, BaseException):
+                raise run
+        return [run for run in runs if isinstance(run, Run)]
+
+    return _drive(run_all, stop)
+
+
+def max_parallel(options: Sequence[Options]) -> int:
+    """Return how many of these runs this host can carry at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
+    room = psutil.virtual_memory().available // need
+    return int(max(1, min(len(options), cores or 1, room)))
+
+
+def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
+    """Return the folder of a new run, named by the present second and its scenario."""
+    second = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    words = re.sub(r"[^\w.-]+", "-", scenario).strip("-")
+    path = parent / f"{second}-{words or 'run'}"
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What the runs that go on side by side share."""
+
+    slots: asyncio.Semaphore
+    planner: Planner
+    on_event: OnEvent
+    stop: threading.Event
+
+
+async def _run(job: PreparedRun, host: _Host) -> Run:
+    try:
+        return await _run_once(job, host)
+    except SnapshotError as error:
+        why = error.message.rstrip(".")
+    try:
+        return await _run_once(await asyncio.to_thread(prepare_cold, job, why), host)
+    except CloudlabError as error:
+        return Run(job.folder, job.record, error=error)
+
+
+async def _run_once(job: PreparedRun, host: _Host) -> Run:
+    log = BootLog()
+    plan = Plan(job.machine, job.record.start)
+    error: BaseException | None = None
+    async with Machine(job.machine, job.entry) as machine:
+        try:
+            plan = await host.planner.plan(job)
+            async with host.slots:
+                await _boot(job, plan, machine, log, host)
+                # The slot is free once QEMU is gone.
+                await machine.stop()
+        except SnapshotError:
+            # Nothing of the run has happened yet.
+            raise
+        except BaseException as caught:  # noqa: BLE001 - recorded, then raised again
+            error = caught
+        finally:
+            host.planner.over(job)
+        await machine.stop()
+        start = plan.start
+        if plan.save is not None:
+            start = replace(start, why=host.planner.news[job.folder])
+        job = replace(
+            job, record=replace(job.record, start=start, command=plan.command(job.record.command))
+        )
+        # In a thread of its own, because other machines of this loop go on.
+        run = await asyncio.to_thread(_finish, job, log, error)
+    if not isinstance(error, CloudlabError | None):
+        # Not the run failed but cloudlab or its caller: the other runs end as well.
+        host.stop.set()
+        raise error
+    if run.error is None:
+        remember_duration(job, start.kind, log.took_s)
+    host.on_event(RunEvent(run.name, log.took_s, log.watcher.stage, note=run.outcome))
+    return run
+
+
+async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, host: _Host) -> None:
+    name, accel = job.folder.name, job.accel.accel
+    monitor = BootMonitor(
+        name,
+        log,
+        folder=job.folder,
+        overlay=job.machine.overlay,
+        timeout_s=job.options.timeout_s or BOOT_TIMEOUT_S[accel],
+        silence_s=SILENCE_TIMEOUT_S[accel],
+        on_event=host.on_event,
+        cancel=host.stop,
+        on_pause=plan.save,
+    )
+    if host.stop.is_set():
+        raise InterruptedRunError(f"The run {name} was not started.")
+    machine.config = plan.machine
+    await unless_stopped(machine.launch(), host.stop, name)
+    snapshot = plan.snapshot
+    note = "launched" if snapshot is None else "resuming from a snapshot"
+    typical_s = expected_s(job, plan.start.kind)
+    host.on_event(RunEvent(name, 0.0, Stage.FIRMWARE, note=note, expected_s=typical_s))
+    if snapshot is None:
+        await monitor.follow(machine)
+        return
+    try:
+        resumed = resume(machine, snapshot, job.options.disk_size_bytes)
+        past = await unless_stopped(resumed, host.stop, name)
+    except SnapshotError:
+        if not ended_from_outside(machine):
+            raise
+        # It was stopped on purpose and must not be booted again; the monitor says how it ended.
+        past = []
+    log.overlay_growth += snapshot.record.overlay_growth
+    try:
+        await monitor.follow(machine, past=past, past_s=snapshot.record.at_s)
+    except (BootFailedError, ConsoleTimeoutError):
+        # The snapshot may be the cause; the next run boots cold.
+        snapshots.delete(snapshot)
+        raise
+
+
+def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
+    """Record how a run ended, and delete the files that only its machine used."""
+    parsed = log.parser.result()
+    end_bytes, extents, record = _read_disk(job)
+    # First of all: where the host's disk is full, this makes room for the record.
+    for path in job.leftovers:
+        path.unlink(missing_ok=True)
+    record = replace(
+        record,
+        outcome=_outcome(error),
+        error=None if error is None else RecordedError(type(error).__name__, str(error)),
+        warnings=tuple(_warnings(parsed, log)),
+        time_s=round(log.time_s, 3),
+        took_s=round(log.took_s, 3),
+        stages=_stage_times(log),
+        console=ConsoleCounts(log.lines, log.bytes, log.dropped_bytes),
+        overlay=OverlaySizes(record.overlay.start_bytes, end_bytes),
+    )
+    sizes = tables.run_sizes(record, parsed, times=log.clock, overlay_growth=log.overlay_growth)
+    known = error if isinstance(error, CloudlabError) else None
+    try:
+        try:
+            tables.write_csv(sizes, job.folder / "sizes.csv")
+            frame = tables.extents_frame(record.name, extents)
+            tables.write_csv(frame, job.folder / "extents.csv")
+        finally:
+            write_record(job.folder, record)
+    except OSError as problem:
+        known = known or RecordingError(
+            f"The run in {job.folder} could not be recorded: {problem.strerror}.",
+            hint="Free some space, or choose another folder with --output.",
+        )
+    except RecordingError as problem:
+        known = known or problem
+    return Run(job.folder, record, error=known, parsed=parsed, sizes=sizes)
+
+
+def _outcome(error: BaseException | None) -> Outcome:
+    if error is None:
+        return Outcome.DONE
+    interrupted = isinstance(error, InterruptedRunError | asyncio.CancelledError)
+    return Outcome.INTERRUPTED if interrupted else Outcome.FAILED
+
+
+def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
+    """Return what went wrong without ending the run, from the guest's report."""
+    found = []
+    block = parsed.block("after")
+    facts = {fact.name: printable(fact.value) for fact in block.facts} if block else {}
+    if facts.get("cloud_init_errors"):
+        found.append(f"cloud-init reports errors: {facts['cloud_init_errors']}")
+    if facts.get("user_data_valid") == "no":
+        found.append("cloud-init could not read the user-data, so none of it took effect.")
+    if facts.get("user_data_valid") == "warned":
+        found.append("cloud-init warned about the user-data; see its log on the console.")
+    if facts.get("reported_by") == "watcher":
+        # The watcher also reports when systemd ends it because a stage failed.
+        found.append("The report was made before cloud-init had run the user-data's runcmd.")
+    if block is not None and not block.complete:
+        # A broken mark is not counted, but the missing end is one line.
+        lost = max(block.damaged, 1)
+        lines = "1 line" if lost == 1 else f"{lost} lines"
+        found.append(f"{lines} of the guest's report {'was' if lost == 1 else 'were'} lost.")
+    found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
+    if log.dropped_bytes:
+        found.append(
+            f"The console wrote {log.bytes} bytes; the last {log.dropped_bytes} were not kept."
+        )
+    return found
+
+
+def _read_disk(job: PreparedRun) -> tuple[int, list[Extent], Record]:
+    """Return the overlay's allocated bytes, its extents, and the record with the disk's layout."""
+    overlay, record = job.machine.overlay, job.record
+    end_bytes = record.overlay.start_bytes
+    try:
+        end_bytes = allocated_bytes(overlay)
+        layout = inspect_disk(overlay, "qcow2")
+        extents = by_region(overlay_map(overlay), layout)
+        return end_bytes, extents, replace(record, disk_after=layout)
+    except CloudlabError as problem:
+        # A guest may leave its disk in any state; the run's own result is still valid.
+        return end_bytes, [], replace(record, disk_error=problem.message)
+
+
+def _stage_times(log: BootLog) -> tuple[StageTime, ...]:
+    order = list(Stage)
+    begun = sorted(log.watcher.stages.items(), key=lambda item: order.index(item[0]))
+    ends = [start_s for _, start_s in begun[1:]] + [log.time_s]
+    return tuple(
+        StageTime(stage, round(start_s, 3), round(end_s, 3))
+        for (stage, start_s), end_s in zip(begun, ends, strict=True)
+    )
+
+
+def _drive(work: Callable[[], Coroutine[Any, Any, list[Run]]], stop: threading.Event) -> list[Run]:
+    """Run ``work`` on an event loop in its own thread; a notebook's thread has a loop already."""
+    results: list[list[Run]] = []
+    errors: list[BaseException] = []
+
+    done = threading.Event()
+
+    def body() -> None:
+        try:
+            results.append(asyncio.run(work()))
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+            errors.append(error)
+        finally:
+            done.set()
+
+    # A daemon, because an interpreter that exits must not wait for a boot: the supervisors
+    # notice, end the machines and clean up.
+    thread = threading.Thread(target=body, name="cloudlab-runs", daemon=True)
+    try:
+        thread.start()
+        _wait_for(done)
+    except BaseException:
+        # Ctrl-C: it is raised again only when the machines are gone.
+        stop.set()
+        while thread.ident is not None and not done.is_set():
+            with contextlib.suppress(KeyboardInterrupt):
+                _wait_for(done)
+        raise
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _wait_for(done: threading.Event) -> None:
+    # Not Thread.join(): when Ctrl-C interrupts it, Python 3.11 takes the thread for ended.
+    # With a timeout, because a wait without one cannot be interrupted on every platform.
+    while not done.wait(0.5):
+        pass

@@ -1,0 +1,499 @@
+"""Watching one boot: from a machine's launch to the end of the guest's last report."""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import contextlib
+import errno
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cloudlab.console import (
+    TRANSCRIPT_CAP_BYTES,
+    BootWatcher,
+    CastWriter,
+    ConsoleLine,
+    LineSplitter,
+    Stage,
+    Transcript,
+)
+from cloudlab.disk import allocated_bytes
+from cloudlab.errors import (
+    BootFailedError,
+    ConsoleClosedError,
+    ConsoleError,
+    ConsoleTimeoutError,
+    HostDiskError,
+    InterruptedRunError,
+    MachineError,
+)
+from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
+from cloudlab.sizes import ConsoleParser
+from cloudlab.tools import Deadline
+
+#: Seconds between two checks of what causes no event (cancellation, time, the overlay's size).
+TICK_S = 0.2
+
+#: Seconds of console that are still read after the proof of a failure, for the error's tail.
+AFTERMATH_S = 2.0
+
+#: Seconds that cloud-init gets to start after the login prompt, which normally comes later.
+LOGIN_PATIENCE_S = 30.0
+
+#: Seconds of console after which a report's next line no longer comes: a guest prints it in one
+#: go, so its end was damaged on the way.
+REPORT_PATIENCE_S = 10.0
+
+#: A guest that resets this often is in a boot loop.
+RESETS_OF_A_LOOP = 3
+
+#: Bytes of tables and frames that are read for sizes; a real guest prints some ten thousand.
+REPORTS_CAP_BYTES = 2 << 20
+
+#: The overlay's growth is recorded in steps of at least this.
+OVERLAY_STEP_BYTES = 1 << 20
+
+#: No snapshot is taken of a guest that wrote more than this before it read its seed.
+CONSOLE_CAP_BYTES = 4 << 20
+
+_CLOCK_STEP_S = 0.02
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Progress of a run, passed to ``on_event`` callbacks.
+
+    Attributes
+    ----------
+    run : str
+        The run's name.
+    time_s : float
+        Seconds since launch.
+    stage : Stage
+        The boot stage that the run is in.
+    line : ConsoleLine or None
+        The console line that was just completed.
+    note : str
+        What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
+        at the end the outcome), or a remark: ``warning: ...`` about the user-data, or
+        ``accelerator: ...``; else empty.
+    expected_s : float
+        At the launch: how long such a run usually takes, in seconds; else 0.
+    """
+
+    run: str
+    time_s: float
+    stage: Stage
+    line: ConsoleLine | None = None
+    note: str = ""
+    expected_s: float = 0.0
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether the note is a warning or names the accelerator; a run goes on meanwhile."""
+        return self.note.startswith(("warning: ", "accelerator: "))
+
+
+OnEvent = Callable[[RunEvent], None]
+_Error = TypeVar("_Error", bound=ConsoleError)
+_Result = TypeVar("_Result")
+
+
+def ignore_events(_: RunEvent) -> None:
+    """No-op progress callback."""
+
+
+@dataclass(frozen=True)
+class Paused:
+    """A machine paused at its guest's first access to the seed.
+
+    Attributes
+    ----------
+    at_s : float
+        Seconds that it has run.
+    console : list of (float, bytes)
+        What the guest has written, up to :data:`CONSOLE_CAP_BYTES`.
+    """
+
+    at_s: float
+    console: list[tuple[float, bytes]]
+
+
+#: Awaited with a paused machine; when it returns, the machine continues.
+OnPause = Callable[[Machine, "BootLog", Paused], Coroutine[Any, Any, None]]
+
+
+async def unless_stopped(
+    work: Coroutine[Any, Any, _Result], stop: threading.Event, run: str
+) -> _Result:
+    """Return the result of ``work``, or cancel it when the run is stopped.
+
+    Raises
+    ------
+    InterruptedRunError
+        Also where ``work`` failed and the run was stopped: stopping breaks things in it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done() and not stop.is_set():
+            await asyncio.wait({task}, timeout=TICK_S)
+    finally:
+        task.cancel()
+        # What it holds must be released before anything else continues.
+        await asyncio.gather(task, return_exceptions=True)
+    if stop.is_set():
+        raise InterruptedRunError(f"The run {run} was stopped.")
+    return task.result()
+
+
+class LineClock(Mapping[int, float]):
+    """Console line -> seconds since launch; memory grows with time, not with lines."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []
+        self._times_s: list[float] = []
+
+    def note(self, number: int, time_s: float) -> None:
+        """Record that line ``number`` came at ``time_s``; both only rise."""
+        if not self._times_s or time_s - self._times_s[-1] >= _CLOCK_STEP_S:
+            self._numbers.append(number)
+            self._times_s.append(time_s)
+
+    def __getitem__(self, number: int) -> float:
+        index = bisect.bisect_right(self._numbers, number) - 1
+        if index < 0:
+            raise KeyError(number)
+        return self._times_s[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+@dataclass
+class BootLog:
+    """What a boot leaves in memory; the rest is in the run folder.
+
+    Attributes
+    ----------
+    parser : ConsoleParser
+    watcher : BootWatcher
+    clock : LineClock
+        Console line -> seconds since launch.
+    overlay_growth : list of (float, int)
+        Seconds since launch, allocated bytes.
+    time_s : float
+        Seconds that the machine ran, including those before its snapshot was taken.
+    took_s : float
+        Seconds from this run's launch to its end.
+    lines, bytes : int
+        How much the console wrote.
+    dropped_bytes : int
+        How much of that is beyond the transcript's cap.
+    """
+
+    parser: ConsoleParser = field(default_factory=ConsoleParser)
+    watcher: BootWatcher = field(default_factory=BootWatcher)
+    clock: LineClock = field(default_factory=LineClock)
+    overlay_growth: list[tuple[float, int]] = field(default_factory=list)
+    time_s: float = 0.0
+    took_s: float = 0.0
+    lines: int = 0
+    bytes: int = 0
+    dropped_bytes: int = 0
+
+
+class BootMonitor:
+    """Reads a machine's console until the last report is complete, or proves that it cannot be.
+
+    Parameters
+    ----------
+    run : str
+        The run's name, for events.
+    log : BootLog
+        Filled while the boot goes on, so that a failed one is recorded as well.
+    folder : Path
+        Where ``console.log`` and ``console.cast`` go.
+    overlay : Path
+    timeout_s, silence_s : float
+        How long the boot may take, and how long the console may be silent.
+    on_event : callable
+    cancel : threading.Event
+    on_pause : callable, optional
+        Awaited when the machine has paused at the guest's first access to the seed.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        log: BootLog,
+        *,
+        folder: Path,
+        overlay: Path,
+        timeout_s: float,
+        silence_s: float,
+        on_event: OnEvent,
+        cancel: threading.Event,
+        on_pause: OnPause | None = None,
+    ) -> None:
+        self._run = run
+        self._log = log
+        self._folder = folder
+        self._overlay = overlay
+        self._timeout_s = timeout_s
+        self._silence_s = silence_s
+        self._on_event = on_event
+        self._cancel = cancel
+        self._on_pause = on_pause
+        self._paused_at_s: float | None = None
+        self._console: list[tuple[float, bytes]] = []
+        self._splitter = LineSplitter()
+        self._launched_s = self._started_s = time.monotonic()
+        self._heard_s = 0.0
+        self._resets = 0
+        self._reports_bytes = 0
+        #: Lines of the report after growth, whose end has not come, and when the last one came.
+        self._reported = 0, 0.0
+        #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
+        self._shutdown = ""
+
+    async def follow(
+        self, machine: Machine, *, past: Iterable[tuple[float, bytes]] = (), past_s: float = 0.0
+    ) -> None:
+        """Return when the report after growth is complete, or its end must have been damaged.
+
+        Parameters
+        ----------
+        machine : Machine
+        past : iterable of (float, bytes)
+            What a resumed machine had written before, with its times.
+        past_s : float
+            Seconds that a resumed machine had run before.
+
+        Raises
+        ------
+        BootFailedError, HostDiskError, ConsoleTimeoutError, ConsoleClosedError
+            Each with the last stage and the console's tail.
+        InterruptedRunError
+        """
+        self._launched_s = time.monotonic()
+        self._started_s = self._launched_s - past_s
+        deadline = Deadline.after(self._timeout_s)
+        title = f"cloudlab: {self._run}"
+        with (
+            Transcript(self._folder / "console.log", cap_bytes=TRANSCRIPT_CAP_BYTES) as transcript,
+            CastWriter(self._folder / "console.cast", title=title) as cast,
+        ):
+            try:
+                for time_s, written in past:
+                    self._keep(time_s, written, transcript, cast)
+                    self._take_chunk(time_s, written)
+                while True:
+                    chunk = await _next_chunk(machine)
+                    self._take_events(machine)
+                    if chunk == b"":
+                        end = await machine.wait()
+                        self._take_events(machine)
+                        raise self._closed(end)
+                    if chunk:
+                        now_s = self._now_s()
+                        self._keep(now_s, chunk, transcript, cast)
+                        if self._take_chunk(now_s, chunk):
+                            return
+                    else:
+                        self._write(cast.flush)
+                        if self._paused_at_s is not None:
+                            # Quiet for a tick: all that the guest wrote before has been read.
+                            await self._pause(machine, self._paused_at_s)
+                    self._check(deadline)
+                    if self._report_broke_off():
+                        return
+            finally:
+                self._log.time_s = self._now_s()
+                self._log.took_s = time.monotonic() - self._launched_s
+                self._log.dropped_bytes = transcript.dropped_bytes
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    async def _pause(self, machine: Machine, at_s: float) -> None:
+        assert self._on_pause is not None
+        on_pause, self._on_pause, self._paused_at_s = self._on_pause, None, None
+        paused, self._console = Paused(at_s, self._console), []
+        await unless_stopped(on_pause(machine, self._log, paused), self._cancel, self._run)
+        # A machine that ended meanwhile has closed its console, which is reported with the reason.
+        with contextlib.suppress(MachineError):
+            await machine.command("cont")
+        # The machine's clock stood still meanwhile.
+        self._started_s += self._now_s() - at_s
+
+    def _keep(self, time_s: float, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
+        if self._on_pause is not None and self._log.bytes < CONSOLE_CAP_BYTES:
+            self._console.append((time_s, chunk))
+        self._write(transcript.write, chunk)
+        self._write(cast.write, time_s, chunk)
+
+    def _write(self, write: Callable[..., None], *what: object) -> None:
+        try:
+            write(*what)
+        except OSError as error:
+            raise self._host_disk(
+                "the console could not be recorded",
+                str(error.strerror),
+                full=error.errno in {errno.ENOSPC, errno.EDQUOT},
+            ) from error
+
+    def _take_chunk(self, now_s: float, chunk: bytes) -> bool:
+        """Return whether the report after growth is complete."""
+        log = self._log
+        self._heard_s = now_s
+        log.bytes += len(chunk)
+        complete = False
+        for line in self._splitter.feed(chunk, now_s):
+            log.lines = line.number
+            log.clock.note(line.number, now_s)
+            log.watcher.feed(line)
+            complete = self._take_sizes(line) or complete
+            frames = log.parser.frames_so_far("after")
+            if frames != self._reported[0]:
+                self._reported = frames, now_s
+            passed_s = time.monotonic() - self._launched_s
+            self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line))
+        log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
+        return complete
+
+    def _take_sizes(self, line: ConsoleLine) -> bool:
+        """Return whether this line completes the report after growth."""
+        parser = self._log.parser
+        block = parser.feed(line.raw, line.number)
+        if block is not None or parser.busy:
+            self._reports_bytes += len(line.raw)
+            # Sizes are kept in memory, and a guest may print tables without end.
+            if self._reports_bytes > REPORTS_CAP_BYTES:
+                raise self._failed(
+                    "the guest prints tables of sizes without end",
+                    "Check whether its user-data runs lsblk or df in a loop.",
+                )
+        return block is not None and block.stage == "after" and block.ended
+
+    def _report_broke_off(self) -> bool:
+        frames, last_s = self._reported
+        return frames > 0 and self._now_s() >= last_s + REPORT_PATIENCE_S
+
+    def _take_events(self, machine: Machine) -> None:
+        while machine.events:
+            self._take_event(machine.events.popleft())
+
+    def _take_event(self, event: MachineEvent) -> None:
+        if event.name == "BLOCK_IO_ERROR":
+            node = event.data.get("node-name")
+            if self._on_pause is not None and node == "seed":
+                self._paused_at_s = self._now_s()
+                return
+            raise self._host_disk(
+                f"the guest's {event.data.get('operation', 'access')} of its {node or 'disk'} "
+                "failed",
+                str(event.data.get("reason", "no reason given")),
+                full=bool(event.data.get("nospace")),
+            )
+        if event.name == "RESET" and event.data.get("guest"):
+            self._resets += 1
+            if self._resets >= RESETS_OF_A_LOOP:
+                raise self._failed(
+                    f"the guest reboots in a loop ({self._resets} times so far)",
+                    "The console's tail shows what it did before it rebooted.",
+                )
+        if event.name == "SHUTDOWN":
+            self._shutdown = str(event.data.get("reason", ""))
+
+    def _check(self, deadline: Deadline) -> None:
+        """Raise what ends the run, and record the overlay's growth."""
+        if self._cancel.is_set():
+            raise InterruptedRunError(f"The run {self._run} was stopped.")
+        now_s = self._now_s()
+        growth, size = self._log.overlay_growth, allocated_bytes(self._overlay)
+        if not growth or size - growth[-1][1] >= OVERLAY_STEP_BYTES:
+            growth.append((now_s, size))
+        self._check_console(now_s)
+        if deadline.expired:
+            raise self._error(
+                ConsoleTimeoutError,
+                f"The guest's report did not come within {self._timeout_s:g} s; "
+                "the machine was ended.",
+                "Give a slow machine more time with --timeout.",
+            )
+        if now_s - self._heard_s > self._silence_s:
+            raise self._error(
+                ConsoleTimeoutError,
+                f"The guest has written nothing for {self._silence_s:g} s; the machine was ended.",
+                "Use an image that writes to its serial console; cloudlab cannot watch another.",
+            )
+
+    def _check_console(self, now_s: float) -> None:
+        watcher = self._log.watcher
+        if watcher.failure is not None:
+            failed_s = self._log.clock.get(watcher.failure.line, self._heard_s)
+            if now_s >= failed_s + AFTERMATH_S:
+                raise self._failed(watcher.failure.reason, watcher.failure.hint)
+        if (
+            watcher.login_s is not None
+            and not watcher.cloud_init_seen
+            and now_s >= watcher.login_s + LOGIN_PATIENCE_S
+        ):
+            raise self._failed(
+                "the guest reached its login prompt and cloud-init did not run: it found no "
+                "seed, or the image has no cloud-init",
+                "The seed needs the volume label cidata; the image needs cloud-init.",
+            )
+
+    def _failed(self, reason: str, hint: str) -> BootFailedError:
+        return self._error(BootFailedError, f"The boot cannot finish: {reason}.", hint)
+
+    def _host_disk(self, what: str, reason: str, *, full: bool) -> HostDiskError:
+        words = "host disk full" if full else f"The host's disk failed ({reason})"
+        return self._error(
+            HostDiskError,
+            f"{words}: {what}, in {self._folder}; the machine was ended.",
+            "Free some space there, or choose another disk with --output."
+            if full
+            else "Look at the host's disk and its kernel log.",
+        )
+
+    def _closed(self, end: MachineEnd) -> ConsoleError:
+        failure = self._log.watcher.failure
+        if failure is not None:
+            return self._failed(failure.reason, failure.hint)
+        if self._shutdown == "guest-shutdown":
+            how = "The guest powered off before its report was complete"
+            hint = "Check whether its user-data powers it off."
+        elif end.stopped:
+            how = "The machine was stopped from outside"
+            hint = "'cloudlab stop' does that."
+        elif end.returncode < 0 or self._shutdown == "host-signal":
+            how = "QEMU was killed from outside"
+            how += f" (signal {-end.returncode})" if end.returncode < 0 else ""
+            hint = "Check whether the host ran out of memory (its kernel log says so)."
+        else:
+            output = end.stderr.strip() or "no output"
+            how = f"QEMU ended with exit code {end.returncode}: {output}"
+            hint = "Run 'cloudlab doctor' to check QEMU on this machine."
+        return self._error(ConsoleClosedError, f"{how}.", hint)
+
+    def _error(self, kind: type[_Error], message: str, hint: str) -> _Error:
+        watcher = self._log.watcher
+        return kind(message, stage=watcher.stage.value, tail=watcher.tail, hint=hint)
+
+
+async def _next_chunk(machine: Machine) -> bytes | None:
+    """Return console output, empty bytes at its end, or None if it was quiet for a tick."""
+    try:
+        return await asyncio.wait_for(machine.read_console(), TICK_S)
+    except TimeoutError:
+        return None

@@ -1,0 +1,236 @@
+"""The options of a run, typed and checked, and the article's scenarios."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from cloudlab.disk import parse_disk_size
+from cloudlab.errors import UsageError
+from cloudlab.image.cache import Image
+from cloudlab.machine.config import Accel, Firmware, Network, check_shape
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
+from cloudlab.units import GIB
+
+#: The article's disk.
+DISK_SIZE_BYTES = 20 * GIB
+
+#: Seconds that a boot may take before it counts as stuck, by accelerator.  Measured boots
+#: take 10-20 s on hardware and 60-130 s under emulation; hosts can be five times as busy.
+BOOT_TIMEOUT_S = {Accel.KVM: 300.0, Accel.HVF: 300.0, Accel.TCG: 1200.0}
+
+#: Seconds without console output after which the guest counts as silent.
+SILENCE_TIMEOUT_S = {Accel.KVM: 90.0, Accel.HVF: 90.0, Accel.TCG: 600.0}
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+class Start(StrEnum):
+    """How a run starts: from the firmware, from a snapshot, or whichever fits."""
+
+    COLD = "cold"
+    WARM = "warm"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that the outcome of one run depends on.
+
+    Attributes
+    ----------
+    image : Image
+        The base image.
+    disk_size_bytes : int
+        Virtual size of the overlay.
+    seed : SeedConfig
+        The cloud-init options.  With ``user_data`` only its ``report``, ``sampler``,
+        ``profile`` and ``instance_id`` are used.
+    user_data, meta_data, vendor_data, network_config : str or None
+        Texts to use in place of generated ones.
+    check_user_data : bool
+        Refuse user-data that cloud-init would not accept.
+    scenario : str
+        Name of the run in tables and figures.
+    firmware : Firmware or None
+        None: BIOS where the image supports it.
+    accel : Accel or None
+        None: the fastest accelerator that works on this host.
+    memory_bytes, cpus : int
+        Size of the virtual machine.
+    network : Network
+    timeout_s : float or None
+        None: :data:`BOOT_TIMEOUT_S`.
+    keep_overlay : bool
+        Keep the overlay in the run folder.
+    attach_seed : bool
+        Attach the seed; without it cloud-init finds no datasource.
+    start : Start
+        ``auto`` starts warm under emulation with the lean profile.
+
+    Raises
+    ------
+    UsageError
+        If the machine would have no sensible shape.
+    """
+
+    image: Image
+    disk_size_bytes: int = DISK_SIZE_BYTES
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    user_data: str | None = None
+    meta_data: str | None = None
+    vendor_data: str | None = None
+    network_config: str | None = None
+    check_user_data: bool = True
+    scenario: str = "default"
+    firmware: Firmware | None = None
+    accel: Accel | None = None
+    memory_bytes: int = GIB
+    cpus: int = 1
+    network: Network = Network.NONE
+    timeout_s: float | None = None
+    keep_overlay: bool = False
+    attach_seed: bool = True
+    start: Start = Start.AUTO
+
+    def __post_init__(self) -> None:
+        check_shape(self.memory_bytes, self.cpus)
+
+
+#: The article's three scenarios, in its order: name -> cloud-init options.
+SCENARIOS: dict[str, SeedConfig] = {
+    "default": SeedConfig(),
+    "filesystem kept": SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
+    "partition kept": SeedConfig(growpart=GrowpartMode.OFF),
+}
+
+_ENUMS: dict[str, type[StrEnum]] = {
+    "growpart": GrowpartMode,
+    "resize_rootfs": ResizeRootfs,
+    "profile": Profile,
+    "firmware": Firmware,
+    "accel": Accel,
+    "network": Network,
+    "start": Start,
+}
+_TYPES = get_type_hints(SeedConfig) | get_type_hints(Options)
+_SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
+_NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
+_SIZES = {"disk_size": "disk_size_bytes", "memory": "memory_bytes"}
+
+
+def make_options(image: Image, base: Options | None = None, **values: Any) -> Options:
+    """Return options from plain values, as people write them.
+
+    Parameters
+    ----------
+    image : Image
+    base : Options, optional
+        Where values that are not given come from.
+    **values
+        Any field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
+        ``disk_size`` and ``memory`` as text such as ``"20G"``; choices as text such as
+        ``growpart="off"``; a Path in place of a text is read; None leaves a value out.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name or value, with the accepted ones.
+    """
+    seed_values: dict[str, Any] = {}
+    run_values: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name in _SIZES:
+            run_values[_SIZES[name]] = parse_disk_size(str(value))
+        elif name in _SEED_NAMES:
+            seed_values[name] = _typed(name, value)
+        elif name in _NAMES:
+            run_values[name] = _typed(name, value)
+        else:
+            known = ", ".join(sorted(_NAMES | _SEED_NAMES | set(_SIZES)))
+            raise UsageError(f"There is no option {name!r}.", hint=f"Options: {known}.")
+    first = replace(base, image=image) if base is not None else Options(image)
+    seed = replace(first.seed, **seed_values)
+    if "scenario" not in run_values and base is None:
+        run_values["scenario"] = scenario_name(seed)
+    return replace(first, seed=seed, **run_values)
+
+
+def choice(kind: type[_Choice], word: object, name: str) -> _Choice:
+    """Return the member of an enum that ``word`` names.
+
+    Parameters
+    ----------
+    kind : type
+    word : object
+        A member, its text in any case, or a boolean where the enum has true and false.
+    name : str
+        The option's name, for the error.
+
+    Raises
+    ------
+    UsageError
+        With the accepted words.
+    """
+    if isinstance(word, kind):
+        return word
+    try:
+        return kind(str(word).lower())
+    except ValueError:
+        raise UsageError(
+            f"{name} has no value {word!r}.", hint=f"Choose one of: {', '.join(kind)}."
+        ) from None
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name in _ENUMS:
+        # YAML and Python call growpart's "off" and resize_rootfs's "false" False.
+        if name == "growpart" and value is False:
+            value = GrowpartMode.OFF
+        return choice(_ENUMS[name], value, name)
+    try:
+        return msgspec.convert(_text(value) if isinstance(value, Path) else value, _TYPES[name])
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name} has no value {value!r}.", hint=f"{str(error).replace('`', '')}."
+        ) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", hint="Name a file with text in UTF-8."
+        ) from error
+
+
+def scenario_name(seed: SeedConfig) -> str:
+    """Return the name of the scenario that these growth options make."""
+    known = {
+        **SCENARIOS,
+        "both kept": SeedConfig(GrowpartMode.OFF, resize_rootfs=ResizeRootfs.FALSE),
+    }
+    for name, config in known.items():
+        if (seed.growpart, seed.resize_rootfs) == (config.growpart, config.resize_rootfs):
+            return name
+    parts = {"growpart": seed.growpart, "resize_rootfs": seed.resize_rootfs}
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value)
+
+
+def article_options(base: Options) -> list[Options]:
+    """Return the options of the article's three scenarios, otherwise as in ``base``."""
+    return [
+        replace(
+            base,
+            scenario=name,
+            seed=replace(base.seed, growpart=seed.growpart, resize_rootfs=seed.resize_rootfs),
+        )
+        for name, seed in SCENARIOS.items()
+    ]

@@ -1,0 +1,363 @@
+"""The record of a run: ``run.json`` as typed values, and the folder that holds it.
+
+A run is a folder:
+
+========================  =======================================================
+``run.json``              this record; written first, and again at the end
+``user-data``             what cloud-init was given
+``meta-data``             likewise
+``console.log``           the serial console's raw bytes
+``console.cast``          the same with times, as asciicast v2
+``sizes.csv``             the sizes table (:data:`cloudlab.sizes.SIZES_COLUMNS`)
+``extents.csv``           where each part of the disk comes from
+========================  =======================================================
+
+A recording that ships with cloudlab is such a folder.  Nothing else in cloudlab reads or
+writes ``run.json``; its types are checked here, so that no other code has to.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from cloudlab import paths
+from cloudlab.console import Stage, printable
+from cloudlab.disk import DiskLayout
+from cloudlab.errors import CloudlabError, RecordingError
+from cloudlab.machine.config import Accel, Firmware, Network
+from cloudlab.run.options import Options, Start
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
+
+#: Version of the folder's layout; other versions are refused.
+FORMAT = 1
+
+_RUN_JSON = "run.json"
+_DAMAGED = "The file was changed after it was recorded; record the run again."
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, lt=1e9)]
+
+
+class Outcome(StrEnum):
+    """How far a run came."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class RecordedError:
+    """Why a run did not finish: the error's class, and its message."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RecordedOptions:
+    """What was chosen for a run; nothing secret is recorded.
+
+    Attributes are those of :class:`~cloudlab.run.options.Options` and its seed;
+    ``own_user_data`` says whether the user-data was given as text.
+    """
+
+    disk_size_bytes: Count = 0
+    growpart: GrowpartMode | None = None
+    growpart_devices: tuple[str, ...] = ()
+    ignore_growroot_disabled: bool | None = None
+    resize_rootfs: ResizeRootfs | None = None
+    profile: Profile = Profile.LEAN
+    sampler: bool = False
+    own_user_data: bool = False
+    firmware: Firmware | None = None
+    memory_bytes: Count = 0
+    cpus: Count = 1
+    network: Network = Network.NONE
+    keep_overlay: bool = False
+    attach_seed: bool = True
+    start: Start = Start.COLD
+
+    @classmethod
+    def of(cls, options: Options) -> RecordedOptions:
+        """Return what is recorded of ``options``."""
+        seed = options.seed
+        return cls(
+            disk_size_bytes=options.disk_size_bytes,
+            growpart=seed.growpart,
+            growpart_devices=seed.growpart_devices,
+            ignore_growroot_disabled=seed.ignore_growroot_disabled,
+            resize_rootfs=seed.resize_rootfs,
+            profile=seed.profile,
+            sampler=seed.sampler,
+            own_user_data=options.user_data is not None,
+            firmware=options.firmware,
+            memory_bytes=options.memory_bytes,
+            cpus=options.cpus,
+            network=options.network,
+            keep_overlay=options.keep_overlay,
+            attach_seed=options.attach_seed,
+            start=options.start,
+        )
+
+
+@dataclass(frozen=True)
+class RecordedImage:
+    """The base image, as far as it names it for good; ``sha256`` is empty if not hashed."""
+
+    name: str = "an unknown image"
+    path: str = ""
+    sha256: str = ""
+    source: str = ""
+    date: str = ""
+    trust: str = ""
+    file_size_bytes: Count = 0
+    virtual_size_bytes: Count = 0
+
+    def __post_init__(self) -> None:
+        # As for Record.
+        object.__setattr__(self, "name", printable(self.name))
+
+
+@dataclass(frozen=True)
+class RecordedStart:
+    """How a run started: what was asked for, what was done, and why.
+
+    ``resumed_at_s`` (seconds into the boot) and ``saved`` (date) are those of the snapshot
+    that a warm run was resumed from; ``key`` names the snapshot that a cold run saved.
+    """
+
+    asked: Start = Start.COLD
+    kind: Start = Start.COLD
+    why: str = ""
+    key: str | None = None
+    resumed_at_s: Seconds | None = None
+    saved: str | None = None
+
+
+@dataclass(frozen=True)
+class RecordedAccelerator:
+    """The accelerator, and why this one."""
+
+    name: Accel | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of what made the run."""
+
+    cloudlab: str = ""
+    qemu: str = ""
+    python: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """A stage of the boot, in seconds since launch."""
+
+    stage: Stage
+    start_s: Seconds
+    end_s: Seconds
+
+
+@dataclass(frozen=True)
+class ConsoleCounts:
+    """How much the console wrote; ``dropped_bytes`` are beyond the transcript's cap."""
+
+    lines: Count = 0
+    bytes: Count = 0
+    dropped_bytes: Count = 0
+
+
+@dataclass(frozen=True)
+class OverlaySizes:
+    """What the overlay took up on the host before the launch and after the end."""
+
+    start_bytes: Count = 0
+    end_bytes: Count = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that ``run.json`` holds.
+
+    Attributes
+    ----------
+    name : str
+        The run's name, which is its folder's.
+    scenario : str
+    started : str
+        ISO 8601, UTC.
+    outcome : Outcome
+    error : RecordedError or None
+    options : RecordedOptions
+    image : RecordedImage
+    start : RecordedStart
+    accelerator : RecordedAccelerator
+    versions : Versions
+    command : tuple of str
+        QEMU's argument list.
+    warnings : tuple of str
+        What went wrong without ending the run.
+    time_s : float or None
+        Seconds on the machine's clock, which a warm run shares with the boot it was saved in.
+    took_s : float or None
+        Seconds from this run's launch to its end.
+    stages : tuple of StageTime
+    console : ConsoleCounts
+    overlay : OverlaySizes
+    disk_before, disk_after : DiskLayout or None
+        The disk as the host read it, before the boot and after it.
+    disk_error : str
+        Why ``disk_after`` is missing.
+    """
+
+    name: str = ""
+    scenario: str = ""
+    started: str = ""
+    outcome: Outcome = Outcome.RUNNING
+    error: RecordedError | None = None
+    options: RecordedOptions = RecordedOptions()
+    image: RecordedImage = RecordedImage()
+    start: RecordedStart = RecordedStart()
+    accelerator: RecordedAccelerator = RecordedAccelerator()
+    versions: Versions = Versions()
+    command: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    time_s: Seconds | None = None
+    took_s: Seconds | None = None
+    stages: tuple[StageTime, ...] = ()
+    console: ConsoleCounts = ConsoleCounts()
+    overlay: OverlaySizes = OverlaySizes()
+    disk_before: DiskLayout | None = None
+    disk_after: DiskLayout | None = None
+    disk_error: str = ""
+
+    def __post_init__(self) -> None:
+        # They end up in figures, pages and terminals, and may come from a file's name.
+        object.__setattr__(self, "name", printable(self.name))
+        object.__setattr__(self, "scenario", printable(self.scenario))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON values that ``run.json`` holds."""
+        plain = msgspec.json.decode(
+            msgspec.json.encode(replace(self, disk_before=None, disk_after=None))
+        )
+        del plain["disk_after"], plain["disk_error"]
+        plain["disk_before"] = self.disk_before and self.disk_before.to_json()
+        plain["disk"] = self.disk_after.to_json() if self.disk_after else None
+        if self.disk_error:
+            plain["disk"] = {"error": self.disk_error}
+        return {"format": FORMAT, **plain}
+
+
+def record_from_json(data: Any) -> Record:
+    """Return the record that parsed JSON holds.
+
+    Raises
+    ------
+    RecordingError
+        If it is of another version, or a value has the wrong type or is out of range.
+    """
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT or found is True:
+        raise RecordingError(
+            f"it is of format {found}; this cloudlab reads format {FORMAT}",
+            hint="Use the cloudlab that recorded it, or record the run again.",
+        )
+    # A run that has not ended, and versions before layouts were recorded, have none.
+    before, after = data.get("disk_before"), data.get("disk")
+    values = {key: value for key, value in data.items() if not key.startswith("disk")}
+    if isinstance(after, dict) and "error" in after:
+        values["disk_error"], after = after["error"], None
+    try:
+        return replace(
+            msgspec.convert(values, Record),
+            disk_before=None if before is None else DiskLayout.from_json(before),
+            disk_after=None if after is None else DiskLayout.from_json(after),
+        )
+    except (msgspec.ValidationError, CloudlabError) as error:
+        reason = error.message if isinstance(error, CloudlabError) else str(error)
+        raise RecordingError(f"a value is not valid ({reason})", hint=_DAMAGED) from error
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of a run folder.
+
+    Raises
+    ------
+    RecordingError
+        If the folder is not a run folder, or its record is damaged.
+    """
+    path = folder / _RUN_JSON
+    try:
+        return record_from_json(msgspec.json.decode(path.read_bytes()))
+    except OSError as error:
+        raise RecordingError(
+            f"{folder} is not a run folder (no {_RUN_JSON}: {error.strerror}).",
+            hint="Name a folder that 'cloudlab run' or 'cloudlab demo' wrote, or a recording "
+            "that ships with cloudlab.",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{path} is not JSON ({error}).", hint=_DAMAGED) from error
+    except RecordingError as error:
+        raise RecordingError(f"{path} cannot be used: {error.message}.", hint=error.hint) from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write ``run.json``, whole or not at all.
+
+    Raises
+    ------
+    RecordingError
+        If the host's disk does not take it.
+    """
+    try:
+        with paths.whole_file(folder / _RUN_JSON) as part:
+            text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise RecordingError(
+            f"The run in {folder} could not be recorded: {error.strerror}.",
+            hint="Free some space, or choose another folder with --output.",
+        ) from error
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that ``folder`` does not exist or is empty, so that nothing is overwritten.
+
+    Raises
+    ------
+    RecordingError
+    """
+    try:
+        taken = any(folder.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise RecordingError(
+            f"{folder} is a file, not a folder; nothing was written.",
+            hint="Choose a folder with --output.",
+        ) from None
+    except OSError as error:
+        raise RecordingError(
+            f"The folder {folder} cannot be read: {error.strerror}.",
+            hint="Choose a folder of your own with --output.",
+        ) from error
+    if taken:
+        # No deeper: somebody may have written --output /.
+        holds_run = any(any(folder.glob(place)) for place in (_RUN_JSON, f"*/{_RUN_JSON}"))
+        what = "a run" if holds_run else "other files"
+        raise RecordingError(
+            f"The folder {folder} already holds {what}; it was not touched.",
+            hint="Choose another folder with --output, or move this one away.",
+        )

@@ -1,0 +1,314 @@
+"""The tables of a run: what the host measured, what the guest reported, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudlab import paths
+from cloudlab.console import printable
+from cloudlab.disk import DiskLayout, Extent, Partition
+from cloudlab.errors import RecordingError
+from cloudlab.run.record import Record
+from cloudlab.sizes import ParsedConsole, console_sizes, read_sizes, sizes_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns of ``extents.csv``.
+EXTENTS_COLUMNS = ("run", "start_bytes", "length_bytes", "kind", "region")
+
+
+def run_sizes(
+    record: Record,
+    parsed: ParsedConsole,
+    *,
+    times: Mapping[int, float],
+    overlay_growth: Iterable[tuple[float, int]],
+) -> pd.DataFrame:
+    """Return the sizes table of a run (see :data:`cloudlab.sizes.SIZES_COLUMNS`).
+
+    Parameters
+    ----------
+    record : Record
+        The finished record, with the disk before and after.
+    parsed : ParsedConsole
+        What the console reported.
+    times : mapping of int to float
+        Console line -> seconds since launch.
+    overlay_growth : iterable of (float, int)
+        Seconds since launch and the overlay's allocated bytes, between launch and end.
+    """
+    import pandas as pd
+
+    common = {"run": record.name, "scenario": record.scenario, "exact": True}
+    image = record.image
+    rows: list[dict[str, Any]] = [
+        common
+        | {"stage": "image", "time_s": 0.0, "device": image.name}
+        | {"layer": layer, "size_bytes": size_bytes, "source": f"host: {source}"}
+        for layer, size_bytes, source in (
+            ("image_file", image.file_size_bytes, "file size"),
+            ("virtual_disk", image.virtual_size_bytes, "qemu-img info"),
+        )
+    ]
+    overlay, end_s = record.overlay, record.time_s or 0.0
+    rows += [
+        common
+        | {"stage": stage, "time_s": round(time_s, 3), "size_bytes": size_bytes}
+        | {"layer": "overlay_file", "device": "overlay.qcow2", "source": "host: allocated blocks"}
+        for stage, time_s, size_bytes in (
+            ("before", 0.0, overlay.start_bytes),
+            *(("sample", *sample) for sample in overlay_growth),
+            ("after", end_s, overlay.end_bytes),
+        )
+    ]
+    console = console_sizes(parsed, run=record.name, scenario=record.scenario, times=times)
+    sizes = with_disk(pd.concat([sizes_frame(rows), console], ignore_index=True), record)
+    return _of_run(sizes, record)
+
+
+def with_disk(sizes: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """Return a run's sizes table with what the host read from its disk.
+
+    What was on the disk before the boot has the stage ``image``; what the boot left has the
+    stage ``after`` and is added only where the guest reported nothing.  Filesystem sizes are
+    those that statfs gives in the guest, so that both may be compared.  Nothing is added where
+    the host cannot read both root's partition and its filesystem, as on LVM.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        Returned unchanged if it has such rows already.
+    record : Record
+    """
+    import pandas as pd
+
+    from_host = sizes["source"].str.startswith("host").fillna(False)
+    on_disk = sizes["layer"].isin(["partition", "filesystem"])
+    if sizes.empty or (from_host & on_disk).any():
+        return sizes
+    disks = {"image": record.disk_before}
+    mounted = _first_filesystems(sizes[~from_host])
+    if from_host.all():
+        disks["after"] = record.disk_after
+        mounted = _root_filesystem(record.disk_before)
+    times = {"image": 0.0, "after": record.time_s}
+    common = {"run": sizes["run"].iloc[0], "scenario": sizes["scenario"].iloc[0], "exact": True}
+    rows = [
+        common | {"stage": stage, "time_s": times[stage]} | row
+        for stage, layout in disks.items()
+        if layout is not None
+        for row in _layout_rows(layout, mounted, stage)
+    ]
+    if not any((row["layer"], row.get("mountpoint")) == ("filesystem", "/") for row in rows):
+        return sizes
+    return pd.concat([sizes[from_host], sizes_frame(rows), sizes[~from_host]], ignore_index=True)
+
+
+def layout_sizes(layout: DiskLayout) -> pd.DataFrame:
+    """Return a disk that was not booted as a sizes table, at the stage ``after``.
+
+    Nothing tells where its filesystems are mounted: the largest partition's is taken for the
+    root filesystem, and the others have their type in place of a mount point.
+    """
+    types = {
+        device_name(one.number): (one.filesystem.type, one.filesystem.size_bytes)
+        for one in layout.partitions
+        if one.filesystem is not None and one.filesystem.size_bytes is not None
+    }
+    mounted = types | _root_filesystem(layout)
+    common = {"run": printable(layout.path.name), "scenario": "", "stage": "after", "exact": True}
+    return sizes_frame(common | row for row in _layout_rows(layout, mounted, "after"))
+
+
+def device_name(number: int | None) -> str:
+    """Return a cloudlab guest's name for a partition of its disk; None is the whole disk."""
+    return "vda" if number is None else f"vda{number}"
+
+
+def extents_frame(run: str, extents: Iterable[Extent]) -> pd.DataFrame:
+    """Return the table of a disk's extents (:data:`EXTENTS_COLUMNS`), which covers all of it."""
+    import pandas as pd
+
+    rows = [(run, one.start_bytes, one.length_bytes, str(one.kind), one.region) for one in extents]
+    return pd.DataFrame(rows, columns=list(EXTENTS_COLUMNS))
+
+
+def read_run_sizes(folder: Path, record: Record) -> pd.DataFrame:
+    """Return the sizes table of a run folder, with what its record knows of the disk.
+
+    Raises
+    ------
+    ParseError
+        If the file is missing or damaged.
+    """
+    sizes = _of_run(read_sizes(folder / "sizes.csv"), record)
+    # Runs of older versions lack the host's rows.
+    return with_disk(sizes, record)
+
+
+def read_run_extents(folder: Path, record: Record) -> pd.DataFrame:
+    """Return the extents of a run folder (:data:`EXTENTS_COLUMNS`).
+
+    Raises
+    ------
+    RecordingError
+        If the file is missing or damaged.
+    """
+    import pandas as pd
+
+    path = folder / "extents.csv"
+    texts = dict.fromkeys(("run", "kind", "region"), "string")
+    bytes_columns = ["start_bytes", "length_bytes"]
+    try:
+        extents = pd.read_csv(path, dtype=texts | dict.fromkeys(bytes_columns, "int64"))
+        if (extents[bytes_columns] < 0).any(axis=None):
+            raise ValueError("a negative number of bytes")  # noqa: TRY301
+        return _of_run(extents[list(EXTENTS_COLUMNS)], record)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise RecordingError(
+            f"{path} cannot be read: {error}.",
+            hint="The run folder is incomplete; record the run again.",
+        ) from error
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with paths.whole_file(path) as part:
+        frame.to_csv(part, index=False, lineterminator="\n")
+
+
+def partitions_frame(run: str, layout: DiskLayout | None) -> pd.DataFrame:
+    """Return ``run``, ``device``, ``start_bytes``, ``size_bytes`` of each partition."""
+    import pandas as pd
+
+    rows = [
+        (run, device_name(one.number), one.start_bytes, one.size_bytes)
+        for one in (layout.partitions if layout else ())
+    ]
+    return pd.DataFrame(rows, columns=["run", "device", "start_bytes", "size_bytes"])
+
+
+def layout_frame(layout: DiskLayout) -> pd.DataFrame:
+    """Return the partitions of a disk, by position.
+
+    Columns: ``number`` (Int64, missing for a filesystem on the whole disk), ``start_bytes``,
+    ``size_bytes`` (int64), ``type``, ``filesystem`` (str), ``filesystem_bytes`` (Int64).
+    """
+    import pandas as pd
+
+    rows = [
+        (
+            one.number,
+            one.start_bytes,
+            one.size_bytes,
+            one.type_name,
+            one.filesystem.type if one.filesystem else "",
+            one.filesystem.size_bytes if one.filesystem else None,
+        )
+        for one in layout.partitions
+    ]
+    columns = ["number", "start_bytes", "size_bytes", "type", "filesystem", "filesystem_bytes"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"number": "Int64", "filesystem_bytes": "Int64"})
+
+
+def stages_frame(record: Record) -> pd.DataFrame:
+    """Return ``run``, ``scenario``, ``stage``, ``start_s``, ``end_s`` (since launch)."""
+    import pandas as pd
+
+    rows = [
+        (record.name, record.scenario, str(one.stage), one.start_s, one.end_s)
+        for one in record.stages
+    ]
+    return pd.DataFrame(rows, columns=["run", "scenario", "stage", "start_s", "end_s"])
+
+
+def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
+    """Return ``stage``, ``module``, ``line``: which cloud-init modules ran, in their order.
+
+    Empty where the guest did not report it; ``line`` is the transcript's line.
+    """
+    import pandas as pd
+
+    block = parsed.block("after")
+    rows = [
+        (stage.strip(), module, fact.line)
+        for fact in (block.facts if block else ())
+        if fact.name == "modules"
+        for stage, _, modules in (part.partition(":") for part in fact.value.split(";"))
+        for module in modules.split()
+    ]
+    return pd.DataFrame(rows, columns=["stage", "module", "line"])
+
+
+def _of_run(table: pd.DataFrame, record: Record) -> pd.DataFrame:
+    """Return a table that was read, under the names of its record, its texts made printable."""
+    names = {"run": record.name, "scenario": record.scenario}
+    texts = {
+        str(name): column.map(printable, na_action="ignore")
+        for name, column in table.items()
+        if column.dtype == "string"
+    }
+    shared = {name: value for name, value in names.items() if name in table}
+    return table.assign(**(texts | shared)).astype(table.dtypes.to_dict())
+
+
+def _layout_rows(
+    layout: DiskLayout, mounted: Mapping[str, tuple[str, int]], stage: str
+) -> Iterator[dict[str, Any]]:
+    if stage == "after" and layout.partitions:
+        yield {
+            "layer": "virtual_disk",
+            "device": device_name(None),
+            "size_bytes": layout.virtual_size_bytes,
+            "source": "host: qemu-img info",
+        }
+    for one in layout.partitions:
+        name = device_name(one.number)
+        mountpoint, seen_bytes = mounted.get(name, (None, None))
+        common = {"device": name, "mountpoint": mountpoint}
+        if one.number is not None:
+            yield common | {
+                "layer": "partition",
+                "size_bytes": one.size_bytes,
+                "source": "host: partition table",
+                "start_bytes": one.start_bytes,
+            }
+        size_bytes = _statfs_bytes(one)
+        if size_bytes is not None and seen_bytes is not None:
+            # A superblock may count more than statfs does in the guest; it counts less only
+            # if the filesystem has grown until then.
+            yield common | {
+                "layer": "filesystem",
+                "size_bytes": min(size_bytes, seen_bytes),
+                "source": "host: superblock",
+            }
+
+
+def _statfs_bytes(partition: Partition) -> int | None:
+    filesystem = partition.filesystem
+    return None if filesystem is None else filesystem.statfs_bytes or filesystem.size_bytes
+
+
+def _root_filesystem(layout: DiskLayout | None) -> dict[str, tuple[str, int]]:
+    """Return the largest partition as the one mounted on ``/``, where no guest reported it."""
+    partitions = layout.partitions if layout else ()
+    root = max(partitions, key=lambda one: one.size_bytes, default=None)
+    size_bytes = _statfs_bytes(root) if root else None
+    if root is None or root.filesystem is None or size_bytes is None:
+        return {}
+    # A member of LVM or RAID holds the root filesystem, but is not one.
+    if root.filesystem.type.endswith("_member"):
+        return {}
+    return {device_name(root.number): ("/", size_bytes)}
+
+
+def _first_filesystems(sizes: pd.DataFrame) -> dict[str, tuple[str, int]]:
+    """Return device -> mount point and exact bytes, as the guest first reported them."""
+    rows = sizes[(sizes["layer"] == "filesystem") & sizes["exact"].fillna(False)]
+    rows = rows.dropna(subset=["device", "mountpoint", "size_bytes"]).drop_duplicates("device")
+    columns = (rows[name] for name in ("device", "mountpoint", "size_bytes"))
+    return {str(name): (str(place), int(size)) for name, place, size in zip(*columns, strict=True)}

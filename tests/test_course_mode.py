@@ -1,0 +1,50 @@
+"""Live or replay: what decides it."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudlab.course.mode import Mode, decide_mode, live_problem, mode
+from cloudlab.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("wish", "problem", "expected"),
+    [
+        pytest.param("", "", Mode.LIVE, id="live where it works"),
+        pytest.param("auto", "", Mode.LIVE, id="auto is the default"),
+        pytest.param("", "no QEMU", Mode.REPLAY, id="replay where it does not"),
+        pytest.param("live", "", Mode.LIVE, id="live as asked"),
+        pytest.param("live", "no QEMU", Mode.REPLAY, id="asked for live in vain"),
+        pytest.param("replay", "", Mode.REPLAY, id="replay as asked"),
+    ],
+)
+def test_decides(wish, problem, expected):
+    choice = decide_mode(wish, problem)
+    assert choice.mode is expected
+    assert problem in choice.reason
+    assert choice.reason
+
+
+def test_refuses_another_word():
+    with pytest.raises(UsageError, match="expected live, replay or auto"):
+        decide_mode("recorded", "")
+
+
+def test_replay_does_not_look_for_qemu(monkeypatch, tmp_path):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(cache))
+    monkeypatch.setenv("CLOUDLAB_MODE", "replay")
+    assert not mode().live
+    assert not cache.exists(), "looking for QEMU would have recorded what it found"
+
+
+def test_an_empty_cache_is_in_the_way(own_cache):
+    assert "no image is in the cache" in live_problem()
+
+
+def test_a_host_without_qemu_is_told_what_to_install(monkeypatch, own_cache, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("cloudlab.tools._SYSTEM_FOLDERS", ())
+    assert "qemu-system" in live_problem()
+    assert mode().mode is Mode.REPLAY

@@ -1,0 +1,97 @@
+"""Faults that only a real Linux shows: without seed, with a bad one, with little memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from guests import alive, hear_ctrl_c, left_behind, wait_until
+
+from cloudlab.errors import BootFailedError
+from cloudlab.image.choose import open_image
+from cloudlab.machine import registry
+from cloudlab.machine.config import LEAST_MEMORY_BYTES
+from cloudlab.run.boot import boot
+from cloudlab.run.options import Options
+from cloudlab.run.value import Run
+from cloudlab.seed import SeedConfig
+
+pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
+
+
+@pytest.fixture
+def options(lab_image, own_cache) -> Options:
+    return Options(image=lab_image)
+
+
+def test_no_seed(options, tmp_path):
+    with pytest.raises(BootFailedError) as caught:
+        boot(replace(options, attach_seed=False), tmp_path / "run")
+    assert "found no seed" in caught.value.message or "no datasource" in caught.value.message
+    assert caught.value.tail
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_user_data_that_is_no_yaml(options, tmp_path):
+    broken = "#cloud-config\ngrowpart: {mode: 'off'\nresize_rootfs: [\n"
+    done = boot(replace(options, user_data=broken, check_user_data=False), tmp_path / "run")
+    warnings = done.record.warnings
+    assert any("could not read the user-data" in warning for warning in warnings)
+    assert (tmp_path / "run" / "user-data").read_text() == broken
+    sizes = done.sizes
+    after = sizes[(sizes["stage"] == "after") & (sizes["mountpoint"] == "/") & sizes["exact"]]
+    assert after["size_bytes"].max() > 18 << 30, "so the defaults held: everything grew"
+
+
+def test_cloud_inits_own_errors_are_shown(options, tmp_path):
+    seed = SeedConfig(bootcmd=("echo it went wrong >&2; exit 3",))
+    done = boot(replace(options, seed=seed), tmp_path / "run")
+    warnings = done.record.warnings
+    assert warnings[0].startswith("cloud-init reports errors: ")
+    assert "bootcmd" in warnings[0]
+
+
+def test_the_least_memory_that_is_taken_boots(options, tmp_path):
+    done = boot(replace(options, memory_bytes=LEAST_MEMORY_BYTES), tmp_path / "run")
+    assert done.record.outcome == "done"
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_the_boot_loader_finds_nothing(options, tmp_path):
+    raw = tmp_path / "wiped.img"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", options.image.path, raw], check=True)
+    layout = subprocess.run(["sfdisk", "--json", raw], check=True, capture_output=True)
+    root = json.loads(layout.stdout)["partitiontable"]["partitions"][0]
+    with raw.open("r+b") as disk:
+        disk.seek(root["start"] * 512)
+        disk.write(bytes(64 << 20))
+    with pytest.raises(BootFailedError, match="boot loader stopped at its prompt") as caught:
+        boot(replace(options, image=open_image(raw)), tmp_path / "run")
+    assert "Minimal BASH-like line editing" in "\n".join(caught.value.tail)
+
+
+def test_ctrl_c_in_the_middle_of_a_boot(options, tmp_path):
+    folder = tmp_path / "a run"
+    argv = ["run", "--image", str(options.image.path), "--output", str(folder)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cloudlab", *argv],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - these tests have one thread
+    ) as owner:
+        while b": kernel" not in owner.stderr.readline():
+            assert owner.poll() is None
+        [machine] = registry.list_running()
+        os.killpg(owner.pid, signal.SIGINT)
+        _, rest = owner.communicate()
+        assert owner.returncode == 130
+    assert b"interrupted" in rest
+    assert wait_until(lambda: not alive(machine.qemu_pid))
+    record = Run(folder).record
+    assert record.outcome == "interrupted"
+    assert [one.stage for one in record.stages][:2] == ["firmware", "kernel"]
+    assert b"Linux version" in (folder / "console.log").read_bytes()
+    assert left_behind(folder) == []

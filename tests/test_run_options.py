@@ -1,0 +1,145 @@
+"""Options from plain values: typed, checked, and refused with the accepted ones."""
+
+from pathlib import Path
+
+import pytest
+from guests import make_guest
+
+from cloudlab.disk import parse_disk_size
+from cloudlab.errors import UsageError
+from cloudlab.image.choose import open_image
+from cloudlab.machine.config import Accel, Firmware, Network
+from cloudlab.run.options import (
+    SCENARIOS,
+    Options,
+    Start,
+    article_options,
+    choice,
+    make_options,
+    scenario_name,
+)
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, User
+
+
+@pytest.fixture
+def image(tmp_path, own_cache):
+    return open_image(make_guest(tmp_path / "guest.img", ""))
+
+
+def test_without_values_everything_is_as_in_the_article(image):
+    assert make_options(image) == Options(image)
+    assert make_options(image, growpart=None) == Options(image)
+
+
+def test_plain_values_become_typed(image, tmp_path):
+    (tmp_path / "vendor").write_text("#cloud-config\n")
+    options = make_options(
+        image,
+        disk_size="30G",
+        memory="512M",
+        growpart="OFF",
+        resize_rootfs=False,
+        growpart_devices=["/", "/boot"],
+        profile="full",
+        firmware="uefi",
+        accel="tcg",
+        network="user",
+        start="cold",
+        vendor_data=tmp_path / "vendor",
+        cpus=2,
+        timeout_s=60,
+        bootcmd=["ls", ["echo", "a b"]],
+        users=[User("me", ssh_authorized_keys=("ssh-ed25519 AAAA",))],
+    )
+    assert options == Options(
+        image,
+        disk_size_bytes=30 << 30,
+        seed=SeedConfig(
+            growpart=GrowpartMode.OFF,
+            growpart_devices=("/", "/boot"),
+            resize_rootfs=ResizeRootfs.FALSE,
+            profile=Profile.FULL,
+            bootcmd=("ls", ("echo", "a b")),
+            users=(User("me", ssh_authorized_keys=("ssh-ed25519 AAAA",)),),
+        ),
+        vendor_data="#cloud-config\n",
+        scenario="both kept",
+        firmware=Firmware.UEFI,
+        accel=Accel.TCG,
+        memory_bytes=512 << 20,
+        cpus=2,
+        timeout_s=60.0,
+        network=Network.USER,
+        start=Start.COLD,
+    )
+
+
+@pytest.mark.parametrize("value", ["off", False, GrowpartMode.OFF])
+def test_growpart_off_may_be_written_as_yaml_reads_it(image, value):
+    assert make_options(image, growpart=value).seed.growpart is GrowpartMode.OFF
+
+
+def test_other_options_can_be_the_base(image):
+    base = make_options(image, growpart="off", scenario="mine", disk_size="30G")
+    other = make_options(image, base, resize_rootfs="noblock")
+    assert other.scenario == "mine"
+    assert other.disk_size_bytes == 30 << 30
+    assert other.seed.growpart is GrowpartMode.OFF
+    assert other.seed.resize_rootfs is ResizeRootfs.NOBLOCK
+
+
+REFUSED = {
+    "name": ({"growpat": "off"}, "no option 'growpat'", "growpart"),
+    "image": ({"seed": SeedConfig()}, "no option 'seed'", "disk_size"),
+    "growpart": ({"growpart": "maybe"}, "growpart has no value 'maybe'", "auto, growpart, gpart, off"),
+    "growpart true": ({"growpart": True}, "growpart has no value True", "auto, growpart, gpart, off"),
+    "resize_rootfs": ({"resize_rootfs": 1}, "resize_rootfs has no value 1", "true, false, noblock"),
+    "profile": ({"profile": "fat"}, "profile has no value 'fat'", "lean, full"),
+    "firmware": ({"firmware": "efi"}, "firmware has no value 'efi'", "bios, uefi"),
+    "accel": ({"accel": "xen"}, "accel has no value 'xen'", "kvm, hvf, tcg"),
+    "network": ({"network": "tap"}, "network has no value 'tap'", "none, user"),
+    "start": ({"start": "hot"}, "start has no value 'hot'", "cold, warm, auto"),
+    "disk size": ({"disk_size": "lots"}, "lots", "20G"),
+    "memory": ({"memory": "1M"}, "1 MiB", "256 MiB"),
+    "cpus as text": ({"cpus": "two"}, "cpus has no value 'two'", "int, str"),
+    "time": ({"timeout_s": "long"}, "timeout_s has no value 'long'", "float"),
+    "devices": ({"growpart_devices": "/"}, "growpart_devices has no value '/'", "array"),
+    "switch": ({"sampler": "yes"}, "sampler has no value 'yes'", "bool"),
+    "scenario": ({"scenario": 3}, "scenario has no value 3", "str"),
+    "file": ({"user_data": Path("/nowhere")}, "/nowhere cannot be read", "UTF-8"),
+    "cpus": ({"cpus": 0}, "at least one CPU", "1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("values", "said", "accepted"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_value_is_refused_with_the_accepted_ones(image, values, said, accepted):
+    with pytest.raises(UsageError) as caught:
+        make_options(image, **values)
+    assert said in caught.value.message
+    for word in accepted.split(", "):
+        assert word in caught.value.hint
+
+
+def test_choice_takes_a_member_or_its_text():
+    assert choice(Start, Start.WARM, "start") is Start.WARM
+    assert choice(ResizeRootfs, True, "resize_rootfs") is ResizeRootfs.TRUE
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_is_known_by_its_options(name):
+    assert scenario_name(SCENARIOS[name]) == name
+
+
+def test_other_options_name_their_scenario():
+    seed = SeedConfig(growpart=GrowpartMode.GPART, resize_rootfs=ResizeRootfs.NOBLOCK)
+    assert scenario_name(seed) == "growpart gpart, resize_rootfs noblock"
+
+
+def test_the_articles_scenarios_share_the_rest(image):
+    base = make_options(image, disk_size="30G", hostname="mine", sampler=True)
+    runs = article_options(base)
+    assert [one.scenario for one in runs] == list(SCENARIOS)
+    assert {one.disk_size_bytes for one in runs} == {parse_disk_size("30G")}
+    assert all(one.seed.sampler and one.seed.hostname == "mine" for one in runs)
+    kept = [(one.seed.growpart, one.seed.resize_rootfs) for one in runs]
+    assert kept == [(None, None), (None, ResizeRootfs.FALSE), (GrowpartMode.OFF, None)]

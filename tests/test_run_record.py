@@ -1,0 +1,249 @@
+"""A run on disk: its record is checked whole, written whole, and read as it was written."""
+
+import contextlib
+import copy
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from guests import make_guest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cloudlab.course.cases import CASES
+from cloudlab.errors import RecordingError
+from cloudlab.image.choose import open_image
+from cloudlab.run.options import Options
+from cloudlab.run.prepare import new_run_folder
+from cloudlab.run.record import (
+    FORMAT,
+    Outcome,
+    Record,
+    RecordedError,
+    RecordedImage,
+    RecordedOptions,
+    check_new_folder,
+    read_record,
+    record_from_json,
+    write_record,
+)
+from cloudlab.run.value import Run, recorded, recording_names
+from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+
+
+def test_a_run_folder_is_its_owners_alone(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    new_run_folder(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("name", ["run.json", "anything", "sub/run.json"])
+def test_a_taken_folder_is_refused(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x")
+    what = "a run" if name.endswith("run.json") else "other files"
+    with pytest.raises(RecordingError, match=f"already holds {what}; it was not touched"):
+        check_new_folder(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordingError, match="is a file, not a folder"):
+        new_run_folder(tmp_path / "file")
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path):
+    write_record(tmp_path, Record(name="ü", started="2026-11-22T10:00:00Z"))
+    found = Run(tmp_path)
+    assert found.name == "ü"
+    assert json.loads((tmp_path / "run.json").read_bytes())["format"] == FORMAT
+    assert found.label.startswith("booted here on 2026-11-22 with an unknown image")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "{}", '{"format": 0}', '{"format": "1"}', "\x00", "[" * 100_000,
+        '{"format": NaN}', '{"format": 1, "name": "\\ud800"}', '{"format": 1, "time_s": NaN}',
+        '{"format": 1, "time_s": -1}', '{"format": 1, "time_s": 1e400}',
+        f'{{"format": 1, "time_s": 1{"0" * 400}}}', '{"format": 1, "disk": 0}',
+        '{"format": 1, "disk": []}', '{"format": 1, "disk_before": ""}',
+        '{"format": 1, "disk": {"error": 1}}', '{"format": 1, "outcome": "well"}',
+        '{"format": 1, "stages": [{"stage": "lunch", "start_s": 0, "end_s": 1}]}',
+    ],
+)  # fmt: skip
+def test_a_run_that_cannot_be_read(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RecordingError, match=r"run\.json") as caught:
+        Run(tmp_path)
+    assert caught.value.hint
+
+
+def test_a_folder_without_run(tmp_path):
+    with pytest.raises(RecordingError, match="is not a run folder"):
+        Run(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", recording_names())
+def test_every_shipped_recording_opens_and_comes_back_as_it_was(name):
+    record = recorded(name).record
+    assert record_from_json(record.to_json()) == record
+    assert record.name == name
+    assert record.outcome is (Outcome.FAILED if name == "no-seed" else Outcome.DONE)
+    # A case that follows another boots its disk, which is a file without a hash.
+    assert bool(record.image.sha256) is (CASES[name].follows is None)
+    assert record.disk_before is not None
+    assert record.disk_after is not None
+
+
+def test_27_recordings_are_shipped():
+    assert len(recording_names()) == 27
+
+
+def test_what_was_chosen_is_recorded(tmp_path):
+    seed = SeedConfig(
+        growpart=GrowpartMode.OFF, growpart_devices=("/", "/boot"), resize_rootfs=ResizeRootfs.FALSE
+    )
+    options = Options(
+        open_image(make_guest(tmp_path / "disk.raw", "")), seed=seed, user_data="", cpus=2
+    )
+    assert RecordedOptions.of(options) == RecordedOptions(
+        disk_size_bytes=20 << 30,
+        growpart=GrowpartMode.OFF,
+        growpart_devices=("/", "/boot"),
+        resize_rootfs=ResizeRootfs.FALSE,
+        own_user_data=True,
+        memory_bytes=1 << 30,
+        cpus=2,
+        start=options.start,
+    )
+
+
+def full_record() -> Record:
+    """A record that has a value in every field."""
+    record = recorded("growpart-off").record
+    partition = record.disk_after.partitions[0]
+    return replace(
+        record,
+        error=RecordedError("ConsoleTimeoutError", "It took too long."),
+        warnings=("a warning",),
+        took_s=12.5,
+        options=replace(
+            record.options,
+            growpart_devices=("/",),
+            ignore_growroot_disabled=True,
+            resize_rootfs=ResizeRootfs.NOBLOCK,
+            firmware="bios",
+        ),
+        image=RecordedImage("n", "p", "s", "u", "d", "t", 1, 2),
+        start=replace(record.start, key="k", resumed_at_s=1.5, saved="2026-11-22T10:00:00Z"),
+        disk_before=replace(record.disk_before, warnings=("w",), partitions=(partition,)),
+        disk_after=replace(record.disk_after, warnings=("w",), partitions=(partition,)),
+    )
+
+
+def places(value, path=()):
+    """Return the path of each value inside a JSON value, and the value."""
+    found = [(path, value)] if path else []
+    inside = value if isinstance(value, dict) else {}
+    inside = dict(enumerate(value)) if isinstance(value, list) else inside
+    for key, inner in inside.items():
+        found += places(inner, (*path, key))
+    return found
+
+
+DOCUMENT = record_from_json(full_record().to_json()).to_json()
+#: What other versions of the layout's document added only for people.
+DERIVED = {"type_name", "free_tail_bytes"}
+PLACES = [
+    (path, value)
+    for path, value in places(DOCUMENT)
+    if value is not None and not DERIVED & set(path)
+]
+WRONG = {
+    str: [0, 1.5, True, [], ["x"], {}, {"x": 1}],
+    bool: ["true", 1, 0.0, [], {}],
+    int: ["1", 1.5, True, [], {}, -1, 1 << 70],
+    float: ["1", True, [], {}, -1.0, float("nan"), float("inf"), 10**400],
+    list: ["x", 1, True, {"0": "x"}, [None]],
+    dict: ["x", 1, True, [1], [[]]],
+}
+
+
+def test_the_record_has_a_value_everywhere():
+    assert {path[-1] for path, value in places(DOCUMENT) if value is None} <= {
+        "label", "last_mounted_at", "mount_point", "uuid", "statfs_bytes", "backing_file",
+        "filesystem", "size_bytes",
+    }  # fmt: skip
+
+
+def with_value(path, value):
+    """Return the document with another value at a place."""
+    document = copy.deepcopy(DOCUMENT)
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_value_of_a_wrong_type_anywhere_is_refused(kind):
+    tried = 0
+    for path, value in PLACES:
+        for wrong in WRONG[kind] if type(value) is kind else ():
+            with pytest.raises(RecordingError) as caught:
+                record_from_json(with_value(path, wrong))
+            assert caught.value.hint
+            tried += 1
+    assert tried > 10
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from([path for path, _ in PLACES]), ANY_JSON)
+def test_any_value_anywhere_is_refused_or_kept(path, value):
+    with contextlib.suppress(RecordingError):
+        record = record_from_json(with_value(path, value))
+        assert record_from_json(record.to_json()) == record
+
+
+def test_keys_that_this_version_does_not_know_are_ignored():
+    document = {**DOCUMENT, "disk_after": 1, "disk_error": [], "later": {"a": 1}}
+    assert record_from_json(document) == record_from_json(DOCUMENT)
+
+
+def test_a_run_of_an_older_version_lacks_what_came_later(tmp_path):
+    about = recorded("default").record.to_json()
+    for later in ("start", "took_s", "disk_before", "warnings"):
+        del about[later]
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    run = Run(tmp_path)
+    assert run.took.startswith(f"{run.record.time_s:.1f} s, cold start")
+    assert run.record.disk_before is None
+    with pytest.raises(RecordingError, match="was not read before the boot"):
+        run.layout("image")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "a\x00b", "a\ud800b", "a\uffffb", "a\u202eb"])
+def test_names_hold_nothing_that_acts(tmp_path, name):
+    record = Record(name=name, scenario=name, image=RecordedImage(name=name))
+    write_record(tmp_path, record)
+    assert {record.name, record.scenario, record.image.name} == {"ab"}
+    assert read_record(tmp_path) == record
+
+
+def test_a_damaged_record_names_its_file_and_value(tmp_path):
+    shutil.copytree(recorded("default").folder, tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    about = json.loads(path.read_bytes())
+    about["options"]["cpus"] = "many"
+    path.write_text(json.dumps(about))
+    with pytest.raises(RecordingError, match=r"run\.json cannot be used: .*options\.cpus"):
+        Run(tmp_path / "run")
