@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from cloudlab.recording import read_run, shipped_recordings
 from disks import MIB, blank, partitioned, patched
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +13,11 @@ from hypothesis import strategies as st
 from cloudlab import tools
 from cloudlab.disk import DiskLayout, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, DiskError
+from cloudlab.run.value import recording_names, recordings_folder
 
 RECORDED = {
-    f"{name}-{key}": read_run(folder).about[key]
-    for name, folder in shipped_recordings().items()
+    f"{name}-{key}": json.loads((recordings_folder() / name / "run.json").read_text())[key]
+    for name in recording_names()
     for key in ("disk_before", "disk")
 }
 

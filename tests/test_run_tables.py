@@ -76,10 +76,10 @@ def test_a_silent_guest_leaves_the_host_to_tell(tmp_path):
     overlay = {"run": "r", "stage": "before", "layer": "overlay_file", "source": "host: blocks"}
     record = Record(disk_before=disk, disk_after=disk, time_s=9.0)
     sizes = with_disk(sizes_frame([overlay]), record)
-    growth = DrawnRun(sizes).growth()
-    assert growth.partition == (2 << 30, 2 << 30)
-    assert growth.filesystem == (1900 << 20, 1900 << 20)
-    assert growth.found == "none"
+    run = RunSizes(sizes)
+    assert run.ends("partition") == (2 << 30, 2 << 30)
+    assert run.ends("filesystem") == (1900 << 20, 1900 << 20)
+    assert (run.grew("partition"), run.grew("filesystem")) == (False, False)
 
 
 def test_the_extents_cover_the_disk(tmp_path):

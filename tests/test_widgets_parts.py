@@ -9,7 +9,7 @@ import pytest
 from cloudlab.console import ConsoleLine, Stage
 from cloudlab.course.cases import CASES
 from cloudlab.errors import InterruptedRunError, RecordingError
-from cloudlab.figures import prediction_data
+from cloudlab.figures.data import prediction_data
 from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
