@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,14 +44,17 @@ READERS = {
     "after": lambda run, _: run.layout("after"),
     "disk map": lambda run, _: DiskMap(run)._repr_html_(),
 }
+#: The most that is drawn of one run at a time, in a notebook.
+PANELS = {
+    "panel": lambda run, _: result_html(Finished(run)),
+    "scrubber": lambda run, _: Scrubber(run),
+}
 DRAWERS = {
     "display": lambda run, _: run._repr_html_(),
     "report": lambda run, tmp: run.save_report(tmp / "report.html"),
     "demo": lambda run, tmp: save_demo([run], tmp),
-    "panel": lambda run, _: result_html(Finished(run)),
     "panels": lambda run, _: earlier_html([Finished(run), Finished(run)]),
     "export": lambda run, tmp: export(Finished(run), tmp / "exports"),
-    "scrubber": lambda run, _: Scrubber(run),
     **{
         f"figure {kind}": lambda run, _, kind=kind: run.plot(kind).to_html()
         for kind, found in figures.KINDS.items()
@@ -100,9 +104,9 @@ def test_a_file_with_another_content(tmp_path, name, content):
 def test_a_file_that_is_missing_or_a_folder(tmp_path, name):
     folder = copied(tmp_path / "run")
     (folder / name).unlink()
-    use(folder, READERS | DRAWERS, tmp_path)
+    use(folder, READERS | PANELS, tmp_path)
     (folder / name).mkdir()
-    use(folder, READERS | DRAWERS, tmp_path)
+    use(folder, READERS | PANELS, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +114,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(FILES), st.data())
 def test_bytes_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
@@ -125,7 +129,7 @@ def test_bytes_that_were_changed(scratch, name, data):
 NUMBERS = [0, -1, 1, 1 << 62, -(1 << 62), "NaN", "inf", "1e300", "", "x", "0.5"]
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["sizes.csv", "extents.csv"]), st.data())
 def test_cells_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
@@ -134,7 +138,7 @@ def test_cells_that_were_changed(scratch, name, data):
         row = data.draw(st.sampled_from(lines))
         row[data.draw(st.integers(0, len(head) - 1))] = str(data.draw(st.sampled_from(NUMBERS)))
     (folder / name).write_text("\n".join(",".join(line) for line in [head, *lines]) + "\n")
-    use(folder, READERS | DRAWERS, scratch)
+    use(folder, READERS | PANELS | DRAWERS, scratch)
 
 
 EDGES = {
@@ -155,7 +159,7 @@ def test_a_record_that_lacks_what_most_have(tmp_path, change):
     about = json.loads((folder / "run.json").read_bytes())
     (folder / "run.json").write_text(json.dumps(about | change))
     Run(folder)
-    use(folder, READERS | DRAWERS, tmp_path)
+    use(folder, READERS | PANELS, tmp_path)
 
 
 EVENTS = {
@@ -236,6 +240,27 @@ def test_a_command_says_what_is_wrong_with_a_folder(tmp_path, capsys, command, n
     assert "Traceback" not in output.err
     if said:
         assert output.err.strip()
+
+
+@pytest.mark.parametrize("column", ["time_s", "size_bytes", "start_bytes", "line"])
+@pytest.mark.parametrize("value", ["-1", str(1 << 62)])
+def test_a_number_out_of_range_is_named(tmp_path, column, value):
+    folder = copied(tmp_path / "run")
+    table = pd.read_csv(folder / "sizes.csv", dtype="string")
+    table.loc[table[column].notna().idxmax(), column] = value
+    table.to_csv(folder / "sizes.csv", index=False)
+    with pytest.raises(RecordingError, match=rf"sizes\.csv: {column} is .*out of range"):
+        _ = Run(folder).sizes
+
+
+@pytest.mark.parametrize("column", ["layer", "size_bytes", "exact", "source"])
+def test_a_value_that_must_be_there_is_missed(tmp_path, column):
+    folder = copied(tmp_path / "run")
+    table = pd.read_csv(folder / "sizes.csv", dtype="string")
+    table.loc[2, column] = pd.NA
+    table.to_csv(folder / "sizes.csv", index=False)
+    with pytest.raises(RecordingError, match=rf"sizes\.csv: {column} is missing in 1 rows"):
+        _ = Run(folder).sizes
 
 
 def test_an_open_run_says_which_file_is_damaged(tmp_path):

@@ -16,6 +16,9 @@ from cloudlab.sizes import ParsedConsole, console_sizes, read_sizes, sizes_frame
 if TYPE_CHECKING:
     import pandas as pd
 
+#: No size, time or line number is greater: figures must be able to add and multiply them.
+_MOST = 1 << 60
+
 #: Columns of ``extents.csv``.
 EXTENTS_COLUMNS = ("run", "start_bytes", "length_bytes", "kind", "region")
 
@@ -143,8 +146,28 @@ def read_run_sizes(folder: Path, record: Record) -> pd.DataFrame:
     ------
     ParseError
         If the file is missing or damaged.
+    RecordingError
+        If a value is missing or out of range.
     """
-    sizes = _of_run(read_sizes(folder / "sizes.csv"), record)
+    import numpy as np
+
+    # What a cast warns of it then refuses.
+    with np.errstate(invalid="ignore"):
+        sizes = _of_run(read_sizes(folder / "sizes.csv"), record)
+    problems = [
+        f"{column} is missing in {int(sizes[column].isna().sum())} rows"
+        for column in ("layer", "size_bytes", "exact", "source")
+        if sizes[column].isna().any()
+    ]
+    for column in ("time_s", "size_bytes", "used_bytes", "start_bytes", "line"):
+        known = sizes[column].dropna()
+        wrong = known[~known.between(0, _MOST)]
+        problems += [f"{column} is {value}, which is out of range" for value in wrong[:1]]
+    if problems:
+        raise RecordingError(
+            f"{folder / 'sizes.csv'}: {problems[0]}.",
+            hint="The file was changed after it was recorded; record the run again.",
+        )
     # Runs of older versions lack the host's rows.
     return with_disk(sizes, record)
 
@@ -157,15 +180,19 @@ def read_run_extents(folder: Path, record: Record) -> pd.DataFrame:
     RecordingError
         If the file is missing or damaged.
     """
+    import numpy as np
     import pandas as pd
 
     path = folder / "extents.csv"
     texts = dict.fromkeys(("run", "kind", "region"), "string")
     bytes_columns = ["start_bytes", "length_bytes"]
     try:
-        extents = pd.read_csv(path, dtype=texts | dict.fromkeys(bytes_columns, "int64"))
-        if (extents[bytes_columns] < 0).any(axis=None):
-            raise ValueError("a negative number of bytes")  # noqa: TRY301
+        with np.errstate(invalid="ignore"):
+            extents = pd.read_csv(path, dtype=texts | dict.fromkeys(bytes_columns, "int64"))
+        if extents[bytes_columns].lt(0).any(axis=None) or extents[bytes_columns].gt(_MOST).any(
+            axis=None
+        ):
+            raise ValueError("a number of bytes is out of range")  # noqa: TRY301
         return _of_run(extents[list(EXTENTS_COLUMNS)], record)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise RecordingError(
