@@ -21,6 +21,7 @@ from cloudlab.seed.config import (
     build_seed,
     custom_seed,
     new_instance_id,
+    parse_public_keys,
     to_user_data,
 )
 from cloudlab.seed.iso import read_iso, write_iso
@@ -41,6 +42,7 @@ __all__ = [
     "custom_seed",
     "load_schema",
     "new_instance_id",
+    "parse_public_keys",
     "read_iso",
     "to_user_data",
     "write_iso",
