@@ -1,5 +1,6 @@
 """A classroom's mirror: real clients on loopback, and everything it must not serve."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -201,11 +202,23 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
 
 
 @pytest.fixture
-def command(teacher):
-    """The URL of a real ``cloudlab share``."""
+def said(tmp_path):
+    """Where a real ``cloudlab share`` writes its messages."""
+    return tmp_path / "stderr"
+
+
+@pytest.fixture
+def command(teacher, said):
+    """The URL of a real ``cloudlab share`` that may open 200 files."""
     environment = {**os.environ, "CLOUDLAB_CACHE": str(teacher.parent), "PYTHONUNBUFFERED": "1"}
     argv = [sys.executable, "-m", "cloudlab", "share", "--address", "127.0.0.1"]
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    argv = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", *argv]
+    with (
+        said.open("wb") as messages,
+        subprocess.Popen(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=messages, text=True
+        ) as process,
+    ):
         for line in process.stdout:
             if "CLOUDLAB_MIRROR=" in line:
                 break
@@ -250,6 +263,93 @@ def test_learners_who_stop_reading_starve_nobody(server, lab_disk):
     assert image.path.read_bytes() == lab_disk
     for sleeper in sleepers:
         sleeper.close()
+
+
+# Clients that do nothing, and clients that send what should not be printed
+
+
+def connect(url):
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return connection
+
+
+def ends(connection):
+    """Read to the end of a connection; return how many bytes came."""
+    count = 0
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(1 << 16):
+            count += len(data)
+    return count
+
+
+def test_more_idle_connections_than_files_do_not_keep_learners_out(command, said, lab_disk):
+    idle = [connect(command) for _ in range(260)]
+    image = fetch(LAB, mirror=command, patience=HASTY)
+    assert image.path.read_bytes() == lab_disk
+    for connection in idle:
+        connection.close()
+    assert said.stat().st_size < 1000, said.read_text()
+
+
+def test_stalled_downloads_make_room_for_one_that_goes_on(teacher, lab_disk, monkeypatch):
+    monkeypatch.setattr(share, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(share, "MOST_CONNECTIONS", 4)
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        stalled = [connect(server.url) for _ in range(4)]
+        for connection in stalled:
+            connection.sendall(f"GET /images/{LAB} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.recv(1)
+        assert fetch(LAB, mirror=server.url, patience=HASTY).path.read_bytes() == lab_disk
+        for connection in stalled:
+            connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost"], ids=["nothing", "a part"])
+def test_a_request_that_does_not_come_ends_the_connection(sent, teacher, monkeypatch):
+    monkeypatch.setattr(share, "REQUEST_TIMEOUT_S", 0.2)
+    with (
+        share.ShareServer(address="127.0.0.1", folder=teacher) as server,
+        connect(server.url) as connection,
+    ):
+        connection.sendall(sent)
+        assert ends(connection) == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/..%2f..%2f%0AThe%20cache%20was%20deleted.%0A",
+        "/images/%2e%2e/%1b%5d52;c;c2VjcmV0%07",
+        "/images/\x1b]52;c;c2VjcmV0\x07/../..",
+        "/%0AThe%20cache%20was%20deleted.",
+        "/images/x\xa0%0A/../../y",
+    ],
+    ids=["new line", "escape", "raw escape", "no page", "odd blank"],
+)
+def test_what_a_client_sends_reaches_no_terminal(path, command, said):
+    for _ in range(3):
+        with connect(command) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"))
+            ends(connection)
+    printed = said.read_bytes()
+    assert b"\x1b" not in printed
+    assert b"\nThe cache" not in printed
+    assert len(printed.splitlines()) <= 1, printed
+
+
+def test_what_tornado_logs_is_escaped(server, caplog):
+    caplog.set_level("INFO")
+    with connect(server.url) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: \xa0\x85x\r\n\r\n")
+        ends(connection)
+        connection.close()
+    with connect(server.url) as connection:
+        connection.sendall(b"GET / HTTP/1.1 \x1b]52;c;x\x07\r\n\r\n")
+        ends(connection)
+    assert [one for one in caplog.messages if "Malformed" in one]
+    assert all(message.isascii() and message.isprintable() for message in caplog.messages)
 
 
 # HTTP as it should be
