@@ -20,7 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudlab.errors import ChecksumError, CloudlabError, DownloadError, UsageError
+from cloudlab.errors import (
+    ChecksumError,
+    CloudlabError,
+    DownloadError,
+    ImageError,
+    UsageError,
+)
 from cloudlab.image import cache, mirror, share
 from cloudlab.image.choose import choose_image
 from cloudlab.image.download import Download
@@ -666,6 +672,57 @@ def test_sizes_without_bounds_are_our_error(key, size):
     text = json.dumps({**GOOD, "images": [{**GOOD["images"][0], key: "SIZE"}]})
     with pytest.raises(DownloadError, match="is not the index"):
         mirror.parse_index(text.replace('"SIZE"', size).encode(), "x")
+
+
+@pytest.fixture
+def odd_mirror(teacher, lab_disk):
+    """A server that is no ``cloudlab share`` but has its index, of one image."""
+    with faulty.FaultyServer() as server:
+        [image] = [one for one in share.served_images(teacher) if one.name == LAB]
+        index = mirror.write_index([replace(image, schema_path=None)])
+        server.put("/catalogue.json", index.encode())
+        server.put(f"/images/{LAB}", lab_disk)
+        yield server
+
+
+def test_a_mirror_without_an_end_is_read_up_to_the_promised_size(odd_mirror, learner, lab_disk):
+    odd_mirror.fail(f"/images/{LAB}", faulty.flood)
+    with pytest.raises(ChecksumError):
+        fetch(LAB, mirror=odd_mirror.url, patience=HASTY)
+    assert odd_mirror.flooded < len(lab_disk) + (32 << 20)  # the rest is what sockets buffer
+    assert list(learner.iterdir()) == []
+
+
+def test_a_length_that_is_not_the_promised_one_is_refused(odd_mirror, learner, lab_disk):
+    odd_mirror.put(f"/images/{LAB}", lab_disk + b"more")
+    with pytest.raises(DownloadError, match=rf"has {len(lab_disk) + 4} bytes, but {len(lab_disk)}"):
+        fetch(LAB, mirror=odd_mirror.url, patience=HASTY)
+    assert list(learner.iterdir()) == []
+
+
+BAD_DETAILS = {
+    "quirks": [[5], {"slow": 5}, "slow"],
+    "digests": [[5], {"sha256": None}],
+    "requested": [5, ["x"]],
+    "published_at": [5],
+    "mirror_name": [{}],
+    "variant": [["plain"]],
+    "generation": [-1, "1", 1.5, True, 10**40],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD_DETAILS.items() for value in values]
+)
+def test_details_of_the_wrong_kind_are_refused_by_learners_and_in_the_cache(key, value, teacher):
+    index = {**GOOD, "images": [{**GOOD["images"][0], "details": {key: value}}]}
+    with pytest.raises(DownloadError, match=f"the value of {key} is not allowed|has no attribute"):
+        mirror.parse_index(json.dumps(index).encode(), "x")
+    path = teacher / f"{LAB}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "details": {key: value}}))
+    assert LAB not in {image.name for image in cache.cached_images(teacher)}
+    with pytest.raises(ImageError, match=r"The record .* cannot be read"):
+        cache.recall(LAB, teacher)
 
 
 def _offered_as(teacher, name, requested):

@@ -10,15 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, ImageError
+from cloudlab.tools import ARCHITECTURES
 from cloudlab.units import format_bytes
 
 _CHUNK_BYTES = 1 << 20
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+#: The fields of a record that are texts, and those that are counts.
+_TEXTS = (
+    "name", "format", "arch", "sha256", "origin", "source", "date", "trust", "root_filesystem",
+)  # fmt: skip
+_COUNTS = ("virtual_size_bytes", "file_size_bytes", "mtime_ns")
 
 
 @dataclass(frozen=True)
@@ -154,10 +166,10 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
     record_path = path.with_name(name + ".json")
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
-        image = _from_json(record, path)
+        image = image_from_json(record, path)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ImageError(
             f"The record {record_path} cannot be read: {error}.",
             hint=f"Remove it with: rm '{record_path}'",
@@ -191,8 +203,7 @@ def cached_images(folder: Path | None = None) -> list[Image]:
 
 def generation(image: Image) -> int:
     """Return how many images of the same name an image has replaced: no clock tells that."""
-    value = image.details.get("generation", 0)
-    return value if isinstance(value, int) else 0
+    return int(image.details.get("generation", 0))
 
 
 def verify(image: Image) -> None:
@@ -228,11 +239,51 @@ def _unchanged(image: Image, status: os.stat_result) -> bool:
     return (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns)
 
 
-def _from_json(record: dict[str, Any], path: Path) -> Image:
-    values = dict(record)
-    # An image lies beside its record, whatever the record says.
-    values["path"] = path
-    schema = values.get("schema_path")
-    values["schema_path"] = path.with_name(schema) if schema else None
-    values["firmware"] = tuple(values["firmware"])
-    return Image(**values)
+def image_from_json(record: Mapping[str, Any], path: Path) -> Image:
+    """Return the image of a record, from this cache or from a mirror.
+
+    Parameters
+    ----------
+    record : mapping
+        As :meth:`Image.to_json` makes it; other keys are ignored.
+    path : Path
+        Where the image is, whatever the record says.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If a value is missing or is not what it has to be; the message names it.
+    """
+    schema, details = record.get("schema_path"), record.get("details", {})
+    quirks, digests = details.get("quirks", {}), details.get("digests", {})
+    rules = {
+        **{key: isinstance(record[key], str) for key in _TEXTS},
+        **{key: _is_count(record[key]) for key in _COUNTS},
+        "name": _NAME.fullmatch(record["name"]),
+        "format": record["format"] in {"qcow2", "raw"},
+        "arch": record["arch"] in ARCHITECTURES.values(),
+        "sha256": _SHA256.fullmatch(record["sha256"]),
+        "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
+        "schema_path": schema is None or _NAME.fullmatch(schema),
+        "requested": isinstance(details.get("requested", ""), str),
+        "published_at": isinstance(details.get("published_at", ""), str),
+        "mirror_name": isinstance(details.get("mirror_name", ""), str),
+        "variant": isinstance(details.get("variant", ""), str),
+        "generation": _is_count(details.get("generation", 0)),
+        "quirks": all(isinstance(text, str) for pair in quirks.items() for text in pair),
+        "digests": all(isinstance(text, str) for pair in digests.items() for text in pair),
+    }
+    wrong = [key for key, holds in rules.items() if not holds]
+    if wrong:
+        raise ValueError(f"the value of {', '.join(wrong)} is not allowed")
+    return Image(
+        path=path,
+        schema_path=path.with_name(schema) if schema else None,
+        firmware=tuple(record["firmware"]),
+        details=dict(details),
+        **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
