@@ -16,9 +16,11 @@ from cloudlab import paths
 from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
+    ConsoleClosedError,
     InterruptedRunError,
     SavedMachineError,
 )
+from cloudlab.image.cache import sha256_of
 from cloudlab.image.choose import open_image
 from cloudlab.lab import RunOptions, run_lab, run_many, saved, typical
 from cloudlab.lab.options import GIB, Start
@@ -141,6 +143,52 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
     assert isinstance(errors[0], InterruptedRunError)
     assert len(saved_folders()) == 1, "nothing was wrong with it"
     assert left_behind(tmp_path / "second") == []
+
+
+ENDINGS = {
+    "supervisor killed": lambda machine: os.kill(machine.supervisor_pid, signal.SIGKILL),
+    "QEMU killed": lambda machine: os.kill(machine.qemu_pid, signal.SIGKILL),
+    "stopped": registry.stop,
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_ending_a_machine_while_it_is_restored_spares_what_was_saved(tmp_path, end):
+    options = guest(tmp_path)
+    run_lab(options, tmp_path / "first")
+    enders = []
+
+    def hang(event):
+        if event.note == "launched":
+            [machine] = registry.list_running()
+            os.kill(machine.qemu_pid, signal.SIGSTOP)
+            enders.append(threading.Timer(0.5, end, [machine]))
+            enders[0].start()
+
+    with pytest.raises(ConsoleClosedError) as caught:
+        run_lab(options, tmp_path / "second", on_event=hang)
+    enders[0].join()
+    words = "stopped from outside" if end is registry.stop else "killed from outside (signal 9)"
+    assert words in caught.value.message
+    about = read_run(tmp_path / "second").about
+    assert about["outcome"] == "failed"
+    assert words in about["error"]["text"]
+    assert left_behind(tmp_path / "second") == []
+    assert len(saved_folders()) == 1
+    assert started(run_lab(options, tmp_path / "third"))[0] == "warm"
+
+
+def test_what_cannot_be_read_now_is_not_taken_for_damaged():
+    with saved.saving("key") as part:
+        (part / "memory").write_bytes(b"x")
+        saved.keep(part, "key", {})
+    [folder] = saved_folders()
+    memory = folder / "memory"
+    memory.unlink()
+    memory.symlink_to("memory")  # "Too many levels of symbolic links", for root as well
+    with pytest.raises(SavedMachineError, match="cannot be read: Too many levels"):
+        saved.find_saved("key")
+    assert saved_folders() == [folder]
 
 
 def damage(path: Path) -> None:
@@ -266,6 +314,15 @@ def test_a_changed_image_is_booted_afresh(tmp_path):
     run = run_lab(changed, tmp_path / "second")
     assert started(run)[0] == "cold"
     assert b"a newer kernel" in (tmp_path / "second" / "console.log").read_bytes()
+
+
+def test_an_image_with_another_time_and_the_same_hash_starts_warm(tmp_path):
+    options = guest(tmp_path)
+    image = replace(options.image, sha256=sha256_of(options.image.path))
+    run_lab(replace(options, image=image), tmp_path / "first")
+    os.utime(image.path, ns=(10**18, 10**18))
+    second = run_lab(replace(options, image=image), tmp_path / "second")
+    assert started(second)[0] == "warm"
 
 
 def test_no_room_is_no_reason_to_fail(tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ something interrupted and is not used.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -133,25 +134,64 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    The cheap check on use: size and modification time must be those of the record.
+    Raises
+    ------
+    ImageError
+        If its record cannot be read.
+    ChecksumError
+        As of :func:`check_unchanged`.
+    """
+    recorded = read_record(name, folder)
+    if recorded is None:
+        return None
+    image = check_unchanged(recorded)
+    if image != recorded:
+        # In a cache that cannot be written, the next process has to hash it again.
+        with contextlib.suppress(OSError):
+            remember(image)
+    return image
+
+
+def check_unchanged(image: Image) -> Image:
+    """Return ``image``, if its file is still what was recorded, with the file's present time.
+
+    Size and modification time tell it; where only the time differs, as after a copy, the hash.
 
     Raises
     ------
+    ImageError
+        If the file is gone.
     ChecksumError
-        If the file was changed since it was recorded.
+        If it was changed.
     """
-    image = read_record(name, folder)
-    if image is None:
-        return None
-    status = image.path.stat()
-    if not _unchanged(image, status):
-        raise ChecksumError(
-            f"The cached image {image.path} was changed after it was recorded: expected "
-            f"{image.file_size_bytes} bytes of {image.date}, found {status.st_size} bytes; "
-            "it was not used.",
-            hint=f"Check it with 'cloudlab verify', or remove it with: rm '{image.path}'",
-        )
-    return image
+    try:
+        status = image.path.stat()
+        if (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns):
+            return image
+        found = f"{status.st_size} bytes"
+        if status.st_size == image.file_size_bytes:
+            found = "the same size with another modification time"
+            if image.sha256:
+                sha256 = _sha256_at(image.path, status.st_size, status.st_mtime_ns)
+                if sha256 == image.sha256:
+                    return replace(image, mtime_ns=status.st_mtime_ns)
+                found = f"the same size with the SHA-256 {sha256}"
+    except OSError as error:
+        raise ImageError(
+            f"The image {image.path} cannot be read: {error.strerror}.",
+            hint="'cloudlab images' lists what is there.",
+        ) from error
+    raise ChecksumError(
+        f"The image {image.path} was changed after it was recorded on {image.date}: expected "
+        f"{image.file_size_bytes} bytes, found {found}; it was not used.",
+        hint="'cloudlab verify' hashes the cached images. If you changed this file yourself, look "
+        "it up again; remove a damaged one.",
+    )
+
+
+@functools.lru_cache(64)
+def _sha256_at(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    return sha256_of(path)
 
 
 def read_record(name: str, folder: Path | None = None) -> Image | None:
@@ -232,11 +272,7 @@ def touch_record(image: Image) -> Image:
         With both hashes.
     """
     verify(image)
-    return image if _unchanged(image, image.path.stat()) else remember(image)
-
-
-def _unchanged(image: Image, status: os.stat_result) -> bool:
-    return (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns)
+    return image if image.path.stat().st_mtime_ns == image.mtime_ns else remember(image)
 
 
 def image_from_json(record: Mapping[str, Any], path: Path) -> Image:

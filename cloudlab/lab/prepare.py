@@ -12,8 +12,8 @@ from typing import Any
 
 import cloudlab
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
-from cloudlab.errors import ChecksumError, ImageError, RecordingError, UsageError
-from cloudlab.image.cache import Image
+from cloudlab.errors import RecordingError, UsageError
+from cloudlab.image.cache import check_unchanged
 from cloudlab.lab.options import RunOptions, Start
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
@@ -76,7 +76,7 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
     folder = _utf8(folder.absolute())
     image = options.image
     seed = make_seed(options)
-    _check_unchanged(image)
+    check_unchanged(image)
     check_safe(image.path, image.format)
     accel = accel_of(options)
     made = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -164,26 +164,6 @@ def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
         undo.pop_all()
     again.about["start"] = {"asked": job.options.start.value, "kind": "cold", "why": why}
     return again
-
-
-def _check_unchanged(image: Image) -> None:
-    """Check that an image, looked up perhaps long ago, is still the one that is recorded."""
-    try:
-        status = image.path.stat()
-    except OSError as error:
-        raise ImageError(
-            f"The image {image.path} cannot be read any more: {error.strerror}; "
-            "nothing was started.",
-            hint="'cloudlab images' lists what is there.",
-        ) from error
-    if (status.st_size, status.st_mtime_ns) != (image.file_size_bytes, image.mtime_ns):
-        raise ChecksumError(
-            f"The image {image.path} was changed after it was looked up: expected "
-            f"{image.file_size_bytes} bytes as of {image.date}, found {status.st_size} bytes "
-            "written at another time; nothing was started.",
-            hint="Look it up again with choose_image or open_image, if it was you who changed it; "
-            "'cloudlab verify' checks a cached image.",
-        )
 
 
 def _utf8(folder: Path) -> Path:

@@ -27,7 +27,7 @@ from cloudlab.lab.finish import finish
 from cloudlab.lab.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, RunOptions
 from cloudlab.lab.prepare import PreparedRun, prepare, prepare_cold
 from cloudlab.lab.saved import forget
-from cloudlab.lab.start import Plan, Starts, restore
+from cloudlab.lab.start import Plan, Starts, ended_from_outside, restore
 from cloudlab.machine.process import Machine
 from cloudlab.recording import Recording
 
@@ -229,10 +229,9 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         restored = restore(machine, saved, job.options.disk_size_bytes)
         past = await unless_stopped(restored, host.stop, name)
     except SavedMachineError:
-        if machine.end is None or not machine.end.stopped:
-            forget(saved)
+        if not ended_from_outside(machine):
             raise
-        # Somebody ended it, who does not want it booted again.
+        # Whoever ended it does not want it booted again; the monitor reports how it ended.
         past = []
     log.overlay_growth += saved.overlay_growth()
     try:

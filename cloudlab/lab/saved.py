@@ -105,7 +105,7 @@ def find_saved(key: str) -> SavedMachine | None:
     Raises
     ------
     SavedMachineError
-        If it is damaged; it was deleted.
+        If it cannot be read, or is damaged; then it was deleted.
     """
     folder = paths.saved_folder() / key
     try:
@@ -121,7 +121,12 @@ def find_saved(key: str) -> SavedMachine | None:
         if not folder.exists():
             return None
         reason = "a file is missing"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except OSError as error:
+        # This says something about the host, such as too many open files, not about the files.
+        raise SavedMachineError(
+            f"The saved machine in {folder} cannot be read: {error.strerror}."
+        ) from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         reason = str(error)
     else:
         return SavedMachine(folder, about)

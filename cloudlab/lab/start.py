@@ -22,7 +22,15 @@ from cloudlab.errors import CloudlabError, SavedMachineError
 from cloudlab.lab.boot import CONSOLE_CAP_BYTES, BootLog, OnPause, Paused
 from cloudlab.lab.options import RunOptions, Start
 from cloudlab.lab.prepare import PreparedRun
-from cloudlab.lab.saved import SavedMachine, check_room, find_saved, keep, saved_key, saving
+from cloudlab.lab.saved import (
+    SavedMachine,
+    check_room,
+    find_saved,
+    forget,
+    keep,
+    saved_key,
+    saving,
+)
 from cloudlab.machine.config import Accel, MachineConfig, Network, UefiFiles, qemu_argv
 from cloudlab.machine.migration import load_state, save_state
 from cloudlab.machine.process import Machine
@@ -172,19 +180,29 @@ async def restore(
     Raises
     ------
     SavedMachineError
-        If QEMU would not; nothing of the run has happened yet.
+        If QEMU would not, or was ended meanwhile (see :func:`ended_from_outside`); nothing of
+        the run has happened yet.  A state that QEMU refused is deleted.
     """
     try:
         await load_state(machine, saved.memory)
+    except SavedMachineError:
+        if not ended_from_outside(machine):
+            forget(saved)
+        raise
+    try:
         past = list(saved.console())
         if disk_size_bytes != saved.about["disk_size_bytes"]:
             await machine.command("block_resize", node_name="disk", size=disk_size_bytes)
         await machine.command("cont")
-    except SavedMachineError:
-        raise
     except (CloudlabError, OSError) as error:
         raise SavedMachineError(f"The saved machine could not be restored: {error}") from error
     return past
+
+
+def ended_from_outside(machine: Machine) -> bool:
+    """Return whether somebody ended QEMU, rather than QEMU itself with an error."""
+    end = machine.end
+    return end is not None and (end.stopped or end.returncode < 0)
 
 
 def _machine_facts(job: PreparedRun) -> dict[str, Any]:
@@ -196,8 +214,8 @@ def _machine_facts(job: PreparedRun) -> dict[str, Any]:
         uefi = UefiFiles(machine.uefi.code, Path("uefi-variables"))
     alike = replace(machine, name="saved", overlay=Path("disk"), seed=Path("seed"), uefi=uefi)
     return {
-        # An image that is only a path has no checksum.
-        "image": [image.sha256, str(image.path), *_stamp(image.path)],
+        # The disk's backing file is this path; a file of the user's own has no checksum.
+        "image": [str(image.path), image.sha256 or _stamp(image.path)],
         "qemu": job.about["versions"]["qemu"],
         "command": qemu_argv(alike, qmp_fd=0),
         "firmware": _stamp(machine.uefi.code) if machine.uefi else None,

@@ -8,6 +8,7 @@ file by name only in version 8.2, and lost the way to one by descriptor in 11.0.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +21,8 @@ from cloudlab.tools import Deadline
 #: Seconds that writing or reading a state may take; on an idle host it takes less than one.
 TIMEOUT_S = 120.0
 
+#: Seconds that QEMU's end may take to become known after its connection broke.
+_END_S = 5.0
 _TICK_S = 0.02
 #: QEMU's default, made for networks, would write for seconds.
 _BYTES_PER_S = 100 << 30
@@ -71,7 +74,10 @@ async def load_state(machine: Machine, path: Path) -> None:
         await machine.command("migrate-incoming", uri="fd:state")
         await _wait_until_done(machine)
     except MachineError as error:
-        words = machine.end.stderr.strip() if machine.end else error.message
+        # A QEMU that refuses the state ends; its own words say more than the lost connection.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(machine.wait(), _END_S)
+        words = (machine.end and machine.end.stderr.strip()) or error.message
         raise SavedMachineError(f"The saved machine could not be restored: {words}") from error
     finally:
         # QEMU may end, or have all that it wants, before the file does.
