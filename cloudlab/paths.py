@@ -7,6 +7,7 @@ folder holds what describes running machines.  Both move with ``CLOUDLAB_CACHE``
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import tempfile
@@ -130,6 +131,25 @@ def make_folder(folder: Path, *, private: bool = False) -> Path:
             hint="Choose another place; the cache moves with the variable CLOUDLAB_CACHE.",
         )
     return folder
+
+
+def free_folder(folder: Path) -> Path:
+    """Create ``folder``, or with a number behind its name the first that is not there.
+
+    Of several processes that ask for the same name, each gets a folder of its own.
+
+    Raises
+    ------
+    CloudlabError
+        As of :func:`make_folder`.
+    """
+    make_folder(folder.parent)
+    for number in itertools.count(1):
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            free.mkdir(mode=0o700)
+            return free
+    raise AssertionError
 
 
 @contextlib.contextmanager

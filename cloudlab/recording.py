@@ -20,9 +20,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +37,9 @@ from cloudlab.errors import RecordingError
 FORMAT = 1
 
 _CAST_VERSION = 2
+
+#: How often a folder is claimed that other runs create and remove at the same time.
+_CLAIM_TRIES = 100
 
 #: asciicast knows a terminal's size; a serial console has none, so one is chosen.
 _CAST_SIZE = (120, 40)
@@ -56,6 +61,12 @@ def shipped_recordings() -> dict[str, Path]:
     return {one.parent.name: one.parent for one in sorted(recordings_folder().glob("*/run.json"))}
 
 
+def dated_folder(parent: Path, name: str) -> Path:
+    """Return the usual place of a run: below ``parent``, called after the moment and ``name``."""
+    moment = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    return parent / f"{moment}-{name.replace(' ', '-').replace(',', '')}"
+
+
 def refuse_taken(folder: Path) -> None:
     """Check that ``folder`` is new or empty, so that nothing is overwritten.
 
@@ -65,7 +76,7 @@ def refuse_taken(folder: Path) -> None:
         If it holds a run already, or anything else.
     """
     try:
-        taken = any(folder.iterdir())
+        names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -75,34 +86,53 @@ def refuse_taken(folder: Path) -> None:
         ) from None
     except OSError as error:
         raise RecordingError(f"The folder {folder} cannot be read: {error.strerror}.") from error
-    if taken:
-        what = "a run" if any(folder.rglob("run.json")) else "other files"
+    if names:
+        # A demo's folder holds its runs one level down; no deeper, because this may be /.
+        records = (os.path.join(folder, name, "run.json") for name in names)  # noqa: PTH118
+        runs = "run.json" in names or any(map(os.path.exists, records))
         raise RecordingError(
-            f"The folder {folder} already holds {what}; it was not touched.",
+            f"The folder {folder} already holds {'a run' if runs else 'other files'}; "
+            "it was not touched.",
             hint="Choose another folder with --output, or move this one away.",
         )
 
 
-def new_run_folder(folder: Path) -> Path:
-    """Create the folder of a new run, readable by its owner only, and return it.
+def claim_folder(folder: Path) -> None:
+    """Make ``folder`` the place of one new run, readable by its owner only.
+
+    The run that creates ``run.json`` owns the folder, so of several runs that are given the
+    same one, exactly one gets it.
 
     Raises
     ------
     RecordingError
-        As :func:`refuse_taken`.
+        As of :func:`refuse_taken`, or if the folder belongs to somebody else.
     CloudlabError
         If it cannot be created.
     """
-    refuse_taken(folder)
-    paths.make_folder(folder, private=True)
-    try:
-        folder.chmod(0o700)
-    except OSError as error:
-        raise RecordingError(
-            f"The folder {folder} cannot be closed to others: {error.strerror}.",
-            hint="Choose a folder of your own with --output.",
-        ) from error
-    return folder
+    record = folder / "run.json"
+    for _ in range(_CLAIM_TRIES):
+        refuse_taken(folder)
+        paths.make_folder(folder, private=True)
+        try:
+            with record.open("x", encoding="utf-8") as stream:
+                json.dump({"format": FORMAT, "name": folder.name, "outcome": "running"}, stream)
+            folder.chmod(0o700)
+            if len(list(folder.iterdir())) == 1:
+                return
+        except (FileExistsError, FileNotFoundError):
+            continue  # another run took the folder, or removed the one that it had made
+        except OSError as error:
+            record.unlink(missing_ok=True)
+            raise RecordingError(
+                f"The folder {folder} cannot be used for a run: {error.strerror}.",
+                hint="Choose a folder of your own with --output.",
+            ) from error
+        record.unlink()  # something else came to lie in the folder meanwhile
+    raise RecordingError(
+        f"The folder {folder} could not be claimed: other programs keep changing it.",
+        hint="Choose another folder with --output.",
+    )
 
 
 def write_run(folder: Path, about: dict[str, Any]) -> None:

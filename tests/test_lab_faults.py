@@ -19,8 +19,9 @@ from pathlib import Path
 
 import pytest
 from console_text import GIB, block, disk_frames
-from guests import Then, alive, guest_options, left_behind, make_guest, report, wait_until
+from guests import KEPT, Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
+from cloudlab import paths
 from cloudlab.errors import (
     BootFailedError,
     ChecksumError,
@@ -260,6 +261,47 @@ def test_a_folder_that_holds_a_run_is_not_touched(tmp_path):
     with pytest.raises(RecordingError, match="already holds a run; it was not touched"):
         run_lab(run_options, tmp_path / "run")
     assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_of_two_runs_with_one_folder_one_is_refused_and_the_other_unharmed(tmp_path):
+    run_options = guest_options(tmp_path, report(), keep_overlay=True)
+    program = (
+        "import sys; from pathlib import Path; from cloudlab.errors import RecordingError; "
+        "from cloudlab.image.choose import open_image; "
+        "from cloudlab.lab import RunOptions, run_lab; from cloudlab.machine.config import Accel\n"
+        "options = RunOptions(open_image(Path(sys.argv[1])), accel=Accel.TCG, keep_overlay=True)\n"
+        "print('ready', flush=True); input()\n"
+        "try: run_lab(options, Path(sys.argv[2])); print('done')\n"
+        "except RecordingError as error: print(error.message)\n"
+    )
+    for turn in range(4):
+        folder = tmp_path / f"run-{turn}"
+        argv = [sys.executable, "-c", program, str(run_options.image.path), str(folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        runs = [subprocess.Popen(argv, **pipes) for _ in range(3)]
+        for run in runs:
+            assert run.stdout.readline() == "ready\n"
+        for run in runs:
+            run.stdin.write("\n")
+            run.stdin.flush()
+        said = sorted(run.communicate()[0] for run in runs)
+        assert said[2] == "done\n"
+        assert all("already holds a run; it was not touched" in one for one in said[:2])
+        assert {path.name for path in folder.iterdir()} == KEPT | {"overlay.qcow2"}
+        assert read_run(folder).about["outcome"] == "done"
+    assert not list(paths.running_folder().glob("*.json"))
+
+
+def test_runs_in_the_same_second_get_folders_of_their_own(tmp_path):
+    run_options = guest_options(tmp_path, report())
+    runs = run_many([(run_options, tmp_path / "runs" / "now")] * 3, free=True)
+    assert [run.name for run in runs] == ["now", "now-2", "now-3"]
+    assert [read_run(tmp_path / "runs" / run.name).about["outcome"] for run in runs] == ["done"] * 3
+    with pytest.raises(UsageError):
+        run_many(
+            [(replace(run_options, disk_size_bytes=GIB), tmp_path / "runs" / "now")], free=True
+        )
+    assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
 def test_a_folder_of_the_users_stays_when_a_run_cannot_be_prepared(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -108,3 +109,10 @@ def test_a_pipe_is_read_to_its_end():
     threading.Timer(0.2, write).start()
     assert paths.read_text(paths.Path(f"/dev/fd/{reader}")) == "some text\n" * 300
     os.close(reader)
+
+
+def test_each_gets_a_free_folder_of_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: paths.free_folder(tmp_path / "a" / "run"), range(40)))
+    assert {path.name for path in got} == {"run", *(f"run-{number}" for number in range(2, 41))}
+    assert all(path.is_dir() for path in got)

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from cloudlab import recording
 from cloudlab.errors import RecordingError
 from cloudlab.recording import (
     CastWriter,
-    new_run_folder,
+    claim_folder,
     play,
     read_cast,
     read_run,
@@ -115,8 +117,64 @@ def test_playing_keeps_the_pace_but_for_long_pauses(tmp_path, monkeypatch):
 
 
 def test_a_run_folder_is_its_owners_alone(tmp_path):
-    folder = new_run_folder(tmp_path / "runs" / "one")
+    folder = tmp_path / "runs" / "one"
+    claim_folder(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert read_run(folder).about["outcome"] == "running"
+
+
+def at_once(count, act):
+    """Call ``act(number)`` in so many threads at the same moment; return what came of each."""
+    start = threading.Barrier(count)
+
+    def work(number):
+        start.wait()
+        try:
+            return act(number)
+        except RecordingError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty folder", "no folder"])
+def test_one_of_several_runs_gets_a_folder(tmp_path, exists):
+    for turn in range(50):
+        folder = tmp_path / str(turn)
+        if exists:
+            folder.mkdir()
+        errors = [found for found in at_once(4, lambda _, here=folder: claim_folder(here)) if found]
+        assert len(errors) == 3
+        assert all("already holds a run; it was not touched" in str(error) for error in errors)
+        assert read_run(folder).about["outcome"] == "running"
+
+
+def test_a_folder_is_claimed_although_another_run_gives_it_up(tmp_path):
+    folder = tmp_path / "run"
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                folder.mkdir()
+                folder.rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    claim_folder(folder)
+    over.set()
+    thread.join()
+    assert read_run(folder).about["outcome"] == "running"
+
+
+def test_a_deep_tree_is_not_searched_for_runs(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "run.json").touch()
+    with pytest.raises(RecordingError, match="already holds other files"):
+        refuse_taken(tmp_path)
+    with pytest.raises(RecordingError, match="The folder / already holds other files"):
+        refuse_taken(recording.Path("/"))
 
 
 @pytest.mark.parametrize("name", ["run.json", "anything", "sub/run.json"])
@@ -131,7 +189,7 @@ def test_a_taken_folder_is_refused(tmp_path, name):
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match="is a file, not a folder"):
-        new_run_folder(tmp_path / "file")
+        claim_folder(tmp_path / "file")
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cloudlab.lab.options import Start
 from cloudlab.lab.prepare import accel_of, make_seed
 from cloudlab.lab.run import Run
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
-from cloudlab.recording import refuse_taken
+from cloudlab.recording import dated_folder, refuse_taken
 from cloudlab.seed import SeedConfig
 
 
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     meta_data = own_meta_data(args)
     others = other_texts(args)
     scenario = scenario_name(seed) if own is None else args.user_data.name
-    folder = args.output or _dated_folder(scenario)
+    folder = args.output or dated_folder(Path("runs"), scenario)
     refuse_taken(folder)
     check_output(folder)
     options = RunOptions(
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         **machine,
     )
     say_problems(make_seed(options))
-    [done] = _boot([(options, folder)], args)
+    [done] = _boot([(options, folder)], args, free=args.output is None)
     if done.error is not None:
         raise done.error
     from cloudlab.lab.report import draw_run
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     _say_start([done])
     terminal.OUT.print(explain_run(done.recording).to_text())
     _say_warnings([done])
-    terminal.say(f"Run folder: {folder}")
+    terminal.say(f"Run folder: {folder.with_name(done.name)}")
     print_path(figure)
 
 
@@ -92,18 +91,20 @@ def demo(args: argparse.Namespace) -> None:
     print_path(report.absolute())
 
 
-def _boot(jobs: list[tuple[RunOptions, Path]], args: argparse.Namespace) -> list[Run]:
+def _boot(
+    jobs: list[tuple[RunOptions, Path]], args: argparse.Namespace, *, free: bool = False
+) -> list[Run]:
     options = jobs[0][0]
     accel = accel_of(options)
     terminal.say(f"Accelerator: {accel.accel} ({accel.reason}).")
     expected_s = typical.expected_s(options, accel.accel)
     with terminal.RunView(expected_s, console=args.console, named=len(jobs) > 1) as view:
-        return run_many(jobs, on_event=view)
+        return run_many(jobs, on_event=view, free=free)
 
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the arguments make of RunOptions; wrong ones are refused before any download."""
-    memory_bytes = parse_disk_size(args.memory)
+    memory_bytes = parse_disk_size(args.memory, "memory size")
     check_shape(memory_bytes, args.cpus)
     return {
         "disk_size_bytes": parse_disk_size(args.disk_size),
@@ -128,11 +129,6 @@ def _say_warnings(done: list[Run]) -> None:
     for one in done:
         for warning in one.recording.about.get("warnings", ()):
             terminal.say(f"warning: {one.name}: {warning}")
-
-
-def _dated_folder(scenario: str) -> Path:
-    day = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-    return Path("runs") / f"{day}-{scenario.replace(' ', '-').replace(',', '')}"
 
 
 def _print_sizes(done: list[Run]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudlab
+from cloudlab import paths
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
 from cloudlab.errors import RecordingError, UsageError
 from cloudlab.image.cache import check_unchanged
@@ -19,7 +20,7 @@ from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
 from cloudlab.machine.firmware import uefi_files
 from cloudlab.machine.registry import Entry
-from cloudlab.recording import new_run_folder, write_run
+from cloudlab.recording import claim_folder, write_run
 from cloudlab.seed import Seed, build_seed, custom_seed, load_schema, write_iso
 from cloudlab.tools import now
 from cloudlab.tools import run as run_tool
@@ -57,31 +58,55 @@ class PreparedRun:
         return [Path(path) for path in self.entry.about["cleanup"]]
 
 
+def claim(folder: Path, undo: contextlib.ExitStack, *, free: bool = False) -> Path:
+    """Make a folder the place of one new run and return its absolute path.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    undo : ExitStack
+        Gets the callbacks that remove what was created.
+    free : bool
+        Whether a number goes behind the name of a folder that is there already.
+
+    Raises
+    ------
+    CloudlabError
+        If the folder is taken or cannot be created.
+    """
+    folder = _utf8(folder.absolute())
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    undo.callback(_remove_folders, made)
+    if free:
+        folder = paths.free_folder(folder)
+        undo.callback(_remove_folders, [folder])
+    claim_folder(folder)
+    undo.callback(_remove_files, [folder / "run.json"])
+    return folder
+
+
 def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> PreparedRun:
-    """Do everything that can fail for reasons of the caller's.
+    """Write a run's files, as far as they are needed to start its machine.
 
     Parameters
     ----------
     options : RunOptions
     folder : Path
-        New or empty.
+        Claimed for this run, see :func:`claim`.
     undo : ExitStack
-        Is given what takes all of it back.
+        Gets the callbacks that remove what was written.
 
     Raises
     ------
     CloudlabError
         If the run cannot be carried out as asked.
     """
-    folder = _utf8(folder.absolute())
     image = options.image
     seed = make_seed(options)
     check_unchanged(image)
     check_safe(image.path, image.format)
     accel = accel_of(options)
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
-    undo.callback(_remove_folders, made)
-    new_run_folder(folder)
     overlay, seed_iso = folder / "overlay.qcow2", folder / "seed.iso"
     variables = folder / "uefi-variables.fd"
     leftovers = [seed_iso, variables, *([] if options.keep_overlay else [overlay])]
@@ -93,7 +118,7 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
         texts[folder / "vendor-data"] = seed.vendor_data
     if options.network_config is not None:
         texts[folder / "network-config"] = options.network_config
-    undo.callback(_remove_files, [overlay, *leftovers, *texts, folder / "run.json"])
+    undo.callback(_remove_files, [overlay, *leftovers, *texts])
     try:
         create_overlay(image.path, image.format, overlay, options.disk_size_bytes)
         write_iso(seed, seed_iso)
@@ -157,7 +182,7 @@ def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
     CloudlabError
         As of :func:`prepare`.
     """
-    names = ("user-data", "meta-data", "vendor-data", "network-config", "run.json")
+    names = ("user-data", "meta-data", "vendor-data", "network-config")
     _remove_files([*job.leftovers, job.machine.overlay, *(job.folder / name for name in names)])
     with contextlib.ExitStack() as undo:
         again = prepare(replace(job.options, start=Start.COLD), job.folder, undo)

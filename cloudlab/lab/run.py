@@ -25,11 +25,11 @@ from cloudlab.lab import typical
 from cloudlab.lab.boot import BootLog, BootMonitor, OnEvent, RunEvent, ignore, unless_stopped
 from cloudlab.lab.finish import finish
 from cloudlab.lab.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, RunOptions
-from cloudlab.lab.prepare import PreparedRun, prepare, prepare_cold
+from cloudlab.lab.prepare import PreparedRun, claim, prepare, prepare_cold
 from cloudlab.lab.saved import forget
 from cloudlab.lab.start import Plan, Starts, ended_from_outside, restore
 from cloudlab.machine.process import Machine
-from cloudlab.recording import Recording
+from cloudlab.recording import Recording, write_run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,10 +108,11 @@ def run_many(
     on_event: OnEvent = ignore,
     cancel: threading.Event | None = None,
     side_by_side: int | None = None,
+    free: bool = False,
 ) -> list[Run]:
     """Boot several machines, as many at a time as cores and memory allow.
 
-    A run that fails does not keep the others from going on; its error is in its
+    With ``free``, a number goes behind the name of a folder that is there already.  A run that fails does not keep the others from going on; its error is in its
     :class:`Run`.  Ctrl-C ends all of them and is raised again once they are gone.
 
     Raises
@@ -122,7 +123,8 @@ def run_many(
     stop = cancel or threading.Event()
     with contextlib.ExitStack() as undo:
         prepared = []
-        for options, folder in jobs:
+        for options, wanted in jobs:
+            folder = claim(wanted, undo, free=free)
             on_event(RunEvent(folder.name, 0.0, ORDER[0], note="preparing"))
             prepared.append(prepare(options, folder, undo))
         limit = side_by_side or how_many_side_by_side([options for options, _ in jobs])
@@ -165,6 +167,10 @@ async def _run(job: PreparedRun, host: _Host) -> Run:
     try:
         return await _run_once(await asyncio.to_thread(prepare_cold, job, why), host)
     except CloudlabError as error:
+        words = {"kind": type(error).__name__, "text": str(error)}
+        job.about.update(outcome="failed", error=words)
+        with contextlib.suppress(CloudlabError):
+            write_run(job.folder, job.about)
         return Run(job.options, Recording(job.folder, job.about), error)
 
 

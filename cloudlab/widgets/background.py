@@ -75,10 +75,10 @@ class Snapshot:
 
 
 def live_job(options: RunOptions, folder: Path) -> Job:
-    """Return a job that boots a machine and records it in ``folder``."""
+    """Return a job that boots a machine and records it in ``folder``, or one numbered after it."""
 
     def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
-        [run] = run_many([(options, folder)], on_event=on_event, cancel=cancel)
+        [run] = run_many([(options, folder)], on_event=on_event, cancel=cancel, free=True)
         return Outcome(run.recording, run.error)
 
     return boot

@@ -12,12 +12,12 @@ from cloudlab.lab.cases import CASES
 from cloudlab.lab.gallery import case_options
 from cloudlab.lab.teaching.prediction import Prediction
 from cloudlab.machine.accel import choose_accel
-from cloudlab.recording import Recording
+from cloudlab.recording import Recording, dated_folder
 from cloudlab.units import format_seconds
 from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPart, Plan
 from cloudlab.widgets.panel import AnyRun, Panel, find_run
-from cloudlab.widgets.results import Finished, new_folder, origin, result_html
+from cloudlab.widgets.results import Finished, origin, result_html
 from cloudlab.widgets.texts import safe, table_html
 
 
@@ -116,7 +116,7 @@ class Console(Panel):
         options = case_options(self._case, image)
         accel = choose_accel(image.arch).accel
         return Plan(
-            live_job(options, new_folder(self._folder, options.scenario)),
+            live_job(options, dated_folder(self._folder, options.scenario)),
             typical.expected_s(options, accel),
             f"Booting {image.name} under {accel.value.upper()}",
             self._done,

@@ -12,6 +12,7 @@ from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
 from cloudlab.lab import RunOptions, scenario_name, typical
 from cloudlab.machine.accel import choose_accel
+from cloudlab.recording import dated_folder
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.tools import host_arch
 from cloudlab.units import GIB, format_bytes
@@ -26,7 +27,6 @@ from cloudlab.widgets.results import (
     differences_html,
     earlier_html,
     export,
-    new_folder,
     origin,
     result_html,
 )
@@ -303,7 +303,7 @@ class GrowthLab(Panel):
         accel = choose_accel(image.arch).accel
         disk = format_bytes(options.disk_size_bytes)
         return Plan(
-            live_job(options, new_folder(self._folder, options.scenario)),
+            live_job(options, dated_folder(self._folder, options.scenario)),
             typical.expected_s(options, accel),
             f"Booting {image.name} with a disk of {disk} under {accel.value.upper()}",
             lambda outcome: self._done(outcome, prediction, ()),

@@ -16,7 +16,6 @@ from cloudlab.figures.tables import records
 from cloudlab.lab.explained import explain_run
 from cloudlab.lab.table import tables_of
 from cloudlab.recording import Recording
-from cloudlab.tools import now
 from cloudlab.units import format_bytes, is_known
 from cloudlab.widgets.panel import is_shipped
 from cloudlab.widgets.texts import safe, table_html
@@ -221,8 +220,7 @@ def export(finished: Finished, folder: Path) -> Path:
         If it cannot be written.
     """
     recording = finished.recording
-    target = free_name(folder / recording.name)
-    paths.make_folder(target)
+    target = paths.free_folder(folder / recording.name)
     for kind_name in ("disk-map", "timeline"):
         axes, title, alt = _plotted(kind_name, [recording], size="slide")
         for form in ("svg", "png"):
@@ -237,21 +235,6 @@ def export(finished: Finished, folder: Path) -> Path:
             hint="Free some space there.",
         ) from error
     return target
-
-
-def new_folder(parent: Path, scenario: str) -> Path:
-    """Return the folder of a new run: dated, and not there yet."""
-    moment = now().replace(":", "").replace("-", "")
-    return free_name(parent / f"{moment}-{scenario.replace(' ', '-').replace(',', '')}")
-
-
-def free_name(path: Path) -> Path:
-    """Return ``path``, or with a number behind it the first that is not there."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
 
 
 def _judged(run: Finished) -> dict[str, str]:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from cloudlab.lab.teaching.fetching import FetchView
 from cloudlab.lab.teaching.prediction import Prediction
 from cloudlab.lab.teaching.settings import growth_of
 from cloudlab.lab.teaching.views import Page, say, table_html
-from cloudlab.recording import Recording, read_run, shipped_recordings
+from cloudlab.recording import Recording, dated_folder, read_run, shipped_recordings
 from cloudlab.seed import Severity, check_user_data
 from cloudlab.tools import run as run_tool
 
@@ -147,14 +146,13 @@ def _choose_image() -> Image:
 
 
 def _run(boots: Mapping[str, RunOptions]) -> list[Recording]:
-    now = f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
     jobs = [
-        (replace(options, keep_overlay=False), Path("runs") / f"{now}-{case}")
+        (replace(options, keep_overlay=False), dated_folder(Path("runs"), case))
         for case, options in boots.items()
     ]
     watcher = _Watcher()
     try:
-        runs = run_many(jobs, on_event=watcher)
+        runs = run_many(jobs, on_event=watcher, free=True)
     finally:
         watcher.end()
     for run in runs:
