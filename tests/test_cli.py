@@ -1,16 +1,20 @@
 """The command line as a user types it: real processes, real QEMU, exit codes and words."""
 
+import contextlib
 import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import faulty_server
 import pytest
 import yaml
 from guests import make_guest, report
@@ -353,6 +357,41 @@ def test_a_home_folder_of_nobody_is_told(variable, command, tmp_path, own_cache)
     if variable == "CLOUDLAB_CACHE" or command == ["images"]:
         assert done.returncode in {1, 2}
         assert "there is no user nouser" in " ".join((done.stderr + done.stdout).split())
+
+
+@contextlib.contextmanager
+def started(*args, cwd):
+    argv = [sys.executable, "-m", "cloudlab", *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        argv, cwd=cwd, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes
+    ) as one:
+        yield one
+        one.send_signal(signal.SIGINT)
+        one.said = one.communicate()[1]
+
+
+def test_an_interrupted_command_says_what_it_leaves(tmp_path, own_cache):
+    with started("share", "--address", "127.0.0.1", cwd=tmp_path) as share:
+        while "CLOUDLAB_MIRROR" not in share.stdout.readline():
+            pass
+    with faulty_server.FaultyServer() as server:
+        server.fail("/x.img", faulty_server.stall(0))
+        server.put("/x.img", b"x" * 100)
+        with started("fetch", f"{server.url}/x.img", cwd=tmp_path) as fetch:
+            while not server.seen:
+                time.sleep(0.01)
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        started("seed", "x.iso", "--user-data", "pipe", cwd=tmp_path) as seed,
+        (tmp_path / "pipe").open("w"),  # once the command has opened it, too
+    ):
+        seed.send_signal(signal.SIGINT)
+        seed.wait()
+    for command, words in ((share, "no longer served"), (fetch, "resumes"), (seed, "interrupted.")):
+        assert command.returncode == 130
+        assert words in command.said
+        assert "machine" not in command.said
 
 
 def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):

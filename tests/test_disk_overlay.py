@@ -52,7 +52,6 @@ def test_disk_sizes(text, size):
         "G",
         "1.5G",
         "20 G B",
-        "17T",
         "9" * 5000 + "G",
         "\u0662\u0660G",
         "1K",
@@ -61,6 +60,14 @@ def test_disk_sizes(text, size):
 def test_what_is_no_disk_size_says_what_is(text):
     with pytest.raises(UsageError, match="Accepted are whole numbers with M, G or T"):
         parse_disk_size(text)
+
+
+@pytest.mark.parametrize("text", ["17T", "16385G", "999999999999T"])
+def test_a_disk_over_the_limit_is_said_to_be(text):
+    with pytest.raises(UsageError, match="is over the limit of 16T") as caught:
+        parse_disk_size(text, "memory size")
+    assert caught.value.message.startswith(f"The memory size '{text}'")
+    assert parse_disk_size("16T") == 16 << 40
 
 
 def test_decimal_units_are_explained():

@@ -100,8 +100,8 @@ class Written:
     zero_bytes: int
 
 
-def parse_disk_size(text: str) -> int:
-    """Return a disk size such as ``20G`` in bytes.
+def parse_disk_size(text: str, what: str = "disk size") -> int:
+    """Return a size such as ``20G`` in bytes; ``what`` names it in messages.
 
     Raises
     ------
@@ -113,10 +113,16 @@ def parse_disk_size(text: str) -> int:
     if 0 < size_bytes <= SIZE_LIMIT_BYTES:
         return size_bytes
     decimal = re.fullmatch(r"([0-9]+)\s*([KMGT])B", text.strip(), re.IGNORECASE | re.ASCII)
+    if size_bytes:
+        limit = f"{SIZE_LIMIT_BYTES >> 40}T"
+        raise UsageError(
+            f"The {what} {text!r:.80} is over the limit of {limit}.",
+            hint=f"Choose at most {limit}.",
+        )
     hint = "Accepted are whole numbers with M, G or T up to 16T, such as 512M, 20G or 20GiB."
     if decimal:
         hint = f"cloudlab counts in binary units: write {decimal[1]}{decimal[2].upper()}. {hint}"
-    raise UsageError(f"The disk size {text!r:.80} was not understood.", hint=hint)
+    raise UsageError(f"The {what} {text!r:.80} was not understood.", hint=hint)
 
 
 def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int) -> Overlay:
