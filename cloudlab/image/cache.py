@@ -25,7 +25,6 @@ from cloudlab.units import format_bytes
 _CHUNK_BYTES = 1 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 #: The fields of a record that are texts, and those that are counts.
 _TEXTS = (
@@ -298,7 +297,7 @@ def image_from_json(record: Mapping[str, Any], path: Path) -> Image:
         "name": _NAME.fullmatch(record["name"]),
         "format": record["format"] in {"qcow2", "raw"},
         "arch": record["arch"] in ARCHITECTURES.values(),
-        "sha256": _SHA256.fullmatch(record["sha256"]),
+        "sha256": record["sha256"] == "" or is_sha256(record["sha256"]),
         "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
         "schema_path": schema is None or _NAME.fullmatch(schema),
         "requested": isinstance(details.get("requested", ""), str),
@@ -319,6 +318,11 @@ def image_from_json(record: Mapping[str, Any], path: Path) -> Image:
         details=dict(details),
         **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
     )
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether ``text`` is a SHA-256 as records have it, in lower-case hexadecimal."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def _is_count(value: Any) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.errors import DownloadError, UsageError
-from cloudlab.image.cache import Image, generation, image_from_json, sha256_of
+from cloudlab.image.cache import Image, generation, image_from_json, is_sha256, sha256_of
 from cloudlab.image.catalogue import host_arch
 from cloudlab.image.web import is_url
 
@@ -61,9 +61,9 @@ def named(image: Image, request: str, name: str | None = None) -> bool:
 
 
 def shareable(image: Image) -> bool:
-    """Return whether a recorded image may be served: a file of the recorded name, not a link."""
+    """Return whether the image may be served: a plain file of the recorded name and hash."""
     plain = not image.path.is_symlink() and image.path.is_file()
-    return plain and image.path.name == image.name
+    return plain and image.path.name == image.name and is_sha256(image.sha256)
 
 
 def write_index(images: Iterable[Image]) -> str:
@@ -109,8 +109,8 @@ def _offer(record: dict[str, Any]) -> Offer:
     # Beside an image, these are its record's and its schema's.
     if image.name.lower().endswith((".json", ".schema")):
         raise ValueError(f"the name {image.name!r} is not allowed")
-    if not isinstance(record["schema_sha256"], str):
-        raise TypeError("the value of schema_sha256 is not allowed")
+    if not is_sha256(image.sha256) or not isinstance(record["schema_sha256"], str):
+        raise ValueError("the value of sha256 or schema_sha256 is not allowed")
     return Offer(image, record["schema_sha256"])
 
 
