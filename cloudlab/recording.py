@@ -215,6 +215,12 @@ class Recording:
         """The sizes table."""
         return self.folder / "sizes.csv"
 
+    @property
+    def nonce(self) -> str | None:
+        """What every frame of the guest's report carries; None in older recordings."""
+        nonce = self.about.get("nonce")
+        return nonce if isinstance(nonce, str) else None
+
     def stages(self) -> list[dict[str, Any]]:
         """Return ``[{"stage", "start_s", "end_s"}, ...]`` in order."""
         return list(self.about.get("stages", []))

@@ -38,7 +38,8 @@ from cloudlab.errors import (
     UsageError,
 )
 from cloudlab.image.choose import open_image
-from cloudlab.lab import boot, options, run_lab, run_many
+from cloudlab.lab import RunOptions, boot, options, run_lab, run_many
+from cloudlab.lab.explained import explain_run
 from cloudlab.lab.report import write_demo
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel
@@ -464,6 +465,51 @@ def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
     with pytest.raises(ImageError, match="cannot be read: No such file"):
         run_lab(run_options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def _other(text, nonce):
+    return re.sub(r"(@cloudlab .*})( \d+)@", rf"\1\2{nonce}@", text)
+
+
+@pytest.mark.parametrize("nonce", ["", " 1234567890123456"], ids=["of old", "of another run"])
+def test_the_report_of_another_run_is_not_believed(tmp_path, nonce):
+    other = _other(
+        block("before", *disk_frames(7 * GIB, 7 * GIB), uptime_s=120.0)
+        + block("after", *disk_frames(8 * GIB, 8 * GIB), uptime_s=130.0),
+        nonce,
+    )
+    path = tmp_path / "guest.img"
+    make_guest(path, other, Then.HALT, tagged=False)
+    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=3)
+    error = fail(ConsoleTimeoutError, run_options, tmp_path / "alone")
+    assert "did not come within 3 s" in error.message
+    about = read_run(tmp_path / "alone").about
+    count = len(re.findall("@cloudlab", other))
+    ignored = f"The console has {count} lines of a report that is not this run's"
+    assert any(words.startswith(ignored) for words in about["warnings"])
+
+    own = _other(report(), "\x01")
+    make_guest(path, own.replace("\r\n", f"\r\n{other}", 1), tagged=False)
+    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=120)
+    run = run_lab(run_options, tmp_path / "both")
+    sizes = run.sizes().set_index(["stage", "layer", "device"])["size_bytes"]
+    assert sizes["before", "partition", "vda1"] == 2 * GIB
+    assert sizes["after", "partition", "vda1"] == 19 * GIB
+    assert any(words.startswith(ignored) for words in run.recording.about["warnings"])
+    assert not re.search(r"1[23]0\.0 s", explain_run(run.recording).to_text())
+
+
+def test_a_report_that_contradicts_the_disk_or_the_clock_is_told(tmp_path):
+    run = run_lab(guest_options(tmp_path, report()), tmp_path / "run")
+    told = "\n".join(run.recording.about["warnings"])
+    size = (2 << 30) - (1 << 20)
+    assert (
+        f"vda1 begins at byte {111 << 20} with {19 * GIB} bytes; the partition table on its disk "
+        f"says byte {1 << 20} and {size} bytes."
+    ) in told
+    assert re.search(
+        r"\(after\) says 23\.5 s of uptime, but the machine had run for \d\.\d s", told
+    )
 
 
 def test_tables_without_end_are_not_collected(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def explain_run(recording: Recording) -> Explanation:
         raise RecordingError(
             f"{recording.console_log} cannot be read: {error.strerror}."
         ) from error
-    parser = ConsoleParser()
+    parser = ConsoleParser(recording.nonce)
     for number, line in enumerate(lines, start=1):
         parser.feed(line, number)
     about = recording.about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cloudlab.console import ORDER, printable
@@ -9,8 +10,14 @@ from cloudlab.disk import Extent, allocated_bytes, by_region, inspect_disk, over
 from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.lab.boot import BootLog
 from cloudlab.lab.prepare import PreparedRun
+from cloudlab.lab.table import device_name, run_sizes, write_extents
 from cloudlab.recording import write_run
-from cloudlab.sizes import check_sizes
+from cloudlab.sizes import check_sizes, write_sizes
+
+#: How far a guest's clock may be ahead of the host's, in seconds.
+CLOCK_SLACK_S = 5.0
+
+_EXTENDED_BYTES = 1024
 
 
 def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | None) -> None:
@@ -31,9 +38,6 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
     RecordingError
         If the record cannot be written.
     """
-    from cloudlab.lab.table import run_sizes, write_extents
-    from cloudlab.sizes import write_sizes
-
     end_bytes, extents, disk = _read_disk(job)
     # First of all: where the host's disk is full, this makes room for the record.
     for path in job.leftovers:
@@ -42,7 +46,10 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
         {
             "outcome": outcome,
             "error": None if error is None else {"kind": type(error).__name__, "text": str(error)},
-            "warnings": warnings(log),
+            "warnings": [
+                *warnings(log),
+                *(contradictions(log, disk) if error is None else ()),
+            ],
             "time_s": round(log.time_s, 3),
             "took_s": round(log.took_s, 3),
             "stages": _stage_times(log),
@@ -93,11 +100,55 @@ def warnings(log: BootLog) -> list[str]:
         )
         found.append(f"{what} lost or damaged.")
     found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
+    if log.parser.foreign:
+        found.append(
+            f"The console has {log.parser.foreign} lines of a report that is not this run's; "
+            "they were ignored."
+        )
     if log.dropped_bytes:
         found.append(
             f"The console wrote {log.bytes} bytes; the last {log.dropped_bytes} of them "
             "were not kept."
         )
+    return found
+
+
+def contradictions(log: BootLog, disk: Mapping[str, Any]) -> list[str]:
+    """Return where the guest's report contradicts the host: its clock and the disk itself.
+
+    Parameters
+    ----------
+    log : BootLog
+    disk : mapping
+        What the host read off the disk after the boot, as ``run.json`` has it.
+    """
+    parsed = log.parser.result()
+    found = [
+        f"The guest's report ({block.stage}) says {block.uptime_s:.1f} s of uptime, but the "
+        f"machine had run for {log.clock[block.line]:.1f} s only."
+        for block in parsed.blocks
+        if block.uptime_s is not None
+        and block.line in log.clock
+        and block.uptime_s > log.clock[block.line] + CLOCK_SLACK_S
+    ]
+    table = {
+        device_name(one["number"]): (one["start_bytes"], one["size_bytes"])
+        for one in disk.get("partitions", ())
+        if one["number"] is not None
+    }
+    table[device_name(None)] = (0, disk.get("virtual_size_bytes", 0))
+    after = parsed.block("after")
+    for device in after.devices if after else ():
+        # Of an extended partition the kernel shows two sectors.
+        if device.name not in table or device.size_bytes <= _EXTENDED_BYTES:
+            continue
+        start_bytes, size_bytes = table[device.name]
+        if (device.start_bytes, device.size_bytes) != (start_bytes, size_bytes):
+            found.append(
+                f"The guest's report says that {device.name} begins at byte {device.start_bytes} "
+                f"with {device.size_bytes} bytes; the partition table on its disk says byte "
+                f"{start_bytes} and {size_bytes} bytes."
+            )
     return found
 
 

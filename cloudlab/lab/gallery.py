@@ -200,7 +200,7 @@ def _words(*findings: Finding) -> str:
 
 def modules_run(recording: Recording) -> str:
     """Return which of cloud-init's modules ran before the last report, stage by stage."""
-    parser = ConsoleParser()
+    parser = ConsoleParser(recording.nonce)
     with recording.console_log.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             parser.feed(line, number)

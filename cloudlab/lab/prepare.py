@@ -21,7 +21,15 @@ from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_pro
 from cloudlab.machine.firmware import uefi_files
 from cloudlab.machine.registry import Entry
 from cloudlab.recording import claim_folder, write_run
-from cloudlab.seed import Seed, build_seed, custom_seed, load_schema, write_iso
+from cloudlab.seed import (
+    Seed,
+    build_seed,
+    custom_seed,
+    load_schema,
+    new_nonce,
+    with_nonce,
+    write_iso,
+)
 from cloudlab.tools import now
 from cloudlab.tools import run as run_tool
 
@@ -103,7 +111,8 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
         If the run cannot be carried out as asked.
     """
     image = options.image
-    seed = make_seed(options)
+    nonce = new_nonce()
+    seed = with_nonce(make_seed(options), nonce)
     check_unchanged(image)
     check_safe(image.path, image.format)
     accel = accel_of(options)
@@ -149,6 +158,7 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
         sandbox=accel.sandbox,
     )
     about = _about(options, folder, accel, machine)
+    about["nonce"] = nonce if options.attach_seed else None
     write_run(folder, about)
     return PreparedRun(options, folder, accel, machine, entry, start_bytes, about)
 

@@ -116,7 +116,10 @@ def _page(
 
 def _problems(recording: Recording) -> list[str]:
     with recording.console_log.open("rb") as stream:
-        return [f"{recording.name}: {one}" for one in check_sizes(parse_console(stream))]
+        return [
+            f"{recording.name}: {one}"
+            for one in check_sizes(parse_console(stream, recording.nonce))
+        ]
 
 
 def _sizes_of(image: dict[str, Any]) -> str:

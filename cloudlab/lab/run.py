@@ -30,6 +30,7 @@ from cloudlab.lab.saved import forget
 from cloudlab.lab.start import Plan, Starts, ended_from_outside, restore
 from cloudlab.machine.process import Machine
 from cloudlab.recording import Recording, write_run
+from cloudlab.sizes import ConsoleParser
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,7 @@ async def _run(job: PreparedRun, host: _Host) -> Run:
 
 
 async def _run_once(job: PreparedRun, host: _Host) -> Run:
-    log = BootLog()
+    log = BootLog(ConsoleParser(job.about["nonce"]))
     error: BaseException | None = None
     async with Machine(job.machine, job.entry) as machine:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import secrets
 import uuid
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -188,6 +189,18 @@ def _is_public_key(line: str) -> bool:
     except binascii.Error:
         return False
     return blob[4 : 4 + int.from_bytes(blob[:4])] == match[1].encode()
+
+
+def new_nonce() -> str:
+    """Return 16 digits that no other run's report carries."""
+    return f"{secrets.randbelow(10**16):016}"
+
+
+def with_nonce(seed: Seed, nonce: str) -> Seed:
+    """Return ``seed`` with a report whose every frame carries ``nonce``, if it has a report."""
+    if seed.report_sh is None:
+        return seed
+    return replace(seed, report_sh=seed.report_sh.replace("\nnonce=\n", f"\nnonce={nonce}\n", 1))
 
 
 def new_instance_id() -> str:

@@ -14,7 +14,8 @@ def check_sizes(parsed: ParsedConsole) -> list[str]:
     """Return what contradicts itself in a console's sizes, in words; nothing if all is well.
 
     Within a report a filesystem is at most as large as its partition and that as its disk;
-    exact and rounded reports of one stage agree; from before to after nothing shrinks.
+    exact and rounded reports of one stage agree; from before to after nothing shrinks and
+    the guest's uptime rises.
     Rounded numbers are taken as the ranges that :func:`lsblk_range` and :func:`df_range` give.
     """
     found = []
@@ -24,6 +25,7 @@ def check_sizes(parsed: ParsedConsole) -> list[str]:
         for other in parsed.reports:
             if report.stage == other.stage is not None and report.exact and not other.exact:
                 found += _agreement(report, other)
+    found += _times(parsed)
     for exact in (True, False):
         stages = {"before", "after"}
         same = [r for r in parsed.reports if r.exact is exact and r.stage in stages]
@@ -141,6 +143,22 @@ def _growth(before: Report, after: Report) -> Iterator[str]:
                 f"{_where(after, mounted)}: the filesystem on {mounted.mountpoint} shrank from "
                 f"{filesystems[mounted.mountpoint]} to {mounted.size_bytes} bytes."
             )
+
+
+def _times(parsed: ParsedConsole) -> Iterator[str]:
+    latest_s = 0.0
+    for block in sorted(parsed.blocks, key=lambda block: block.line):
+        if block.stage == "before":  # after a reboot, uptime begins anew
+            latest_s = 0.0
+        if block.uptime_s is None:
+            continue
+        latest_s = max(latest_s, block.unchanged_until_s or 0.0)
+        if block.uptime_s < latest_s:
+            yield (
+                f"line {block.line} ({block.stage}): the report was made at {block.uptime_s:.1f} s "
+                f"of the guest's uptime, and before it {latest_s:.1f} s had passed already."
+            )
+        latest_s = max(latest_s, block.uptime_s)
 
 
 def _where(report: Report, row: LsblkRow | DfRow) -> str:

@@ -2,10 +2,11 @@
 
 ::
 
-    @cloudlab STAGE N JSON CRC@
+    @cloudlab STAGE N JSON CRC NONCE@
 
 STAGE is ``before``, ``after`` or ``sample``; N counts the frames of one block from 0;
-JSON is one ASCII object; CRC is what POSIX ``cksum`` says of the text ``STAGE N JSON``.
+JSON is one ASCII object; CRC is what POSIX ``cksum`` says of the text ``STAGE N JSON``;
+NONCE is 16 digits that the run's seed gave the guest, or missing (in old recordings).
 The kernel may break into a frame anywhere with messages of its own.  They are taken out
 again, and the CRC says whether that was done rightly; a frame that no cutting repairs is
 counted as damaged and never guessed.
@@ -32,7 +33,7 @@ MAX_INT = 2**63 - 1
 _MARK = "@cloudlab "
 _FRAME = re.compile(
     r"@cloudlab ((?P<stage>before|after|sample) (?P<number>\d{1,9}) (?P<json>\{.*\}))"
-    r" (?P<crc>\d{1,10})@",
+    r" (?P<crc>\d{1,10})(?: (?P<nonce>\d{16}))?@",
     re.ASCII,
 )
 # A mark whose rest comes after a kernel message.
@@ -68,11 +69,14 @@ class Frame:
         Its place in the block, from 0.
     values : dict
         The JSON object.
+    nonce : str
+        Empty where there is none.
     """
 
     stage: Stage
     number: int
     values: dict[str, Any]
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ def _read_frame(text: str) -> Frame | None:
     except (ValueError, RecursionError):
         return None
     stage: Any = match["stage"]
-    return Frame(stage, int(match["number"]), values)
+    return Frame(stage, int(match["number"]), values, match["nonce"] or "")
 
 
 @dataclass(slots=True)

@@ -77,14 +77,23 @@ class ConsoleParser:
 
     It never raises, whatever it is fed.
 
+    Parameters
+    ----------
+    nonce : str, optional
+        What every frame of this run carries; frames without it are ignored.
+
     Attributes
     ----------
     busy : bool
         Whether the next line matters, whatever it says: a table or a frame has begun.
+    foreign : int
+        How many frames were ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nonce: str | None = None) -> None:
         self.busy = False
+        self.foreign = 0
+        self._nonce = nonce
         self._frames = FrameReader()
         self._open: dict[Stage, BlockBuilder] = {}
         self._closed: list[GuestBlock] = []
@@ -151,7 +160,10 @@ class ConsoleParser:
             self._stray += lost
             self._recent_strays += lost
         if done is not None:
-            return self._take_frame(*done)
+            if self._nonce in {None, done[0].nonce}:
+                return self._take_frame(*done)
+            self.foreign += 1
+            return None
         if not self._frames.pending:
             self._take_text(text, line_number)
         return None
@@ -241,7 +253,7 @@ class ConsoleParser:
         self._gap = 0
 
 
-def parse_console(source: Source) -> ParsedConsole:
+def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
     """Return every report of sizes in a console log.
 
     Parameters
@@ -249,13 +261,15 @@ def parse_console(source: Source) -> ParsedConsole:
     source : binary file, bytes, str, or iterable of either
         The log; an iterable gives pieces of it, cut anywhere, with their line ends.
         Lines are counted by their line feeds and read up to 64 KiB each.
+    nonce : str, optional
+        As of :class:`ConsoleParser`.
 
     Raises
     ------
     ParseError
         If it is empty, not text, or holds no table of sizes.
     """
-    parser = ConsoleParser()
+    parser = ConsoleParser(nonce)
     beginning = b""
     line_number = 1
     for lines in _whole_lines(source):

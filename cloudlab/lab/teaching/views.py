@@ -148,7 +148,7 @@ def logs(run: Recording, pattern: str = "") -> Page:
 
 def parsed_console(run: Recording) -> ParsedConsole:
     """Return what the guest reported, with the transcript's line numbers."""
-    parser = ConsoleParser()
+    parser = ConsoleParser(run.nonce)
     for number, line in enumerate(run.console_log.read_bytes().split(b"\n"), start=1):
         parser.feed(line, number)
     return parser.result()
