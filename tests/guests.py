@@ -3,6 +3,7 @@
 The firmware reaches them within a fraction of a second, even in emulation.
 """
 
+import contextlib
 import re
 import shutil
 import signal
@@ -196,6 +197,11 @@ def left_behind(folder: Path) -> list[str]:
     found += [path.name for path in paths.running_folder().glob("*")]
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
-        if any(str(folder) in word for word in words) and any("qemu" in word for word in words):
+        if not any("qemu" in word for word in words):
+            continue
+        with contextlib.suppress(psutil.Error):
+            # Root's QEMU gets its files open, so its command does not name them.
+            words += [file.path for file in process.open_files()]
+        if any(str(folder) in word for word in words):
             found.append(" ".join(words))
     return found

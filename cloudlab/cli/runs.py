@@ -23,6 +23,7 @@ from cloudlab.lab.options import Start
 from cloudlab.lab.prepare import accel_of, make_seed
 from cloudlab.lab.run import Run
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
+from cloudlab.machine.network import choose_network
 from cloudlab.recording import dated_folder, refuse_taken
 from cloudlab.seed import SeedConfig
 
@@ -97,6 +98,9 @@ def _boot(
     options = jobs[0][0]
     accel = accel_of(options)
     terminal.say(f"Accelerator: {accel.accel} ({accel.reason}).")
+    if options.network is Network.USER:
+        network = choose_network(options.image.arch)
+        terminal.say(f"warning: {network.warning}" if network.warning else "Network: passt.")
     expected_s = typical.expected_s(options, accel.accel)
     with terminal.RunView(expected_s, console=args.console, named=len(jobs) > 1) as view:
         return run_many(jobs, on_event=view, free=free)

@@ -47,6 +47,7 @@ def finish(job: PreparedRun, log: BootLog, outcome: str, error: BaseException | 
             "outcome": outcome,
             "error": None if error is None else {"kind": type(error).__name__, "text": str(error)},
             "warnings": [
+                *filter(None, [job.about.get("network", {}).get("warning")]),
                 *warnings(log),
                 *(contradictions(log, disk) if error is None else ()),
             ],

@@ -17,8 +17,9 @@ from cloudlab.errors import RecordingError, UsageError
 from cloudlab.image.cache import check_unchanged
 from cloudlab.lab.options import RunOptions, Start
 from cloudlab.machine.accel import AccelChoice, choose_accel
-from cloudlab.machine.config import Firmware, MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.config import Firmware, MachineConfig, Network, qemu_argv, qemu_program
 from cloudlab.machine.firmware import uefi_files
+from cloudlab.machine.network import choose_network
 from cloudlab.machine.registry import Entry
 from cloudlab.recording import claim_folder, write_run
 from cloudlab.seed import (
@@ -116,6 +117,7 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
     check_unchanged(image)
     check_safe(image.path, image.format)
     accel = accel_of(options)
+    network = choose_network(image.arch) if options.network is Network.USER else None
     overlay, seed_iso = folder / "overlay.qcow2", folder / "seed.iso"
     variables = folder / "uefi-variables.fd"
     leftovers = [seed_iso, variables, *([] if options.keep_overlay else [overlay])]
@@ -149,15 +151,22 @@ def prepare(options: RunOptions, folder: Path, undo: contextlib.ExitStack) -> Pr
         arch=image.arch,
         accel=accel.accel,
         overlay=overlay,
+        base=(Path(os.path.abspath(image.path)), image.format),  # noqa: PTH100 (links stay)
         seed=seed_iso if options.attach_seed else None,
         memory_bytes=options.memory_bytes,
         cpus=options.cpus,
         cx16=any(quirk.startswith("cpu-x86-64-v") for quirk in image.details.get("quirks", ())),
         uefi=uefi,
         network=options.network,
+        passt=network is not None and network.passt,
         sandbox=accel.sandbox,
     )
     about = _about(options, folder, accel, machine)
+    if network is not None:
+        about["network"] = {
+            "backend": "passt" if network.passt else "QEMU user networking",
+            "warning": network.warning,
+        }
     about["nonce"] = nonce if options.attach_seed else None
     write_run(folder, about)
     return PreparedRun(options, folder, accel, machine, entry, start_bytes, about)
