@@ -1,10 +1,14 @@
 # Everything is set up by the targets themselves; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
+# The versions that were tested, also of what builds this package: older pips take those from the
+# first variable, newer ones from the second.
+PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+  $(BIN)/pip install --quiet
 RECORDED := cloudlab/recordings
 ARTICLE := default growpart-off resize-rootfs-false
 
-.PHONY: help demo lab test check bench figures gallery recordings slides fuzz clean
+.PHONY: help demo lab test check bench figures gallery recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +22,7 @@ help:
 	@echo "make recordings  the same, and replace the shipped recordings"
 	@echo "make slides      printable slides out of the notebooks, in build/slides.html"
 	@echo "make fuzz        ten minutes of coverage-guided fuzzing for each parser"
+	@echo "make constraints write constraints.txt anew, with the newest versions"
 	@echo "make clean  remove what was built here (the image cache stays)"
 
 demo: .venv/installed
@@ -64,10 +69,19 @@ slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
 
 fuzz: .venv/installed-dev
-	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	$(PIP_INSTALL) --editable '.[fuzz]'
 	@for target in console checksums published index cast user_data tables; do \
 	  $(BIN)/python tests/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
+
+# With the oldest Python that is supported, because the newest versions may need a newer one.
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install --quiet --editable '.[dev]' hatchling editables
+	sed -n '/^#/p' constraints.txt > constraints.part
+	build/constraints/bin/pip freeze --exclude-editable >> constraints.part
+	mv constraints.part constraints.txt
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .venv
@@ -79,10 +93,10 @@ clean:
 	  $(PYTHON) -m cloudlab.prerequisites venv
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[notebook]'
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[notebook]'
 	@touch $@
 
-.venv/installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ .venv/installed
