@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Before there is a virtual environment, the Python that will make it.
 HOST_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
+# The versions that were tested, also of what builds this package: older pips take those from the
+# first variable, newer ones from the second.
+PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+  $(BIN)/pip install --quiet
 RECORDED := cloudlab/recordings
 ARTICLE := default growpart-off resize-rootfs-false
 
@@ -15,7 +19,7 @@ NEEDS_gallery := run build
 NEEDS_recordings := run build
 HOST := $(patsubst %,host-%,demo lab test bench gallery recordings)
 
-.PHONY: $(HOST) python-version help demo lab test check bench figures gallery recordings slides fuzz clean
+.PHONY: $(HOST) python-version help demo lab test check bench figures gallery recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 # What the host lacks is installed, or named, before anything that takes time.
 .NOTPARALLEL:
@@ -31,6 +35,7 @@ help:
 	@echo "make recordings  the same, and replace the shipped recordings"
 	@echo "make slides      printable slides out of the notebooks, in build/slides.html"
 	@echo "make fuzz        ten minutes of coverage-guided fuzzing for each parser"
+	@echo "make constraints write constraints.txt anew, with the newest versions"
 	@echo "make clean  remove what was built here (the image cache stays)"
 
 demo: host-demo .venv/installed
@@ -71,10 +76,19 @@ slides: .venv/installed-dev
 	$(BIN)/python notebooks/slides.py build/slides.html
 
 fuzz: .venv/installed-dev
-	$(BIN)/pip install --quiet --editable '.[fuzz]'
+	$(PIP_INSTALL) --editable '.[fuzz]'
 	@for target in console checksums published index cast user_data tables; do \
 	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
+
+# With the oldest Python that is supported, because the newest versions may need a newer one.
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/pip install --quiet --editable '.[dev]' hatchling editables
+	sed -n '/^#/p' constraints.txt > constraints.part
+	build/constraints/bin/pip freeze --exclude-editable >> constraints.part
+	mv constraints.part constraints.txt
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .venv
@@ -91,10 +105,10 @@ $(HOST): host-%: python-version
 	  $(PYTHON) -m cloudlab.prerequisites venv
 	$(PYTHON) -m venv .venv
 
-.venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[notebook]'
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[notebook]'
 	@touch $@
 
-.venv/installed-dev: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --editable '.[dev]'
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[dev]'
 	@touch $@ .venv/installed

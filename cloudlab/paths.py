@@ -7,19 +7,27 @@ folder holds what describes running machines.  Both move with ``CLOUDLAB_CACHE``
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import select
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloudlab.errors import CloudlabError
+from cloudlab.errors import CloudlabError, UsageError
+
+#: The longest text that a user may name as a file: user-data, keys, a catalogue.
+TEXT_LIMIT_BYTES = 1 << 20
+
+#: How long a pipe that something has open may stay silent, in seconds.
+PIPE_SILENCE_S = 60.0
 
 
 def cache_folder() -> Path:
     """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches."""
     chosen = os.environ.get("CLOUDLAB_CACHE")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return expand(chosen).absolute()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("cloudlab", appauthor=False))
@@ -38,6 +46,62 @@ def snapshots_folder() -> Path:
 def running_folder() -> Path:
     """Return where each running machine has its entry."""
     return cache_folder() / "running"
+
+
+def expand(path: str | Path) -> Path:
+    """Return ``path`` with a leading ``~`` or ``~user`` replaced by that home folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        user = Path(path).parts[0]
+        raise UsageError(
+            f"{path} has no home folder to start from: there is no user {user.removeprefix('~')}.",
+            hint=f"Write the whole path, or ./{path} for a folder of that name.",
+        ) from None
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file that a user named.
+
+    A pipe is read to its end, so that ``<(command)`` works in a shell.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8, or is a
+        pipe that nothing writes to.
+    """
+    data = bytearray()
+    try:
+        # Without O_NONBLOCK, opening a named pipe waits until something writes to it.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb", buffering=0) as stream:  # noqa: PTH123 (a descriptor)
+            while len(data) <= TEXT_LIMIT_BYTES and (block := stream.read(1 << 16)) != b"":
+                if block is not None:
+                    data += block
+                elif not select.select([stream], [], [], PIPE_SILENCE_S)[0]:
+                    raise UsageError(f"{path} is a pipe that nothing has written to for a minute.")
+            is_pipe = not stream.seekable()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(data) > TEXT_LIMIT_BYTES:
+        raise UsageError(
+            f"{path} is longer than {TEXT_LIMIT_BYTES >> 20} MiB, so it was not read to its end.",
+            hint="A text file is expected here.",
+        )
+    if is_pipe and not data:
+        raise UsageError(f"{path} is a pipe that nothing writes to.")
+    try:
+        # As a text file is read everywhere else.
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text: {error}.") from error
 
 
 def make_folder(folder: Path, *, private: bool = False) -> Path:
@@ -67,6 +131,25 @@ def make_folder(folder: Path, *, private: bool = False) -> Path:
             hint="Choose another place; the cache moves with the variable CLOUDLAB_CACHE.",
         )
     return folder
+
+
+def free_folder(folder: Path) -> Path:
+    """Create ``folder``, or with a number behind its name the first that is not there.
+
+    Of several processes that ask for the same name, each gets a folder of its own.
+
+    Raises
+    ------
+    CloudlabError
+        As of :func:`make_folder`.
+    """
+    make_folder(folder.parent)
+    for number in itertools.count(1):
+        free = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            free.mkdir(mode=0o700)
+            return free
+    raise AssertionError
 
 
 @contextlib.contextmanager

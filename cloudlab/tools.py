@@ -63,6 +63,7 @@ PACKAGES: dict[str, dict[str, str]] = {
     "sfdisk": {"apt": "fdisk", "dnf": "util-linux", "zypper": "util-linux"},
     "grub-mkimage": {"apt": "grub-common"},
     "newuidmap": {"apt": "uidmap"},
+    "passt": {"apt": "passt", "dnf": "passt", "zypper": "passt"},
     "/usr/lib/grub/i386-pc/boot.img": {"apt": "grub-pc-bin"},
     "/usr/lib/grub/x86_64-efi/normal.mod": {"apt": "grub-efi-amd64-bin"},
     "/usr/lib/grub/arm64-efi/normal.mod": {"apt": "grub-efi-arm64-bin"},

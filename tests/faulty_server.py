@@ -22,6 +22,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.etags: dict[str, str] = {}
         self.ranges = True
+        self.flooded = 0
         self.faults: dict[str, deque] = {}
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.released = threading.Event()
@@ -122,6 +123,30 @@ def stall(after):
         handler.server.released.wait(60)
 
     return fault
+
+
+def drip(text, *, pause_s=0.05):
+    """Send ``text``, a whole answer with its header, and go on with its last byte, slowly."""
+
+    def fault(handler):
+        handler.wfile.write(text)
+        with contextlib.suppress(OSError):
+            while not handler.server.released.wait(pause_s):
+                handler.wfile.write(text[-1:])
+
+    return fault
+
+
+def flood(handler):
+    """Send half a GiB of a file whose length is not said."""
+    handler.send_response(200)
+    handler.send_header("Connection", "close")
+    handler.end_headers()
+    block = bytes(510) + b"\x55\xaa" + bytes((1 << 20) - 512)
+    with contextlib.suppress(OSError):
+        for _ in range(512):
+            handler.wfile.write(block)
+            handler.server.flooded += len(block)
 
 
 def status(code, **headers):

@@ -3,6 +3,8 @@
 The firmware reaches them within a fraction of a second, even in emulation.
 """
 
+import contextlib
+import re
 import shutil
 import signal
 import struct
@@ -34,7 +36,8 @@ _IMAGE_BYTES = 2 << 30
 _SEED_ROOT_SECTOR = len(iso_head(iso_bytes(build_seed(SeedConfig())))) // _SECTOR
 
 # Real mode, at 0x7c00.  Prints what the sectors from 1 on hold (two bytes of count, then
-# text, each) on the serial port, then falls into one of the endings below.
+# text, each) on the serial port, then falls into one of the endings below.  In place of a
+# byte 1 it prints the nonce of report.sh, which it finds in the seed by "#!/b", if there is one.
 _PRINT = bytes.fromhex(
     "31c0 8ed8 8ec0 8ed0"  # xor ax, ax; mov ds, es, ss, ax
     "bc007c fc fbf4f4"     # mov sp, 0x7c00; cld; sti; hlt; hlt    the firmware ends its line
@@ -42,11 +45,22 @@ _PRINT = bytes.fromhex(
     "bea07d b442"          # next: mov si, 0x7da0; mov ah, 0x42
     "8a16b07d cd13"        # mov dl, [0x7db0]; int 0x13
     "ff06a87d"             # inc word [0x7da8]     the packet's sector number
-    "be0080 ad 89c1 e315"  # mov si, 0x8000; lodsw; mov cx, ax; jcxz ending
-    "ac 88c3"              # char: lodsb; mov bl, al
+    "be0080 ad 89c1 e357"  # mov si, 0x8000; lodsw; mov cx, ax; jcxz ending
+    "ac 3c01 7418 e80400"  # char: lodsb; cmp al, 1; je nonce; call put
+    "e2f6 ebdd"            # more: loop char; jmp next
+    "88c3"                 # put: mov bl, al
     "bafd03 ec a820 74fb"  # wait: mov dx, 0x3fd; in al, dx; test al, 0x20; jz wait
-    "88d8 baf803 ee"       # mov al, bl; mov dx, 0x3f8; out dx, al
-    "e2ed ebd4"            # loop char; jmp next
+    "88d8 baf803 ee c3"    # mov al, bl; mov dx, 0x3f8; out dx, al; ret
+    "60 66c706787d {0}"    # nonce: pusha; mov dword [0x7d78], the sector behind the root's
+    "be707d b442 b281"     # scan: mov si, 0x7d70; mov ah, 0x42; mov dl, 0x81
+    "cd13 7222"            # int 0x13; jc over
+    "668306787d04"         # add dword [0x7d78], 4
+    "66813e0090 23212f62"  # cmp dword [0x9000], "#!/b"
+    "75e4 be1090"          # jne scan; mov si, 0x9010
+    "b020 e8c1ff b91000"   # mov al, " "; call put; mov cx, 16
+    "ac e8baff e2fa"       # digit: lodsb; call put; loop digit
+    "61 ebb1"              # over: popa; jmp more
+    .replace("{0}", struct.pack("<I", _SEED_ROOT_SECTOR + 4).hex())
 )  # fmt: skip
 _HALT = bytes.fromhex("fa f4 ebfc")  # cli; hlt; jmp $-2
 
@@ -66,9 +80,9 @@ class Then(Enum):
     )  # fmt: skip
     #: Reads the seed where its root directory begins, says what it has to say later, then halts.
     READ_SEED = bytes.fromhex(
-        "fe06b17d 803eb17d02 730b"  # inc byte [0x7db1]; cmp byte [0x7db1], 2; jae halt
+        "fe06b17d 803eb17d02 730c"  # inc byte [0x7db1]; cmp byte [0x7db1], 2; jae halt
         "be807d b442 b281 cd13"     # mov si, 0x7d80; mov ah, 0x42; mov dl, 0x81; int 0x13
-        "ebbe"                      # jmp next
+        "e97bff"                    # jmp next
     ) + _HALT  # fmt: skip
     #: Writes the disk full, 32 KiB at a time, as fast as it can.
     FILL_DISK = bytes.fromhex(
@@ -78,15 +92,24 @@ class Then(Enum):
 
 
 def make_guest(
-    path: Path, says: bytes | str, then: Then = Then.HALT, later: bytes | str = b""
+    path: Path,
+    says: bytes | str,
+    then: Then = Then.HALT,
+    later: bytes | str = b"",
+    *,
+    tagged: bool = True,
 ) -> Path:
-    """Write a raw disk image that says ``says`` on its serial port, then does ``then``."""
-    pieces = [*_pieces(b"\r\n", says), *_pieces(b"", later)]
+    """Write a raw disk image that says ``says`` on its serial port, then does ``then``.
+
+    With ``tagged``, the frames of a report that have no nonce get that of the seed.
+    """
+    pieces = [*_pieces(b"\r\n", says, tagged), *_pieces(b"", later, tagged)]
     sectors = b"".join(
         (struct.pack("<H", len(piece)) + piece).ljust(_SECTOR, b"\0") for piece in pieces
     )
     code = bytearray((_PRINT + then.value).ljust(_SECTOR, b"\0"))
     # Packets of the BIOS's extended disk calls: size, sectors, offset, segment, first sector.
+    code[0x170:0x180] = struct.pack("<BBHHHQ", 16, 0, 1, 0x9000, 0, 0)
     code[0x190:0x1A0] = struct.pack("<BBHHHQ", 16, 0, 64, 0, 0x1000, _LEAST_SECTORS)
     code[0x180:0x190] = struct.pack("<BBHHHQ", 16, 0, 1, 0, 0x1000, _SEED_ROOT_SECTOR)
     code[0x1A0:0x1B0] = struct.pack("<BBHHHQ", 16, 0, 1, 0x8000, 0, 1)
@@ -100,8 +123,10 @@ def make_guest(
     return path
 
 
-def _pieces(start: bytes, says: bytes | str) -> list[bytes]:
+def _pieces(start: bytes, says: bytes | str, tagged: bool) -> list[bytes]:
     text = start + (says.encode() if isinstance(says, str) else says)
+    if tagged:
+        text = re.sub(rb"(@cloudlab .*} \d+)@", b"\\1\x01@", text)
     return [text[at : at + _SECTOR - 2] for at in range(0, len(text), _SECTOR - 2)] + [b""]
 
 
@@ -172,6 +197,11 @@ def left_behind(folder: Path) -> list[str]:
     found += [path.name for path in paths.running_folder().glob("*")]
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
-        if any(str(folder) in word for word in words) and any("qemu" in word for word in words):
+        if not any("qemu" in word for word in words):
+            continue
+        with contextlib.suppress(psutil.Error):
+            # Root's QEMU gets its files open, so its command does not name them.
+            words += [file.path for file in process.open_files()]
+        if any(str(folder) in word for word in words):
             found.append(" ".join(words))
     return found

@@ -1,16 +1,20 @@
 """The command line as a user types it: real processes, real QEMU, exit codes and words."""
 
+import contextlib
 import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import faulty_server
 import pytest
 import yaml
 from guests import make_guest, report
@@ -316,6 +320,96 @@ def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
         done = cloudlab("seed", "y.iso", option, "bad", cwd=tmp_path)
         assert done.returncode == 1
         assert f"would not take this {option[2:]}" in done.stderr
+
+
+def test_a_private_key_is_refused_and_the_public_one_named(tmp_path, own_cache):
+    (tmp_path / "id").write_text(
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n"
+    )
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample someone@example"
+    (tmp_path / "id.pub").write_text(f"{key}\n")
+    for command in (["seed", "x.iso"], ["run", "--output", "out"]):
+        done = cloudlab(*command, "--ssh-key", "id", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        said = " ".join(done.stderr.split())
+        assert "id: This is a private key" in said
+        assert "The public key is in id.pub." in said
+        assert "c2VjcmV0" not in said
+    done = cloudlab("seed", "x.iso", "--ssh-key", "/etc/passwd", cwd=tmp_path)
+    assert "/etc/passwd: Line 1 is not an SSH public key" in " ".join(done.stderr.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "id", "id.pub"]
+    done = cloudlab("seed", "x.iso", "--ssh-key", "id.pub", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(read_iso(tmp_path / "x.iso").user_data)["ssh_authorized_keys"] == [key]
+
+
+FILE_OPTIONS = (
+    "--user-data", "--meta-data", "--vendor-data", "--network-config", "--extra", "--ssh-key",
+    "--password-hash-file",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", FILE_OPTIONS)
+def test_a_file_that_never_ends_is_refused(option, tmp_path, own_cache):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (("/dev/zero", "longer than 1 MiB"), ("pipe", "nothing writes to")):
+        done = cloudlab("seed", "x.iso", option, path, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert words in " ".join(done.stderr.split())
+
+
+def test_user_data_may_come_through_a_pipe(tmp_path, own_cache):
+    text = "#cloud-config\ntimezone: UTC\n"
+    done = cloudlab("seed", "x.iso", "--user-data", "/dev/stdin", cwd=tmp_path, stdin=text)
+    assert done.returncode == 0, done.stderr
+    assert read_iso(tmp_path / "x.iso").user_data == text
+
+
+@pytest.mark.parametrize(
+    "command", [["doctor"], ["images"], ["run"], ["verify"], ["ps"]], ids=" ".join
+)
+@pytest.mark.parametrize("variable", ["CLOUDLAB_CACHE", "CLOUDLAB_CATALOGUE"])
+def test_a_home_folder_of_nobody_is_told(variable, command, tmp_path, own_cache):
+    done = cloudlab(*command, env={variable: "~nouser/x"}, cwd=tmp_path)
+    assert "Traceback" not in done.stderr
+    if variable == "CLOUDLAB_CACHE" or command == ["images"]:
+        assert done.returncode in {1, 2}
+        assert "there is no user nouser" in " ".join((done.stderr + done.stdout).split())
+
+
+@contextlib.contextmanager
+def started(*args, cwd):
+    argv = [sys.executable, "-m", "cloudlab", *args]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        argv, cwd=cwd, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes
+    ) as one:
+        yield one
+        one.send_signal(signal.SIGINT)
+        one.said = one.communicate()[1]
+
+
+def test_an_interrupted_command_says_what_it_leaves(tmp_path, own_cache):
+    with started("share", "--address", "127.0.0.1", cwd=tmp_path) as share:
+        while "CLOUDLAB_MIRROR" not in share.stdout.readline():
+            pass
+    with faulty_server.FaultyServer() as server:
+        server.fail("/x.img", faulty_server.stall(0))
+        server.put("/x.img", b"x" * 100)
+        with started("fetch", f"{server.url}/x.img", cwd=tmp_path) as fetch:
+            while not server.seen:
+                time.sleep(0.01)
+    os.mkfifo(tmp_path / "pipe")
+    with (
+        started("seed", "x.iso", "--user-data", "pipe", cwd=tmp_path) as seed,
+        (tmp_path / "pipe").open("w"),  # once the command has opened it, too
+    ):
+        seed.send_signal(signal.SIGINT)
+        seed.wait()
+    for command, words in ((share, "no longer served"), (fetch, "resumes"), (seed, "interrupted.")):
+        assert command.returncode == 130
+        assert words in command.said
+        assert "machine" not in command.said
 
 
 def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):

@@ -378,6 +378,15 @@ def test_a_sample_narrows_the_moment():
     assert (when.not_before_s, when.guest_s) == (36.0, 60.0)
 
 
+def test_reports_that_contradict_each_other_tell_no_time():
+    text = picture("before", disk_frames(*SMALL), 127.1)
+    text += picture("after", disk_frames(*LARGE), 39.4)
+    explanation = explained(text)
+    when = only(explanation, Subject.PARTITION).when
+    assert (when.not_before_s, when.guest_s) == (None, None)
+    assert "127.1" not in explanation.to_text()
+
+
 @pytest.mark.parametrize(
     ("until_s", "damaged", "not_before_s"),
     [(35.5, False, 35.5), (31.0, False, 33.0), (99.0, False, 36.0), (35.5, True, 33.0)],

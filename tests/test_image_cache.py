@@ -64,22 +64,58 @@ def test_verify_finds_a_damaged_image_with_both_hashes(change, named, folder):
     ), "a damaged image must not be accepted"
 
 
-def test_verify_brings_back_a_cache_that_was_copied(folder, monkeypatch):
-    images = [remember(folder), remember(folder, "b.raw", DATA * 2)]
+def copied(folder, monkeypatch):
+    """Return a copy of the cache whose files have other modification times, in use."""
     copy = folder.parent.parent / "copy" / "images"
     shutil.copytree(folder, copy, copy_function=shutil.copyfile)
-    for image in images:
-        later = image.mtime_ns + 10**9
-        os.utime(copy / image.name, ns=(later, later))
+    for path in copy.iterdir():
+        os.utime(path, ns=(10**18, 10**18))
     monkeypatch.setenv("CLOUDLAB_CACHE", str(copy.parent))
-    with pytest.raises(ChecksumError, match="cloudlab verify"):
-        cache.recall("a.raw")
-    done = verify()
-    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def test_a_copied_cache_is_hashed_once_and_used(folder, monkeypatch):
+    images = [remember(folder), remember(folder, "b.raw", DATA * 2)]
+    copy = copied(folder, monkeypatch)
     found = {image.name: image for image in cache.cached_images()}
     assert set(found) == {"a.raw", "b.raw"}
-    assert found["a.raw"].mtime_ns == (copy / "a.raw").stat().st_mtime_ns
-    assert found["a.raw"].schema_path == copy / "a.raw.schema.json"
+    for image in images:
+        assert found[image.name].mtime_ns == 10**18
+        assert found[image.name].schema_path == copy / f"{image.name}.schema.json"
+        assert cache.read_record(image.name) == found[image.name], "so it is not hashed again"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
+def test_a_copied_cache_that_cannot_be_written_is_used(folder, monkeypatch):
+    remember(folder)
+    copy = copied(folder, monkeypatch)
+    subprocess.run(["mount", "--bind", copy, copy], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", copy], check=True)
+        assert [image.name for image in cache.cached_images()] == ["a.raw"]
+    finally:
+        subprocess.run(["umount", "-l", copy], check=True)
+
+
+def test_a_copy_with_other_bytes_is_refused_with_its_hash(folder, monkeypatch):
+    remember(folder)
+    copy = copied(folder, monkeypatch)
+    other = DATA[:-1] + b"?"
+    (copy / "a.raw").write_bytes(other)
+    with pytest.raises(ChecksumError, match=hashlib.sha256(other).hexdigest()):
+        cache.recall("a.raw")
+    assert cache.cached_images() == []
+    (copy / "a.raw").write_bytes(DATA + b"?")
+    with pytest.raises(ChecksumError, match=f"expected {len(DATA)} bytes, found {len(DATA) + 1} b"):
+        cache.recall("a.raw")
+
+
+def test_verify_accepts_a_cache_that_was_copied(folder, monkeypatch):
+    remember(folder)
+    copied(folder, monkeypatch)
+    done = verify()
+    assert done.returncode == 0, done.stderr
+    assert cache.read_record("a.raw").mtime_ns == 10**18
 
 
 def test_verify_counts_a_record_that_cannot_be_read(folder):

@@ -33,6 +33,7 @@ from cloudlab.image import cache, mirror
 from cloudlab.image.catalogue import load_catalogue
 from cloudlab.image.choose import choose_image, open_image
 from cloudlab.image.fetch import fetch, find_cached
+from cloudlab.image.trust import Key
 from cloudlab.image.web import Patience, retry_after_s
 from cloudlab.tools import host_arch
 
@@ -419,6 +420,61 @@ def test_a_server_that_stalls_is_left_and_the_rest_fetched(server, disk):
     assert any("nothing came for too long" in note for note in notes)
 
 
+# Servers that never end
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS = {
+    "status line": b"HTTP/1.1 200 O",
+    "header": HEAD + b"Server: x",
+    "chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\n00",
+    "body": HEAD + b"Connection: close\r\n\r\nx",
+}
+
+
+@pytest.mark.parametrize("text", DRIPS.values(), ids=DRIPS)
+def test_an_image_that_drips_is_given_up(text, server):
+    server.fail(PATH, *[faulty.drip(text)] * 2)
+    with pytest.raises(DownloadError, match=r"x-amd64.img could not be fetched.*Given up after 2"):
+        fetch(server.url + PATH, patience=Patience(tries=2, first_wait_s=0.01, timeout_s=0.3))
+
+
+@pytest.mark.parametrize("text", DRIPS.values(), ids=DRIPS)
+@pytest.mark.parametrize("path", ["/catalogue.json", "/SUMS"])
+def test_a_small_file_that_drips_is_given_up_and_shown_meanwhile(path, text, server, tmp_path):
+    server.fail(path, *[faulty.drip(text)] * 9)
+    sums = {"url": server.url + "/SUMS", "algorithm": "sha256", "style": "text"}
+    known = catalogue(tmp_path, "https://localhost/x", checksums=sums)
+    known = dataclasses.replace(known, images={"x": {"amd64": _signed_by_nobody(known)}})
+    seen = []
+    with pytest.raises(DownloadError, match=r"not complete after 0.6 s|Given up after"):
+        fetch(
+            "x",
+            arch="amd64",
+            catalogue=known,
+            mirror=server.url if path == "/catalogue.json" else None,
+            progress=lambda event: seen.append(event.words()),
+            patience=Patience(tries=2, first_wait_s=0.01, timeout_s=0.3, small_timeout_s=0.6),
+        )
+    if text == DRIPS["body"]:
+        assert f"reading {path[1:]}: 1 bytes so far" in seen
+
+
+def _signed_by_nobody(known):
+    """The catalogue's image with a key, so that its checksums may come over plain http."""
+    published = known.find("x", "amd64")
+    return dataclasses.replace(published, key=Key("k", Path("none"), "0" * 40))
+
+
+def test_an_endless_file_stops_before_it_fills_the_disk(server, small_disk):
+    place = small_disk("size=100m")
+    server.fail(PATH, faulty.flood)
+    with pytest.raises(DownloadError, match="does not say how long it is"):
+        fetch(server.url + PATH, patience=HASTY)
+    assert list((place / "images").iterdir()) == []
+    assert server.flooded < 60 << 20
+
+
 # Servers that say no
 
 
@@ -523,8 +579,12 @@ def test_redirects_in_a_circle(server):
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://localhost/x"])
 def test_redirects_to_other_schemes_are_refused(target, server):
     server.fail(PATH, faulty.status(302, Location=target))
-    with pytest.raises(DownloadError, match=r"refused|not allowed|302"):
+    with pytest.raises(DownloadError) as caught:
         fetch(server.url + PATH, patience=HASTY)
+    assert caught.value.message == (
+        f"{target} was refused ({server.url}{PATH} redirects to it): "
+        "cloudlab fetches from http and https only."
+    )
 
 
 @pytest.mark.parametrize("url", ["http://", "http://a b/x.img", "http://[::1/x", "http://x:y/"])
@@ -590,7 +650,7 @@ def test_plain_http_is_refused_where_nothing_better_proves_the_bytes(
     known = catalogue(
         tmp_path, server.put(PATH, disk), **({"checksums": sums} if with_checksums else {})
     )
-    with pytest.raises(DownloadError, match="over http nothing shows who answers"):
+    with pytest.raises(DownloadError, match="over plain http"):
         fetch("x", catalogue=known, arch="amd64", patience=HASTY)
     assert server.seen == []
     image = fetch("x", catalogue=known, arch="amd64", checksum=sha256(disk), patience=HASTY)
@@ -710,7 +770,7 @@ def test_a_redirect_from_https_to_http_is_refused(tls, server, disk, monkeypatch
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
     tls.server.fail(PATH, *[faulty.status(302, Location=server.put(PATH, disk))] * 2)
     known = catalogue(tmp_path, tls.server.url + PATH)
-    with pytest.raises(DownloadError, match=r"redirects there.*over http nothing shows"):
+    with pytest.raises(DownloadError, match=r"redirects to it.*over plain http"):
         fetch("x", catalogue=known, arch="amd64", patience=HASTY)
     assert server.seen == []
     image = fetch("x", catalogue=known, arch="amd64", checksum=sha256(disk), patience=HASTY)

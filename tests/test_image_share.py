@@ -1,5 +1,6 @@
 """A classroom's mirror: real clients on loopback, and everything it must not serve."""
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -19,7 +20,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudlab.errors import ChecksumError, CloudlabError, DownloadError, UsageError
+from cloudlab.errors import (
+    ChecksumError,
+    CloudlabError,
+    DownloadError,
+    ImageError,
+    UsageError,
+)
 from cloudlab.image import cache, mirror, share
 from cloudlab.image.choose import choose_image
 from cloudlab.image.download import Download
@@ -200,11 +207,23 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
 
 
 @pytest.fixture
-def command(teacher):
-    """The URL of a real ``cloudlab share``."""
+def said(tmp_path):
+    """Where a real ``cloudlab share`` writes its messages."""
+    return tmp_path / "stderr"
+
+
+@pytest.fixture
+def command(teacher, said):
+    """The URL of a real ``cloudlab share`` that may open 200 files."""
     environment = {**os.environ, "CLOUDLAB_CACHE": str(teacher.parent), "PYTHONUNBUFFERED": "1"}
     argv = [sys.executable, "-m", "cloudlab", "share", "--address", "127.0.0.1"]
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    argv = ["sh", "-c", 'ulimit -n 200; exec "$@"', "sh", *argv]
+    with (
+        said.open("wb") as messages,
+        subprocess.Popen(
+            argv, env=environment, stdout=subprocess.PIPE, stderr=messages, text=True
+        ) as process,
+    ):
         for line in process.stdout:
             if "CLOUDLAB_MIRROR=" in line:
                 break
@@ -249,6 +268,93 @@ def test_learners_who_stop_reading_starve_nobody(server, lab_disk):
     assert image.path.read_bytes() == lab_disk
     for sleeper in sleepers:
         sleeper.close()
+
+
+# Clients that do nothing, and clients that send what should not be printed
+
+
+def connect(url):
+    host, port = url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return connection
+
+
+def ends(connection):
+    """Read to the end of a connection; return how many bytes came."""
+    count = 0
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(1 << 16):
+            count += len(data)
+    return count
+
+
+def test_more_idle_connections_than_files_do_not_keep_learners_out(command, said, lab_disk):
+    idle = [connect(command) for _ in range(260)]
+    image = fetch(LAB, mirror=command, patience=HASTY)
+    assert image.path.read_bytes() == lab_disk
+    for connection in idle:
+        connection.close()
+    assert said.stat().st_size < 1000, said.read_text()
+
+
+def test_stalled_downloads_make_room_for_one_that_goes_on(teacher, lab_disk, monkeypatch):
+    monkeypatch.setattr(share, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(share, "MOST_CONNECTIONS", 4)
+    with share.ShareServer(address="127.0.0.1", folder=teacher) as server:
+        stalled = [connect(server.url) for _ in range(4)]
+        for connection in stalled:
+            connection.sendall(f"GET /images/{LAB} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert connection.recv(1)
+        assert fetch(LAB, mirror=server.url, patience=HASTY).path.read_bytes() == lab_disk
+        for connection in stalled:
+            connection.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost"], ids=["nothing", "a part"])
+def test_a_request_that_does_not_come_ends_the_connection(sent, teacher, monkeypatch):
+    monkeypatch.setattr(share, "REQUEST_TIMEOUT_S", 0.2)
+    with (
+        share.ShareServer(address="127.0.0.1", folder=teacher) as server,
+        connect(server.url) as connection,
+    ):
+        connection.sendall(sent)
+        assert ends(connection) == 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/images/..%2f..%2f%0AThe%20cache%20was%20deleted.%0A",
+        "/images/%2e%2e/%1b%5d52;c;c2VjcmV0%07",
+        "/images/\x1b]52;c;c2VjcmV0\x07/../..",
+        "/%0AThe%20cache%20was%20deleted.",
+        "/images/x\xa0%0A/../../y",
+    ],
+    ids=["new line", "escape", "raw escape", "no page", "odd blank"],
+)
+def test_what_a_client_sends_reaches_no_terminal(path, command, said):
+    for _ in range(3):
+        with connect(command) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"))
+            ends(connection)
+    printed = said.read_bytes()
+    assert b"\x1b" not in printed
+    assert b"\nThe cache" not in printed
+    assert len(printed.splitlines()) <= 1, printed
+
+
+def test_what_tornado_logs_is_escaped(server, caplog):
+    caplog.set_level("INFO")
+    with connect(server.url) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: \xa0\x85x\r\n\r\n")
+        ends(connection)
+        connection.close()
+    with connect(server.url) as connection:
+        connection.sendall(b"GET / HTTP/1.1 \x1b]52;c;x\x07\r\n\r\n")
+        ends(connection)
+    assert [one for one in caplog.messages if "Malformed" in one]
+    assert all(message.isascii() and message.isprintable() for message in caplog.messages)
 
 
 # HTTP as it should be
@@ -565,6 +671,57 @@ def test_sizes_without_bounds_are_our_error(key, size):
     text = json.dumps({**GOOD, "images": [{**GOOD["images"][0], key: "SIZE"}]})
     with pytest.raises(DownloadError, match="is not the index"):
         mirror.parse_index(text.replace('"SIZE"', size).encode(), "x")
+
+
+@pytest.fixture
+def odd_mirror(teacher, lab_disk):
+    """A server that is no ``cloudlab share`` but has its index, of one image."""
+    with faulty.FaultyServer() as server:
+        [image] = [one for one in share.served_images(teacher) if one.name == LAB]
+        index = mirror.write_index([replace(image, schema_path=None)])
+        server.put("/catalogue.json", index.encode())
+        server.put(f"/images/{LAB}", lab_disk)
+        yield server
+
+
+def test_a_mirror_without_an_end_is_read_up_to_the_promised_size(odd_mirror, learner, lab_disk):
+    odd_mirror.fail(f"/images/{LAB}", faulty.flood)
+    with pytest.raises(ChecksumError):
+        fetch(LAB, mirror=odd_mirror.url, patience=HASTY)
+    assert odd_mirror.flooded < len(lab_disk) + (32 << 20)  # the rest is what sockets buffer
+    assert list(learner.iterdir()) == []
+
+
+def test_a_length_that_is_not_the_promised_one_is_refused(odd_mirror, learner, lab_disk):
+    odd_mirror.put(f"/images/{LAB}", lab_disk + b"more")
+    with pytest.raises(DownloadError, match=rf"has {len(lab_disk) + 4} bytes, but {len(lab_disk)}"):
+        fetch(LAB, mirror=odd_mirror.url, patience=HASTY)
+    assert list(learner.iterdir()) == []
+
+
+BAD_DETAILS = {
+    "quirks": [[5], {"slow": 5}, "slow"],
+    "digests": [[5], {"sha256": None}],
+    "requested": [5, ["x"]],
+    "published_at": [5],
+    "mirror_name": [{}],
+    "variant": [["plain"]],
+    "generation": [-1, "1", 1.5, True, 10**40],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD_DETAILS.items() for value in values]
+)
+def test_details_of_the_wrong_kind_are_refused_by_learners_and_in_the_cache(key, value, teacher):
+    index = {**GOOD, "images": [{**GOOD["images"][0], "details": {key: value}}]}
+    with pytest.raises(DownloadError, match=f"the value of {key} is not allowed|has no attribute"):
+        mirror.parse_index(json.dumps(index).encode(), "x")
+    path = teacher / f"{LAB}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "details": {key: value}}))
+    assert LAB not in {image.name for image in cache.cached_images(teacher)}
+    with pytest.raises(ImageError, match=r"The record .* cannot be read"):
+        cache.recall(LAB, teacher)
 
 
 def _offered_as(teacher, name, requested):

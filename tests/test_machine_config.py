@@ -63,6 +63,30 @@ def test_the_user_network_lets_nobody_in():
     assert "guestfwd" not in netdev
 
 
+def test_passts_network_is_a_socket():
+    config = replace(CONFIG, network=Network.USER, passt=True)
+    argv = qemu_argv(config, qmp_fd=7, net_fd=8)
+    [netdev] = [argv[at + 1] for at, word in enumerate(argv) if word == "-netdev"]
+    assert netdev == "stream,id=net,addr.type=fd,addr.str=8"
+
+
+def test_the_backing_file_and_its_format_are_named():
+    config = replace(CONFIG, base=(Path("/images/base.raw"), "raw"))
+    backing = blockdevs(qemu_argv(config, qmp_fd=7))["disk"]["backing"]
+    assert (backing["driver"], backing["read-only"]) == ("raw", True)
+    assert backing["file"]["filename"] == "/images/base.raw"
+
+
+def test_every_file_may_be_a_descriptor():
+    uefi = UefiFiles(Path("/code.fd"), Path("/vars.fd"))
+    config = replace(CONFIG, base=(Path("/base.raw"), "raw"), uefi=uefi, pause_at_seed_byte=512)
+    assert list(config.files().values()) == [True, False, False, False, True]
+    names = {path: f"/dev/fdset/{number}" for number, path in enumerate(config.files(), 1)}
+    words = " ".join(qemu_argv(config, qmp_fd=7, names=names))
+    assert not [path for path in config.files() if str(path) in words]
+    assert all(name in words for name in names.values())
+
+
 def test_nothing_listens():
     words = " ".join(qemu_argv(CONFIG, qmp_fd=7))
     assert "socket,id=qmp,fd=7" in words

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import pwd
 import signal
 import subprocess
 import sys
@@ -15,11 +16,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from guests import alive, deaf_qemu, guest_options, hear_ctrl_c, left_behind, wait_until
+from guests import (
+    REAL_QEMU,
+    alive,
+    deaf_qemu,
+    fake_qemu,
+    guest_options,
+    hear_ctrl_c,
+    left_behind,
+    report,
+    wait_until,
+)
 
 from cloudlab.errors import CloudlabError, InterruptedRunError
 from cloudlab.machine import registry
-from cloudlab.machine.config import Network
+from cloudlab.machine.config import Firmware, Network
 from cloudlab.machine.registry import Entry
 from cloudlab.run.boot import boot
 from cloudlab.run.options import Options
@@ -493,3 +504,37 @@ def _execute(kernel, code):
         return "".join(printed)
     finally:
         client.stop_channels()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("firmware", Firmware)
+def test_qemu_does_not_stay_root(firmware, tmp_path, own_cache):
+    seen = {}
+
+    def look(event):
+        if event.note == "launched":
+            [machine] = registry.list_running()
+            qemu = psutil.Process(machine.qemu_pid)
+            seen["uids"], seen["command"] = qemu.uids(), qemu.cmdline()
+            seen["groups"] = Path(f"/proc/{qemu.pid}/status").read_text().split("Groups:")[1]
+
+    run_options = guest_options(tmp_path, report(), firmware=firmware, timeout_s=5)
+    if firmware is Firmware.BIOS:
+        run = run_lab(run_options, tmp_path / "run", on_event=look)
+        assert str(tmp_path / "run" / "overlay.qcow2") in " ".join(run.recording.about["command"])
+    else:  # which does not boot this guest
+        with pytest.raises(ConsoleTimeoutError):
+            run_lab(run_options, tmp_path / "run", on_event=look)
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert set(seen["uids"]) == {nobody}
+    assert seen["groups"].splitlines()[0].strip() == ""
+    assert str(tmp_path) not in " ".join(seen["command"])
+    assert tmp_path.stat().st_mode & 0o005 == 0, "so it could have opened nothing there"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_qemu_that_only_root_can_start_is_started(tmp_path, own_cache, monkeypatch):
+    fake_qemu(tmp_path, monkeypatch, f'exec {REAL_QEMU} "$@"')
+    (tmp_path / "bin").chmod(0o700)
+    run = run_lab(guest_options(tmp_path, report()), tmp_path / "run")
+    assert run.error is None

@@ -1,9 +1,13 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from cloudlab import paths
-from cloudlab.errors import CloudlabError
+from cloudlab.errors import CloudlabError, UsageError
 
 
 def test_the_cache_moves_with_the_variable(monkeypatch, tmp_path):
@@ -45,3 +49,70 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CloudlabError, match="CLOUDLAB_CACHE"):
         paths.make_folder(tmp_path / "file" / "sub")
+
+
+@pytest.mark.parametrize("way", ["cache", "path"])
+def test_a_home_folder_of_nobody_is_a_usage_error(way, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", "~nouser/x")
+    with pytest.raises(UsageError, match="no user nouser") as caught:
+        paths.cache_folder() if way == "cache" else paths.expand("~nouser/x")
+    assert "./~nouser/x" in caught.value.hint
+
+
+def test_a_text_is_read_up_to_its_limit(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"\xc3\xa4" * (paths.TEXT_LIMIT_BYTES // 2))
+    assert len(paths.read_text(path)) == paths.TEXT_LIMIT_BYTES // 2
+    path.write_bytes(bytes(paths.TEXT_LIMIT_BYTES + 1))
+    with pytest.raises(UsageError, match="longer than 1 MiB"):
+        paths.read_text(path)
+
+
+def test_an_endless_device_is_not_read_to_its_end():
+    with pytest.raises(UsageError, match="longer than 1 MiB"):
+        paths.read_text(paths.Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "a pipe that nothing writes to"),
+        (os.mkdir, "Is a directory"),
+        (lambda path: path.write_bytes(b"\xff"), "not UTF-8"),
+        (lambda path: None, "No such file"),
+    ],
+    ids=["pipe", "folder", "bytes", "nothing"],
+)
+def test_what_is_not_a_text_file(make, words, tmp_path):
+    make(tmp_path / "f")
+    with pytest.raises(UsageError, match=words):
+        paths.read_text(tmp_path / "f")
+
+
+def test_a_pipe_with_a_silent_writer_ends_the_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PIPE_SILENCE_S", 0.1)
+    reader, writer = os.pipe()
+    with pytest.raises(UsageError, match="nothing has written to for"):
+        paths.read_text(paths.Path(f"/dev/fd/{reader}"))
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_pipe_is_read_to_its_end():
+    reader, writer = os.pipe()
+
+    def write():
+        for _ in range(3):
+            os.write(writer, b"some text\n" * 100)
+        os.close(writer)
+
+    threading.Timer(0.2, write).start()
+    assert paths.read_text(paths.Path(f"/dev/fd/{reader}")) == "some text\n" * 300
+    os.close(reader)
+
+
+def test_each_gets_a_free_folder_of_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: paths.free_folder(tmp_path / "a" / "run"), range(40)))
+    assert {path.name for path in got} == {"run", *(f"run-{number}" for number in range(2, 41))}
+    assert all(path.is_dir() for path in got)

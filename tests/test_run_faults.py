@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from console_text import GIB, block, disk_frames
-from guests import Then, alive, guest_options, left_behind, make_guest, report, wait_until
+from guests import KEPT, Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
 from cloudlab.console import read_cast
 from cloudlab.errors import (
@@ -269,6 +269,47 @@ def test_a_folder_that_holds_a_run_is_not_touched(tmp_path):
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
+def test_of_two_runs_with_one_folder_one_is_refused_and_the_other_unharmed(tmp_path):
+    run_options = guest_options(tmp_path, report(), keep_overlay=True)
+    program = (
+        "import sys; from pathlib import Path; from cloudlab.errors import RecordingError; "
+        "from cloudlab.image.choose import open_image; "
+        "from cloudlab.lab import RunOptions, run_lab; from cloudlab.machine.config import Accel\n"
+        "options = RunOptions(open_image(Path(sys.argv[1])), accel=Accel.TCG, keep_overlay=True)\n"
+        "print('ready', flush=True); input()\n"
+        "try: run_lab(options, Path(sys.argv[2])); print('done')\n"
+        "except RecordingError as error: print(error.message)\n"
+    )
+    for turn in range(4):
+        folder = tmp_path / f"run-{turn}"
+        argv = [sys.executable, "-c", program, str(run_options.image.path), str(folder)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        runs = [subprocess.Popen(argv, **pipes) for _ in range(3)]
+        for run in runs:
+            assert run.stdout.readline() == "ready\n"
+        for run in runs:
+            run.stdin.write("\n")
+            run.stdin.flush()
+        said = sorted(run.communicate()[0] for run in runs)
+        assert said[2] == "done\n"
+        assert all("already holds a run; it was not touched" in one for one in said[:2])
+        assert {path.name for path in folder.iterdir()} == KEPT | {"overlay.qcow2"}
+        assert read_run(folder).about["outcome"] == "done"
+    assert not list(paths.running_folder().glob("*.json"))
+
+
+def test_runs_in_the_same_second_get_folders_of_their_own(tmp_path):
+    run_options = guest_options(tmp_path, report())
+    runs = run_many([(run_options, tmp_path / "runs" / "now")] * 3, free=True)
+    assert [run.name for run in runs] == ["now", "now-2", "now-3"]
+    assert [read_run(tmp_path / "runs" / run.name).about["outcome"] for run in runs] == ["done"] * 3
+    with pytest.raises(UsageError):
+        run_many(
+            [(replace(run_options, disk_size_bytes=GIB), tmp_path / "runs" / "now")], free=True
+        )
+    assert len(list((tmp_path / "runs").iterdir())) == 3
+
+
 def test_a_folder_of_the_users_stays_when_a_run_cannot_be_prepared(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -432,6 +473,51 @@ def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
     with pytest.raises(ImageError, match="cannot be read: No such file"):
         boot(run_options, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def _other(text, nonce):
+    return re.sub(r"(@cloudlab .*})( \d+)@", rf"\1\2{nonce}@", text)
+
+
+@pytest.mark.parametrize("nonce", ["", " 1234567890123456"], ids=["of old", "of another run"])
+def test_the_report_of_another_run_is_not_believed(tmp_path, nonce):
+    other = _other(
+        block("before", *disk_frames(7 * GIB, 7 * GIB), uptime_s=120.0)
+        + block("after", *disk_frames(8 * GIB, 8 * GIB), uptime_s=130.0),
+        nonce,
+    )
+    path = tmp_path / "guest.img"
+    make_guest(path, other, Then.HALT, tagged=False)
+    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=3)
+    error = fail(ConsoleTimeoutError, run_options, tmp_path / "alone")
+    assert "did not come within 3 s" in error.message
+    about = read_run(tmp_path / "alone").about
+    count = len(re.findall("@cloudlab", other))
+    ignored = f"The console has {count} lines of a report that is not this run's"
+    assert any(words.startswith(ignored) for words in about["warnings"])
+
+    own = _other(report(), "\x01")
+    make_guest(path, own.replace("\r\n", f"\r\n{other}", 1), tagged=False)
+    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=120)
+    run = run_lab(run_options, tmp_path / "both")
+    sizes = run.sizes().set_index(["stage", "layer", "device"])["size_bytes"]
+    assert sizes["before", "partition", "vda1"] == 2 * GIB
+    assert sizes["after", "partition", "vda1"] == 19 * GIB
+    assert any(words.startswith(ignored) for words in run.recording.about["warnings"])
+    assert not re.search(r"1[23]0\.0 s", explain_run(run.recording).to_text())
+
+
+def test_a_report_that_contradicts_the_disk_or_the_clock_is_told(tmp_path):
+    run = run_lab(guest_options(tmp_path, report()), tmp_path / "run")
+    told = "\n".join(run.recording.about["warnings"])
+    size = (2 << 30) - (1 << 20)
+    assert (
+        f"vda1 begins at byte {111 << 20} with {19 * GIB} bytes; the partition table on its disk "
+        f"says byte {1 << 20} and {size} bytes."
+    ) in told
+    assert re.search(
+        r"\(after\) says 23\.5 s of uptime, but the machine had run for \d\.\d s", told
+    )
 
 
 def test_tables_without_end_are_not_collected(tmp_path, monkeypatch):

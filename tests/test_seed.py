@@ -25,6 +25,7 @@ from cloudlab.seed import (
     build_seed,
     custom_seed,
     new_instance_id,
+    parse_public_keys,
     read_iso,
     to_user_data,
     write_iso,
@@ -504,3 +505,39 @@ def test_vendor_data_goes_in_as_it_is_and_what_user_data_hides_of_it_is_told(rep
         assert "cloud_init_modules" not in seed.user_data, "vendor-data may need any module"
         told = [(one.line, one.message) for one in seed.problems if "no effect" in one.message]
         assert [line for line, _ in told] == ([2] if report else [])
+
+
+PUBLIC_KEYS = {
+    "ed25519": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINu32K5gGpjjYQOv6OtkNeHjxiVffEAjssIkl4R9yY+Y",
+    "ecdsa": "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBANGJG8meK5v5+ayZvaKLwG9TjL5FrCgfPV4H5TddgDjkC2gwivOKZBTYI0KzR1so2TlaObgfkqEsAtPDGDQsUk= learner@laptop",
+    "rsa": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQCaWHxxwkC2EF1JIy7jYBZlcsvbVdXlDWj2lv3LSb4vnLHKtN+8elB2kFvq24l8w3piwL85VgYh3dNnC2B49A1wD60YY1F3C0c8Q9oE/bXmifsDYzQHH9vjuKs+8CB5oyWxlLtpebGAV7CqBV8ne41VO5JavwpElIDlUQCOkaMS8Q==",
+    "security key": "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA a key on USB",
+    "options": 'from="10.0.0.0/8",command="echo a b" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINu32K5gGpjjYQOv6OtkNeHjxiVffEAjssIkl4R9yY+Y',
+}
+PRIVATE_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n"
+NO_PUBLIC_KEYS = {
+    "private key": (PRIVATE_KEY, "This is a private key"),
+    "passwd": ("root:x:0:0:root:/root:/bin/bash\nc2VjcmV0\n", "Line 1 is not"),
+    "second line": (f"# mine\n{KEY}\n\nc2VjcmV0\n", "Line 4 is not"),
+    "another type": ("ssh-rsa" + KEY.removeprefix("ssh-ed25519"), "Line 1 is not"),
+    "fingerprint": ("256 SHA256:c2VjcmV0 a@b (ED25519)", "Line 1 is not"),
+    "no key": ("ssh-ed25519 c2VjcmV0", "Line 1 is not"),
+    "comment": ("# c2VjcmV0", "no public key"),
+    "empty": ("", "no public key"),
+}
+
+
+@pytest.mark.parametrize("key", PUBLIC_KEYS.values(), ids=PUBLIC_KEYS)
+def test_public_keys_of_each_form(key):
+    assert parse_public_keys(f"# mine\n\n{key}\r\n{KEY}") == (key, KEY)
+
+
+@pytest.mark.parametrize(("text", "words"), NO_PUBLIC_KEYS.values(), ids=NO_PUBLIC_KEYS)
+@pytest.mark.parametrize("whose", ["default user", "own user"])
+def test_what_is_not_a_public_key_goes_into_no_seed(text, words, whose):
+    config = SeedConfig(ssh_authorized_keys=(text,))
+    if whose == "own user":
+        config = SeedConfig(users=(User("ada", ssh_authorized_keys=(text,)),))
+    with pytest.raises(SeedError, match=words) as caught:
+        to_user_data(config)
+    assert "c2VjcmV0" not in str(caught.value)

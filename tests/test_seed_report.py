@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from guests import wait_until
 
+from cloudlab.seed import SeedConfig, build_seed, new_nonce, with_nonce
 from cloudlab.sizes import check_sizes, parse_console
 
 SCRIPT = Path(str(resources.files("cloudlab.seed") / "report.sh"))
@@ -154,6 +155,23 @@ def report(shell: list[str], guest: Path, *words: str) -> list[dict]:
 
 def frames(guest: Path) -> list[dict]:
     return [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("ascii"))]
+
+
+def test_every_frame_carries_the_runs_nonce(shell, guest, tmp_path):
+    nonces = {new_nonce() for _ in range(3)}
+    assert len(nonces) == 3
+    nonce = min(nonces)
+    script = tmp_path / "report.sh"
+    script.write_text(with_nonce(build_seed(SeedConfig()), nonce).report_sh)
+    for words in (["before", "sample"], ["after"]):
+        argv = [*shell, str(script), *words]
+        # As if another run's were in the environment.
+        subprocess.run(argv, env=environment(guest) | {"nonce": "9" * 16}, check=True)
+    parsed = parse_console(console(guest).read_bytes(), nonce)
+    assert {block.stage for block in parsed.blocks} >= {"before", "sample", "after"}
+    assert all(block.complete for block in parsed.blocks)
+    marks = re.findall(rb"^@cloudlab .*@", console(guest).read_bytes(), re.MULTILINE)
+    assert all(mark.endswith(f" {nonce}@".encode()) for mark in marks)
 
 
 def of_kind(found: list[dict], kind: str) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,8 @@ Filesystem      Size  Used Avail Use% Mounted on
 """
 
 
-def feed(text):
-    parser = ConsoleParser()
+def feed(text, nonce=None):
+    parser = ConsoleParser(nonce)
     ended = [parser.feed(line, n) for n, line in enumerate(text.encode().split(b"\n"), 1)]
     return parser.result(), [block for block in ended if block]
 
@@ -94,12 +95,36 @@ def test_samples_are_kept_apart_and_may_come_between():
     assert parsed.block("after").complete
 
 
+NONCE = "0123456789012345"
+
+
+def with_nonce(text, nonce=NONCE):
+    return re.sub(r"(@cloudlab .*\d)@", rf"\1 {nonce}@", text)
+
+
+def test_where_the_nonce_is_known_only_frames_with_it_count():
+    old = block("before", *disk_frames(GIB, GIB))
+    other = with_nonce(block("after", *disk_frames(3 * GIB, GIB)), "9" * 16)
+    own = with_nonce(block("after", *disk_frames(2 * GIB, GIB)))
+    parser = ConsoleParser(NONCE)
+    for number, line in enumerate((old + own + other).encode().split(b"\n"), 1):
+        parser.feed(line, number)
+    parsed = parser.result()
+    (found,) = parsed.blocks
+    assert (found.stage, found.devices[1].size_bytes) == ("after", 2 * GIB)
+    assert (parsed.damaged, parser.foreign) == (0, len(re.findall("@cloudlab", old + other)))
+    parsed = parse_console(old + own + other)  # as of a log of any run
+    assert [one.stage for one in parsed.blocks] == ["before", "after", "after"]
+
+
+@pytest.mark.parametrize("nonce", [None, NONCE])
 @pytest.mark.parametrize("messages", [1, 3])
-def test_a_kernel_message_at_any_byte_of_a_block_changes_nothing(messages):
+def test_a_kernel_message_at_any_byte_of_a_block_changes_nothing(messages, nonce):
     text = block("after", *disk_frames(20000 * MIB, 1900 * MIB))
+    text = with_nonce(text) if nonce else text
     (whole,), _ = feed(text)[0].blocks, None
     for at in range(len(text) + 1):
-        parsed, _ = feed(text[:at] + KERNEL * messages + text[at:])
+        parsed, _ = feed(text[:at] + KERNEL * messages + text[at:], nonce)
         (found,) = parsed.blocks
         assert found.complete, text[:at]
         assert (found.devices[0].size_bytes, len(found.devices)) == (20 * GIB, 5)

@@ -218,6 +218,12 @@ def test_true_numbers_agree(text):
             id="filesystem shrank",
         ),
         pytest.param(
+            block("before", *disk_frames(GIB, GIB), uptime_s=127.1)
+            + block("after", *disk_frames(GIB, GIB), uptime_s=39.4),
+            r"made at 39\.4 s of the guest's uptime, and before it 127\.1 s",
+            id="uptime falls",
+        ),
+        pytest.param(
             block("sample", *disk_frames(GIB, 2 * GIB)), "filesystem on / .* larger", id="sample"
         ),
     ],

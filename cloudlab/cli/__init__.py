@@ -16,6 +16,16 @@ from cloudlab.errors import CloudlabError
 
 INTERRUPTED = 130
 
+_MACHINES = "; no machine is left running, and what was recorded is kept"
+#: Command -> what Ctrl-C leaves behind.
+_INTERRUPTED = {
+    "run": _MACHINES,
+    "demo": _MACHINES,
+    "fetch": "; what has arrived is kept, and the same command resumes the download",
+    "build": "; what was built so far was removed",
+    "share": "; the images are no longer served",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
@@ -41,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"cloudlab: {where}{error.strerror or error}.")
         return 1
     except KeyboardInterrupt:
-        _say("cloudlab: interrupted; no machine is left running, and what was recorded is kept.")
+        _say(f"cloudlab: interrupted{_INTERRUPTED.get(args.command, '')}.")
         return INTERRUPTED
     return 0
 

@@ -40,7 +40,7 @@ def _command(commands: Any, name: str, summary: str, where: str) -> Parser:
     parser: Parser = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
     )
-    parser.set_defaults(carry_out=_lazily(where, name))
+    parser.set_defaults(carry_out=_lazily(where, name), command=name)
     return parser
 
 

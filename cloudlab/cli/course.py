@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 
+from cloudlab import paths
 from cloudlab.cli import terminal
 from cloudlab.course.notebooks import copy_course, default_folder
 from cloudlab.errors import CloudlabError
@@ -24,7 +25,7 @@ def lab(args: argparse.Namespace) -> None:
             f"The course needs {', '.join(missing)}, which this Python does not have.",
             hint=f"Install it with: {sys.executable} -m pip install 'cloudlab[notebook]'",
         )
-    course = copy_course((args.folder or default_folder()).expanduser().absolute())
+    course = copy_course(paths.expand(args.folder or default_folder()).absolute())
     terminal.say(f"The course is in {course.folder}; {len(course.written)} files were written.")
     for name in course.kept:
         terminal.say(f"Yours was kept, though cloudlab has a new version: {name}")

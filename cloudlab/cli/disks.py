@@ -7,10 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cloudlab import paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.disk import Filesystem, Partition, inspect_disk
-from cloudlab.errors import UsageError
+from cloudlab.errors import SeedError, UsageError
 from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
     GrowpartMode,
@@ -22,6 +23,7 @@ from cloudlab.seed import (
     build_seed,
     custom_seed,
     load_schema,
+    parse_public_keys,
     write_iso,
 )
 from cloudlab.units import format_bytes
@@ -123,17 +125,26 @@ def seed_config(
         runcmd=tuple(args.runcmd),
         hostname=args.hostname,
         users=tuple(User(name) for name in args.user),
-        ssh_authorized_keys=tuple(read_text(path).strip() for path in args.ssh_key),
-        password_hash=read_text(args.password_hash_file).strip()
+        ssh_authorized_keys=tuple(key for path in args.ssh_key for key in _public_keys(path)),
+        password_hash=paths.read_text(args.password_hash_file).strip()
         if args.password_hash_file
         else None,
-        extra_yaml=read_text(args.extra) if args.extra else "",
+        extra_yaml=paths.read_text(args.extra) if args.extra else "",
         profile=one_of(Profile, args.profile, "--profile")
         or (Profile.LEAN if lean else Profile.FULL),
         report=report,
         sampler=args.sampler,
         instance_id=instance_id,
     )
+
+
+def _public_keys(path: Path) -> tuple[str, ...]:
+    try:
+        return parse_public_keys(paths.read_text(path))
+    except SeedError as error:
+        beside = path.with_name(f"{path.name}.pub")
+        hint = f"The public key is in {beside}." if beside.is_file() else error.hint
+        raise UsageError(f"{path}: {error.message} Nothing was done.", hint=hint) from error
 
 
 def own_user_data(args: argparse.Namespace) -> str | None:
@@ -162,7 +173,7 @@ def own_user_data(args: argparse.Namespace) -> str | None:
             f"{', '.join(idle)} would have no effect beside --user-data; nothing was done.",
             hint="Write it into your user-data, or leave --user-data out.",
         )
-    return read_text(args.user_data)
+    return paths.read_text(args.user_data)
 
 
 def own_meta_data(args: argparse.Namespace) -> str | None:
@@ -176,13 +187,13 @@ def own_meta_data(args: argparse.Namespace) -> str | None:
             f"{', '.join(idle)} would have no effect beside --meta-data; nothing was done.",
             hint="Write it into your meta-data, or leave --meta-data out.",
         )
-    return read_text(args.meta_data)
+    return paths.read_text(args.meta_data)
 
 
 def other_texts(args: argparse.Namespace) -> dict[str, str | None]:
     """Return the learner's own vendor-data and network-config, by their names as arguments."""
     return {
-        name: read_text(path) if path is not None else None
+        name: paths.read_text(path) if path is not None else None
         for name, path in (
             ("vendor_data", args.vendor_data),
             ("network_config", args.network_config),
@@ -213,19 +224,3 @@ def one_of(kind: type[_Choice], word: str | None, option: str) -> _Choice | None
             f"{option} {word} is unknown; nothing was done.",
             hint=f"Choose one of: {', '.join(kind)}.",
         ) from None
-
-
-def read_text(path: Path) -> str:
-    """Return a text file of the user's.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no UTF-8 text: {error}.") from error

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         network_config=others["network_config"],
         **machine,
     )
-    [done] = _boot([(options, folder)], args)
+    [done] = _boot([(options, folder)], args, numbered=args.output is None)
     if done.error is not None:
         raise done.error
     figure = done.plot("disk-map")
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> None:
     _print_starts([done])
     terminal.OUT.print(done.explain().to_text())
     _print_warnings([done])
-    terminal.say(f"Run folder: {folder}")
-    print_path(folder / "disk-map.svg")
+    terminal.say(f"Run folder: {done.folder}")
+    print_path(done.folder / "disk-map.svg")
 
 
 def demo(args: argparse.Namespace) -> None:
@@ -87,9 +87,11 @@ def demo(args: argparse.Namespace) -> None:
     print_path(report.absolute())
 
 
-def _boot(jobs: list[tuple[Options, Path]], args: argparse.Namespace) -> list[Run]:
+def _boot(
+    jobs: list[tuple[Options, Path]], args: argparse.Namespace, *, numbered: bool = False
+) -> list[Run]:
     with terminal.RunView(console=args.console, named=len(jobs) > 1) as view:
-        return boot_many(jobs, on_event=view)
+        return boot_many(jobs, on_event=view, numbered=numbered)
 
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:

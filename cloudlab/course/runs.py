@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from cloudlab.console import printable
@@ -25,7 +23,7 @@ from cloudlab.html import Page, table_html
 from cloudlab.image.cache import Image
 from cloudlab.image.choose import choose_image
 from cloudlab.image.recipe import Recipe
-from cloudlab.run.boot import boot_many
+from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.display import register
 from cloudlab.run.monitor import RunEvent
 from cloudlab.run.options import Options
@@ -125,14 +123,13 @@ def _choose_image() -> Image:
 
 
 def _run(boots: Mapping[str, Options]) -> list[Run]:
-    now = f"{datetime.now().astimezone():%Y-%m-%d-%H%M%S}"
     jobs = [
-        (replace(options, keep_overlay=False), Path("runs") / f"{now}-{case}")
+        (replace(options, keep_overlay=False), dated_folder(case))
         for case, options in boots.items()
     ]
     watcher = _Watcher()
     try:
-        runs = boot_many(jobs, on_event=watcher)
+        runs = boot_many(jobs, on_event=watcher, numbered=True)
     finally:
         watcher.end()
     for run in runs:

@@ -107,7 +107,11 @@ def parse_disk_size(text: str, what: str = "disk size") -> int:
     if 0 < size_bytes <= SIZE_LIMIT_BYTES:
         return size_bytes
     if size_bytes:
-        raise UsageError(f"The {what} {text!r:.80} is above the limit of 16T.", hint=hint)
+        limit = f"{SIZE_LIMIT_BYTES >> 40}T"
+        raise UsageError(
+            f"The {what} {text!r:.80} is over the limit of {limit}.",
+            hint=f"Choose at most {limit}.",
+        )
     decimal = re.fullmatch(r"([0-9]+)\s*([KMGT])B", text.strip(), re.IGNORECASE | re.ASCII)
     if decimal:
         hint = f"cloudlab counts in binary units: write {decimal[1]}{decimal[2].upper()}. {hint}"

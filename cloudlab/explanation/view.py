@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,6 +237,9 @@ class View:
             not_before_s = min(max(known), block.uptime_s or max(known))
         host_s = self.times.get(block.line)
         stage = self._stage_at(host_s)
+        if (not_before_s or 0.0) > (block.uptime_s or math.inf):
+            # The reports contradict each other, so neither tells the time.
+            return When(stage, None, None, host_s)
         if last is None or self._stage_at(self.times.get(last.line)) != stage:
             stage = None  # it may have happened in either
         return When(stage, block.uptime_s, not_before_s, host_s)

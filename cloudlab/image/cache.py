@@ -7,18 +7,30 @@ something interrupted and is not used.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
-import os
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, ImageError
+from cloudlab.tools import ARCHITECTURES
 from cloudlab.units import format_bytes
 
 _CHUNK_BYTES = 1 << 20
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+#: The fields of a record that are texts, and those that are counts.
+_TEXTS = (
+    "name", "format", "arch", "sha256", "origin", "source", "date", "trust", "root_filesystem",
+)  # fmt: skip
+_COUNTS = ("virtual_size_bytes", "file_size_bytes", "mtime_ns")
 
 
 @dataclass(frozen=True)
@@ -121,25 +133,64 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    The cheap check on use: size and modification time must be those of the record.
+    Raises
+    ------
+    ImageError
+        If its record cannot be read.
+    ChecksumError
+        As of :func:`check_unchanged`.
+    """
+    recorded = read_record(name, folder)
+    if recorded is None:
+        return None
+    image = check_unchanged(recorded)
+    if image != recorded:
+        # In a cache that cannot be written, the next process has to hash it again.
+        with contextlib.suppress(OSError):
+            remember(image)
+    return image
+
+
+def check_unchanged(image: Image) -> Image:
+    """Return ``image``, if its file is still what was recorded, with the file's present time.
+
+    Size and modification time tell it; where only the time differs, as after a copy, the hash.
 
     Raises
     ------
+    ImageError
+        If the file is gone.
     ChecksumError
-        If the file was changed since it was recorded.
+        If it was changed.
     """
-    image = read_record(name, folder)
-    if image is None:
-        return None
-    status = image.path.stat()
-    if not _unchanged(image, status):
-        raise ChecksumError(
-            f"The cached image {image.path} was changed after it was recorded: expected "
-            f"{image.file_size_bytes} bytes of {image.date}, found {status.st_size} bytes; "
-            "it was not used.",
-            hint=f"Check it with 'cloudlab verify', or remove it with: rm '{image.path}'",
-        )
-    return image
+    try:
+        status = image.path.stat()
+        if (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns):
+            return image
+        found = f"{status.st_size} bytes"
+        if status.st_size == image.file_size_bytes:
+            found = "the same size with another modification time"
+            if image.sha256:
+                sha256 = _sha256_at(image.path, status.st_size, status.st_mtime_ns)
+                if sha256 == image.sha256:
+                    return replace(image, mtime_ns=status.st_mtime_ns)
+                found = f"the same size with the SHA-256 {sha256}"
+    except OSError as error:
+        raise ImageError(
+            f"The image {image.path} cannot be read: {error.strerror}.",
+            hint="'cloudlab images' lists what is there.",
+        ) from error
+    raise ChecksumError(
+        f"The image {image.path} was changed after it was recorded on {image.date}: expected "
+        f"{image.file_size_bytes} bytes, found {found}; it was not used.",
+        hint="'cloudlab verify' hashes the cached images. If you changed this file yourself, look "
+        "it up again; remove a damaged one.",
+    )
+
+
+@functools.lru_cache(64)
+def _sha256_at(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    return sha256_of(path)
 
 
 def read_record(name: str, folder: Path | None = None) -> Image | None:
@@ -154,10 +205,10 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
     record_path = path.with_name(name + ".json")
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
-        image = _from_json(record, path)
+        image = image_from_json(record, path)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ImageError(
             f"The record {record_path} cannot be read: {error}.",
             hint=f"Remove it with: rm '{record_path}'",
@@ -191,8 +242,7 @@ def cached_images(folder: Path | None = None) -> list[Image]:
 
 def generation(image: Image) -> int:
     """Return how many images of the same name an image has replaced: no clock tells that."""
-    value = image.details.get("generation", 0)
-    return value if isinstance(value, int) else 0
+    return int(image.details.get("generation", 0))
 
 
 def verify(image: Image) -> None:
@@ -221,18 +271,59 @@ def touch_record(image: Image) -> Image:
         With both hashes.
     """
     verify(image)
-    return image if _unchanged(image, image.path.stat()) else remember(image)
+    return image if image.path.stat().st_mtime_ns == image.mtime_ns else remember(image)
 
 
-def _unchanged(image: Image, status: os.stat_result) -> bool:
-    return (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns)
+def image_from_json(record: Mapping[str, Any], path: Path) -> Image:
+    """Return the image of a record, from this cache or from a mirror.
+
+    Parameters
+    ----------
+    record : mapping
+        As :meth:`Image.to_json` makes it; other keys are ignored.
+    path : Path
+        Where the image is, whatever the record says.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If a value is missing or is not what it has to be; the message names it.
+    """
+    schema, details = record.get("schema_path"), record.get("details", {})
+    quirks, digests = details.get("quirks", {}), details.get("digests", {})
+    rules = {
+        **{key: isinstance(record[key], str) for key in _TEXTS},
+        **{key: _is_count(record[key]) for key in _COUNTS},
+        "name": _NAME.fullmatch(record["name"]),
+        "format": record["format"] in {"qcow2", "raw"},
+        "arch": record["arch"] in ARCHITECTURES.values(),
+        "sha256": record["sha256"] == "" or is_sha256(record["sha256"]),
+        "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
+        "schema_path": schema is None or _NAME.fullmatch(schema),
+        "requested": isinstance(details.get("requested", ""), str),
+        "published_at": isinstance(details.get("published_at", ""), str),
+        "mirror_name": isinstance(details.get("mirror_name", ""), str),
+        "variant": isinstance(details.get("variant", ""), str),
+        "generation": _is_count(details.get("generation", 0)),
+        "quirks": all(isinstance(text, str) for pair in quirks.items() for text in pair),
+        "digests": all(isinstance(text, str) for pair in digests.items() for text in pair),
+    }
+    wrong = [key for key, holds in rules.items() if not holds]
+    if wrong:
+        raise ValueError(f"the value of {', '.join(wrong)} is not allowed")
+    return Image(
+        path=path,
+        schema_path=path.with_name(schema) if schema else None,
+        firmware=tuple(record["firmware"]),
+        details=dict(details),
+        **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
+    )
 
 
-def _from_json(record: dict[str, Any], path: Path) -> Image:
-    values = dict(record)
-    # An image lies beside its record, whatever the record says.
-    values["path"] = path
-    schema = values.get("schema_path")
-    values["schema_path"] = path.with_name(schema) if schema else None
-    values["firmware"] = tuple(values["firmware"])
-    return Image(**values)
+def is_sha256(text: str) -> bool:
+    """Return whether ``text`` is a SHA-256 as records have it, in lower-case hexadecimal."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63

@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from cloudlab import paths
 from cloudlab.errors import ImageError, UsageError
 from cloudlab.image import yamlfile
 from cloudlab.image.trust import Digest, Key, Trust, parse_digest
@@ -162,13 +163,13 @@ def load_catalogue(own: Path | None = None) -> Catalogue:
     chosen = str(own) if own else os.environ.get("CLOUDLAB_CATALOGUE", "")
     if not chosen:
         return shipped[0]
-    path = Path(chosen).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        path = paths.expand(chosen)
+        text = paths.read_text(path)
+    except UsageError as error:
         raise ImageError(
-            f"Your catalogue {path} could not be read: {error}.",
-            hint="Name another file in CLOUDLAB_CATALOGUE, or leave that variable out.",
+            f"Your catalogue {chosen} could not be read: {error.message}",
+            hint="Name another file in CLOUDLAB_CATALOGUE, or unset that variable.",
         ) from error
     return parse_catalogue(text, path, base=shipped)[0]
 

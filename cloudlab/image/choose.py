@@ -41,7 +41,7 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
     ImageError
         If there is no such file, or it is no qcow2 or raw image.
     """
-    path = path.expanduser().absolute()
+    path = paths.expand(path).absolute()
     if not path.is_file():
         raise ImageError(
             f"There is no image file {path}.",
@@ -119,7 +119,7 @@ def _means_path(choice: str) -> bool:
     """Return whether ``choice`` is a file; a bare word is one only if it is there."""
     if is_url(choice):
         return False
-    path = Path(choice).expanduser()
+    path = paths.expand(choice)
     return os.sep in choice or choice.startswith((".", "~")) or path.is_file()
 
 

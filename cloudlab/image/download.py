@@ -10,6 +10,7 @@ import errno
 import hashlib
 import http.client
 import json
+import math
 import os
 import queue
 import re
@@ -26,17 +27,27 @@ from cloudlab.image.web import (
     PATIENT,
     PassingError,
     Patience,
+    Response,
     in_words,
     open_url,
     persist,
     raise_cancelled,
     whole_number,
 )
+from cloudlab.tools import Deadline
+from cloudlab.units import format_bytes
+
+#: What must stay free on the disk, in bytes.
+SPARE_BYTES = 64 << 20
+
+#: A server that sends less than this, in bytes per second over a time-out, has stalled.
+SLOWEST_RATE = 1024
 
 # Measured with hashing on: 64 KiB and 1 MiB are slower.
 _BLOCK_BYTES = 1 << 18
 _BACKLOG = 8
-_SPARE_BYTES = 64 << 20
+#: How much arrives between two looks at the free space.
+_LOOK_BYTES = 16 << 20
 
 
 @contextlib.contextmanager
@@ -72,6 +83,8 @@ class Download:
     allow_http : bool
         Whether a plain http URL, or a redirect to one, will do.
     meter : Meter
+    size_bytes : int, optional
+        The size that was promised; no more is taken.
     patience : Patience
     cancel : threading.Event, optional
         Set by another thread to stop; the part is kept.
@@ -92,6 +105,7 @@ class Download:
         algorithms: tuple[str, ...],
         allow_http: bool,
         meter: Meter,
+        size_bytes: int | None = None,
         patience: Patience = PATIENT,
         cancel: threading.Event | None = None,
     ) -> None:
@@ -103,6 +117,7 @@ class Download:
         self._algorithms = algorithms
         self._allow_http = allow_http
         self._meter = meter
+        self._size_bytes = size_bytes
         self._patience = patience
         self._cancel = cancel
         self._hashed = 0
@@ -167,6 +182,7 @@ class Download:
             raise
         with response:
             offset, total = self._judge(response, offset, total)
+            total = self._promised(total)
             self._meter.total_bytes = total
             if offset == 0:
                 self.discard()  # before its room is asked for
@@ -189,9 +205,7 @@ class Download:
         self.discard()
         raise PassingError(f"{self.url} is shorter than what was kept of it") from error
 
-    def _judge(
-        self, response: http.client.HTTPResponse, offset: int, total: int | None
-    ) -> tuple[int, int | None]:
+    def _judge(self, response: Response, offset: int, total: int | None) -> tuple[int, int | None]:
         """Return where the server's bytes begin and how long the whole file is."""
         self.final_url = response.url
         if response.status != 206:  # noqa: PLR2004 (Partial Content)
@@ -203,9 +217,19 @@ class Download:
             raise PassingError(f"{self.url} answered with another range than asked: {spans!r}")
         return offset, int(match[3])
 
+    def _promised(self, total: int | None) -> int | None:
+        """Return how many bytes to take, of what the server says and of what was promised."""
+        if self._size_bytes is None or total in {None, self._size_bytes}:
+            return self._size_bytes or total
+        raise DownloadError(
+            f"{self.url} has {total} bytes, but {self._size_bytes} were promised; it was not "
+            "downloaded.",
+            hint="If the file is being replaced on the server, try again in a moment.",
+        )
+
     def _check_room(self, offset: int, total: int | None) -> None:
         free = shutil.disk_usage(self.part.parent).free
-        needed = (total or offset) - offset + _SPARE_BYTES
+        needed = (total or offset) - offset + SPARE_BYTES
         if free < needed:
             raise DownloadError(
                 f"{self._meter.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
@@ -213,7 +237,7 @@ class Download:
                 hint="Make room there, or move the cache with the variable CLOUDLAB_CACHE.",
             )
 
-    def _start_over(self, response: http.client.HTTPResponse, total: int | None) -> None:
+    def _start_over(self, response: Response, total: int | None) -> None:
         self.resumed = False
         etag = response.headers.get("ETag", "")
         # A weak ETag does not promise the same bytes.
@@ -242,24 +266,55 @@ class Download:
             digest.update(block)
         self._hashed += len(block)
 
-    def _receive(self, response: http.client.HTTPResponse, total: int | None) -> None:
+    def _receive(self, response: Response, total: int | None) -> None:
         received = self._hashed
         with storing(self.part):
             stream = self.part.open("ab", buffering=0)
         with stream, self._hashing() as add:
-            while total is None or received < total:
-                left = _BLOCK_BYTES if total is None else min(_BLOCK_BYTES, total - received)
-                block = self._read(response, left)
-                if not block:
-                    break
+            for block in self._blocks(response, None if total is None else total - received):
                 if self._cancel is not None and self._cancel.is_set():
                     raise_cancelled()
                 self._write(stream.fileno(), memoryview(block))
                 add(block)
                 received += len(block)
                 self._meter.show(received)
+                if total is None and received % _LOOK_BYTES < len(block):
+                    self._watch_room(received)
         if total is not None and received < total:
             raise PassingError(f"{self.url} broke off after {received} of {total} bytes")
+
+    def _blocks(self, response: Response, left: int | None) -> Iterator[bytes]:
+        """Yield what arrives, as it arrives, up to ``left`` bytes."""
+        window_s = self._patience.timeout_s
+        least = math.ceil(SLOWEST_RATE * window_s)
+        try:
+            while left != 0:
+                window, arrived = Deadline.after(window_s), 0
+                with response.limited(2 * window_s):
+                    while left != 0 and not window.expired:
+                        most = _BLOCK_BYTES if left is None else min(_BLOCK_BYTES, left)
+                        block = response.read1(most)
+                        if not block:
+                            return
+                        yield block
+                        arrived += len(block)
+                        left = None if left is None else left - len(block)
+                if left != 0 and arrived < least:
+                    raise PassingError(f"{self.url} sends less than {SLOWEST_RATE} bytes a second")
+        except (OSError, http.client.HTTPException) as error:
+            raise PassingError(f"{self.url} broke off: {in_words(error)}") from error
+
+    def _watch_room(self, received: int) -> None:
+        """Stop a download of unknown length before it fills the disk."""
+        if shutil.disk_usage(self.part.parent).free >= SPARE_BYTES:
+            return
+        self.discard()
+        raise DownloadError(
+            f"{self.url} does not say how long it is, and its first {format_bytes(received)} "
+            f"nearly filled the disk of {self.part.parent}; they were removed.",
+            hint="Make room there, move the cache with the variable CLOUDLAB_CACHE, or take an "
+            "image whose size is known.",
+        )
 
     @contextlib.contextmanager
     def _hashing(self) -> Iterator[Callable[[bytes], None]]:
@@ -277,13 +332,6 @@ class Download:
         finally:
             blocks.put(b"")
             worker.join()
-
-    def _read(self, response: http.client.HTTPResponse, most: int) -> bytes:
-        """Return what is there by now: a slow line must not lose what a full buffer waits for."""
-        try:
-            return response.read1(most)
-        except (OSError, http.client.HTTPException) as error:
-            raise PassingError(f"{self.url} broke off: {in_words(error)}") from error
 
     def _write(self, descriptor: int, block: memoryview) -> None:
         with storing(self.part):

@@ -204,6 +204,7 @@ def _download(
             algorithms=tuple(sorted(algorithms)),
             allow_http=source.allow_http,
             meter=meter,
+            size_bytes=source.offer.image.file_size_bytes if source.offer else None,
             patience=patience,
             cancel=cancel,
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.errors import DownloadError, UsageError
-from cloudlab.image.cache import Image, generation, sha256_of
+from cloudlab.image.cache import Image, generation, image_from_json, is_sha256, sha256_of
 from cloudlab.image.catalogue import host_arch
 from cloudlab.image.web import is_url
 
@@ -18,9 +18,6 @@ from cloudlab.image.web import is_url
 INDEX = "catalogue.json"
 
 _VERSION = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TEXTS = ("name", "format", "arch", "sha256", "origin", "source", "date", "trust")
 
 
 @dataclass(frozen=True)
@@ -64,10 +61,9 @@ def named(image: Image, request: str, name: str | None = None) -> bool:
 
 
 def shareable(image: Image) -> bool:
-    """Return whether the image may be served: a plain file with a plain name and a known hash."""
+    """Return whether the image may be served: a plain file of the recorded name and hash."""
     plain = not image.path.is_symlink() and image.path.is_file()
-    named = _NAME.fullmatch(image.name) and image.path.name == image.name
-    return bool(plain and named and _SHA256.fullmatch(image.sha256))
+    return plain and image.path.name == image.name and is_sha256(image.sha256)
 
 
 def write_index(images: Iterable[Image]) -> str:
@@ -94,7 +90,7 @@ def parse_index(data: bytes, source: str) -> list[Offer]:
     try:
         index = json.loads(data)
         return [_offer(record) for record in _entries(index)]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadError(
             f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error}).",
             hint="CLOUDLAB_MIRROR and --mirror take the address that 'cloudlab share' shows; both "
@@ -109,31 +105,13 @@ def _entries(index: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _offer(record: dict[str, Any]) -> Offer:
-    texts = {name: str(record[name]) for name in _TEXTS}
-    schema = record.get("schema_path")
-    names = [texts["name"], *([schema] if schema else [])]
-    if not all(_NAME.fullmatch(name) for name in names):
-        raise ValueError(f"the name {names[-1]!r}")
+    image = image_from_json({**record, "mtime_ns": 0}, Path(record["name"]))
     # Beside an image, these are its record's and its schema's.
-    if texts["name"].lower().endswith((".json", ".schema")):
-        raise ValueError(f"the name {texts['name']!r}")
-    if not _SHA256.fullmatch(texts["sha256"]) or texts["format"] not in {"qcow2", "raw"}:
-        raise ValueError(f"the hash or format of {texts['name']}")
-    details = record["details"]
-    return Offer(
-        Image(
-            **texts,
-            path=Path(texts["name"]),
-            virtual_size_bytes=int(record["virtual_size_bytes"]),
-            file_size_bytes=int(record["file_size_bytes"]),
-            mtime_ns=0,
-            root_filesystem=str(record["root_filesystem"]),
-            firmware=tuple(str(word) for word in record["firmware"]),
-            schema_path=Path(schema) if schema else None,
-            details=dict(details),
-        ),
-        schema_sha256=str(record["schema_sha256"]),
-    )
+    if image.name.lower().endswith((".json", ".schema")):
+        raise ValueError(f"the name {image.name!r} is not allowed")
+    if not is_sha256(image.sha256) or not isinstance(record["schema_sha256"], str):
+        raise ValueError("the value of sha256 or schema_sha256 is not allowed")
+    return Offer(image, record["schema_sha256"])
 
 
 def mirror_url(address: str) -> str:

@@ -1,26 +1,32 @@
-"""``cloudlab share``: the cache, read-only, for a classroom without internet.
+"""``cloudlab share``: serve the image cache, read-only, to a classroom without internet.
 
-It serves an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a record
-in the cache describes; whatever else lies there does not exist for it.
+The server offers an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a
+record in the cache describes.  It holds a limited number of connections, and no client can
+keep one by doing nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import html
 import io
 import ipaddress
+import logging
 import os
+import resource
 import socket
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 from tornado import httpserver, web
+from tornado.iostream import IOStream, StreamClosedError
 
 from cloudlab import paths
 from cloudlab.errors import CloudlabError, UsageError
@@ -29,6 +35,21 @@ from cloudlab.image.cache import Image, cached_images, sha256_of
 
 #: The port that is tried first.
 PORT = 8765
+
+#: Seconds within which a connection must send its request, and between two pieces of the
+#: response that it takes.
+REQUEST_TIMEOUT_S = 30.0
+STALL_TIMEOUT_S = 60.0
+
+#: The most connections at one time, where the limit on open files allows as many.
+MOST_CONNECTIONS = 400
+
+_LOG = logging.getLogger(__name__)
+
+#: Open files that are not connections or the files that these download.
+_OTHER_FILES = 64
+#: Seconds to wait for a connection to end where no more files can be opened.
+_PAUSE_S = 0.2
 
 
 class ShareServer:
@@ -98,14 +119,98 @@ class ShareServer:
         self.close()
 
     async def _serve(self) -> None:
-        # A learner has nothing to say but a request line and headers.
-        server = httpserver.HTTPServer(_application(self._folder), max_body_size=1)
-        server.add_socket(self._socket)
+        server = _Server(self._folder)
         self._loop = asyncio.get_running_loop()
+        accepting = asyncio.ensure_future(server.accept(self._socket))
         self._ready.set()
-        await self._stopped.wait()
-        server.stop()
-        await server.close_all_connections()
+        with _escaped_logs():
+            await self._stopped.wait()
+            accepting.cancel()
+            self._socket.close()
+            await server.close_all_connections()
+
+
+class _Server(httpserver.HTTPServer):
+    """An HTTP server that makes room: a connection without a request gives way to a new one."""
+
+    def initialize(self, folder: Path) -> None:  # type: ignore[override]
+        self._waiting: dict[IOStream, None] = {}
+        self._busy: set[IOStream] = set()
+        self._room = asyncio.Event()
+        super().initialize(
+            _application(folder, self._begin),
+            # One request each, so that a connection either waits for its request or is busy.
+            no_keep_alive=True,
+            idle_connection_timeout=REQUEST_TIMEOUT_S,
+            body_timeout=REQUEST_TIMEOUT_S,
+            max_body_size=1,
+        )
+
+    async def accept(self, listening: socket.socket) -> None:
+        """Take connections for ever, as many at a time as there is room for."""
+        loop, most = asyncio.get_running_loop(), _most_connections()
+        while True:
+            try:
+                connection, address = await loop.sock_accept(listening)
+            except OSError as error:  # or the client has gone
+                if error.errno in {errno.EMFILE, errno.ENFILE} and self._waiting:
+                    self._drop(next(iter(self._waiting))).close()
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            while len(self._busy) >= most:
+                self._room.clear()
+                await self._room.wait()
+            while len(self._waiting) + len(self._busy) >= most:
+                self._drop(next(iter(self._waiting))).close()
+            stream = IOStream(connection)
+            self._waiting[stream] = None
+            self.handle_stream(stream, address)
+
+    def on_close(self, server_conn: Any) -> None:
+        self._drop(server_conn.stream)
+        super().on_close(server_conn)
+
+    def _begin(self, stream: IOStream) -> None:
+        """Note that the request of a connection has arrived."""
+        if stream in self._waiting:
+            del self._waiting[stream]
+            self._busy.add(stream)
+
+    def _drop(self, stream: IOStream) -> IOStream:
+        self._waiting.pop(stream, None)
+        self._busy.discard(stream)
+        self._room.set()
+        return stream
+
+
+def _most_connections() -> int:
+    """Return how many connections the limit on open files allows; a download has two files."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(4, (files - _OTHER_FILES) // 2))
+
+
+def _escape(text: str) -> str:
+    return text.encode("unicode_escape").decode()
+
+
+@contextlib.contextmanager
+def _escaped_logs() -> Iterator[None]:
+    """Escape what clients send, such as control sequences, in the messages that tornado logs."""
+
+    def escape(record: logging.LogRecord) -> bool:
+        record.msg, record.args = _escape(record.getMessage()), ()
+        return True
+
+    loggers = [logging.getLogger(f"tornado.{name}") for name in ("general", "access")]
+    for logger in loggers:
+        logger.addFilter(escape)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(escape)
 
 
 def served_images(folder: Path) -> list[Image]:
@@ -187,7 +292,7 @@ def _listen(address: str, port: int | None) -> socket.socket:
     return listening
 
 
-def _application(folder: Path) -> web.Application:
+def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Application:
     return web.Application(
         [
             (r"/", _FrontPage, {"folder": folder}),
@@ -195,12 +300,54 @@ def _application(folder: Path) -> web.Application:
             (r"/SHA256SUMS", _Checksums, {"folder": folder}),
             (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
         ],
-        # Refused requests are the clients' business, not a line on the instructor's screen.
+        default_handler_class=_NotFound,
+        begin=begin,
+        # Requests are not logged: they would cover the address on the instructor's screen.
         log_function=lambda _: None,
     )
 
 
-class _Page(web.RequestHandler):
+class _Handler(web.RequestHandler):
+    """What all handlers share: no client can print on this terminal, or stall for ever."""
+
+    def prepare(self) -> None:
+        self.settings["begin"](self._stream)
+
+    @property
+    def _stream(self) -> IOStream:
+        connection: Any = self.request.connection
+        return connection.stream  # type: ignore[no-any-return]
+
+    def flush(self, include_footers: bool = False) -> asyncio.Future[None]:  # noqa: FBT001, FBT002
+        flushed = asyncio.ensure_future(self._flushed(super().flush(include_footers), self._stream))
+        flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return flushed
+
+    @staticmethod
+    async def _flushed(written: asyncio.Future[None], stream: IOStream) -> None:
+        await asyncio.wait({written}, timeout=STALL_TIMEOUT_S)
+        if not written.done():
+            stream.close()
+            raise StreamClosedError
+        await written
+
+    def log_exception(self, _: Any, value: BaseException | None, __: Any) -> None:
+        # Refused requests and full hosts are answered, not logged: clients could flood the log.
+        if not isinstance(value, web.HTTPError | OSError):
+            lines = "".join(traceback.format_exception(value)).splitlines()
+            _LOG.error("%s", "\n".join(map(_escape, lines)))
+
+    def write_error(self, status_code: int, **_: Any) -> None:
+        self.finish(f"{status_code}\n")
+
+
+class _NotFound(_Handler):
+    def prepare(self) -> None:
+        super().prepare()
+        raise web.HTTPError(404)
+
+
+class _Page(_Handler):
     def initialize(self, folder: Path) -> None:
         self.folder = folder
 
@@ -240,7 +387,7 @@ class _Checksums(_Page):
             self.write(f"{image.sha256} *{image.name}\n")
 
 
-class _ImageFile(web.StaticFileHandler):
+class _ImageFile(_Handler, web.StaticFileHandler):
     """A recorded image, or the schema beside one; tornado serves it, with ranges."""
 
     _sha256 = ""
@@ -264,6 +411,3 @@ class _ImageFile(web.StaticFileHandler):
 
     def get_content_type(self) -> str:
         return "application/octet-stream"
-
-    def write_error(self, status_code: int, **_: Any) -> None:
-        self.finish(f"{status_code}\n")

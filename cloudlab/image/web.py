@@ -1,4 +1,4 @@
-"""HTTP, asked once or with patience.
+"""HTTP requests, with retries and with limits on what a server may send and how slowly.
 
 The client is the standard library's: it follows redirects, takes proxies and certificates
 from the environment, and was the fastest of those measured (urllib3 and httpx copy more).
@@ -6,22 +6,26 @@ from the environment, and was the fastest of those measured (urllib3 and httpx c
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import functools
 import http.client
 import os
+import socket
 import ssl
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cloudlab
 from cloudlab.errors import DownloadError, InterruptedRunError
 from cloudlab.image.progress import Meter
+from cloudlab.tools import Deadline
 
 _PASSING_CODES = {408, 425, 429, 500, 502, 503, 504}
 
@@ -41,13 +45,16 @@ class Patience:
     longest_wait_s : float
         Also the most that a server may ask for by Retry-After.
     timeout_s : float
-        For connecting, and between one byte and the next.
+        For connecting, for the whole of a response's header, and between one byte and the next.
+    small_timeout_s : float
+        For the whole of a small file, such as an index, from the first try to the last.
     """
 
     tries: int = 6
     first_wait_s: float = 1.0
     longest_wait_s: float = 120.0
     timeout_s: float = 30.0
+    small_timeout_s: float = 180.0
 
 
 PATIENT = Patience()
@@ -61,19 +68,88 @@ class PassingError(Exception):
         self.wait_s = wait_s
 
 
+class Response(http.client.HTTPResponse):
+    """A response that can be ended from another thread, so that a trickle of bytes ends too."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self._socket = sock
+
+    def begin(self) -> None:
+        """Read the header, within the connection's time-out for the whole of it."""
+        with self.limited(self._socket.gettimeout() or 0.0):
+            super().begin()
+
+    @contextlib.contextmanager
+    def limited(self, timeout_s: float) -> Iterator[None]:
+        """End the connection if the block takes longer.
+
+        Raises
+        ------
+        TimeoutError
+            In place of whatever the block makes of a connection that ended.
+        """
+        expired = threading.Event()
+
+        def end() -> None:
+            expired.set()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(timeout_s, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (OSError, http.client.HTTPException):
+            if not expired.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if expired.is_set():
+            raise TimeoutError
+
+
+class _Http(http.client.HTTPConnection):
+    response_class = Response
+
+
+class _Https(http.client.HTTPSConnection):
+    response_class = Response
+
+
+class _HttpHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Http, req)
+
+
+class _HttpsHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Https, req, context=_tls(os.environ.get("SSL_CERT_FILE")))
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     def __init__(self, *, allow_http: bool) -> None:
         self._allow_http = allow_http
 
-    def redirect_request(  # noqa: PLR0917 (urllib's signature)
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        refuse_plain_http(newurl, allow_http=self._allow_http, origin=req.full_url)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def http_error_302(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any
+    ) -> Any:
+        # Before urllib looks at the scheme, whose message does not say what is wrong with it.
+        if location := headers.get("Location"):
+            url = urllib.parse.urljoin(req.full_url, location)
+            try:
+                check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
+            except DownloadError:
+                fp.close()
+                raise
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def refuse_plain_http(url: str, *, allow_http: bool, origin: str = "") -> None:
-    """Refuse a URL that anybody on the way could answer, where nothing else proves the bytes.
+def check_scheme(url: str, *, allow_http: bool, origin: str = "") -> None:
+    """Refuse a URL that is not https, or http where a checksum proves what arrives.
 
     Raises
     ------
@@ -82,10 +158,15 @@ def refuse_plain_http(url: str, *, allow_http: bool, origin: str = "") -> None:
     scheme = url.partition(":")[0].lower()
     if scheme == "https" or (scheme == "http" and allow_http):
         return
-    via = f" ({origin} redirects there)" if origin else ""
+    what = f"{url} was refused ({origin} redirects to it)" if origin else f"{url} was refused"
+    if scheme != "http":
+        raise DownloadError(
+            f"{what}: cloudlab fetches from http and https only.",
+            hint="Look at what that server has in its place, or take another image.",
+        )
     raise DownloadError(
-        f"{url} was refused{via}: over {scheme} nothing shows who answers, and there is no "
-        "signed or pinned checksum to tell by.",
+        f"{what}: anyone on the way can change what arrives over plain http, and no "
+        "signed or pinned checksum would show it.",
         hint="Use an https URL, give --checksum ALGO:HEX, or name a mirror that you trust.",
     )
 
@@ -95,8 +176,8 @@ def _handlers(*, allow_http: bool) -> urllib.request.OpenerDirector:
     # Not build_opener(): it would open file: and ftp: URLs as well.
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(context=_tls(os.environ.get("SSL_CERT_FILE"))),
+        _HttpHandler(),
+        _HttpsHandler(),
         _Redirects(allow_http=allow_http),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
@@ -124,7 +205,7 @@ def open_url(
     timeout_s: float,
     headers: dict[str, str] | None = None,
     method: str = "GET",
-) -> http.client.HTTPResponse:
+) -> Response:
     """Open a URL once, following redirects.
 
     Raises
@@ -134,16 +215,16 @@ def open_url(
     DownloadError
         For what will not; ``__cause__`` is then the :class:`urllib.error.HTTPError`, if any.
     """
-    refuse_plain_http(url, allow_http=allow_http)
+    check_scheme(url, allow_http=allow_http)
     agent = f"cloudlab/{cloudlab.__version__}"
     try:
-        request = urllib.request.Request(  # noqa: S310 (refuse_plain_http looked at the scheme)
+        request = urllib.request.Request(  # noqa: S310 (check_scheme looked at it)
             url,
             headers={"User-Agent": agent, "Accept-Encoding": "identity", **(headers or {})},
             method=method,
         )
         opener = _handlers(allow_http=allow_http)
-        response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
+        response: Response = opener.open(request, timeout=timeout_s)
     except (ValueError, http.client.InvalidURL) as error:
         raise DownloadError(f"{url!r} is no URL: {error}.") from error
     except urllib.error.HTTPError as error:
@@ -279,21 +360,44 @@ def read_small(
     DownloadError
         If it cannot be had, or is longer than ``limit_bytes``.
     """
+    meter = meter or Meter(url.rpartition("/")[2], None)
+    deadline = Deadline.after(patience.small_timeout_s)
 
     def once() -> bytes:
         try:
-            with open_url(url, allow_http=allow_http, timeout_s=patience.timeout_s) as response:
-                data = response.read(limit_bytes + 1)
+            with (
+                open_url(url, allow_http=allow_http, timeout_s=patience.timeout_s) as response,
+                response.limited(deadline.left_s),
+            ):
+                data = _read_up_to(response, limit_bytes, meter, cancel)
                 total = whole_number(response.headers.get("Content-Length", ""))
         except (OSError, http.client.HTTPException) as error:
+            if deadline.expired:
+                raise DownloadError(
+                    f"{url} was not complete after {patience.small_timeout_s:g} s; it was given up.",
+                    hint="The server or the network is very slow: try again later.",
+                ) from error
             raise PassingError(f"{url} broke off: {in_words(error)}") from error
         # A read with a limit takes the end of the connection for the end of the file.
         if total is not None and len(data) < min(total, limit_bytes + 1):
             raise PassingError(f"{url} broke off after {len(data)} of {total} bytes")
         return data
 
-    meter = meter or Meter(url.rpartition("/")[2], None)
     data = persist(once, patience=patience, meter=meter, gained=lambda: 0, cancel=cancel)
     if len(data) > limit_bytes:
         raise DownloadError(f"{url} is longer than the {limit_bytes} bytes it may have.")
     return data
+
+
+def _read_up_to(
+    response: Response, limit_bytes: int, meter: Meter, cancel: threading.Event | None
+) -> bytes:
+    """Return the response's body, or one byte more than the limit of a longer one."""
+    name = response.url.rpartition("/")[2]
+    data = bytearray()
+    while block := response.read1(limit_bytes + 1 - len(data)):
+        data += block
+        meter.show(0, f"reading {name}: {len(data)} bytes so far")
+        if cancel is not None and cancel.is_set():
+            raise_cancelled()
+    return bytes(data)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import select
@@ -45,22 +46,15 @@ def main() -> int:
         signal.signal(number, lambda received, _frame: stopped_by.append(received))
     signal.signal(signal.SIGCHLD, lambda *_: None)
     stderr_read, stderr_write = os.pipe()
+    held = [*job["fds"]]
     try:
-        qemu = subprocess.Popen(
-            job["argv"],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stdout.fileno(),
-            stderr=stderr_write,
-            pass_fds=[job["qmp_fd"]],
-            # This process has one thread only.
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-        )
+        qemu = start(job, held, stderr_write)
     except OSError as error:
-        tell(failed=f"{job['argv'][0]}: {error.strerror}")
+        tell(failed=f"{error.filename or job['argv'][0]}: {error.strerror}")
         return 1
     # Only QEMU holds these now, so that the owner sees its end as an end of file.
-    for held in (job["qmp_fd"], sys.stdout.fileno(), stderr_write):
-        os.close(held)
+    for descriptor in (*held, sys.stdout.fileno(), stderr_write):
+        os.close(descriptor)
     about = {**job["about"], "qemu_pid": qemu.pid, "supervisor_pid": os.getpid()}
     # What was there is a shorter form of the same, so one write leaves no moment in between.
     os.pwrite(job["entry_fd"], json.dumps(about).encode(), 0)
@@ -71,6 +65,46 @@ def main() -> int:
     with contextlib.suppress(OSError):
         os.unlink(job["entry"])  # noqa: PTH108 (pathlib is slow to import)
     return 0
+
+
+def start(job: dict[str, Any], held: list[int], stderr: int) -> subprocess.Popen[bytes]:
+    """Start QEMU, which inherits ``held`` and the descriptors of its files, added to that."""
+    argv = list(job["argv"])
+    for number, (path, writable) in enumerate(job["files"].items(), start=1):
+        # QEMU opens some files anew for reading only before it writes to them.
+        for flags in (os.O_RDWR, os.O_RDONLY) if writable else (os.O_RDONLY,):
+            held.append(os.open(path, flags | os.O_CLOEXEC))
+            argv += ["-add-fd", f"fd={held[-1]},set={number}"]
+    # A program in a folder that only root may enter cannot be started as anyone else.
+    for user in (job["user"], None) if job["user"] else (None,):
+        try:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stdout.fileno(),
+                stderr=stderr,
+                pass_fds=held,
+                # This process has one thread only.
+                preexec_fn=functools.partial(become, user),  # noqa: PLW1509
+            )
+        except PermissionError:
+            if user is None:
+                raise
+    raise AssertionError
+
+
+def become(user: dict[str, Any] | None) -> None:
+    """Give up root's rights in a child that will be QEMU, and let it die with its parent."""
+    if user is not None:
+        # A container may not know the user; then QEMU stays what its starter is.
+        with contextlib.suppress(OSError):
+            os.setgroups(user["groups"])
+            os.setresgid(*[user["gid"]] * 3)
+            os.setresuid(*[user["uid"]] * 3)
+    if sys.platform == "linux":
+        # Set by the main thread of its parent, which lives as long as the parent does; after
+        # the change of user, which clears it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def supervise(
@@ -148,11 +182,6 @@ def tell(**words: object) -> None:
     # The owner may be gone; that must not keep QEMU alive.
     with contextlib.suppress(OSError):
         os.write(2, (json.dumps(words) + "\n").encode())
-
-
-def _die_with_parent() -> None:
-    # Set by the main thread of this process, which lives as long as the process does.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -61,7 +62,9 @@ class MachineConfig:
         ``amd64`` or ``arm64``.
     accel : Accel
     overlay : Path
-        The disk, a qcow2 file (its header names the backing file and that file's format).
+        The disk, a qcow2 file.
+    base : tuple of Path and str, or None
+        The overlay's backing file and its format; None leaves them to the overlay's header.
     seed : Path or None
         The seed ISO, attached as a read-only virtio-blk disk: Debian's *genericcloud*
         kernels have no driver for a CD-ROM.
@@ -72,6 +75,8 @@ class MachineConfig:
     uefi : UefiFiles or None
         None boots by BIOS (amd64 only).
     network : Network
+    passt : bool
+        Whether the network is passt's, at the other end of a socket; else it is QEMU's own.
     sandbox : bool
         Whether this QEMU was built with seccomp.
     incoming : bool
@@ -85,17 +90,30 @@ class MachineConfig:
     accel: Accel
     overlay: Path
     seed: Path | None
+    base: tuple[Path, str] | None = None
     memory_bytes: int = 1024 * MIB
     cpus: int = 1
     cx16: bool = False
     uefi: UefiFiles | None = None
     network: Network = Network.NONE
+    passt: bool = False
     sandbox: bool = True
     incoming: bool = False
     pause_at_seed_byte: int | None = None
 
     def __post_init__(self) -> None:
         check_shape(self.memory_bytes, self.cpus)
+
+    def files(self) -> dict[Path, bool]:
+        """Return the files that QEMU opens, and whether it writes to them."""
+        found = {self.overlay: True}
+        if self.base is not None:
+            found[self.base[0]] = False
+        if self.seed is not None:
+            found[self.seed] = False
+        if self.uefi is not None:
+            found |= {self.uefi.code: False, self.uefi.variables: True}
+        return found
 
 
 def check_shape(memory_bytes: int, cpus: int) -> None:
@@ -156,7 +174,13 @@ def cpu_model(accel: Accel, arch: str, *, cx16: bool = False) -> str:
     return "max,cx16=off" if arch == "amd64" and not cx16 else "max"
 
 
-def qemu_argv(config: MachineConfig, *, qmp_fd: int) -> list[str]:
+def qemu_argv(
+    config: MachineConfig,
+    *,
+    qmp_fd: int,
+    net_fd: int = 0,
+    names: Mapping[Path, str] | None = None,
+) -> list[str]:
     """Return QEMU's argument list without the program itself; pure.
 
     The serial console is QEMU's standard output; QMP is spoken over the inherited
@@ -165,9 +189,12 @@ def qemu_argv(config: MachineConfig, *, qmp_fd: int) -> list[str]:
     Parameters
     ----------
     config : MachineConfig
-    qmp_fd : int
-        Number of the connected Unix socket that QEMU inherits.
+    qmp_fd, net_fd : int
+        Numbers of the connected Unix sockets that QEMU inherits; ``net_fd`` is passt's.
+    names : mapping, optional
+        File -> what QEMU opens instead, for a QEMU that gets its files as descriptors.
     """
+    names = {path: str(path) for path in config.files()} | dict(names or {})
     machine = _TARGETS[config.arch][1]
     argv = [
         # A comma in a key=value option is written twice.
@@ -187,12 +214,15 @@ def qemu_argv(config: MachineConfig, *, qmp_fd: int) -> list[str]:
     argv += ["-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control"]
     # Without entropy a guest may wait for its random number generator.
     argv += ["-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng"]
-    argv += _firmware_argv(config.uefi)
-    argv += _disk_argv("disk", _overlay_node(config.overlay), "bootindex=0")
+    if config.uefi is not None:
+        argv += _firmware_argv(names[config.uefi.code], names[config.uefi.variables])
+    argv += _disk_argv("disk", _overlay_node(config, names), "bootindex=0")
     if config.seed is not None:
-        argv += _seed_argv(config.seed, config.pause_at_seed_byte)
+        argv += _seed_argv(names[config.seed], config.pause_at_seed_byte)
     if config.network is Network.USER:
-        argv += ["-netdev", "user,id=net,ipv6=off", "-device", "virtio-net-pci,netdev=net,romfile="]
+        netdev = f"stream,id=net,addr.type=fd,addr.str={net_fd}"
+        argv += ["-netdev", netdev if config.passt else "user,id=net,ipv6=off"]
+        argv += ["-device", "virtio-net-pci,netdev=net,romfile="]
     if config.incoming:
         argv += ["-S", "-incoming", "defer"]
     return argv
@@ -202,28 +232,31 @@ def _twice(value: str) -> str:
     return value.replace(",", ",,")
 
 
-def _firmware_argv(uefi: UefiFiles | None) -> list[str]:
-    if uefi is None:
-        return []
+def _firmware_argv(code: str, variables: str) -> list[str]:
     argv = []
-    for unit, (path, read_only) in enumerate(((uefi.code, "on"), (uefi.variables, "off"))):
-        drive = f"if=pflash,unit={unit},format=raw,readonly={read_only},file={_twice(str(path))}"
+    for unit, (name, read_only) in enumerate(((code, "on"), (variables, "off"))):
+        drive = f"if=pflash,unit={unit},format=raw,readonly={read_only},file={_twice(name)}"
         argv += ["-drive", drive]
     return argv
 
 
-def _overlay_node(overlay: Path) -> dict[str, Any]:
-    return {
+def _overlay_node(config: MachineConfig, names: Mapping[Path, str]) -> dict[str, Any]:
+    node: dict[str, Any] = {
         "driver": "qcow2",
         # The overlay lives no longer than its machine: no need to wait for the host's disk.
         "cache": {"no-flush": True},
         "discard": "unmap",
-        "file": {"driver": "file", "filename": str(overlay), "discard": "unmap"},
+        "file": {"driver": "file", "filename": names[config.overlay], "discard": "unmap"},
     }
+    if config.base is not None:
+        path, kind = config.base
+        file = {"driver": "file", "filename": names[path], "read-only": True}
+        node["backing"] = {"driver": kind, "read-only": True, "file": file}
+    return node
 
 
-def _seed_argv(seed: Path, pause_at_byte: int | None) -> list[str]:
-    file: dict[str, Any] = {"driver": "file", "filename": str(seed), "read-only": True}
+def _seed_argv(seed: str, pause_at_byte: int | None) -> list[str]:
+    file: dict[str, Any] = {"driver": "file", "filename": seed, "read-only": True}
     device = []
     if pause_at_byte is not None:
         # A read that fails, once, and that QEMU answers by stopping the machine: when it goes

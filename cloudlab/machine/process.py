@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import pwd
 import signal
 import socket
 import sys
@@ -16,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cloudlab.errors import LaunchError, MachineError
-from cloudlab.machine.config import MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.config import Accel, MachineConfig, qemu_argv, qemu_program
+from cloudlab.machine.network import Passt
 from cloudlab.machine.registry import Entry
 from cloudlab.tools import clean_environment, find_tool
 
@@ -96,6 +98,7 @@ class Machine:
         self._started = asyncio.Event()
         self._ended = asyncio.Event()
         self._qmp: QMPClient | None = None
+        self._passt: Passt | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -181,6 +184,9 @@ class Machine:
 
     async def _let_go(self) -> None:
         process, self._process = self._process, None
+        passt, self._passt = self._passt, None
+        if passt is not None:
+            await asyncio.to_thread(passt.close)
         if process is not None:
             assert process.stdin is not None
             process.stdin.close()
@@ -217,11 +223,15 @@ class Machine:
         from qemu.qmp import QMPClient, QMPError
 
         qemu = find_tool(qemu_program(self.config.arch))
+        if self.config.passt:
+            self._passt = await asyncio.to_thread(Passt)
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as ours_if_it_fails:
             ours_if_it_fails.callback(ours.close)
             with theirs:
                 await self._start_supervisor(str(qemu), theirs.fileno())
+            if self._passt is not None:
+                self._passt.socket.close()
             await self._started.wait()
             if self.end is not None:
                 raise _launch_error(self.end)
@@ -236,9 +246,17 @@ class Machine:
         self._tasks.append(asyncio.create_task(self._watch_events(self._qmp)))
 
     async def _start_supervisor(self, qemu: str, qmp_fd: int) -> None:
+        net_fd = self._passt.socket.fileno() if self._passt else 0
+        fds = [qmp_fd, net_fd] if net_fd else [qmp_fd]
+        user = other_user(self.config)
+        files = self.config.files() if user else {}
+        names = {path: f"/dev/fdset/{number}" for number, path in enumerate(files, start=1)}
+        argv = qemu_argv(self.config, qmp_fd=qmp_fd, net_fd=net_fd, names=names)
         job = {
-            "argv": [qemu, *qemu_argv(self.config, qmp_fd=qmp_fd)],
-            "qmp_fd": qmp_fd,
+            "argv": [qemu, *argv],
+            "fds": fds,
+            "files": {str(path): writable for path, writable in files.items()},
+            "user": user,
             "entry": str(self._entry.path),
             "entry_fd": self._entry.fileno(),
             "owner_pid": os.getpid(),
@@ -249,7 +267,7 @@ class Machine:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            pass_fds=(qmp_fd, self._entry.fileno()),
+            pass_fds=(*fds, self._entry.fileno()),
             start_new_session=True,
             env=clean_environment(),
         )  # fmt: skip
@@ -294,6 +312,26 @@ class Machine:
         data = event.get("data")
         about = dict(data) if isinstance(data, dict) else {}
         self.events.append(MachineEvent(str(event["event"]), about))
+
+
+def other_user(config: MachineConfig) -> dict[str, Any] | None:
+    """Return whom QEMU runs as where root starts it; None where it stays the user it is.
+
+    QEMU then gets its files as open descriptors, because that user may open none of them.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return None
+    try:
+        nobody = pwd.getpwnam("nobody")
+        device = Path("/dev/kvm").stat() if config.accel is Accel.KVM else None
+    except (KeyError, OSError):
+        return None
+    groups = []
+    if device is not None and device.st_mode & 0o006 != 0o006:  # noqa: PLR2004 (others' rights)
+        if device.st_mode & 0o060 != 0o060:  # noqa: PLR2004 (the group's)
+            return None
+        groups = [device.st_gid]
+    return {"uid": nobody.pw_uid, "gid": nobody.pw_gid, "groups": groups}
 
 
 async def _drained(process: asyncio.subprocess.Process) -> None:

@@ -215,5 +215,5 @@ def _kill_orphan(about: dict[str, Any]) -> None:
     # supervisor.  The process number may have been reused, so it must be this run's QEMU.
     with contextlib.suppress(psutil.Error, KeyError):
         process = psutil.Process(about["qemu_pid"])
-        if any(about["run_folder"] in word for word in process.cmdline()):
+        if f"guest={about['name']}".replace(",", ",,") in process.cmdline():
             process.kill()

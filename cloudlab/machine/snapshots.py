@@ -139,7 +139,7 @@ def find_snapshot(key: str) -> Snapshot | None:
     Raises
     ------
     SnapshotError
-        If it is damaged; it was deleted.
+        If it cannot be read, or is damaged; then it was deleted.
     """
     folder = paths.snapshots_folder() / key
     try:
@@ -154,7 +154,12 @@ def find_snapshot(key: str) -> Snapshot | None:
         if not folder.exists():
             return None
         reason = "a file is missing"
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        # This is about the host, such as too many open files, and not about the snapshot.
+        raise SnapshotError(
+            f"The snapshot in {folder} cannot be read: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:
         reason = str(error)
     else:
         return Snapshot(folder, record)

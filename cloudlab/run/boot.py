@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from cloudlab.console import Stage, printable
-from cloudlab.disk import Extent, allocated_bytes, by_region, inspect_disk, overlay_map
+from cloudlab.disk import DiskLayout, Extent, allocated_bytes, by_region, inspect_disk, overlay_map
 from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
@@ -39,7 +39,7 @@ from cloudlab.run.monitor import (
     unless_stopped,
 )
 from cloudlab.run.options import BOOT_TIMEOUT_S, SILENCE_TIMEOUT_S, Options, make_options
-from cloudlab.run.prepare import PreparedRun, prepare, prepare_cold
+from cloudlab.run.prepare import PreparedRun, claim, prepare, prepare_cold
 from cloudlab.run.record import (
     ConsoleCounts,
     Outcome,
@@ -58,10 +58,15 @@ from cloudlab.run.start import (
     resume,
 )
 from cloudlab.run.value import Run
-from cloudlab.sizes import ParsedConsole, check_sizes
+from cloudlab.sizes import ConsoleParser, ParsedConsole, check_sizes
 
 #: What QEMU needs beside the guest's memory.
 _QEMU_OVERHEAD_BYTES = 200 << 20
+
+#: How far a guest's clock may be ahead of the host's, in seconds.
+CLOCK_SLACK_S = 5.0
+
+_EXTENDED_BYTES = 1024
 
 
 def boot(
@@ -107,7 +112,7 @@ def boot(
     elif values:
         options = make_options(options.image, options, **values)
     jobs = [(options, folder or dated_folder(options.scenario))]
-    [run] = boot_many(jobs, on_event=on_event, cancel=cancel)
+    [run] = boot_many(jobs, on_event=on_event, cancel=cancel, numbered=folder is None)
     if run.error is not None:
         raise run.error
     return run
@@ -119,6 +124,7 @@ def boot_many(
     on_event: OnEvent = ignore_events,
     cancel: threading.Event | None = None,
     parallel: int | None = None,
+    numbered: bool = False,
 ) -> list[Run]:
     """Boot several machines, as many at a time as cores and memory allow.
 
@@ -133,6 +139,8 @@ def boot_many(
         As for :func:`boot`.
     parallel : int, optional
         How many machines run at a time.
+    numbered : bool
+        Append a number to the name of a run folder that exists, instead of refusing it.
 
     Raises
     ------
@@ -142,7 +150,8 @@ def boot_many(
     stop = cancel or threading.Event()
     with contextlib.ExitStack() as undo:
         prepared = []
-        for options, folder in jobs:
+        for options, wanted in jobs:
+            folder = claim(wanted, undo, numbered=numbered)
             prepared.append(prepare(options, folder, undo, on_event))
         limit = parallel or max_parallel([options for options, _ in jobs])
         undo.pop_all()
@@ -170,12 +179,7 @@ def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
     """Return the folder of a new run, named by the present second and its scenario."""
     second = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     words = re.sub(r"[^\w.-]+", "-", scenario).strip("-")
-    path = parent / f"{second}-{words or 'run'}"
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
+    return parent / f"{second}-{words or 'run'}"
 
 
 @dataclass(frozen=True)
@@ -196,11 +200,15 @@ async def _run(job: PreparedRun, host: _Host) -> Run:
     try:
         return await _run_once(await asyncio.to_thread(prepare_cold, job, why), host)
     except CloudlabError as error:
-        return Run(job.folder, job.record, error=error)
+        failure = RecordedError(type(error).__name__, str(error))
+        record = replace(job.record, outcome=Outcome.FAILED, error=failure)
+        with contextlib.suppress(CloudlabError):
+            write_record(job.folder, record)
+        return Run(job.folder, record, error=error)
 
 
 async def _run_once(job: PreparedRun, host: _Host) -> Run:
-    log = BootLog()
+    log = BootLog(ConsoleParser(job.record.nonce))
     plan = Plan(job.machine, job.record.start)
     error: BaseException | None = None
     async with Machine(job.machine, job.entry) as machine:
@@ -288,7 +296,11 @@ def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
         record,
         outcome=_outcome(error),
         error=None if error is None else RecordedError(type(error).__name__, str(error)),
-        warnings=tuple(_warnings(parsed, log)),
+        warnings=(
+            *([record.network.warning] if record.network and record.network.warning else []),
+            *_warnings(parsed, log),
+            *(_contradictions(parsed, log, record.disk_after) if error is None else ()),
+        ),
         time_s=round(log.time_s, 3),
         took_s=round(log.took_s, 3),
         stages=_stage_times(log),
@@ -341,10 +353,47 @@ def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
         lines = "1 line" if lost == 1 else f"{lost} lines"
         found.append(f"{lines} of the guest's report {'was' if lost == 1 else 'were'} lost.")
     found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
+    if log.parser.foreign:
+        found.append(
+            f"The console has {log.parser.foreign} lines of another run's report; "
+            "they were ignored."
+        )
     if log.dropped_bytes:
         found.append(
             f"The console wrote {log.bytes} bytes; the last {log.dropped_bytes} were not kept."
         )
+    return found
+
+
+def _contradictions(parsed: ParsedConsole, log: BootLog, layout: DiskLayout | None) -> list[str]:
+    """Return where the guest's report contradicts the host: its clock and the disk itself."""
+    found = [
+        f"The guest's report ({block.stage}) says {block.uptime_s:.1f} s of uptime, but the "
+        f"machine had run for {log.clock[block.line]:.1f} s only."
+        for block in parsed.blocks
+        if block.uptime_s is not None
+        and block.line in log.clock
+        and block.uptime_s > log.clock[block.line] + CLOCK_SLACK_S
+    ]
+    if layout is None:
+        return found
+    table = {
+        tables.device_name(one.number): (one.start_bytes, one.size_bytes)
+        for one in layout.partitions
+        if one.number is not None
+    }
+    table[tables.device_name(None)] = (0, layout.virtual_size_bytes)
+    after = parsed.block("after")
+    for device in after.devices if after else ():
+        measured = (device.start_bytes, device.size_bytes)
+        # Of an extended partition the kernel shows two sectors.
+        if device.size_bytes > _EXTENDED_BYTES and table.get(device.name, measured) != measured:
+            start_bytes, size_bytes = table[device.name]
+            found.append(
+                f"The guest's report says that {device.name} starts at byte {device.start_bytes} "
+                f"with {device.size_bytes} bytes; the partition table on its disk says byte "
+                f"{start_bytes} and {size_bytes} bytes."
+            )
     return found
 
 

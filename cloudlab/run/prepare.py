@@ -13,17 +13,19 @@ import cloudlab
 from cloudlab import paths
 from cloudlab.console import Stage
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
-from cloudlab.errors import ChecksumError, ImageError, RecordingError, UsageError
-from cloudlab.image.cache import Image
+from cloudlab.errors import RecordingError, UsageError
+from cloudlab.image.cache import Image, check_unchanged
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import (
     Firmware,
     MachineConfig,
+    Network,
     UefiFiles,
     qemu_argv,
     qemu_program,
 )
 from cloudlab.machine.firmware import uefi_files
+from cloudlab.machine.network import choose_network
 from cloudlab.machine.registry import Entry
 from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
 from cloudlab.run.options import Options, Start
@@ -32,13 +34,22 @@ from cloudlab.run.record import (
     Record,
     RecordedAccelerator,
     RecordedImage,
+    RecordedNetwork,
     RecordedOptions,
     RecordedStart,
     Versions,
-    check_new_folder,
+    claim_folder,
     write_record,
 )
-from cloudlab.seed import Seed, build_seed, custom_seed, load_schema, write_iso
+from cloudlab.seed import (
+    Seed,
+    build_seed,
+    custom_seed,
+    load_schema,
+    new_nonce,
+    with_nonce,
+    write_iso,
+)
 from cloudlab.tools import now
 from cloudlab.tools import run as run_tool
 
@@ -76,6 +87,34 @@ class PreparedRun:
         return [Path(path) for path in self.entry.about["cleanup"]]
 
 
+def claim(folder: Path, undo: contextlib.ExitStack, *, numbered: bool = False) -> Path:
+    """Make a folder the folder of one new run and return its absolute path.
+
+    Parameters
+    ----------
+    folder : Path
+        New or empty.
+    undo : ExitStack
+        Receives the callbacks that remove what was created.
+    numbered : bool
+        Append a number to the name of a folder that exists.
+
+    Raises
+    ------
+    CloudlabError
+        If the folder is taken or cannot be created.
+    """
+    folder = _utf8(folder.absolute())
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    undo.callback(_remove_folders, created)
+    if numbered:
+        folder = paths.free_folder(folder)
+        undo.callback(_remove_folders, [folder])
+    claim_folder(folder)
+    undo.callback(_remove_files, [folder / "run.json"])
+    return folder
+
+
 def prepare(
     options: Options,
     folder: Path,
@@ -88,47 +127,53 @@ def prepare(
     ----------
     options : Options
     folder : Path
-        New or empty.
+        Claimed for this run, see :func:`claim`.
     undo : ExitStack
         Receives the callbacks that undo all of it.
     on_event : callable
         Called with notes: ``preparing``, ``warning: ...`` for each problem of the given texts,
-        and ``accelerator: ...``.
+        ``accelerator: ...`` and ``network: ...``.
 
     Raises
     ------
     CloudlabError
         If the run cannot be carried out.
     """
-    folder = _utf8(folder.absolute())
 
     def note(text: str) -> None:
         on_event(RunEvent(folder.name, 0.0, Stage.FIRMWARE, note=text))
 
     note("preparing")
     image = options.image
-    seed = make_seed(options)
+    nonce = new_nonce()
+    seed = with_nonce(make_seed(options), nonce)
     for problem in seed.problems:
         note(f"warning: {problem}")
-    _check_unchanged(image)
+    check_unchanged(image)
     check_safe(image.path, image.format)
     accel = choose_accel(image.arch)
     if options.accel not in {None, accel.accel}:
         accel = replace(accel, accel=options.accel, reason="as requested")
     note(f"accelerator: {accel.accel} ({accel.reason})")
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
-    undo.callback(_remove_folders, created)
-    new_run_folder(folder)
+    network = choose_network(image.arch) if options.network is Network.USER else None
+    if network is not None:
+        note(f"warning: {network.warning}" if network.warning else "network: passt")
     overlay, variables = folder / _OVERLAY, folder / _VARIABLES
     leftovers = [folder / _SEED_ISO, variables, *([] if options.keep_overlay else [overlay])]
     entry = undo.enter_context(
         Entry(f"cloudlab-{folder.name}", run_folder=folder, cleanup=leftovers)
     )
-    written = [overlay, *leftovers, folder / "run.json"]
-    undo.callback(_remove_files, [*written, *(folder / name for name in _texts(options, seed))])
+    texts = (folder / name for name in _texts(options, seed))
+    undo.callback(_remove_files, [overlay, *leftovers, *texts])
     uefi = _write_files(options, seed, folder)
     machine = _machine_config(options, folder, accel, uefi)
+    machine = replace(machine, passt=network is not None and network.passt)
     record = _first_record(options, folder.name, accel, machine)
+    if network is not None:
+        backend = "passt" if network.passt else "QEMU user networking"
+        record = replace(record, network=RecordedNetwork(backend, network.warning))
+    if options.attach_seed:
+        record = replace(record, nonce=nonce)
     write_record(folder, record)
     return PreparedRun(options, folder, seed, accel, machine, entry, record)
 
@@ -160,6 +205,7 @@ def _machine_config(
         arch=image.arch,
         accel=accel.accel,
         overlay=folder / _OVERLAY,
+        base=(Path(os.path.abspath(image.path)), image.format),  # noqa: PTH100 (links stay)
         seed=folder / _SEED_ISO if options.attach_seed else None,
         memory_bytes=options.memory_bytes,
         cpus=options.cpus,
@@ -185,7 +231,7 @@ def prepare_cold(job: PreparedRun, why: str) -> PreparedRun:
     CloudlabError
         As :func:`prepare`.
     """
-    names = (*_texts(job.options, job.seed), "run.json")
+    names = _texts(job.options, job.seed)
     _remove_files([*job.leftovers, job.machine.overlay, *(job.folder / name for name in names)])
     with contextlib.ExitStack() as undo:
         again = prepare(replace(job.options, start=Start.COLD), job.folder, undo)
@@ -227,19 +273,6 @@ def make_seed(options: Options) -> Seed:
     )
 
 
-def new_run_folder(folder: Path) -> None:
-    """Create the folder of a new run, readable by its owner only."""
-    check_new_folder(folder)
-    paths.make_folder(folder, private=True)
-    try:
-        folder.chmod(0o700)
-    except OSError as error:
-        raise RecordingError(
-            f"The permissions of {folder} cannot be changed: {error.strerror}.",
-            hint="Choose a folder of your own with --output.",
-        ) from error
-
-
 def _texts(options: Options, seed: Seed) -> dict[str, str]:
     """Return the seed's texts that the run folder keeps, by file name."""
     texts = {"user-data": seed.user_data, "meta-data": seed.meta_data}
@@ -254,25 +287,6 @@ def _default_firmware(image: Image) -> Firmware:
     # The arm64 machine has no BIOS.
     has_bios = "bios" in image.firmware and image.arch == "amd64"
     return Firmware.BIOS if has_bios else Firmware.UEFI
-
-
-def _check_unchanged(image: Image) -> None:
-    """Check that an image is still the file that was looked up, perhaps long ago."""
-    try:
-        status = image.path.stat()
-    except OSError as error:
-        raise ImageError(
-            f"The image {image.path} cannot be read: {error.strerror}; nothing was started.",
-            hint="'cloudlab images' lists the images in the cache.",
-        ) from error
-    if (status.st_size, status.st_mtime_ns) != (image.file_size_bytes, image.mtime_ns):
-        raise ChecksumError(
-            f"The image {image.path} has changed since it was looked up: expected "
-            f"{image.file_size_bytes} bytes as of {image.date}, found {status.st_size} bytes "
-            "written at another time; nothing was started.",
-            hint="If you changed it, look it up again with choose_image or open_image; "
-            "'cloudlab verify' checks a cached image.",
-        )
 
 
 def _utf8(folder: Path) -> Path:

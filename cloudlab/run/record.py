@@ -19,6 +19,7 @@ writes ``run.json``; its types are checked here, so that no other code has to.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +39,9 @@ from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
 FORMAT = 1
 
 _RUN_JSON = "run.json"
+
+#: How often a folder is claimed that other runs create and remove at the same time.
+_CLAIM_TRIES = 100
 _DAMAGED = "The file was changed after it was recorded; record the run again."
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -151,6 +155,14 @@ class RecordedAccelerator:
 
 
 @dataclass(frozen=True)
+class RecordedNetwork:
+    """The backend of the guest's network, and what it exposes, as a sentence."""
+
+    backend: str = ""
+    warning: str = ""
+
+
+@dataclass(frozen=True)
 class Versions:
     """Versions of what made the run."""
 
@@ -203,6 +215,10 @@ class Record:
     image : RecordedImage
     start : RecordedStart
     accelerator : RecordedAccelerator
+    network : RecordedNetwork or None
+        None: the guest had no network.
+    nonce : str or None
+        What each frame of the guest's report carries; None in older records.
     versions : Versions
     command : tuple of str
         QEMU's argument list.
@@ -230,6 +246,8 @@ class Record:
     image: RecordedImage = RecordedImage()
     start: RecordedStart = RecordedStart()
     accelerator: RecordedAccelerator = RecordedAccelerator()
+    network: RecordedNetwork | None = None
+    nonce: str | None = None
     versions: Versions = Versions()
     command: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -340,7 +358,7 @@ def check_new_folder(folder: Path) -> None:
     RecordingError
     """
     try:
-        taken = any(folder.iterdir())
+        names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -353,11 +371,50 @@ def check_new_folder(folder: Path) -> None:
             f"The folder {folder} cannot be read: {error.strerror}.",
             hint="Choose a folder of your own with --output.",
         ) from error
-    if taken:
-        # No deeper: somebody may have written --output /.
-        holds_run = any(any(folder.glob(place)) for place in (_RUN_JSON, f"*/{_RUN_JSON}"))
-        what = "a run" if holds_run else "other files"
+    if names:
+        # A demo's folder holds its runs one level down; no deeper, because this may be /.
+        records = (os.path.join(folder, name, _RUN_JSON) for name in names)  # noqa: PTH118
+        holds_run = _RUN_JSON in names or any(map(os.path.exists, records))
         raise RecordingError(
-            f"The folder {folder} already holds {what}; it was not touched.",
+            f"The folder {folder} already holds {'a run' if holds_run else 'other files'}; "
+            "it was not touched.",
             hint="Choose another folder with --output, or move this one away.",
         )
+
+
+def claim_folder(folder: Path) -> None:
+    """Make ``folder`` the folder of one new run, readable by its owner only.
+
+    The run that creates ``run.json`` owns the folder, so of several runs that are given the
+    same one, exactly one gets it.
+
+    Raises
+    ------
+    RecordingError
+        As :func:`check_new_folder`, or if the folder belongs to another user.
+    CloudlabError
+        If it cannot be created.
+    """
+    path = folder / _RUN_JSON
+    for _ in range(_CLAIM_TRIES):
+        check_new_folder(folder)
+        paths.make_folder(folder, private=True)
+        try:
+            with path.open("x", encoding="utf-8") as stream:
+                json.dump(Record(name=folder.name).to_json(), stream)
+            folder.chmod(0o700)
+            if len(list(folder.iterdir())) == 1:
+                return
+        except (FileExistsError, FileNotFoundError):
+            continue  # another run took the folder, or removed the one that it had created
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise RecordingError(
+                f"The folder {folder} cannot be used for a run: {error.strerror}.",
+                hint="Choose a folder of your own with --output.",
+            ) from error
+        path.unlink()  # another program put a file into the folder meanwhile
+    raise RecordingError(
+        f"The folder {folder} could not be claimed: other programs keep changing it.",
+        hint="Choose another folder with --output.",
+    )

@@ -293,8 +293,8 @@ def _machine_facts(job: PreparedRun) -> dict[str, Any]:
         uefi = UefiFiles(machine.uefi.code, Path("uefi-variables"))
     alike = replace(machine, name="saved", overlay=Path("disk"), seed=Path("seed"), uefi=uefi)
     return {
-        # An image that is a file of the user's has no checksum.
-        "image": [image.sha256, str(image.path), *_stamp(image.path)],
+        # The disk's backing file is this path; a file of the user's has no checksum.
+        "image": [str(image.path), image.sha256 or _stamp(image.path)],
         "qemu": job.record.versions.qemu,
         "command": qemu_argv(alike, qmp_fd=0),
         "firmware": _stamp(machine.uefi.code) if machine.uefi else None,

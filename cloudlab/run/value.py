@@ -177,7 +177,7 @@ class Run:
     @cached_property
     def parsed(self) -> ParsedConsole:
         """What the console reported, each value with its line; it may have reported nothing."""
-        parser = ConsoleParser()
+        parser = ConsoleParser(self.record.nonce)
         for number, line in enumerate(self._transcript.split(b"\n"), start=1):
             parser.feed(line, number)
         return parser.result()

@@ -21,7 +21,10 @@ from cloudlab.seed.config import (
     build_seed,
     custom_seed,
     new_instance_id,
+    new_nonce,
+    parse_public_keys,
     to_user_data,
+    with_nonce,
 )
 from cloudlab.seed.iso import read_iso, write_iso
 from cloudlab.seed.text import Problem, Severity
@@ -41,7 +44,10 @@ __all__ = [
     "custom_seed",
     "load_schema",
     "new_instance_id",
+    "new_nonce",
+    "parse_public_keys",
     "read_iso",
     "to_user_data",
+    "with_nonce",
     "write_iso",
 ]

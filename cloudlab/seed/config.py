@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+import secrets
 import uuid
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -30,6 +33,9 @@ _ANY_HASH = re.compile(r"\$[0-9a-z]+(\$[^$:\s]+){2,4}|[!*]+")
 _HOSTNAME = re.compile(
     r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*"
 )
+#: A type and the key itself, which begins with the length of its type and so with AAAA;
+#: options may stand before them, a comment behind.
+_PUBLIC_KEY = re.compile(r"(?:^|.*\s)([a-z0-9][a-z0-9@.-]*)\s+(AAAA[A-Za-z0-9+/]+={0,2})(?:\s.*)?$")
 _HASH_HINT = "Make a hash with: openssl passwd -6"
 
 
@@ -144,6 +150,57 @@ class Seed:
         from cloudlab.html import files_html
 
         return files_html({"user-data": self.user_data, "meta-data": self.meta_data})
+
+
+def parse_public_keys(text: str) -> tuple[str, ...]:
+    """Return the keys of a ``.pub`` or ``authorized_keys`` file, a line each, without comments.
+
+    Raises
+    ------
+    SeedError
+        If a line is not a public key, or there is none.  The message does not repeat the text,
+        which may be secret.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if "PRIVATE KEY-----" in text:
+        what = "This is a private key, which must not leave this host."
+    elif not keys:
+        what = "This holds no public key."
+    elif not all(map(_is_public_key, keys)):
+        number = next(
+            n for n, line in enumerate(lines, 1) if line in keys and not _is_public_key(line)
+        )
+        what = f"Line {number} is not an SSH public key."
+    else:
+        return keys
+    raise SeedError(
+        what,
+        hint="A public key begins with its type, such as ssh-ed25519; its file usually ends in .pub.",
+    )
+
+
+def _is_public_key(line: str) -> bool:
+    match = _PUBLIC_KEY.fullmatch(line)
+    if match is None:
+        return False
+    try:
+        blob = base64.b64decode(match[2], validate=True)
+    except binascii.Error:
+        return False
+    return blob[4 : 4 + int.from_bytes(blob[:4])] == match[1].encode()
+
+
+def new_nonce() -> str:
+    """Return 16 digits that no other run's report carries."""
+    return f"{secrets.randbelow(10**16):016}"
+
+
+def with_nonce(seed: Seed, nonce: str) -> Seed:
+    """Return ``seed`` with a report whose every frame carries ``nonce``, if it has a report."""
+    if seed.report_sh is None:
+        return seed
+    return replace(seed, report_sh=seed.report_sh.replace("\nnonce=\n", f"\nnonce={nonce}\n", 1))
 
 
 def new_instance_id() -> str:
@@ -356,7 +413,7 @@ def _typed_keys(config: SeedConfig) -> dict[str, Any]:
         "password": _default_password(config.password_hash),
         # Else the password would have to be changed at the first login.
         "chpasswd": {"expire": False} if config.password_hash else None,
-        "ssh_authorized_keys": list(config.ssh_authorized_keys) or None,
+        "ssh_authorized_keys": _keys(config.ssh_authorized_keys) or None,
         "bootcmd": _commands(config.bootcmd),
         "runcmd": _commands(config.runcmd),
     }
@@ -380,6 +437,10 @@ def _default_password(password_hash: str | None) -> str | None:
             hint=_HASH_HINT,
         )
     return password_hash
+
+
+def _keys(keys: tuple[str, ...]) -> list[str]:
+    return [key for text in keys for key in parse_public_keys(text)]
 
 
 def _device(device: str) -> str:
@@ -407,7 +468,7 @@ def _user(user: User) -> dict[str, Any]:
             )
         entry |= {"passwd": user.password_hash, "lock_passwd": False}
     if user.ssh_authorized_keys:
-        entry["ssh_authorized_keys"] = list(user.ssh_authorized_keys)
+        entry["ssh_authorized_keys"] = _keys(user.ssh_authorized_keys)
     if user.sudo:
         entry["sudo"] = "ALL=(ALL) NOPASSWD:ALL"
     return entry

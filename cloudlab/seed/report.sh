@@ -1,4 +1,5 @@
 #!/bin/sh
+nonce=
 # Measures this machine's disks from the inside and prints them on the serial console.
 #
 #   report.sh before [sample]   from bootcmd, before anything grows
@@ -6,8 +7,9 @@
 #
 # Each report is what people read (lsblk, df -h) and the same in bytes, a frame a line:
 #
-#   @cloudlab STAGE N JSON CRC@      CRC: what cksum says of "STAGE N JSON"
+#   @cloudlab STAGE N JSON CRC NONCE@      CRC: what cksum says of "STAGE N JSON"
 #
+# NONCE tells this run's report from another's; the host sets it above.
 # POSIX sh, and as few processes as can be: in an emulated machine each costs 10-20 ms.
 # For tests: CLOUDLAB_CONSOLE is written to instead of the console, CLOUDLAB_ROOT holds
 # the sys, proc, run, etc, var and usr to read.
@@ -92,7 +94,7 @@ print_block() {
     echo
     cksum "$@" | while read -r crc _ file; do
         IFS= read -r frame < "$file"
-        printf '@cloudlab %s %s@\n' "$frame" "$crc"
+        printf '@cloudlab %s %s@\n' "$frame" "$crc${nonce:+ $nonce}"
         [ -z "$text" ] || printf '%s\n' "$text"
         text=
     done

@@ -2,10 +2,11 @@
 
 ::
 
-    @cloudlab STAGE N JSON CRC@
+    @cloudlab STAGE N JSON CRC NONCE@
 
 STAGE is ``before``, ``after`` or ``sample``; N counts the frames of one block from 0;
-JSON is one ASCII object; CRC is the POSIX ``cksum`` of the text ``STAGE N JSON``.
+JSON is one ASCII object; CRC is the POSIX ``cksum`` of the text ``STAGE N JSON``; NONCE is 16
+digits that the run's seed gave the guest, or missing (in older recordings).
 Kernel messages may interrupt a frame anywhere.  They are cut out again, and the CRC tells
 whether the cuts were right; a frame that no cut repairs counts as damaged, never as a guess.
 """
@@ -27,7 +28,7 @@ Stage = Literal["before", "after", "sample"]
 _MARK = "@cloudlab "
 _FRAME = re.compile(
     r"@cloudlab ((?P<stage>before|after|sample) (?P<number>\d{1,9}) (?P<json>\{.*\}))"
-    r" (?P<crc>\d{1,10})@",
+    r" (?P<crc>\d{1,10})(?: (?P<nonce>\d{16}))?@",
     re.ASCII,
 )
 # A mark that a kernel message interrupts.
@@ -63,11 +64,14 @@ class Frame:
         Its number in the block, from 0.
     values : dict
         The JSON object.
+    nonce : str
+        Empty where there is none.
     """
 
     stage: Stage
     number: int
     values: dict[str, Any]
+    nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ def _read_frame(text: str) -> Frame | None:
     if not isinstance(values.get("kind"), str):
         return None
     stage: Any = match["stage"]
-    return Frame(stage, int(match["number"]), values)
+    return Frame(stage, int(match["number"]), values, match["nonce"] or "")
 
 
 # What each kind of frame becomes, and the values that it has: all fields but the line.

@@ -40,17 +40,26 @@ class ConsoleParser:
 
     It does not raise, whatever the lines hold.
 
+    Parameters
+    ----------
+    nonce : str, optional
+        What every frame of this run carries; frames without it are ignored.
+
     Attributes
     ----------
     busy : bool
         Whether the next line matters, whatever it holds: a listing or a frame has begun.
     before : bytes
         The line before the next one; callers that skip lines set it.
+    foreign : int
+        How many frames were ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nonce: str | None = None) -> None:
         self.busy = False
         self.before = b""
+        self.foreign = 0
+        self._nonce = nonce
         self._frames = FrameReader()
         self._open: dict[Stage, BlockBuilder] = {}
         self._closed: list[GuestBlock] = []
@@ -121,7 +130,10 @@ class ConsoleParser:
             self._stray += lost
             self._recent_strays += lost
         if done is not None:
-            return self._take_frame(*done)
+            if self._nonce in {None, done[0].nonce}:
+                return self._take_frame(*done)
+            self.foreign += 1
+            return None
         if not self._frames.pending:
             self._take_text(text, line_number)
         return None
@@ -252,7 +264,7 @@ class ConsoleParser:
             reports.append(Report(self._stage, **listing.report()))
 
 
-def parse_console(source: Source) -> ParsedConsole:
+def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
     """Return every report of sizes in a console log.
 
     Parameters
@@ -260,13 +272,15 @@ def parse_console(source: Source) -> ParsedConsole:
     source : binary file, bytes, str, or iterable of either
         The log; an iterable gives pieces of it, cut anywhere, with their line ends.
         Lines are counted by their line feeds and read up to 64 KiB each.
+    nonce : str, optional
+        As of :class:`ConsoleParser`.
 
     Raises
     ------
     ParseError
         If it is empty, not text, or holds no sizes that could be read.
     """
-    parser = ConsoleParser()
+    parser = ConsoleParser(nonce)
     beginning = b""
     line_number = 1
     for lines in _whole_lines(source):

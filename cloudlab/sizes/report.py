@@ -183,7 +183,8 @@ def check_sizes(parsed: ParsedConsole) -> list[str]:
     """Return the contradictions between a console's sizes, one sentence each.
 
     Within a report a filesystem is at most as large as its partition, and that as its disk;
-    exact and rounded reports of one stage agree; from before to after nothing shrinks.
+    exact and rounded reports of one stage agree; from before to after nothing shrinks and
+    the guest's uptime rises.
     Rounded numbers stand for the ranges that :func:`lsblk_range` and :func:`df_range` give.
     """
     found = []
@@ -193,12 +194,29 @@ def check_sizes(parsed: ParsedConsole) -> list[str]:
         for other in parsed.reports:
             if report.stage == other.stage is not None and report.exact and not other.exact:
                 found += _agreement(report, other)
+    found += _times(parsed)
     for exact in (True, False):
         same = [r for r in parsed.reports if r.exact is exact and r.stage in {"before", "after"}]
         for before, after in pairwise(same):
             if (before.stage, after.stage) == ("before", "after"):
                 found += _shrinking(before, after)
     return found
+
+
+def _times(parsed: ParsedConsole) -> Iterator[str]:
+    latest_s = 0.0
+    for block in sorted(parsed.blocks, key=lambda block: block.line):
+        if block.stage == "before":  # after a reboot the uptime starts again
+            latest_s = 0.0
+        if block.uptime_s is None:
+            continue
+        latest_s = max(latest_s, block.unchanged_until_s or 0.0)
+        if block.uptime_s < latest_s:
+            yield (
+                f"line {block.line} ({block.stage}): the report was made at {block.uptime_s:.1f} s "
+                f"of the guest's uptime, after an earlier one at {latest_s:.1f} s."
+            )
+        latest_s = max(latest_s, block.uptime_s)
 
 
 def lsblk_range(size_bytes: int, *, exact: bool) -> tuple[int, int]:

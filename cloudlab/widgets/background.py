@@ -83,7 +83,8 @@ def live_job(options: Options, folder: Path) -> Job:
     """Return a job that boots a machine and records it in ``folder``."""
 
     def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
-        [run] = boot_many([(options, folder)], on_event=on_event, cancel=cancel)
+        jobs = [(options, folder)]
+        [run] = boot_many(jobs, on_event=on_event, cancel=cancel, numbered=True)
         return Outcome(run, run.error)
 
     return boot

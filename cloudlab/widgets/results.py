@@ -212,8 +212,7 @@ def export(finished: Finished, folder: Path) -> Path:
         If it cannot be written.
     """
     recording = finished.run
-    target = free_name(folder / recording.name)
-    paths.make_folder(target)
+    target = paths.free_folder(folder / recording.name)
     for kind_name in ("disk-map", "timeline"):
         figure = recording.plot(kind_name, size="slide")
         for form in ("svg", "png"):
@@ -229,15 +228,6 @@ def export(finished: Finished, folder: Path) -> Path:
             hint="Free some space there.",
         ) from error
     return target
-
-
-def free_name(path: Path) -> Path:
-    """Return ``path``, or with a number behind it the first that is not there."""
-    number, free = 1, path
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free
 
 
 def _judged(run: Finished) -> dict[str, str]:
