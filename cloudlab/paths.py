@@ -7,10 +7,13 @@ folder holds what describes running machines.  Both move with ``CLOUDLAB_CACHE``
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import itertools
 import os
 import select
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from cloudlab.errors import CloudlabError, UsageError
 
 #: The longest text that a user may name as a file: user-data, keys, a catalogue.
 TEXT_LIMIT_BYTES = 1 << 20
+
+_TEXT_HINT = "Name a file with text in UTF-8."
 
 #: How long a pipe that something has open may stay silent, in seconds.
 PIPE_SILENCE_S = 60.0
@@ -69,13 +74,14 @@ def expand(path: str | Path) -> Path:
 def read_text(path: Path) -> str:
     """Return the text of a file that a user named.
 
-    A pipe is read to its end, so that ``<(command)`` works in a shell.
+    A pipe is read to its end, so that ``<(command)`` works in a shell.  Of a gzip file it is the
+    unpacked text: cloud-init unpacks user-data as well.
 
     Raises
     ------
     UsageError
-        If it cannot be read, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8, or is a
-        pipe that nothing writes to.
+        If it cannot be read or unpacked, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8,
+        or is a pipe that nothing writes to.
     """
     data = bytearray()
     try:
@@ -89,19 +95,29 @@ def read_text(path: Path) -> str:
                     raise UsageError(f"{path} is a pipe that nothing has written to for a minute.")
             is_pipe = not stream.seekable()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    if len(data) > TEXT_LIMIT_BYTES:
-        raise UsageError(
-            f"{path} is longer than {TEXT_LIMIT_BYTES >> 20} MiB, so it was not read to its end.",
-            hint="A text file is expected here.",
-        )
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint=_TEXT_HINT) from error
     if is_pipe and not data:
         raise UsageError(f"{path} is a pipe that nothing writes to.")
+    text = _unpacked(path, bytes(data))
+    if len(text) > TEXT_LIMIT_BYTES:
+        raise UsageError(
+            f"{path} is longer than {TEXT_LIMIT_BYTES >> 20} MiB, so it was not read to its end.",
+            hint=_TEXT_HINT,
+        )
     try:
         # As a text file is read everywhere else.
-        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}.") from error
+        raise UsageError(f"{path} is not UTF-8 text: {error}.", hint=_TEXT_HINT) from error
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    if not data.startswith(b"\x1f\x8b") or len(data) > TEXT_LIMIT_BYTES:
+        return data
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read(TEXT_LIMIT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} is damaged gzip data: {error}.", hint=_TEXT_HINT) from error
 
 
 def make_folder(folder: Path, *, private: bool = False) -> Path:

@@ -59,6 +59,16 @@ class PlainLoader(yaml.SafeLoader):
     }
 
 
+class FirstKeyLoader(yaml.SafeLoader):
+    """Takes the first of duplicate keys; every other reader takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping whose keys are in the reverse order of the text."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        node.value.reverse()
+        return node
+
+
 @dataclass(frozen=True)
 class YamlText:
     """A text that was read.
@@ -106,7 +116,7 @@ def read_yaml(
     text : str
     max_characters : int
     loader : type
-        PyYAML's, or :class:`PlainLoader`.
+        PyYAML's, :class:`PlainLoader` or :class:`FirstKeyLoader`.
 
     Raises
     ------

@@ -52,7 +52,7 @@ def check(text: str, schema: dict | None = None) -> list[Problem]:
         pytest.param("#cloud-config\nresize_rootfs: noblock\n", id="noblock"),
         pytest.param("#cloud-config\ngrowpart: {mode: 'off', devices: [/]}\n", id="quoted off"),
         pytest.param("#cloud-config\nruncmd:\n- ls\n- [df, -h]\n-\n", id="commands"),
-        pytest.param("#cloud-config\nx: &a [1]\ny: *a\n", id="anchor"),
+        pytest.param("#cloud-config\nlxd: &a {init: 1}\nchef: *a\n", id="anchor"),
         pytest.param("#cloud-config\npassword: $6$s$h\n", id="hash"),
         pytest.param("#cloud-config\nchpasswd: {list: 'root:RANDOM'}\n", id="random"),
         pytest.param("#cloud-config\nchpasswd: {list: ['a:$6$s$h', 'b:R']}\n", id="hashes"),
@@ -76,7 +76,9 @@ def test_good_user_data_has_no_problems(text):
         pytest.param("\n#cloud-config\n", 1, 1, "very start", "warning", id="header too late"),
         pytest.param("", 1, 1, "empty", "warning", id="empty"),
         pytest.param("#!/bin/sh\n", 1, 1, "a script", "warning", id="script"),
-        pytest.param("#cloud-config-archive\n", 1, 1, "an archive", "warning", id="archive"),
+        pytest.param(
+            "#cloud-config-archive\n", 1, 1, "a cloud-config archive", "warning", id="archive"
+        ),
         pytest.param("#cloud-config\na:\n\t- b\n", 3, 1, "a tab", "error", id="tab"),
         pytest.param("#cloud-config\na: b: c\n", 2, 5, "second ': '", "error", id="two colons"),
         pytest.param("#cloud-config\na: [1\n", 3, 1, "", "error", id="open bracket"),
@@ -88,7 +90,9 @@ def test_good_user_data_has_no_problems(text):
         pytest.param("#cloud-config\na: &x [*x]\n", 2, 4, "contains itself", "error", id="cycle"),
         pytest.param("#cloud-config\na: \x07\n", 2, 4, "character", "error", id="control"),
         pytest.param("#cloud-config\na: 2020-99-99\n", 1, 1, "date", "error", id="false date"),
-        pytest.param("#cloud-config\na: 1\nb: 2\na: 3\n", 4, 1, "twice", "warning", id="twice"),
+        pytest.param(
+            "#cloud-config\nntp: {}\napt: {}\nntp: {}\n", 4, 1, "twice", "warning", id="twice"
+        ),
         pytest.param(
             "#cloud-config\ngrowpart:\n  mode: off\n", 3, 9, "boolean", "warning", id="bare off"
         ),
@@ -99,14 +103,14 @@ def test_good_user_data_has_no_problems(text):
             "#cloud-config\ngrowpart: {mode: none}\n", 2, 18, "must be", "error", id="bad mode"
         ),
         pytest.param(
-            "#cloud-config\nresize_rootfs: maybe\n", 2, 16, "noblock", "error", id="bad resize"
+            "#cloud-config\nresize_rootfs: maybe\n", 2, 16, "as false", "warning", id="bad resize"
         ),
         pytest.param(
             "#cloud-config\nresize_rootf: no\n",
             2,
             1,
             "did you mean 'resize_rootfs'",
-            "error",
+            "warning",
             id="misspelt key",
         ),
         pytest.param("#cloud-config\nruncmd: ls\n", 2, 9, "a list", "error", id="runcmd is text"),
@@ -137,13 +141,13 @@ def test_trap_is_told_with_its_place(text, line, column, word, severity):
 @pytest.mark.parametrize(
     ("text", "line", "word", "severity"),
     [
-        pytest.param("growpart: {modes: auto}", 2, "did you mean 'mode'", "error", id="misspelt"),
+        pytest.param("growpart: {modes: auto}", 2, "did you mean 'mode'", "warning", id="misspelt"),
         pytest.param("growpart: {hunter: 2}", 2, "unknown key 'hunter'", "warning", id="unknown"),
-        pytest.param("growpart:\n  devices: /", 3, "expected array", "warning", id="type"),
+        pytest.param("growpart:\n  devices: /", 3, "expected a list", "warning", id="type"),
         pytest.param("ntp: {}", 2, "lacks servers", "warning", id="required"),
         pytest.param("byobu_by_default: 1", 2, "byobu_by_default", "warning", id="enum"),
-        pytest.param("hunter2: 1", 2, "does not know the key", "warning", id="unknown at the top"),
-        pytest.param("ntpp: {}", 2, "did you mean 'ntp'", "error", id="misspelt at the top"),
+        pytest.param("hunter2: 1", 2, "unknown key", "warning", id="unknown at the top"),
+        pytest.param("ntpp: {}", 2, "did you mean 'ntp'", "warning", id="misspelt at the top"),
         pytest.param("byobu_by_default: 2020-01-01", 2, "expected", "warning", id="date"),
     ],
 )

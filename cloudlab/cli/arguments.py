@@ -84,6 +84,7 @@ def _disks(commands: Any) -> None:
     seed.add_argument("output", type=Path, metavar="OUT.iso")
     _seed_options(seed)
     seed.add_argument("--instance-id", metavar="ID", help="default: a fresh one")
+    seed.add_argument("--force", action="store_true", help="replace OUT.iso if it exists")
 
 
 def _runs(commands: Any) -> None:
@@ -178,7 +179,7 @@ def _seed_options(parser: Parser) -> None:
     )
     group.add_argument("--extra", type=Path, metavar="FILE", help="further keys, as YAML")
     group.add_argument(
-        "--user-data", type=Path, metavar="FILE", help="your own, instead of all this"
+        "--user-data", type=Path, metavar="FILE", help="your own instead, plain or gzip"
     )
     group.add_argument("--meta-data", type=Path, metavar="FILE")
     group.add_argument("--vendor-data", type=Path, metavar="FILE", help="a cloud-config, too")

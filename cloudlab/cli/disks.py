@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cloudlab import paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.disk import Filesystem, Partition, inspect_disk
 from cloudlab.errors import SeedError, UsageError
-from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
     GrowpartMode,
     Profile,
@@ -20,11 +19,8 @@ from cloudlab.seed import (
     Seed,
     SeedConfig,
     User,
-    build_seed,
-    custom_seed,
-    load_schema,
     parse_public_keys,
-    write_iso,
+    write_seed,
 )
 from cloudlab.units import format_bytes
 
@@ -73,41 +69,17 @@ def _partition_cells(partition: Partition) -> tuple[str, ...]:
 
 def seed(args: argparse.Namespace) -> None:
     """Write a seed ISO."""
-    config = seed_config(args, report=False, instance_id=args.instance_id)
-    own = own_user_data(args)
-    meta_data = own_meta_data(args)
-    schema = _cached_schema()
-    others = other_texts(args)
-    made = (
-        build_seed(
-            config,
-            schema,
-            meta_data,
-            vendor_data=others["vendor_data"],
-            network_config=others["network_config"],
-        )
-        if own is None
-        else custom_seed(
-            own,
-            meta_data,
-            report=False,
-            instance_id=args.instance_id,
-            profile=config.profile,
-            check=not args.no_check,
-            schema=schema,
-            vendor_data=others["vendor_data"],
-            network_config=others["network_config"],
-        )
+    written = write_seed(
+        args.output,
+        seed_config(args, report=False, instance_id=args.instance_id),
+        user_data=own_user_data(args),
+        meta_data=own_meta_data(args),
+        **other_texts(args),
+        check=not args.no_check,
+        overwrite=args.force,
     )
-    say_problems(made)
-    write_iso(made, args.output)
+    say_problems(written)
     print_path(args.output)
-
-
-def _cached_schema() -> dict[str, Any] | None:
-    """Return the schema of the newest cached image that brought one: which it is hardly matters."""
-    held = (image.schema_path for image in cached_images() if image.schema_path is not None)
-    return load_schema(next((path for path in held if path.is_file()), None))
 
 
 def seed_config(

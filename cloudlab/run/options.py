@@ -13,6 +13,7 @@ from cloudlab.disk import parse_disk_size
 from cloudlab.errors import UsageError
 from cloudlab.image.cache import Image
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
+from cloudlab.paths import read_text
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
 from cloudlab.units import GIB
 
@@ -195,19 +196,10 @@ def _typed(name: str, value: Any) -> Any:
             value = GrowpartMode.OFF
         return choice(_ENUMS[name], value, name)
     try:
-        return msgspec.convert(_text(value) if isinstance(value, Path) else value, _TYPES[name])
+        return msgspec.convert(read_text(value) if isinstance(value, Path) else value, _TYPES[name])
     except msgspec.ValidationError as error:
         raise UsageError(
             f"{name} has no value {value!r}.", hint=f"{str(error).replace('`', '')}."
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}.", hint="Name a file with text in UTF-8."
         ) from error
 
 
