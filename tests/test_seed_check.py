@@ -252,3 +252,90 @@ def test_passwords_in_plain_text_are_warned_of_wherever_they_stand(keys):
 def test_a_key_that_overrides_a_merged_one_does_not_stand_there_twice():
     text = "#cloud-config\nx: &x {mode: auto, devices: [/]}\ngrowpart: {<<: *x, mode: 'off'}\n"
     assert "twice" not in " ".join(str(problem) for problem in check_user_data(text))
+
+
+#: Keys -> the place of each problem in the order of lines, its severity, and a word of it.
+FACTS = {
+    "growpart: {mdoe: 'off'}": [(2, 12, "warning", "did you mean 'mode'?")],
+    "growpart: {mode: 'no'}": [(2, 18, "warning", "schema rejects it")],
+    "growpart: {mode: ' OFF '}": [(2, 18, "warning", "schema rejects it")],
+    "growpart: {mode: 0}": [(2, 18, "warning", "schema rejects it")],
+    "growpart: {mode: no}": [(2, 18, "warning", "deprecated")],
+    "growpart: {mode: on}": [(2, 18, "error", "growpart fail")],
+    "growpart: {mode: }": [(2, 17, "error", "growpart fail")],
+    "growpart:": [(2, 10, "error", "found nothing")],
+    "growpart: {ignore_growroot_disabled: 'no'}": [(2, 38, "warning", "true or false")],
+    "resize_rootfs: 'false'": [(2, 16, "warning", "as false")],
+    "resize_rootfs: flase": [(2, 16, "warning", "as false")],
+    "resize_rootfs:": [(2, 15, "warning", "as false")],
+    "resize_rootfs: 'yes'": [(2, 16, "warning", "this works")],
+    "resize_rootfs: ' TRUE'": [(2, 16, "warning", "this works")],
+    "resize_rootfs: 1": [(2, 16, "warning", "this works")],
+    "runcmd:": [(2, 8, "warning", "leave the key out")],
+    "runcmd: [{a: b}, 3]": [(2, 10, "error", "quotes"), (2, 18, "error", "found a number")],
+    "disk_setup: {/dev/vdb: {table: gpt}}": [(2, 25, "warning", "'table_type'")],
+    "disk_setup: {/dev/vdb: {layout: [50, [50, 82]], table_type: gpt}}": [],
+    "fs_setup: [{device: /dev/vdb1, filesystm: ext4}]": [(2, 32, "warning", "'filesystem'")],
+    "fs_setup: [{device: /dev/vdb, partition: 1, filesystem: ext4}]": [],
+    "mounts: [[/dev/vdb, /mnt, auto, defaults, '0', 2]]": [(2, 48, "warning", "quotes")],
+    "swap: {size: 1GB}": [(2, 14, "warning", "as in 1G")],
+    "swap: {size: auto, maxsize: 1.5G}": [],
+    "write_files: [{pth: /a}]": [(2, 15, "warning", "lacks path"), (2, 16, "warning", "'path'")],
+    "users: [{name: a, expiredate: 2038-01-19}]": [],
+    "users: [{name: a, expiredate: '2038-02-30'}]": [(2, 31, "warning", "expiry")],
+    "password: 123456": [(2, 11, "warning", "plain text")],
+    "vendor_data2: {enabled: false}\ndatasource: {NoCloud: {}}": [],
+}
+
+
+@pytest.mark.parametrize(("keys", "facts"), FACTS.items(), ids=FACTS)
+def test_what_cloud_init_does_with_each_value(keys, facts):
+    problems = check("#cloud-config\n" + keys)
+    assert [(one.line, one.column, one.severity.value) for one in problems] == [
+        fact[:3] for fact in facts
+    ]
+    for problem, (*_, word) in zip(problems, facts, strict=True):
+        assert word in problem.message
+
+
+def test_a_duplicate_hides_no_other_problem():
+    text = "#cloud-config\ngrowpart: {mdoe: 'off'}\ngrowpart: {mode: off}\nruncmd: ls\n"
+    assert [(one.line, one.column) for one in check(text)] == [(2, 12), (3, 1), (3, 18), (4, 9)]
+    nested = "#cloud-config\ngrowpart:\n  mode: never\n  mode: 'off'\nresize_rootfs: flase\n"
+    assert [(one.line, one.column) for one in check(nested)] == [(3, 9), (4, 3), (5, 16)]
+
+
+MIME = "Content-Type: text/cloud-config\nMIME-Version: 1.0\n\n#cloud-config\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "severity"),
+    [
+        pytest.param(MIME, "a MIME message", "warning", id="another header first"),
+        pytest.param("X: " + "x" * 4000 + "\n" + MIME, "a MIME message", "warning", id="later"),
+        pytest.param("X: " + "x" * 4096 + "\n" + MIME, "first line", "error", id="too late"),
+        pytest.param("X: " + "ä" * 2048 + "\n" + MIME, "first line", "error", id="in bytes"),
+        pytest.param("Content-Type: multipart/mixed\n\n", "first line", "error", id="no version"),
+        pytest.param("## template: jinja\n#cloud-config\n", "a template", "warning", id="jinja"),
+    ],
+)
+def test_other_kinds_are_recognized_as_cloud_init_does(text, word, severity):
+    (problem,) = check(text)
+    assert word in problem.message
+    assert problem.severity.value == severity
+
+
+def test_a_template_header_below_a_blank_line_makes_no_template():
+    problems = check("\n## template: jinja\n#cloud-config\nhostname: '{{ v1.region }}'\n")
+    assert [(one.line, one.severity.value) for one in problems] == [(1, "warning"), (2, "warning")]
+
+
+def test_every_key_of_a_real_images_schema_is_known():
+    schema = load_schema(_schema_of_a_cached_image())
+    if schema is None:
+        pytest.skip("no image with a schema in the cache yet (cloudlab build makes one)")
+    modules = [part for name, part in schema["$defs"].items() if name.startswith("cc_")]
+    keys = sorted({key for module in modules for key in module["properties"]})
+    text = "#cloud-config\n" + "".join(f"{key}: 1\n" for key in keys)
+    assert len(keys) > 80
+    assert [one.message for one in check(text) if one.unknown_key] == []
