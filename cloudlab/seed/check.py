@@ -65,10 +65,10 @@ def load_schema(path: Path | None) -> dict[str, Any] | None:
         schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         Draft4Validator.check_schema(schema)
     except (OSError, msgspec.MsgspecError, SchemaError) as error:
-        reason = error.message if isinstance(error, SchemaError) else error
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
         raise SeedError(
             f"{path} is not a JSON schema of cloud-init: {reason}.",
-            hint="Delete the file, then fetch or build the image again.",
+            hint="Fetch or build the image again.",
         ) from error
     return schema
 
@@ -114,7 +114,7 @@ def check_meta_data(text: str) -> list[Problem]:
     instance_id = document.value.get("instance-id")
     if instance_id in (None, ""):
         # The default of the NoCloud datasource; what ran once for it would not run again.
-        message = "meta-data has no instance-id, so cloud-init calls this instance 'nocloud'"
+        message = "meta-data has no instance-id (add one), so cloud-init uses the id 'nocloud'"
         return [document.problem(("instance-id",), message, Severity.WARNING)]
     if isinstance(instance_id, dict | list):
         message = f"the instance-id must be text, found {kind_of(instance_id)}"
@@ -138,7 +138,7 @@ def _check_kind(text: str) -> Iterator[Problem]:
         message = f"this is {kind}; cloudlab checks cloud-configs only"
         yield Problem(1, 1, message, Severity.WARNING)
     elif text.startswith("\ufeff"):
-        yield Problem(1, 1, f"an invisible byte order mark precedes {HEADER} in the first line")
+        yield Problem(1, 1, f"a byte order mark precedes {HEADER}; save the file without one")
     else:
         message = f"the first line must be {HEADER}; without it cloud-init ignores the whole text"
         yield Problem(1, 1, message)
