@@ -10,46 +10,51 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_ALWAYS = frozenset({"bootcmd", "growpart", "resizefs", "runcmd", "scripts_user"})
+_ALWAYS = {"bootcmd", "growpart", "resizefs", "runcmd", "scripts_user"}
 
 #: Stage -> module -> the user-data keys that it reads.  Every version accepts names with
 #: underscores (checked in 20.4, 22.4 and 25.1).
-_STAGES: dict[str, dict[str, frozenset[str]]] = {
+_STAGES: dict[str, dict[str, set[str]]] = {
     "cloud_init_modules": {
-        "bootcmd": frozenset({"bootcmd"}),
-        "write_files": frozenset({"write_files"}),
-        "growpart": frozenset({"growpart"}),
-        "resizefs": frozenset({"resize_rootfs"}),
-        "disk_setup": frozenset({"disk_setup", "fs_setup", "device_aliases"}),
-        "mounts": frozenset({"mounts", "mount_default_fields", "swap"}),
-        "set_hostname": frozenset({"hostname", "fqdn", "preserve_hostname"}),
-        "update_hostname": frozenset({"hostname", "fqdn", "preserve_hostname"}),
-        "update_etc_hosts": frozenset({"manage_etc_hosts"}),
-        "users_groups": frozenset(
-            {"users", "groups", "user", "password", "chpasswd", "ssh_authorized_keys"}
-        ),
-        "ssh": frozenset(
-            {"ssh_authorized_keys", "ssh_keys", "ssh_deletekeys", "ssh_genkeytypes", "disable_root"}
-        ),
+        "bootcmd": {"bootcmd"},
+        "write_files": {"write_files"},
+        "growpart": {"growpart"},
+        "resizefs": {"resize_rootfs"},
+        "disk_setup": {"disk_setup", "fs_setup", "device_aliases"},
+        "mounts": {"mounts", "mount_default_fields", "swap"},
+        "set_hostname": {"hostname", "fqdn", "preserve_hostname"},
+        "update_hostname": {"hostname", "fqdn", "preserve_hostname"},
+        "update_etc_hosts": {"manage_etc_hosts"},
+        "users_groups": {"users", "groups", "user", "password", "chpasswd", "ssh_authorized_keys"},
+        "ssh": {
+            "ssh_authorized_keys",
+            "ssh_keys",
+            "ssh_deletekeys",
+            "ssh_genkeytypes",
+            "disable_root",
+        },
     },
     "cloud_config_modules": {
-        "locale": frozenset({"locale", "locale_configfile"}),
-        "set_passwords": frozenset({"password", "chpasswd", "ssh_pwauth"}),
-        "apt_configure": frozenset({"apt", "packages", "package_update", "package_upgrade"}),
-        "timezone": frozenset({"timezone"}),
-        "runcmd": frozenset({"runcmd"}),
+        "locale": {"locale", "locale_configfile"},
+        "set_passwords": {"password", "chpasswd", "ssh_pwauth"},
+        "apt_configure": {"apt", "packages", "package_update", "package_upgrade"},
+        "timezone": {"timezone"},
+        "runcmd": {"runcmd"},
     },
     "cloud_final_modules": {
-        "package_update_upgrade_install": frozenset(
-            {"packages", "package_update", "package_upgrade", "package_reboot_if_required"}
-        ),
-        "scripts_user": frozenset({"runcmd"}),
-        "final_message": frozenset({"final_message"}),
-        "power_state_change": frozenset({"power_state"}),
+        "package_update_upgrade_install": {
+            "packages",
+            "package_update",
+            "package_upgrade",
+            "package_reboot_if_required",
+        },
+        "scripts_user": {"runcmd"},
+        "final_message": {"final_message"},
+        "power_state_change": {"power_state"},
     },
 }
 
-_KNOWN_KEYS = frozenset(_STAGES).union(
+_KNOWN_KEYS = set(_STAGES).union(
     *(keys for modules in _STAGES.values() for keys in modules.values())
 )
 
