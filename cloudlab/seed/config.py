@@ -388,7 +388,7 @@ def _keys(keys: tuple[str, ...]) -> list[str]:
 def _device(device: str) -> str:
     if not device.startswith("/"):
         raise SeedError(
-            f"growpart's devices are mount points and /dev paths, found {device!r}.",
+            f"growpart takes mount points and /dev paths, found {device!r}.",
             hint="For example: / or /dev/vda1",
         )
     return device
