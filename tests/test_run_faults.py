@@ -21,7 +21,7 @@ import pytest
 from console_text import GIB, block, device, disk_frames, filesystem
 from guests import KEPT, Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
-from cloudlab import paths
+from cloudlab import paths, tools
 from cloudlab.console import read_cast
 from cloudlab.errors import (
     BootFailedError,
@@ -40,7 +40,7 @@ from cloudlab.errors import (
 )
 from cloudlab.image.choose import open_image
 from cloudlab.machine import registry
-from cloudlab.machine.config import Accel
+from cloudlab.machine.config import Accel, Firmware
 from cloudlab.machine.process import MachineEnd
 from cloudlab.run import monitor, options
 from cloudlab.run.boot import boot, boot_many
@@ -200,6 +200,15 @@ def test_qemu_refuses_its_arguments(tmp_path, wrong, remedy):
     assert re.search(r"QEMU ended before the machine ran.*qemu-system-x86_64: ", error.message)
     assert remedy in error.hint
     assert "doctor" not in error.hint
+
+
+def test_without_firmware_the_package_that_has_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "_FIRMWARE_FOLDERS", ())
+    options = guest_options(tmp_path, "", firmware=Firmware.UEFI)
+    with pytest.raises(LaunchError, match="No UEFI firmware for amd64") as caught:
+        boot(options, tmp_path / "run")
+    assert "apt-get install -y --no-install-recommends ovmf" in caught.value.hint
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_little_memory(tmp_path):
