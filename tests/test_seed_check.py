@@ -243,3 +243,8 @@ def test_passwords_in_plain_text_are_warned_of_wherever_they_stand(keys):
     assert problem.line in {2, 3, 4}
     assert "openssl passwd -6" in problem.message
     assert "hunter2" not in problem.message
+
+
+def test_a_key_that_overrides_a_merged_one_does_not_stand_there_twice():
+    text = "#cloud-config\nx: &x {mode: auto, devices: [/]}\ngrowpart: {<<: *x, mode: 'off'}\n"
+    assert "twice" not in " ".join(str(problem) for problem in check_user_data(text))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -19,10 +20,16 @@ from typing import Any
 
 from cloudlab import paths
 from cloudlab.errors import ImageError, UsageError
-from cloudlab.image import yamlfile
 from cloudlab.image.trust import Digest, Key, Trust, parse_digest
 from cloudlab.tools import ARCHITECTURES
 from cloudlab.tools import host_arch as host_arch  # noqa: PLC0414  (choose and mirror ask here)
+from cloudlab.yamltext import PlainLoader, YamlFault, YamlText, node_place, read_yaml
+
+#: A catalogue may be longer than user-data; PyYAML, which is pure Python, needs seconds for this.
+MAX_CHARACTERS = 1 << 20
+
+#: Faults that are looked at; the most telling one of them is shown.
+_MAX_FAULTS = 20
 
 _WORD = re.compile(r"\{(\w*)\}")
 
@@ -188,6 +195,77 @@ def catalogue_schema() -> dict[str, Any]:
     return schema
 
 
+@dataclass(frozen=True)
+class Document:
+    """A catalogue file's values, all of them dict, list and str, with their places."""
+
+    path: Path
+    value: Any
+    text: YamlText
+
+    def error(self, where: Sequence[str | int], message: str) -> ImageError:
+        """Return the error that names the file, the line and the key."""
+        line, _ = self.text.place(tuple(where), key=True)
+        return _error(self.path, line, where, message)
+
+    def validate(self, schema: Mapping[str, Any]) -> None:
+        """Check the values against a JSON schema.
+
+        Raises
+        ------
+        ImageError
+            With file, line and key of the most telling fault.
+        """
+        import jsonschema
+
+        # Faults are found one by one, each with a message as long as what it is about.
+        found = jsonschema.Draft202012Validator(schema).iter_errors(self.value)
+        faults = list(itertools.islice(found, _MAX_FAULTS))
+        # A misspelled key explains the one that is missing.
+        strange = [fault for fault in faults if fault.validator == "additionalProperties"]
+        fault = jsonschema.exceptions.best_match(strange or faults)
+        if fault is None:
+            return
+        where: list[str | int] = list(fault.absolute_path)
+        # Only the message names a key that is not allowed: find its own line.
+        if fault.validator == "additionalProperties" and isinstance(fault.instance, dict):
+            rules = fault.schema
+            allowed = re.compile("|".join(rules.get("patternProperties", {"(?!)": None})))
+            where += [
+                key
+                for key in fault.instance
+                if key not in rules["properties"] and not allowed.search(key)
+            ][:1]
+        elif "propertyNames" in fault.absolute_schema_path:
+            where.append(str(fault.instance))
+        raise self.error(where, fault.message[:300])
+
+
+def read_document(text: str, path: Path) -> Document:
+    """Return the values of a catalogue's text.
+
+    Raises
+    ------
+    ImageError
+        With file and line, if it is not YAML or has a key twice.
+    """
+    try:
+        found = read_yaml(text, max_characters=MAX_CHARACTERS, loader=PlainLoader)
+    except YamlFault as fault:
+        raise _error(path, fault.line, (), fault.message) from fault
+    for where, key in found.duplicates:
+        raise _error(path, node_place(key)[0], where, "this key is there twice")
+    return Document(path, {} if found.value is None else found.value, found)
+
+
+def _error(path: Path, line: int, where: Sequence[str | int], words: str) -> ImageError:
+    key = ".".join(map(str, where)) or "the whole file"
+    return ImageError(
+        f"{path}, line {line}, {key}: {words}.",
+        hint="Correct that line; cloudlab's own catalogue.yaml shows the form.",
+    )
+
+
 def parse_catalogue(
     text: str, path: Path, base: tuple[Catalogue, dict[str, Key]] | None = None
 ) -> tuple[Catalogue, dict[str, Key]]:
@@ -207,28 +285,28 @@ def parse_catalogue(
     ImageError
         With file, line and key.
     """
-    document = yamlfile.parse(text, path)
+    document = read_document(text, path)
     if base is not None:
         # The shipped file is held against the schema by a test: jsonschema is slow to load.
         document.validate(catalogue_schema())
     below, keys = base or (Catalogue({}, ""), {})
     keys = dict(keys)
-    for name, key in document.data.get("keys", {}).items():
+    for name, key in document.value.get("keys", {}).items():
         keys[name] = Key(name, path.parent / key["file"], key["fingerprint"])
     images = dict(below.images)
-    for name, entry in document.data["images"].items():
+    for name, entry in document.value["images"].items():
         images[name] = {
             arch: replace(_published(document, name, entry, arch, keys), own=base is not None)
             for arch in entry["arch"]
         }
-    default = document.data.get("default", below.default)
+    default = document.value.get("default", below.default)
     if default and default not in images:
         raise document.error(("default",), f"there is no image called {default!r}")
     return Catalogue(images, default), keys
 
 
 def _published(
-    document: yamlfile.Document, name: str, entry: dict[str, Any], arch: str, keys: dict[str, Key]
+    document: Document, name: str, entry: dict[str, Any], arch: str, keys: dict[str, Key]
 ) -> Published:
     where = ("images", name)
     words = {**entry.get("values", {}), "arch": entry["arch"][arch]}

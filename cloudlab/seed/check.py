@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-
 from cloudlab.errors import SeedError
 from cloudlab.seed.modules import KNOWN_KEYS
 from cloudlab.seed.text import (
@@ -21,13 +19,11 @@ from cloudlab.seed.text import (
     Document,
     Problem,
     Severity,
-    YamlPath,
-    child_nodes,
     is_cloud_config,
     kind_of,
-    problem_at,
     read_document,
 )
+from cloudlab.yamltext import YamlPath, node_place
 
 #: How cloud-init tells other kinds of user-data (cloudinit/handlers/__init__.py).
 _OTHER_KINDS = {
@@ -171,22 +167,9 @@ def _command_traps(document: Document) -> Iterator[Problem]:
 
 
 def _duplicates(document: Document) -> Iterator[Problem]:
-    todo = [document.root] if document.root else []
-    seen = set()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        todo.extend(child_nodes(node))
-        keys = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in keys:
-                message = f"the key {key.value!r} stands here twice; only the last one counts"
-                yield problem_at(key, message, Severity.WARNING)
-            keys.add(key.value)
+    for _, key in document.text.duplicates:
+        message = f"the key {key.value!r} stands here twice; only the last one counts"
+        yield Problem(*node_place(key), message, Severity.WARNING)
 
 
 def _plain_passwords(document: Document) -> Iterator[Problem]:
