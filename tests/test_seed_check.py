@@ -83,7 +83,7 @@ def test_good_user_data_has_no_problems(text):
         pytest.param("#cloud-config\na: 'x\n", 3, 1, "never closed", "error", id="open quote"),
         pytest.param("#cloud-config\n- a\n", 2, 1, "found a list", "error", id="list"),
         pytest.param("#cloud-config\nhello\n", 2, 1, "found text", "error", id="text"),
-        pytest.param("#cloud-config\na: !x 1\n", 2, 4, "a tag", "error", id="tag"),
+        pytest.param("#cloud-config\na: !x 1\n", 2, 4, "an unknown tag", "error", id="tag"),
         pytest.param("#cloud-config\na: *x\n", 2, 4, "alias", "error", id="alias"),
         pytest.param("#cloud-config\na: &x [*x]\n", 2, 4, "contains itself", "error", id="cycle"),
         pytest.param("#cloud-config\na: \x07\n", 2, 4, "character", "error", id="control"),
