@@ -136,7 +136,7 @@ def test_verify_passes_over_what_was_removed(folder):
 def test_a_verified_image_keeps_its_place_among_the_others(folder):
     old, new = remember(folder), remember(folder, "b.raw")
     os.utime(old.path, ns=(10**18, 10**18))
-    cache.touch_record(old)
+    cache.verify(old)
     assert [image.name for image in cache.cached_images()] == [new.name, old.name]
 
 

@@ -29,10 +29,11 @@ from cloudlab.errors import (
     SignatureError,
     UsageError,
 )
-from cloudlab.image import cache, mirror
+from cloudlab.image import cache
 from cloudlab.image.catalogue import load_catalogue
 from cloudlab.image.choose import choose_image, open_image
 from cloudlab.image.fetch import fetch, find_cached
+from cloudlab.image.share import write_index
 from cloudlab.image.trust import Key
 from cloudlab.image.web import Patience, retry_after_s
 from cloudlab.tools import host_arch
@@ -498,7 +499,7 @@ def test_retry_after_is_honoured(server, disk):
 def test_a_server_that_asks_for_too_much_patience(server, disk):
     url = server.put(PATH, disk)
     server.fail(PATH, faulty.status(503, Retry_After="9999"))
-    with pytest.raises(DownloadError, match="asks for 9999 s of patience"):
+    with pytest.raises(DownloadError, match="asks to wait 9999 s"):
         fetch(url, patience=HASTY)
 
 
@@ -749,7 +750,7 @@ def test_tls_of_an_authority_in_ssl_cert_file(tls, disk, monkeypatch, tmp_path):
         tls.server.put(PATH, disk),
         checksums={"url": tls.server.url + "/SUMS", "algorithm": "sha512", "style": "text"},
     )
-    with pytest.raises(DownloadError, match="does not prove who it is"):
+    with pytest.raises(DownloadError, match=r"The certificate of .* is not valid"):
         fetch("x", catalogue=known, arch="amd64", patience=HASTY)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
     image = fetch("x", catalogue=known, arch="amd64", patience=HASTY)
@@ -985,7 +986,7 @@ def spellings(request, server, disk, tmp_path, monkeypatch):
         sha256=hashlib.sha256(disk).hexdigest(), origin="built", source="s", date="d", trust="t",
     )  # fmt: skip
     server.put(path, disk)
-    server.put("/catalogue.json", mirror.write_index([lab]).encode())
+    server.put("/catalogue.json", write_index([lab]).encode())
     monkeypatch.setenv("CLOUDLAB_MIRROR", server.url)
     return ("lab-x", {}), ("lab-x.qcow2", {"arch": arch}), path
 

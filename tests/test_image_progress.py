@@ -9,7 +9,7 @@ from traitlets.config import Config
 from cloudlab.course import fetch
 from cloudlab.course.fetching import FetchView
 from cloudlab.errors import ImageError
-from cloudlab.image.progress import FetchProgress, Meter
+from cloudlab.image.web import FetchProgress, Meter
 
 MIB = 1 << 20
 DISK = bytes(510) + b"\x55\xaa" + bytes(3 * MIB)

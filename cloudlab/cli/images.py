@@ -133,7 +133,7 @@ def verify(args: argparse.Namespace) -> None:
         try:
             image = cache.read_record(name)
             if image is not None:
-                image = cache.touch_record(image)
+                image = cache.verify(image)
         except ImageError as error:
             bad += 1
             terminal.say(str(error))

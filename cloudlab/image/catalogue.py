@@ -90,6 +90,20 @@ class Published:
     known_by: tuple[str, ...] = ()
     own: bool = False
 
+    def check_usable(self) -> None:
+        """Check that cloudlab can use the image.
+
+        Raises
+        ------
+        ImageError
+            With the reason.
+        """
+        if self.refused:
+            raise ImageError(
+                f"cloudlab cannot use {self.name}: {self.refused}",
+                hint="'cloudlab images' lists the usable ones.",
+            )
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -111,12 +125,32 @@ class Catalogue:
         return [image for by_arch in self.images.values() for image in by_arch.values()]
 
     def recognise(self, filename: str) -> Published | None:
-        """Return the image that a file is by its name, so that its quirks are known, or None."""
+        """Return the image that a file is by its name, or None."""
         name = filename.lower()
         for image in self.rows():
             if image.known_by and all(word in name for word in image.known_by):
                 return image
         return None
+
+    def quirks_of_file(self, filename: str) -> dict[str, str]:
+        """Return the quirks of a file that is recognised by its name, wherever it comes from.
+
+        Raises
+        ------
+        ImageError
+            If cloudlab cannot use it.
+        """
+        published = self.recognise(filename)
+        if published is None:
+            return {}
+        if published.refused:
+            raise ImageError(
+                f"cloudlab cannot use {filename}: by its name it is {published.title}. "
+                f"{published.refused}",
+                hint="If the name misleads, take a copy of the file under another name.",
+            )
+        # That quirk is about the catalogue's own entry.
+        return {k: v for k, v in published.quirks.items() if k != "checksums-not-tried"}
 
     def find(self, name: str, arch: str | None = None) -> Published:
         """Return the image called ``name`` for ``arch``, by default this host's.

@@ -13,13 +13,14 @@ import errno
 import html
 import io
 import ipaddress
+import json
 import logging
 import os
 import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,8 +31,8 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from cloudlab import paths
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.image import mirror
-from cloudlab.image.cache import Image, cached_images, sha256_of
+from cloudlab.image.cache import Image, cached_images, is_sha256, sha256_of
+from cloudlab.image.fetch import INDEX, INDEX_VERSION
 
 #: The port that is tried first.
 PORT = 8765
@@ -214,8 +215,30 @@ def _escaped_logs() -> Iterator[None]:
 
 
 def served_images(folder: Path) -> list[Image]:
-    """Return the cached images that may be served, newest first."""
-    return [image for image in cached_images(folder) if mirror.shareable(image)]
+    """Return the cached images that may be served, newest first.
+
+    Each is a plain file of the recorded name, with a recorded hash.
+    """
+    return [
+        image
+        for image in cached_images(folder)
+        if image.path.is_file()
+        and not image.path.is_symlink()
+        and image.path.name == image.name
+        and is_sha256(image.sha256)
+    ]
+
+
+def write_index(images: Iterable[Image]) -> str:
+    """Return the index of ``images`` as JSON, for :func:`cloudlab.image.fetch.parse_index`."""
+    entries = []
+    for image in images:
+        record, schema = image.to_json(), image.schema_path
+        good = schema is not None and schema.is_file() and not schema.is_symlink()
+        record["schema_path"] = schema.name if schema is not None and good else None
+        record["schema_sha256"] = sha256_of(schema) if schema is not None and good else ""
+        entries.append(record)
+    return json.dumps({"cloudlab_mirror": INDEX_VERSION, "images": entries}, indent=1) + "\n"
 
 
 def qr_text(url: str) -> str:
@@ -296,7 +319,7 @@ def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Applica
     return web.Application(
         [
             (r"/", _FrontPage, {"folder": folder}),
-            (rf"/{mirror.INDEX}", _Index, {"folder": folder}),
+            (rf"/{INDEX}", _Index, {"folder": folder}),
             (r"/SHA256SUMS", _Checksums, {"folder": folder}),
             (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
         ],
@@ -377,7 +400,7 @@ class _FrontPage(_Page):
 class _Index(_Page):
     def get(self) -> None:
         self.set_header("Content-Type", "application/json")
-        self.write(mirror.write_index(served_images(self.folder)))
+        self.write(write_index(served_images(self.folder)))
 
 
 class _Checksums(_Page):
