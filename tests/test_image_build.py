@@ -14,7 +14,7 @@ import pytest
 
 from cloudlab import paths
 from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
-from cloudlab.image import bootable, lvm, rootfs
+from cloudlab.image import bootable, build
 from cloudlab.image.build import BuildStep, build_image, check_host
 from cloudlab.image.cache import recall, verify
 from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recipe
@@ -149,8 +149,8 @@ def test_core_image_is_chained_to_its_second_sector():
 
 
 def test_lvm_reads_the_volume(tmp_path):
-    headers = lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
-    assert headers == lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    headers = bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    assert headers == bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
     volume = tmp_path / "pv"
     volume.write_bytes(headers)
     os.truncate(volume, 2004 * MIB)
@@ -176,7 +176,7 @@ def test_xfs_prototype_closes_folders_in_the_right_places():
         ("1", "l", "777", "0", "0", "bin", "usr/bin"),
     ]
     listing = "".join("\t".join(entry) + "\0" for entry in entries)
-    assert rootfs.xfs_prototype(listing, "tree").splitlines() == [
+    assert build.xfs_prototype(listing, "tree").splitlines() == [
         "cloudlab",
         "0 0",
         "d--755 0 0",
@@ -208,7 +208,7 @@ def test_no_linux_no_build(monkeypatch):
 def test_a_user_without_namespaces_is_told_what_to_do():
     if os.geteuid() != 0:
         # Whoever runs the tests builds images too, so this user has what it takes.
-        assert "--map-root-user" in rootfs.as_tree_root()
+        assert "--map-root-user" in build.as_tree_root()
         return
     reader, writer = os.pipe()
     child = os.fork()
@@ -217,7 +217,7 @@ def test_a_user_without_namespaces_is_told_what_to_do():
         os.setgid(64999)
         os.setuid(64999)
         try:
-            rootfs.as_tree_root()
+            build.as_tree_root()
         except BuildError as error:
             os.write(writer, str(error).encode())
         finally:

@@ -1,7 +1,7 @@
-"""The catalogue: which cloud images are published where, and what proves that they are real.
+"""The catalogue: which cloud images are published where, and how they are verified.
 
-The data is ``catalogue.yaml`` beside this module; a file of the user's own, in the
-same form, adds entries or replaces whole ones.  Nothing here touches the network.
+The data is in ``catalogue.yaml`` beside this module; a user's own file of the same form adds
+entries or replaces whole ones.  Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class Published:
     format : str
         ``qcow2`` or ``raw``.
     trust : Trust
-        What a fetched copy will be labelled with.
+        The label of a fetched copy.
     pinned : Digest or None
         The checksum that the catalogue itself gives.
     checksum_url, algorithm, style : str
@@ -55,19 +55,19 @@ class Published:
     signature_url : str
         Of a detached signature.
     key : Key or None
-        Who signs the checksum file; None where nobody does.
+        Who signs the checksum file; None if it is not signed.
     root_filesystem, layout : str
     firmware : tuple of str
         Of ``bios`` and ``uefi``, what it boots by.
     quirks : dict
         Short name -> sentence.
     refused : str
-        Why it is of no use here; empty for a usable image.
+        Why cloudlab cannot use it; empty for a usable image.
     known_by : tuple of str
-        Words that a file's name holds, all of them and in small letters, if it is this
-        image or another issue of it.  Empty where nothing is to be known about such a file.
+        Words in lower case that are all in a file's name if it is this image or another issue
+        of it.  Empty where such a file has no quirks.
     own : bool
-        Whether the user's own catalogue says so.
+        Whether the entry is from the user's own catalogue.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every published image that is known.
+    """All known published images.
 
     Attributes
     ----------
@@ -163,7 +163,7 @@ class Catalogue:
         by_arch = self.images.get(name)
         if by_arch is None:
             close = difflib.get_close_matches(name, self.images, n=3)
-            hint = "'cloudlab images' lists the names; a URL or a file works too."
+            hint = "'cloudlab images' lists the names; a URL or a file is accepted as well."
             if close:
                 hint = f"Did you mean {' or '.join(close)}?"
             if name.startswith("lab-"):
@@ -173,27 +173,27 @@ class Catalogue:
         if arch not in by_arch:
             raise UsageError(
                 f"{name} is published for {' and '.join(by_arch)}, not for {arch}.",
-                hint=f"Ask for it with --arch {next(iter(by_arch))}, or take another image.",
+                hint=f"Use --arch {next(iter(by_arch))}, or another image.",
             )
         return by_arch[arch]
 
 
 def check_arch(arch: str | None) -> str:
-    """Return ``amd64`` or ``arm64`` for any usual name of theirs; this host's for None."""
+    """Return ``amd64`` or ``arm64`` for either's usual names; this host's for None."""
     if arch is None:
         return host_arch()
     if arch.lower() not in ARCHITECTURES:
-        raise UsageError(f"There is no architecture {arch!r} here: it is amd64 or arm64.")
+        raise UsageError(f"The architecture {arch!r} is unknown; amd64 and arm64 are supported.")
     return ARCHITECTURES[arch.lower()]
 
 
 def load_catalogue(own: Path | None = None) -> Catalogue:
-    """Return the catalogue with the user's own entries in it.
+    """Return the catalogue, with the user's own entries.
 
     Parameters
     ----------
     own : Path, optional
-        The user's file; by default the one that ``CLOUDLAB_CATALOGUE`` names, if any.
+        The user's file; default: the one in ``CLOUDLAB_CATALOGUE``, if any.
 
     Raises
     ------
@@ -272,7 +272,8 @@ class Document:
             ][:1]
         elif "propertyNames" in fault.absolute_schema_path:
             where.append(str(fault.instance))
-        raise self.error(where, fault.message[:300])
+        words = fault.message[:300] if fault.validator else "a key in it is not allowed here"
+        raise self.error(where, words)
 
 
 def read_document(text: str, path: Path) -> Document:
@@ -303,7 +304,7 @@ def _error(path: Path, line: int, where: Sequence[str | int], words: str) -> Ima
 def parse_catalogue(
     text: str, path: Path, base: tuple[Catalogue, dict[str, Key]] | None = None
 ) -> tuple[Catalogue, dict[str, Key]]:
-    """Return a catalogue's text as values, on top of ``base``, and the keys it may name.
+    """Return a catalogue, on top of ``base``, and the signing keys that it may refer to.
 
     Parameters
     ----------
@@ -312,7 +313,7 @@ def parse_catalogue(
     path : Path
         The file's name, for messages and for the key files beside it.
     base : tuple, optional
-        What this function returned for the catalogue below this one.
+        The result of this function for the catalogue that this one extends.
 
     Raises
     ------
@@ -321,7 +322,7 @@ def parse_catalogue(
     """
     document = read_document(text, path)
     if base is not None:
-        # The shipped file is held against the schema by a test: jsonschema is slow to load.
+        # A test checks the shipped file against the schema: jsonschema is slow to load.
         document.validate(catalogue_schema())
     below, keys = base or (Catalogue({}, ""), {})
     keys = dict(keys)
@@ -330,7 +331,7 @@ def parse_catalogue(
     images = dict(below.images)
     for name, entry in document.value["images"].items():
         images[name] = {
-            arch: replace(_published(document, name, entry, arch, keys), own=base is not None)
+            arch: _published(document, name, arch, keys, own=base is not None)
             for arch in entry["arch"]
         }
     default = document.value.get("default", below.default)
@@ -340,8 +341,9 @@ def parse_catalogue(
 
 
 def _published(
-    document: Document, name: str, entry: dict[str, Any], arch: str, keys: dict[str, Key]
+    document: Document, name: str, arch: str, keys: dict[str, Key], *, own: bool
 ) -> Published:
+    entry = document.value["images"][name]
     where = ("images", name)
     words = {**entry.get("values", {}), "arch": entry["arch"][arch]}
 
@@ -352,48 +354,31 @@ def _published(
             raise document.error((*where, *key), problem)
         return _WORD.sub(lambda match: words[match[1]], pattern)
 
-    published = Published(
+    pinned = parse_digest(entry["pinned"][arch]) if arch in entry.get("pinned", {}) else None
+    checksums = {} if pinned else entry.get("checksums", {})
+    signature = entry.get("signature", {}) if checksums else {}
+    if signature and signature["key"] not in keys:
+        problem = f"there is no key called {signature['key']!r}"
+        raise document.error((*where, "signature", "key"), problem)
+    trust = Trust.SIGNED if signature else Trust.TLS if checksums else Trust.UNVERIFIED
+    return Published(
         name=name,
         title=entry["title"],
         arch=arch,
         url=fill(entry["url"], "url"),
         format=entry["format"],
-        trust=Trust.UNVERIFIED,
+        trust=Trust.PINNED if pinned else trust,
+        pinned=pinned,
+        checksum_url=fill(checksums.get("url", ""), "checksums", "url"),
+        algorithm=checksums.get("algorithm", ""),
+        style=checksums.get("style", ""),
+        signature_url=fill(signature.get("url", ""), "signature", "url"),
+        key=keys[signature["key"]] if signature else None,
         root_filesystem=entry.get("root_filesystem", ""),
         layout=entry.get("layout", ""),
         firmware=("uefi",) if arch == "arm64" else tuple(entry.get("firmware", ("bios", "uefi"))),
         quirks=entry.get("quirks", {}),
         refused=entry.get("refused", ""),
         known_by=tuple(entry.get("known_by", ())),
-    )
-    if arch in entry.get("pinned", {}):
-        return replace(published, trust=Trust.PINNED, pinned=parse_digest(entry["pinned"][arch]))
-    if "checksums" not in entry:
-        if "signature" in entry:
-            raise document.error((*where, "signature"), "it signs nothing: checksums are missing")
-        return published
-    checksums = entry["checksums"]
-    published = replace(
-        published,
-        trust=Trust.TLS,
-        checksum_url=fill(checksums["url"], "checksums", "url"),
-        algorithm=checksums["algorithm"],
-        style=checksums["style"],
-    )
-    if "signature" not in entry:
-        return published
-    signature = entry["signature"]
-    if signature["key"] not in keys:
-        raise document.error(
-            (*where, "signature", "key"), f"there is no key called {signature['key']!r}"
-        )
-    if (signature["style"] == "detached") != ("url" in signature):
-        raise document.error(
-            (*where, "signature"), "a detached signature needs a url, a clearsigned one has none"
-        )
-    return replace(
-        published,
-        trust=Trust.SIGNED,
-        signature_url=fill(signature.get("url", ""), "signature", "url"),
-        key=keys[signature["key"]],
+        own=own,
     )

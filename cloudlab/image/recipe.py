@@ -1,4 +1,4 @@
-"""What can be built, decided before anything is done: suites, variants, packages, layout."""
+"""What can be built: suites, variants, packages, layout.  Nothing here does anything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TypeVar
 
 from cloudlab.errors import BuildError, UsageError
-from cloudlab.image import lvm
 from cloudlab.tools import ARCHITECTURES, host_arch
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -20,6 +19,12 @@ _MIB_SECTORS = 2048
 
 #: The size of the root partition, as in Ubuntu's cloud images of the article's day.
 ROOT_MIB = 2000
+
+#: The names of volume group and logical volume, the extent's size, and where the data begins in
+#: the physical volume, behind its headers.
+LVM_GROUP, LVM_VOLUME = "lab", "root"
+LVM_EXTENT_BYTES = 4 << 20
+LVM_DATA_BYTES = 1 << 20
 
 
 class Suite(StrEnum):
@@ -39,12 +44,12 @@ class Filesystem(StrEnum):
 
 
 class Variant(StrEnum):
-    """One way in which published images differ from the plain one, each alone.
+    """One way in which a published image may differ from the plain one.
 
     Attributes
     ----------
     PLAIN
-        Like Ubuntu's: growth is cloud-init's business.
+        Like Ubuntu's: cloud-init grows partition and filesystem.
     GROWROOT
         cloud-initramfs-growroot is installed: the initramfs grows the partition.
     GROWFS
@@ -52,13 +57,13 @@ class Variant(StrEnum):
     NO_GROWPART
         Without cloud-guest-utils, so there is no growpart tool.
     NOT_LAST
-        Another partition lies behind root.
+        Another partition lies behind the root partition.
     WHOLE_DISK
         The root filesystem fills the disk, which has no partition table; boots by BIOS only.
     FULL
-        df says 100%: on the root filesystem root alone may write, some 16 MiB.
+        df shows 100%: only the root user can still write to the root filesystem, some 16 MiB.
     LVM
-        Root is a logical volume on the partition.
+        The root filesystem is on a logical volume.
     """
 
     PLAIN = "plain"
@@ -71,7 +76,7 @@ class Variant(StrEnum):
     LVM = "lvm"
 
 
-#: Variants that need what only ext4 has: room for a boot sector, blocks allocated unwritten.
+#: Variants that only ext4 allows: it leaves room for a boot sector, and allocates blocks unwritten.
 _EXT4_ONLY = (Variant.WHOLE_DISK, Variant.FULL)
 
 _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
@@ -82,7 +87,7 @@ _LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 @dataclass(frozen=True)
 class Partition:
-    """A place on the disk, in sectors of 512 bytes.
+    """A partition, in sectors of 512 bytes.
 
     Attributes
     ----------
@@ -105,12 +110,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which part of the disk is for what.
+    """Where each part of the disk is.
 
     Attributes
     ----------
     root : Partition
-        Holds the root filesystem, or the physical volume that does.  On a disk without a table, the whole disk with number 0.
+        Holds the root filesystem, or the physical volume that does.  On a disk without a
+        table, the whole disk with number 0.
     esp, bios, behind : Partition or None
         EFI system partition, the place of GRUB's core image, the partition behind root.
     in_volume : bool
@@ -126,11 +132,11 @@ class Layout:
     @property
     def root_offset_bytes(self) -> int:
         """Where the root filesystem begins on the disk."""
-        return self.root.offset_bytes + (lvm.DATA_OFFSET_BYTES if self.in_volume else 0)
+        return self.root.offset_bytes + (LVM_DATA_BYTES if self.in_volume else 0)
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """The partitions in order of their place on the disk; none without a table."""
+        """The partitions, ordered by position; none without a table."""
         order = (self.bios, self.esp, self.root, self.behind)
         return tuple(each for each in order if each is not None and each.number)
 
@@ -153,7 +159,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is in an image.
+    """Everything that determines what is in an image.
 
     Parameters
     ----------
@@ -173,7 +179,7 @@ class Recipe:
         if self.variant in _EXT4_ONLY and self.filesystem is not Filesystem.EXT4:
             raise UsageError(f"The variant {self.variant} can be built with ext4 only.")
         if self.variant is Variant.WHOLE_DISK and self.arch != "amd64":
-            raise UsageError(f"The variant {self.variant} boots by BIOS, which {self.arch} lacks.")
+            raise UsageError(f"The variant {self.variant} needs a BIOS; {self.arch} has none.")
 
     @property
     def name(self) -> str:
@@ -195,7 +201,7 @@ class Recipe:
         """What fstab and the kernel's command line call the root filesystem."""
         # The initramfs activates only volumes that are named.
         if self.variant is Variant.LVM:
-            return f"/dev/mapper/{lvm.GROUP}-{lvm.VOLUME}"
+            return f"/dev/mapper/{LVM_GROUP}-{LVM_VOLUME}"
         return f"LABEL={self.label}"
 
     @property
@@ -207,7 +213,7 @@ class Recipe:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What is installed besides Debian's minimal base."""
+        """The packages besides Debian's minimal base."""
         chosen = [*_PACKAGES, f"linux-image-cloud-{self.arch}"]
         if self.suite is not Suite.BULLSEYE:  # where it is part of systemd
             chosen.append("systemd-resolved")
@@ -234,8 +240,8 @@ class Recipe:
         esp = Partition(15, at, 106 * _MIB_SECTORS, _EFI_SYSTEM)
         root = Partition(1, at + esp.sectors, root_sectors, _LINUX)
         if self.variant is Variant.LVM:
-            # The volume is as large as root always is; LVM's own data needs room besides.
-            room = lvm.EXTENT_BYTES // SECTOR_BYTES
+            # The volume has the usual size of the root partition; LVM's own data needs more.
+            room = LVM_EXTENT_BYTES // SECTOR_BYTES
             root = replace(root, sectors=root_sectors + room, type=_LINUX_LVM)
         behind = None
         if self.variant is Variant.NOT_LAST:
@@ -274,31 +280,27 @@ def make_recipe(
     variant: str = Variant.PLAIN,
     arch: str | None = None,
 ) -> Recipe:
-    """Return the recipe that these words name.
+    """Return the recipe with these names, by default for this host's architecture.
 
     Raises
     ------
     UsageError
         With what is accepted.
     BuildError
-        Where this host's architecture is asked for and has no recipe.
+        If there is no recipe for this host's architecture.
     """
-    return Recipe(
-        suite=_one_of(Suite, suite, "suite"),
-        filesystem=_one_of(Filesystem, filesystem, "filesystem"),
-        variant=_one_of(Variant, variant, "variant"),
-        arch=arch or _recipe_arch(),
-    )
-
-
-def _recipe_arch() -> str:
-    arch = host_arch()
+    arch = arch or host_arch()
     if arch not in ARCHITECTURES:
         raise BuildError(
             f"There is no recipe for this machine's architecture, {arch}; "
             "expected x86_64 or aarch64."
         )
-    return arch
+    return Recipe(
+        suite=_one_of(Suite, suite, "suite"),
+        filesystem=_one_of(Filesystem, filesystem, "filesystem"),
+        variant=_one_of(Variant, variant, "variant"),
+        arch=arch,
+    )
 
 
 def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
@@ -306,5 +308,5 @@ def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
         return kind(word)
     except ValueError:
         raise UsageError(
-            f"There is no {what} {word!r} to build.", hint=f"Choose one of: {', '.join(kind)}."
+            f"The {what} {word!r} is unknown.", hint=f"Choose one of: {', '.join(kind)}."
         ) from None
