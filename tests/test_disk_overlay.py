@@ -60,9 +60,13 @@ def test_what_is_no_disk_size_says_what_is(text):
         parse_disk_size(text)
 
 
-def test_a_size_above_the_limit_is_refused_for_that_reason():
-    with pytest.raises(UsageError, match="memory size '17T' is above the limit of 16T"):
-        parse_disk_size("17T", "memory size")
+@pytest.mark.parametrize("text", ["17T", "16385G", "999999999999T"])
+def test_a_size_over_the_limit_is_refused_for_that_reason(text):
+    with pytest.raises(
+        UsageError, match=f"memory size '{text}' is over the limit of 16T"
+    ) as caught:
+        parse_disk_size(text, "memory size")
+    assert "16T" in caught.value.hint
 
 
 def test_decimal_units_are_explained():

@@ -28,7 +28,7 @@ from guests import (
     wait_until,
 )
 
-from cloudlab.errors import CloudlabError, InterruptedRunError
+from cloudlab.errors import CloudlabError, ConsoleTimeoutError, InterruptedRunError
 from cloudlab.machine import registry
 from cloudlab.machine.config import Firmware, Network
 from cloudlab.machine.registry import Entry
@@ -520,11 +520,11 @@ def test_qemu_does_not_stay_root(firmware, tmp_path, own_cache):
 
     run_options = guest_options(tmp_path, report(), firmware=firmware, timeout_s=5)
     if firmware is Firmware.BIOS:
-        run = run_lab(run_options, tmp_path / "run", on_event=look)
-        assert str(tmp_path / "run" / "overlay.qcow2") in " ".join(run.recording.about["command"])
+        run = boot(run_options, tmp_path / "run", on_event=look)
+        assert str(tmp_path / "run" / "overlay.qcow2") in " ".join(run.record.command)
     else:  # which does not boot this guest
         with pytest.raises(ConsoleTimeoutError):
-            run_lab(run_options, tmp_path / "run", on_event=look)
+            boot(run_options, tmp_path / "run", on_event=look)
     nobody = pwd.getpwnam("nobody").pw_uid
     assert set(seen["uids"]) == {nobody}
     assert seen["groups"].splitlines()[0].strip() == ""
@@ -536,5 +536,5 @@ def test_qemu_does_not_stay_root(firmware, tmp_path, own_cache):
 def test_a_qemu_that_only_root_can_start_is_started(tmp_path, own_cache, monkeypatch):
     fake_qemu(tmp_path, monkeypatch, f'exec {REAL_QEMU} "$@"')
     (tmp_path / "bin").chmod(0o700)
-    run = run_lab(guest_options(tmp_path, report()), tmp_path / "run")
+    run = boot(guest_options(tmp_path, report()), tmp_path / "run")
     assert run.error is None

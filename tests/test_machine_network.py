@@ -8,13 +8,14 @@ import subprocess
 
 import psutil
 import pytest
-from cloudlab.lab import run_lab
 from guests import fake_qemu, guest_options, report
 
 from cloudlab.errors import ConsoleClosedError
 from cloudlab.machine import network, registry
 from cloudlab.machine.config import Network
 from cloudlab.machine.network import Passt, choose_network
+from cloudlab.run.boot import boot
+from cloudlab.run.record import RecordedNetwork
 from cloudlab.tools import host_arch
 
 needs_passt = pytest.mark.skipif(shutil.which("passt") is None, reason="passt is not installed")
@@ -88,9 +89,10 @@ def test_passt_ends_with_its_socket():
 @needs_passt
 @pytest.mark.parametrize("how", ["ends", "is killed"])
 def test_a_machine_has_passts_network_and_leaves_no_passt(how, tmp_path, own_cache):
-    seen = {}
+    seen, remarks = {}, []
 
     def look(event):
+        remarks.extend([event.note] if event.is_remark else [])
         if event.note == "launched":
             [machine] = registry.list_running()
             seen["qemu"] = psutil.Process(machine.qemu_pid).cmdline()
@@ -99,13 +101,13 @@ def test_a_machine_has_passts_network_and_leaves_no_passt(how, tmp_path, own_cac
 
     options = guest_options(tmp_path, report(), network=Network.USER)
     if how == "ends":
-        run = run_lab(options, tmp_path / "run", on_event=look)
-        about = run.recording.about
-        assert about["network"] == {"backend": "passt", "warning": ""}
-        assert not [one for one in about["warnings"] if "loopback" in one]
+        record = boot(options, tmp_path / "run", on_event=look).record
+        assert record.network == RecordedNetwork("passt", "")
+        assert not [warning for warning in record.warnings if "loopback" in warning]
     else:
         with pytest.raises(ConsoleClosedError, match="killed from outside"):
-            run_lab(options, tmp_path / "run", on_event=look)
+            boot(options, tmp_path / "run", on_event=look)
+    assert remarks[1:] == ["network: passt"]
     assert [word for word in seen["qemu"] if word.startswith("stream,id=net,")]
     ours = {child.name() for child in psutil.Process().children(recursive=True)}
     assert not [name for name in ours if name.startswith("passt")]
@@ -133,9 +135,15 @@ def test_without_passt_the_user_is_warned(script, words, tmp_path, own_cache, mo
     assert choice.passt is False
     assert "services that listen on this host's loopback address" in choice.warning
     assert words in choice.warning
-    run = run_lab(guest_options(tmp_path, report(), network=Network.USER), tmp_path / "run")
-    assert run.recording.about["network"]["backend"] == "QEMU user networking"
-    assert choice.warning in run.recording.about["warnings"]
+    remarks = []
+    run = boot(
+        guest_options(tmp_path, report(), network=Network.USER),
+        tmp_path / "run",
+        on_event=lambda event: remarks.extend([event.note] if event.is_remark else []),
+    )
+    assert f"warning: {choice.warning}" in remarks
+    assert run.record.network == RecordedNetwork("QEMU user networking", choice.warning)
+    assert choice.warning in run.record.warnings
 
 
 def test_an_old_qemu_has_no_socket_for_passt(tmp_path, monkeypatch):

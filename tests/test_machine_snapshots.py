@@ -81,6 +81,19 @@ def test_the_machines_used_longest_ago_go_first(monkeypatch):
     assert {path.name for path in folders()} == {"oldest", "newest"}
 
 
+def test_a_snapshot_that_cannot_be_read_now_is_not_deleted():
+    with snapshots.saving("key") as part:
+        (part / "memory").write_bytes(b"x")
+        keep(part, "key")
+    [folder] = folders()
+    memory = folder / "memory"
+    memory.unlink()
+    memory.symlink_to("memory")  # "Too many levels of symbolic links", for root as well
+    with pytest.raises(SnapshotError, match="cannot be read: Too many levels"):
+        find_snapshot("key")
+    assert folders() == [folder]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
 def test_a_machine_in_a_read_only_cache_is_found():
     with snapshots.saving("key") as part:

@@ -21,6 +21,7 @@ import pytest
 from console_text import GIB, block, disk_frames
 from guests import KEPT, Then, alive, guest_options, left_behind, make_guest, report, wait_until
 
+from cloudlab import paths
 from cloudlab.console import read_cast
 from cloudlab.errors import (
     BootFailedError,
@@ -43,6 +44,7 @@ from cloudlab.machine.config import Accel
 from cloudlab.machine.process import MachineEnd
 from cloudlab.run import monitor, options
 from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.options import Options
 from cloudlab.run.record import Outcome, RecordedError
 from cloudlab.run.report import save_demo
 from cloudlab.run.value import Run
@@ -244,7 +246,7 @@ def test_the_host_disk_is_full_from_the_start(tmp_path):
 def test_an_output_folder_that_cannot_be_written(tmp_path):
     with (
         small_disk(tmp_path / "small", "1M", read_only=True) as disk,
-        pytest.raises(CloudlabError, match=r"run could not be created: Read-only file system"),
+        pytest.raises(CloudlabError, match=r"cannot be used for a run: Read-only file system"),
     ):
         boot(guest_options(tmp_path, ""), disk / "run")
 
@@ -274,10 +276,11 @@ def test_of_two_runs_with_one_folder_one_is_refused_and_the_other_unharmed(tmp_p
     program = (
         "import sys; from pathlib import Path; from cloudlab.errors import RecordingError; "
         "from cloudlab.image.choose import open_image; "
-        "from cloudlab.lab import RunOptions, run_lab; from cloudlab.machine.config import Accel\n"
-        "options = RunOptions(open_image(Path(sys.argv[1])), accel=Accel.TCG, keep_overlay=True)\n"
+        "from cloudlab.machine.config import Accel; from cloudlab.run.boot import boot; "
+        "from cloudlab.run.options import Options\n"
+        "options = Options(open_image(Path(sys.argv[1])), accel=Accel.TCG, keep_overlay=True)\n"
         "print('ready', flush=True); input()\n"
-        "try: run_lab(options, Path(sys.argv[2])); print('done')\n"
+        "try: boot(options, Path(sys.argv[2])); print('done')\n"
         "except RecordingError as error: print(error.message)\n"
     )
     for turn in range(4):
@@ -294,19 +297,18 @@ def test_of_two_runs_with_one_folder_one_is_refused_and_the_other_unharmed(tmp_p
         assert said[2] == "done\n"
         assert all("already holds a run; it was not touched" in one for one in said[:2])
         assert {path.name for path in folder.iterdir()} == KEPT | {"overlay.qcow2"}
-        assert read_run(folder).about["outcome"] == "done"
+        assert Run(folder).record.outcome == "done"
     assert not list(paths.running_folder().glob("*.json"))
 
 
 def test_runs_in_the_same_second_get_folders_of_their_own(tmp_path):
     run_options = guest_options(tmp_path, report())
-    runs = run_many([(run_options, tmp_path / "runs" / "now")] * 3, free=True)
+    folder = tmp_path / "runs" / "now"
+    runs = boot_many([(run_options, folder)] * 3, numbered=True)
     assert [run.name for run in runs] == ["now", "now-2", "now-3"]
-    assert [read_run(tmp_path / "runs" / run.name).about["outcome"] for run in runs] == ["done"] * 3
+    assert [Run(folder.with_name(run.name)).record.outcome for run in runs] == ["done"] * 3
     with pytest.raises(UsageError):
-        run_many(
-            [(replace(run_options, disk_size_bytes=GIB), tmp_path / "runs" / "now")], free=True
-        )
+        boot_many([(replace(run_options, disk_size_bytes=GIB), folder)], numbered=True)
     assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
@@ -467,7 +469,7 @@ def test_an_image_that_was_changed_after_it_was_looked_up(tmp_path):
     run_options = guest_options(tmp_path, report())
     with run_options.image.path.open("r+b") as image:
         image.write(b"\0")
-    with pytest.raises(ChecksumError, match="has changed since it was looked up"):
+    with pytest.raises(ChecksumError, match="found the same size with another modification time"):
         boot(run_options, tmp_path / "run")
     run_options.image.path.unlink()
     with pytest.raises(ImageError, match="cannot be read: No such file"):
@@ -488,31 +490,31 @@ def test_the_report_of_another_run_is_not_believed(tmp_path, nonce):
     )
     path = tmp_path / "guest.img"
     make_guest(path, other, Then.HALT, tagged=False)
-    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=3)
+    run_options = Options(open_image(path), accel=Accel.TCG, timeout_s=3)
     error = fail(ConsoleTimeoutError, run_options, tmp_path / "alone")
     assert "did not come within 3 s" in error.message
-    about = read_run(tmp_path / "alone").about
+    record = Run(tmp_path / "alone").record
     count = len(re.findall("@cloudlab", other))
-    ignored = f"The console has {count} lines of a report that is not this run's"
-    assert any(words.startswith(ignored) for words in about["warnings"])
+    ignored = f"The console has {count} lines of another run's report"
+    assert any(words.startswith(ignored) for words in record.warnings)
 
     own = _other(report(), "\x01")
     make_guest(path, own.replace("\r\n", f"\r\n{other}", 1), tagged=False)
-    run_options = RunOptions(open_image(path), accel=Accel.TCG, timeout_s=120)
-    run = run_lab(run_options, tmp_path / "both")
-    sizes = run.sizes().set_index(["stage", "layer", "device"])["size_bytes"]
+    run_options = Options(open_image(path), accel=Accel.TCG, timeout_s=120)
+    run = boot(run_options, tmp_path / "both")
+    sizes = run.sizes.set_index(["stage", "layer", "device"])["size_bytes"]
     assert sizes["before", "partition", "vda1"] == 2 * GIB
     assert sizes["after", "partition", "vda1"] == 19 * GIB
-    assert any(words.startswith(ignored) for words in run.recording.about["warnings"])
-    assert not re.search(r"1[23]0\.0 s", explain_run(run.recording).to_text())
+    assert any(words.startswith(ignored) for words in run.record.warnings)
+    assert not re.search(r"1[23]0\.0 s", run.explain().to_text())
 
 
 def test_a_report_that_contradicts_the_disk_or_the_clock_is_told(tmp_path):
-    run = run_lab(guest_options(tmp_path, report()), tmp_path / "run")
-    told = "\n".join(run.recording.about["warnings"])
+    run = boot(guest_options(tmp_path, report()), tmp_path / "run")
+    told = "\n".join(run.record.warnings)
     size = (2 << 30) - (1 << 20)
     assert (
-        f"vda1 begins at byte {111 << 20} with {19 * GIB} bytes; the partition table on its disk "
+        f"vda1 starts at byte {111 << 20} with {19 * GIB} bytes; the partition table on its disk "
         f"says byte {1 << 20} and {size} bytes."
     ) in told
     assert re.search(

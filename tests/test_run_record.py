@@ -4,7 +4,10 @@ import contextlib
 import copy
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from guests import make_guest
@@ -15,15 +18,16 @@ from cloudlab.course.cases import CASES
 from cloudlab.errors import RecordingError
 from cloudlab.image.choose import open_image
 from cloudlab.run.options import Options
-from cloudlab.run.prepare import new_run_folder
 from cloudlab.run.record import (
     FORMAT,
     Outcome,
     Record,
     RecordedError,
     RecordedImage,
+    RecordedNetwork,
     RecordedOptions,
     check_new_folder,
+    claim_folder,
     read_record,
     record_from_json,
     write_record,
@@ -34,8 +38,63 @@ from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 
 def test_a_run_folder_is_its_owners_alone(tmp_path):
     folder = tmp_path / "runs" / "one"
-    new_run_folder(folder)
+    claim_folder(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert read_record(folder).outcome == "running"
+
+
+def at_once(count, act):
+    """Call ``act(number)`` in so many threads at the same moment; return their results."""
+    start = threading.Barrier(count)
+
+    def work(number):
+        start.wait()
+        try:
+            return act(number)
+        except RecordingError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["empty folder", "no folder"])
+def test_one_of_several_runs_gets_a_folder(tmp_path, exists):
+    for turn in range(50):
+        folder = tmp_path / str(turn)
+        if exists:
+            folder.mkdir()
+        errors = [found for found in at_once(4, lambda _, here=folder: claim_folder(here)) if found]
+        assert len(errors) == 3
+        assert all("already holds a run; it was not touched" in str(error) for error in errors)
+        assert read_record(folder).outcome == "running"
+
+
+def test_a_folder_is_claimed_although_another_run_gives_it_up(tmp_path):
+    folder = tmp_path / "run"
+    over = threading.Event()
+
+    def come_and_go():
+        while not over.is_set():
+            with contextlib.suppress(OSError):
+                folder.mkdir()
+                folder.rmdir()
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    claim_folder(folder)
+    over.set()
+    thread.join()
+    assert read_record(folder).outcome == "running"
+
+
+def test_a_deep_tree_is_not_searched_for_runs(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "run.json").touch()
+    with pytest.raises(RecordingError, match="already holds other files"):
+        check_new_folder(tmp_path)
+    with pytest.raises(RecordingError, match="The folder / already holds other files"):
+        check_new_folder(Path("/"))
 
 
 @pytest.mark.parametrize("name", ["run.json", "anything", "sub/run.json"])
@@ -50,7 +109,7 @@ def test_a_taken_folder_is_refused(tmp_path, name):
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RecordingError, match="is a file, not a folder"):
-        new_run_folder(tmp_path / "file")
+        claim_folder(tmp_path / "file")
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path):
@@ -123,7 +182,10 @@ def test_what_was_chosen_is_recorded(tmp_path):
 def full_record() -> Record:
     """A record that has a value in every field."""
     record = recorded("growpart-off").record
-    partition = record.disk_after.partitions[0]
+    partition = next(one for one in record.disk_after.partitions if one.filesystem)
+    usage = {"free_bytes": 1, "total_bytes": 2, "last_mounted_at": "/"}
+    partition = replace(partition, filesystem=replace(partition.filesystem, **usage))
+    disk = {"warnings": ("w",), "partitions": (partition,), "other_table": "LVM"}
     return replace(
         record,
         error=RecordedError("ConsoleTimeoutError", "It took too long."),
@@ -137,9 +199,11 @@ def full_record() -> Record:
             firmware="bios",
         ),
         image=RecordedImage("n", "p", "s", "u", "d", "t", 1, 2),
+        network=RecordedNetwork("b", "w"),
+        nonce="0123456789012345",
         start=replace(record.start, key="k", resumed_at_s=1.5, saved="2026-11-22T10:00:00Z"),
-        disk_before=replace(record.disk_before, warnings=("w",), partitions=(partition,)),
-        disk_after=replace(record.disk_after, warnings=("w",), partitions=(partition,)),
+        disk_before=replace(record.disk_before, **disk),
+        disk_after=replace(record.disk_after, **disk),
     )
 
 
@@ -172,10 +236,7 @@ WRONG = {
 
 
 def test_the_record_has_a_value_everywhere():
-    assert {path[-1] for path, value in places(DOCUMENT) if value is None} <= {
-        "label", "last_mounted_at", "mount_point", "uuid", "statfs_bytes", "backing_file",
-        "filesystem", "size_bytes",
-    }  # fmt: skip
+    assert [path for path, value in places(DOCUMENT) if value is None] == []
 
 
 def with_value(path, value):
@@ -221,7 +282,7 @@ def test_keys_that_this_version_does_not_know_are_ignored():
 
 def test_a_run_of_an_older_version_lacks_what_came_later(tmp_path):
     about = recorded("default").record.to_json()
-    for later in ("start", "took_s", "disk_before", "warnings"):
+    for later in ("start", "took_s", "disk_before", "warnings", "network", "nonce"):
         del about[later]
     (tmp_path / "run.json").write_text(json.dumps(about))
     run = Run(tmp_path)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,9 +20,11 @@ from cloudlab.console import read_cast
 from cloudlab.errors import (
     BootFailedError,
     CloudlabError,
+    ConsoleClosedError,
     InterruptedRunError,
     UsageError,
 )
+from cloudlab.image.cache import sha256_of
 from cloudlab.image.choose import open_image
 from cloudlab.machine import registry, snapshots
 from cloudlab.machine.config import Accel, Network
@@ -73,15 +76,18 @@ def test_the_first_run_saves_a_machine_and_the_second_starts_from_it(tmp_path):
     assert "-incoming" in record.command
     assert "warm start" in second.label
     # Everything that the saved machine had said is there, at its time, and nothing twice.
-    for name in ("console.log", "user-data"):
-        one, two = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
-        assert one == two
+    one, two = ((tmp_path / run / "user-data").read_bytes() for run in ("first", "second"))
+    assert one == two
+    nonces = [run.record.nonce.encode() for run in (first, second)]
+    one, two = ((tmp_path / run / "console.log").read_bytes() for run in ("first", "second"))
+    assert nonces[0] in one
+    assert one.replace(*nonces) == two
     numbers = ["stage", "layer", "device", "size_bytes", "used_bytes", "line"]
     here = [run.sizes[run.sizes["layer"] != "overlay_file"][numbers] for run in (first, second)]
     assert here[0].equals(here[1])
     times = [time_s for time_s, _ in read_cast(tmp_path / "second" / "console.cast")]
     assert times == sorted(times)
-    assert times[-1] >= record.start.resumed_at_s
+    assert times[-1] >= round(record.start.resumed_at_s, 3), "times in a cast are so precise"
     for run in ("first", "second"):
         assert left_behind(tmp_path / run) == []
 
@@ -150,6 +156,39 @@ def test_a_run_is_stopped_while_it_is_restored(tmp_path):
     assert left_behind(tmp_path / "second") == []
 
 
+ENDINGS = {
+    "supervisor killed": lambda machine: os.kill(machine.supervisor_pid, signal.SIGKILL),
+    "QEMU killed": lambda machine: os.kill(machine.qemu_pid, signal.SIGKILL),
+    "stopped": registry.stop,
+}
+
+
+@pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
+def test_ending_a_machine_while_it_is_resumed_spares_its_snapshot(tmp_path, end):
+    options = guest(tmp_path)
+    boot(options, tmp_path / "first")
+    enders = []
+
+    def hang(event):
+        if event.note == "resuming from a snapshot":
+            [machine] = registry.list_running()
+            os.kill(machine.qemu_pid, signal.SIGSTOP)
+            enders.append(threading.Timer(0.5, end, [machine]))
+            enders[0].start()
+
+    with pytest.raises(ConsoleClosedError) as caught:
+        boot(options, tmp_path / "second", on_event=hang)
+    enders[0].join()
+    words = "stopped from outside" if end is registry.stop else "killed from outside (signal 9)"
+    assert words in caught.value.message
+    record = Run(tmp_path / "second").record
+    assert record.outcome == "failed"
+    assert words in record.error.text
+    assert left_behind(tmp_path / "second") == []
+    assert len(snapshot_folders()) == 1
+    assert started(boot(options, tmp_path / "third"))[0] == "warm"
+
+
 def damage(path: Path) -> None:
     path.chmod(0o600)
     content = bytearray(path.read_bytes())
@@ -176,6 +215,15 @@ def test_a_damaged_machine_is_not_restored_but_saved_anew(tmp_path, how):
     assert "is damaged" in why
     assert "it was deleted; this run took one at " in why
     assert started(boot(options, tmp_path / "third"))[0] == "warm"
+
+
+def test_an_image_with_another_time_and_the_same_hash_starts_warm(tmp_path):
+    options = guest(tmp_path)
+    image = replace(options.image, sha256=sha256_of(options.image.path))
+    boot(replace(options, image=image), tmp_path / "first")
+    os.utime(image.path, ns=(10**18, 10**18))
+    second = boot(replace(options, image=image), tmp_path / "second")
+    assert started(second)[0] == "warm"
 
 
 def record_again(folder: Path) -> None:
@@ -385,14 +433,16 @@ def test_a_fresh_run_is_the_run_that_is_read_back(tmp_path):
     assert fresh.label.startswith("booted here on 20")
 
 
-def test_a_new_runs_folder_has_a_name_of_its_own(tmp_path):
-    first = dated_folder("a/b, c\x01", tmp_path)
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{6}-a-b-c", first.name)
-    taken = [first]
-    while len(taken) < 3:
-        taken[-1].mkdir()
-        taken.append(dated_folder("a/b, c", tmp_path))
-    assert len({path.name for path in taken}) == 3
+def test_a_new_runs_folder_is_named_by_its_second_and_scenario(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = dated_folder("a/b, c\x01").name
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{6}-a-b-c", name)
+    for second in range(60):
+        moment = datetime.now().astimezone() + timedelta(seconds=second)
+        (tmp_path / "runs" / f"{moment:%Y-%m-%d-%H%M%S}-default").mkdir(parents=True, exist_ok=True)
+    run = boot(guest(tmp_path))
+    assert run.folder.name.endswith("-default-2")
+    assert run.record.outcome == "done"
 
 
 def test_the_seed_is_built_once_and_its_warnings_are_notes(tmp_path):

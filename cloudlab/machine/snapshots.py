@@ -48,6 +48,9 @@ _RESERVE_BYTES = 1 << 30
 _KEY_CHARACTERS = 24
 _RECORD = "snapshot.json"
 
+#: Seconds that QEMU's end may take to become known after its connection broke.
+_END_S = 5.0
+
 _TICK_S = 0.02
 # QEMU's default bandwidth, made for networks, would take seconds.
 _BYTES_PER_S = 100 << 30
@@ -287,7 +290,10 @@ async def load_state(machine: Machine, path: Path) -> None:
         await machine.command("migrate-incoming", uri="fd:state")
         await _wait_until_done(machine)
     except MachineError as error:
-        words = machine.end.stderr.strip() if machine.end else error.message
+        # A QEMU that refuses the state ends; its own words say more than the lost connection.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(machine.wait(), _END_S)
+        words = (machine.end and machine.end.stderr.strip()) or error.message
         raise SnapshotError(f"The snapshot could not be resumed: {words}") from error
     finally:
         # QEMU may end, or have all that it wants, before the file does.

@@ -80,8 +80,8 @@ class RunEvent:
         The console line that was just completed.
     note : str
         What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
-        at the end the outcome), or a remark: ``warning: ...`` about the user-data, or
-        ``accelerator: ...``; else empty.
+        at the end the outcome), or a remark: ``warning: ...`` about the user-data or the
+        network, ``accelerator: ...`` or ``network: ...``; else empty.
     expected_s : float
         At the launch: how long such a run usually takes, in seconds; else 0.
     """
@@ -95,8 +95,8 @@ class RunEvent:
 
     @property
     def is_remark(self) -> bool:
-        """Whether the note is a warning or names the accelerator; a run goes on meanwhile."""
-        return self.note.startswith(("warning: ", "accelerator: "))
+        """Whether the note is a warning or names a choice; a run goes on meanwhile."""
+        return self.note.startswith(("warning: ", "accelerator: ", "network: "))
 
 
 OnEvent = Callable[[RunEvent], None]

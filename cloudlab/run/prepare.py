@@ -25,7 +25,7 @@ from cloudlab.machine.config import (
     qemu_program,
 )
 from cloudlab.machine.firmware import uefi_files
-from cloudlab.machine.network import choose_network
+from cloudlab.machine.network import NetworkChoice, choose_network
 from cloudlab.machine.registry import Entry
 from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
 from cloudlab.run.options import Options, Start
@@ -166,14 +166,8 @@ def prepare(
     texts = (folder / name for name in _texts(options, seed))
     undo.callback(_remove_files, [overlay, *leftovers, *texts])
     uefi = _write_files(options, seed, folder)
-    machine = _machine_config(options, folder, accel, uefi)
-    machine = replace(machine, passt=network is not None and network.passt)
-    record = _first_record(options, folder.name, accel, machine)
-    if network is not None:
-        backend = "passt" if network.passt else "QEMU user networking"
-        record = replace(record, network=RecordedNetwork(backend, network.warning))
-    if options.attach_seed:
-        record = replace(record, nonce=nonce)
+    machine = _machine_config(options, folder, accel, network, uefi)
+    record = _first_record(options, nonce, accel, network, machine)
     write_record(folder, record)
     return PreparedRun(options, folder, seed, accel, machine, entry, record)
 
@@ -197,7 +191,11 @@ def _write_files(options: Options, seed: Seed, folder: Path) -> UefiFiles | None
 
 
 def _machine_config(
-    options: Options, folder: Path, accel: AccelChoice, uefi: UefiFiles | None
+    options: Options,
+    folder: Path,
+    accel: AccelChoice,
+    network: NetworkChoice | None,
+    uefi: UefiFiles | None,
 ) -> MachineConfig:
     image = options.image
     return MachineConfig(
@@ -212,6 +210,7 @@ def _machine_config(
         cx16=any(quirk.startswith("cpu-x86-64-v") for quirk in image.details.get("quirks", ())),
         uefi=uefi,
         network=options.network,
+        passt=network is not None and network.passt,
         sandbox=accel.sandbox,
     )
 
@@ -313,12 +312,20 @@ def _remove_folders(folders: Sequence[Path]) -> None:
 
 
 def _first_record(
-    options: Options, name: str, accel: AccelChoice, machine: MachineConfig
+    options: Options,
+    nonce: str,
+    accel: AccelChoice,
+    network: NetworkChoice | None,
+    machine: MachineConfig,
 ) -> Record:
     image = options.image
     qemu = qemu_program(image.arch)
+    recorded_network = None
+    if network is not None:
+        backend = "passt" if network.passt else "QEMU user networking"
+        recorded_network = RecordedNetwork(backend, network.warning)
     return Record(
-        name=name,
+        name=machine.overlay.parent.name,
         scenario=options.scenario,
         started=now(),
         options=RecordedOptions.of(options),
@@ -334,6 +341,8 @@ def _first_record(
         ),
         start=RecordedStart(asked=options.start),
         accelerator=RecordedAccelerator(accel.accel, accel.reason),
+        network=recorded_network,
+        nonce=nonce if options.attach_seed else None,
         versions=Versions(
             cloudlab=cloudlab.__version__,
             qemu=run_tool([qemu, "--version"]).stdout.splitlines()[0],

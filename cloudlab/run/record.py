@@ -391,30 +391,32 @@ def claim_folder(folder: Path) -> None:
     Raises
     ------
     RecordingError
-        As :func:`check_new_folder`, or if the folder belongs to another user.
-    CloudlabError
-        If it cannot be created.
+        As :func:`check_new_folder`, or if the folder cannot be created or belongs to another
+        user.
     """
     path = folder / _RUN_JSON
+    reason = "another program keeps changing it"
     for _ in range(_CLAIM_TRIES):
         check_new_folder(folder)
-        paths.make_folder(folder, private=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with path.open("x", encoding="utf-8") as stream:
                 json.dump(Record(name=folder.name).to_json(), stream)
             folder.chmod(0o700)
             if len(list(folder.iterdir())) == 1:
                 return
-        except (FileExistsError, FileNotFoundError):
-            continue  # another run took the folder, or removed the one that it had created
+        except (FileExistsError, FileNotFoundError) as error:
+            # Another run took the folder, or removed the one that it had created.
+            reason = str(error.strerror)
+            continue
         except OSError as error:
             path.unlink(missing_ok=True)
             raise RecordingError(
                 f"The folder {folder} cannot be used for a run: {error.strerror}.",
                 hint="Choose a folder of your own with --output.",
             ) from error
-        path.unlink()  # another program put a file into the folder meanwhile
+        path.unlink(missing_ok=True)  # another program put a file into the folder meanwhile
     raise RecordingError(
-        f"The folder {folder} could not be claimed: other programs keep changing it.",
+        f"The folder {folder} cannot be used for a run: {reason}.",
         hint="Choose another folder with --output.",
     )
