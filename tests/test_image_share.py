@@ -32,7 +32,7 @@ from cloudlab.image.choose import choose_image
 from cloudlab.image.download import Download
 from cloudlab.image.fetch import fetch, find_cached, mirror_url, parse_index
 from cloudlab.image.recipe import make_recipe
-from cloudlab.image.web import Meter, Patience
+from cloudlab.image.web import Patience, Transfer
 
 HASTY = Patience(tries=3, first_wait_s=0.01, longest_wait_s=2.0, timeout_s=60.0)
 
@@ -188,10 +188,9 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
         download = Download(
             url,
             tmp_path / f"part{number}",
+            Transfer("x", patience=HASTY),
             algorithms=("sha256",),
             allow_http=True,
-            meter=Meter("x", None),
-            patience=HASTY,
         )
         hashes.append(download.run()["sha256"])
 

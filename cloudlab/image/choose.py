@@ -13,10 +13,10 @@ from cloudlab.errors import DownloadError, ImageError, UsageError
 from cloudlab.formats import detect_format, virtual_size_bytes
 from cloudlab.image.cache import Image, cached_images, recall
 from cloudlab.image.catalogue import check_arch, host_arch, load_catalogue
-from cloudlab.image.fetch import INDEX, fetch, find_cached, matches, mirror_url, parse_index
+from cloudlab.image.fetch import fetch, find_cached, matches, mirror_url, read_index
 from cloudlab.image.recipe import make_recipe
 from cloudlab.image.trust import Trust
-from cloudlab.image.web import Progress, TransientError, is_url, open_url, read_small
+from cloudlab.image.web import Progress, Transfer, TransientError, is_url, open_url
 from cloudlab.tools import now
 
 #: Seconds within which a publisher has to answer for ``auto`` to fetch from it.
@@ -100,12 +100,11 @@ def choose_image(
         As of fetching, opening or building.
     """
     if choice == "auto":
-        arch = check_arch(arch)
-        if found := _cached_choice(arch):
-            return found
-        image, reason = _fetched_choice(arch, mirror, progress, cancel) or (None, "")
-        return (image, reason) if image else _built_choice(arch, builder)
-    if _is_path(choice):
+        return _automatic(arch, mirror, builder, progress, cancel)
+    # A bare word is a file only if it is there.
+    if not is_url(choice) and (
+        os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file()
+    ):
         image = open_image(Path(choice), arch=arch)
         if image.origin == "file":
             quirks = load_catalogue().quirks_of_file(image.name)
@@ -116,19 +115,15 @@ def choose_image(
     return image, f"{kind} ({image.trust})"
 
 
-def _is_path(choice: str) -> bool:
-    """Return whether ``choice`` is a file; a bare word is one only if it is there."""
-    if is_url(choice):
-        return False
-    return os.sep in choice or choice.startswith((".", "~")) or paths.expand(choice).is_file()
-
-
-def _wishes(arch: str) -> tuple[str, str]:
-    return make_recipe(arch=arch).name, load_catalogue().default
-
-
-def _cached_choice(arch: str) -> tuple[Image, str] | None:
-    lab, default = _wishes(arch)
+def _automatic(
+    arch: str | None,
+    mirror: str | None,
+    builder: Callable[[], Image] | None,
+    progress: Progress | None,
+    cancel: threading.Event | None,
+) -> tuple[Image, str]:
+    arch = check_arch(arch)
+    lab, default = make_recipe(arch=arch).name, load_catalogue().default
     # A lab image that is built to differ in one way must be asked for by name.
     plain = (
         image
@@ -142,43 +137,31 @@ def _cached_choice(arch: str) -> tuple[Image, str] | None:
     ):
         if found is not None:
             return found, reason
-    return None
-
-
-def _fetched_choice(
-    arch: str, mirror: str | None, progress: Progress | None, cancel: threading.Event | None
-) -> tuple[Image, str] | None:
     mirror = mirror or os.environ.get("CLOUDLAB_MIRROR")
-    name = load_catalogue().default
     if mirror:
-        name = _best_on_mirror(mirror_url(mirror), arch)
-    elif not _reachable(name, arch):
-        return None
-    image = fetch(name, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
-    if mirror:
+        name = _best_on_mirror(mirror_url(mirror), arch, lab, default)
+        image = fetch(name, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
         return image, f"from the mirror {mirror}"
-    return image, f"the course's default, from its publisher ({image.trust})"
-
-
-def _built_choice(arch: str, builder: Callable[[], Image] | None) -> tuple[Image, str]:
+    if _reachable(default, arch):
+        image = fetch(default, arch=arch, progress=progress, cancel=cancel)
+        return image, f"the course's default, from its publisher ({image.trust})"
     if arch != host_arch():
         raise UsageError(
             f"There is no {arch} image in the cache, and no publisher could be reached.",
-            hint="An image can be built for this host's own architecture only.",
+            hint=f"Images are built for this host's architecture, {host_arch()}, only: use a "
+            "network that reaches a publisher, a mirror (--mirror), or a file (--image PATH).",
         )
-    if builder is None:
-        from cloudlab.image.build import build_image
+    from cloudlab.image.build import build_image
 
-        builder = build_image
-    return builder(), "built here: none is in the cache and no publisher could be reached"
+    return (
+        builder or build_image
+    )(), "built here: none is in the cache and no publisher could be reached"
 
 
-def _best_on_mirror(base: str, arch: str) -> str:
-    """Return the first wish that the mirror holds, else the first image for ``arch``."""
-    index = f"{base}/{INDEX}"
-    offers = parse_index(read_small(index, allow_http=True), index)
+def _best_on_mirror(base: str, arch: str, *wishes: str) -> str:
+    """Return the first of ``wishes`` that the mirror holds, else its first image for ``arch``."""
+    offers = read_index(base, Transfer(base))
     held = [offer.image for offer in offers if offer.image.arch == arch]
-    wishes = _wishes(arch)
     for wish in wishes:
         if any(matches(image, wish, arch) for image in held):
             return wish

@@ -13,23 +13,12 @@ import re
 import shutil
 import threading
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from cloudlab import paths
 from cloudlab.errors import DownloadError
-from cloudlab.image.web import (
-    PATIENT,
-    Meter,
-    Patience,
-    Response,
-    TransientError,
-    broken,
-    check_cancelled,
-    open_url,
-    persist,
-    whole_number,
-)
+from cloudlab.image.web import Response, Transfer, TransientError, broken, open_url, whole_number
 from cloudlab.tools import Deadline
 from cloudlab.units import format_bytes
 
@@ -74,16 +63,13 @@ class Download:
     url : str
     part : Path
         Where the bytes are gathered; a ``.json`` beside it says what they are a part of.
-    algorithms : tuple of str
+    transfer : Transfer
+    algorithms : iterable of str
         Hashes to compute on the way.
     allow_http : bool
         Whether a plain http URL, or a redirect to one, is allowed.
-    meter : Meter
     size_bytes : int, optional
         The size that was promised; no more is taken.
-    patience : Patience
-    cancel : threading.Event, optional
-        Set by another thread to stop.
 
     Attributes
     ----------
@@ -97,24 +83,19 @@ class Download:
         self,
         url: str,
         part: Path,
+        transfer: Transfer,
         *,
-        algorithms: tuple[str, ...],
+        algorithms: Iterable[str],
         allow_http: bool,
-        meter: Meter,
         size_bytes: int | None = None,
-        patience: Patience = PATIENT,
-        cancel: threading.Event | None = None,
     ) -> None:
         self.url = self.final_url = url
         self.part = part
         self.sidecar = part.with_name(part.name + ".json")
         self.resumed = False
-        self._algorithms = algorithms
+        self._transfer = transfer
         self._allow_http = allow_http
-        self._meter = meter
         self._size_bytes = size_bytes
-        self._patience = patience
-        self._cancel = cancel
         self._hashed = 0
         self._hashes = {name: hashlib.new(name) for name in algorithms}
 
@@ -126,17 +107,11 @@ class Download:
         DownloadError
             If the bytes do not arrive or there is no room for them.
         InterruptedRunError
-            If ``cancel`` was set.
+            If it was stopped.
         """
         self.resumed = self._kept()[0] > 0
-        persist(
-            self._once,
-            patience=self._patience,
-            meter=self._meter,
-            gained=self._size,
-            cancel=self._cancel,
-        )
-        self._meter.show(self._size(), now=True)
+        self._transfer.persist(self._once, self._size)
+        self._transfer.show(self._size(), now=True)
         return {name: digest.hexdigest() for name, digest in self._hashes.items()}
 
     def discard(self) -> None:
@@ -164,11 +139,9 @@ class Download:
         offset, validator, total = self._kept()
         headers = {"Range": f"bytes={offset}-", "If-Range": validator} if offset else {}
         try:
+            timeout_s = self._transfer.patience.timeout_s
             response = open_url(
-                self.url,
-                allow_http=self._allow_http,
-                timeout_s=self._patience.timeout_s,
-                headers=headers,
+                self.url, allow_http=self._allow_http, timeout_s=timeout_s, headers=headers
             )
         except DownloadError as error:
             if offset and self._is_complete(error, offset):
@@ -176,7 +149,7 @@ class Download:
             raise
         with response:
             offset, total = self._check_response(response, offset, total)
-            self._meter.total_bytes = total
+            self._transfer.total_bytes = total
             if offset == 0:
                 self.discard()  # before its room is asked for
             self._check_room(offset, total)
@@ -192,7 +165,7 @@ class Download:
             return False
         length = (cause.headers.get("Content-Range") or "").removeprefix("bytes */")
         if length == str(offset):
-            self._meter.total_bytes = offset
+            self._transfer.total_bytes = offset
             self._hash_up_to(offset)
             return True
         self.discard()
@@ -226,7 +199,7 @@ class Download:
         needed = (total or offset) - offset + SPARE_BYTES
         if free < needed:
             raise DownloadError(
-                f"{self._meter.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
+                f"{self._transfer.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
                 f"{free / 1e6:.0f} MB are free; nothing more was downloaded.",
                 hint="Make room there, or move the cache with the variable CLOUDLAB_CACHE.",
             )
@@ -245,7 +218,7 @@ class Download:
         """Hash the first ``offset`` bytes, if they are not what has been hashed."""
         if self._hashed == offset:
             return
-        self._hashes = {name: hashlib.new(name) for name in self._algorithms}
+        self._hashes = {name: hashlib.new(name) for name in self._hashes}
         self._hashed = 0
         if offset:
             with self.part.open("rb") as stream:
@@ -263,14 +236,14 @@ class Download:
             stream = self.part.open("ab", buffering=0)
         with stream, self._hashing() as hash_later:
             for block in self._blocks(response, None if total is None else total - received):
-                check_cancelled(self._cancel)
+                self._transfer.check_cancelled()
                 with storing(self.part):
                     view = memoryview(block)
                     while view:
                         view = view[stream.write(view) :]
                 hash_later(block)
                 received += len(block)
-                self._meter.show(received)
+                self._transfer.show(received)
                 if total is None and received % _LOOK_BYTES < len(block):
                     self._watch_room(received)
         if total is not None and received < total:
@@ -278,7 +251,7 @@ class Download:
 
     def _blocks(self, response: Response, left: int | None) -> Iterator[bytes]:
         """Yield what arrives, as it arrives, up to ``left`` bytes."""
-        window_s = self._patience.timeout_s
+        window_s = self._transfer.patience.timeout_s
         least = math.ceil(SLOWEST_RATE * window_s)
         try:
             while left != 0:

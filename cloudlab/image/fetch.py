@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import filelock
 
@@ -37,15 +37,7 @@ from cloudlab.image.cache import (
 from cloudlab.image.catalogue import Catalogue, Published, check_arch, host_arch, load_catalogue
 from cloudlab.image.download import Download, storing
 from cloudlab.image.trust import Digest, Trust, find_checksum, parse_digest, verify_signature
-from cloudlab.image.web import (
-    PATIENT,
-    Meter,
-    Patience,
-    Progress,
-    check_cancelled,
-    is_url,
-    read_small,
-)
+from cloudlab.image.web import PATIENT, Patience, Progress, Transfer, is_url
 from cloudlab.tools import now
 
 #: Where a mirror's index lies, and the version of its form.
@@ -56,42 +48,26 @@ INDEX_VERSION = 1
 _POLL_S = 0.2
 
 
-@dataclass(frozen=True)
-class Offer:
-    """One image that a mirror holds.
+class Offer(NamedTuple):
+    """An image that a mirror holds.
 
-    Attributes
-    ----------
-    image : Image
-        The instructor's record; ``path`` and ``schema_path`` are names only.
-    schema_sha256 : str
-        Of the file ``image.schema_path``; empty where there is none.
+    ``image`` is the instructor's record, whose paths are names only; ``schema_sha256`` is that of
+    the file ``image.schema_path``, and empty where there is none.
     """
 
     image: Image
-    schema_sha256: str = ""
+    schema_sha256: str
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where an image comes from, and what it has to be.
-
-    Attributes
-    ----------
-    url : str
-    image : Image
-        What its record will say; the name is what the final one begins with, the format may be
-        empty.
-    expected : Digest or None
-    allow_http : bool
-        Whether something better than TLS proves the bytes, so that plain http is enough.
-    offer : Offer or None
-        The mirror's record, if it comes from one.
-    """
+class _Source:
+    """Where an image comes from, and what it has to be."""
 
     url: str
+    #: What its record will say; the final name begins with the name, the format may be empty.
     image: Image
     expected: Digest | None
+    #: Whether something better than TLS proves the bytes, so that plain http is enough.
     allow_http: bool
     offer: Offer | None = None
 
@@ -226,20 +202,20 @@ def fetch(
     if not mirror and not is_url(name_or_url):
         _check_name(name_or_url, arch, known)
     part = paths.make_folder(paths.images_folder()) / f".{_slug(name_or_url, arch, known)}.part"
-    with _lock(part, Meter(name_or_url, progress, waiting=True), cancel):
+    transfer = Transfer(name_or_url, progress, patience=patience, cancel=cancel)
+    with _lock(part, transfer):
         image = find_cached(name_or_url, arch, digest, known)
         if image is not None and (not refresh or image != before):
             return image  # another process fetched it while this one waited
-        fetcher = _Fetcher(name_or_url, arch, Meter(name_or_url, progress), patience, cancel)
-        source = fetcher.find_source(digest, mirror, known)
+        source = _find_source(transfer, arch, digest, mirror, known)
         matching = [one for one in cached_images() if matches(one, name_or_url, arch)]
         for held in matching:
             if source.expected and _has(held, source.expected) and image in (None, held):
                 return held  # nothing newer is published
-        hashes, final_url = fetcher.download(source, part)
+        hashes, final_url = _download(transfer, source, part)
         generation = 1 + max((one.generation for one in matching), default=-1)
         more = {"digests": hashes, "final_url": final_url, "generation": generation}
-        return fetcher.keep(source, part, more)
+        return _keep(transfer, source, part, more)
 
 
 def _check_name(name: str, arch: str | None, known: Catalogue) -> None:
@@ -264,7 +240,7 @@ def _slug(request: str, arch: str | None, known: Catalogue) -> str:
 
 
 @contextlib.contextmanager
-def _lock(part: Path, meter: Meter, cancel: threading.Event | None) -> Iterator[None]:
+def _lock(part: Path, transfer: Transfer) -> Iterator[None]:
     """Hold this host's one lock on ``part``; while another process does, show its progress."""
     path = paths.make_folder(paths.cache_folder() / "locks") / part.name.strip(".")
     lock = filelock.FileLock(path)
@@ -272,11 +248,11 @@ def _lock(part: Path, meter: Meter, cancel: threading.Event | None) -> Iterator[
         try:
             lock.acquire(timeout=_POLL_S)
         except filelock.Timeout:
-            check_cancelled(cancel)
+            transfer.check_cancelled()
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 sidecar = part.with_name(part.name + ".json")
-                meter.total_bytes = json.loads(sidecar.read_text("utf-8"))["total_bytes"]
-                meter.show(part.stat().st_size)
+                transfer.total_bytes = json.loads(sidecar.read_text("utf-8"))["total_bytes"]
+                transfer.show(part.stat().st_size, waiting=True)
         except OSError:
             with storing(path):
                 raise
@@ -286,164 +262,154 @@ def _lock(part: Path, meter: Meter, cancel: threading.Event | None) -> Iterator[
         lock.release()
 
 
-class _Fetcher:
-    """One fetch, once it is clear that something has to be downloaded."""
+def _find_source(
+    transfer: Transfer,
+    arch: str | None,
+    digest: Digest | None,
+    mirror: str | None,
+    known: Catalogue,
+) -> _Source:
+    """Return where to take the image from: the mirror, its URL, or its publisher.
 
-    def __init__(
-        self,
-        request: str,
-        arch: str | None,
-        meter: Meter,
-        patience: Patience,
-        cancel: threading.Event | None,
-    ) -> None:
-        self._request = request
-        self._arch = arch
-        self._meter = meter
-        self._common: dict[str, Any] = {"meter": meter, "patience": patience, "cancel": cancel}
+    ``digest``, the user's own, overrides any other.
+    """
+    request = transfer.name
+    if mirror:
+        base = mirror_url(mirror)
+        offers = read_index(base, transfer)
+        held = any(matches(offer.image, request, arch) for offer in offers)
+        if held or not is_url(request):
+            return _from_mirror(choose_offer(offers, request, arch, base), request, base, digest)
+    if is_url(request):
+        return _from_url(request, arch, digest, known)
+    published = known.find(request, arch)
+    published.check_usable()
+    return _from_publisher(transfer, published, digest)
 
-    def _read(self, url: str, *, allow_http: bool) -> bytes:
-        return read_small(url, allow_http=allow_http, **self._common)
 
-    def find_source(self, digest: Digest | None, mirror: str | None, known: Catalogue) -> Source:
-        """Return where to take the image from: the mirror, its URL, or its publisher.
+def _from_publisher(transfer: Transfer, published: Published, digest: Digest | None) -> _Source:
+    details: dict[str, Any] = {
+        "requested": published.name,
+        "title": published.title,
+        "layout": published.layout,
+        "quirks": dict(published.quirks),
+    }
+    expected, trust = digest or published.pinned, published.trust
+    signed = expected is not None
+    if expected is not None:
+        trust = Trust.PINNED
+    elif published.checksum_url:
+        signed = published.key is not None
+        expected = _published_checksum(transfer, published)
+        details["checksum_url"] = published.checksum_url
+        details["signed_by"] = published.key.fingerprint if published.key else None
+    name = f"{published.name}-{published.arch}"
+    image = replace(
+        _draft(name, published.arch, published.url, trust, details),
+        format=published.format,
+        root_filesystem=published.root_filesystem,
+        firmware=published.firmware,
+    )
+    return _Source(published.url, image, expected, allow_http=signed)
 
-        ``digest``, the user's own, overrides any other.
-        """
-        if mirror:
-            base = mirror_url(mirror)
-            index = f"{base}/{INDEX}"
-            offers = parse_index(self._read(index, allow_http=True), index)
-            held = any(matches(offer.image, self._request, self._arch) for offer in offers)
-            if held or not is_url(self._request):
-                offer = choose_offer(offers, self._request, self._arch, base)
-                return _from_mirror(offer, self._request, base, digest)
-        if is_url(self._request):
-            return _from_url(self._request, self._arch, digest, known)
-        published = known.find(self._request, self._arch)
-        published.check_usable()
-        return self._from_publisher(published, digest)
 
-    def _from_publisher(self, published: Published, digest: Digest | None) -> Source:
-        details: dict[str, Any] = {
-            "requested": published.name,
-            "title": published.title,
-            "layout": published.layout,
-            "quirks": dict(published.quirks),
-        }
-        expected, trust = digest or published.pinned, published.trust
-        signed = expected is not None
-        if expected is not None:
-            trust = Trust.PINNED
-        elif published.checksum_url:
-            signed = published.key is not None
-            expected = self._published_checksum(published)
-            details["checksum_url"] = published.checksum_url
-            details["signed_by"] = published.key.fingerprint if published.key else None
-        image = _draft(
-            f"{published.name}-{published.arch}", published.arch, published.url, trust, details
+def _published_checksum(transfer: Transfer, published: Published) -> Digest:
+    key = published.key
+    data = transfer.read_small(published.checksum_url, allow_http=key is not None)
+    if key is not None:
+        signature = None
+        if published.signature_url:
+            signature = transfer.read_small(published.signature_url, allow_http=True)
+        data = verify_signature(data, key, signature)
+    filename = published.url.rpartition("/")[2]
+    text = data.decode("utf-8", "replace")
+    return find_checksum(text, published.style, published.algorithm, filename)
+
+
+def _download(transfer: Transfer, source: _Source, part: Path) -> tuple[dict[str, str], str]:
+    """Return the hashes of the complete part and the URL it really came from."""
+    expected = source.expected
+    while True:
+        download = Download(
+            source.url,
+            part,
+            transfer,
+            algorithms={"sha256"} | ({expected.algorithm} if expected else set()),
+            allow_http=source.allow_http,
+            size_bytes=source.offer.image.file_size_bytes if source.offer else None,
         )
-        image = replace(
-            image,
-            format=published.format,
-            root_filesystem=published.root_filesystem,
-            firmware=published.firmware,
-        )
-        return Source(published.url, image, expected, allow_http=signed)
+        hashes = download.run()
+        if expected is None or hashes[expected.algorithm] == expected.hex:
+            return hashes, download.final_url
+        download.discard()
+        if not download.resumed:
+            break
+        # What an earlier call had left was not of this file after all: once more, from zero.
+        note = "what was kept is not of this file; starting from the beginning"
+        transfer.show(0, note, now=True)
+    raise ChecksumError(
+        f"The checksum of {source.url} is wrong: expected {expected}, found "
+        f"{expected.algorithm}:{hashes[expected.algorithm]}. The file was removed.",
+        hint="If the publisher was just replacing it, try again in a few minutes. Otherwise "
+        "something on the way changes files: try another network.",
+    )
 
-    def _published_checksum(self, published: Published) -> Digest:
-        text = self._read(published.checksum_url, allow_http=published.key is not None)
-        if published.key is not None:
-            signature = None
-            if published.signature_url:
-                signature = self._read(published.signature_url, allow_http=True)
-            text = verify_signature(text, published.key, signature)
-        filename = published.url.rpartition("/")[2]
-        words = text.decode("utf-8", "replace")
-        return find_checksum(words, published.style, published.algorithm, filename)
 
-    def download(self, source: Source, part: Path) -> tuple[dict[str, str], str]:
-        """Return the hashes of the complete part and the URL it really came from."""
-        algorithms = {"sha256"} | ({source.expected.algorithm} if source.expected else set())
-        while True:
-            download = Download(
-                source.url,
-                part,
-                algorithms=tuple(sorted(algorithms)),
-                allow_http=source.allow_http,
-                size_bytes=source.offer.image.file_size_bytes if source.offer else None,
-                **self._common,
-            )
-            hashes = download.run()
-            if source.expected is None or hashes[source.expected.algorithm] == source.expected.hex:
-                return hashes, download.final_url
-            download.discard()
-            if not download.resumed:
-                break
-            # What an earlier call had left was not of this file after all: once more, from zero.
-            note = "what was kept is not of this file; starting from the beginning"
-            self._meter.show(0, note, now=True)
-        raise ChecksumError(
-            f"{source.url} is not what was promised: expected {source.expected}, found "
-            f"{source.expected.algorithm}:{hashes[source.expected.algorithm]}; the file was "
-            "removed.",
-            hint="Either it was replaced while it was fetched (try again), or something between "
-            "here and there changes files (try another network).",
-        )
-
-    def keep(self, source: Source, part: Path, more: dict[str, Any]) -> Image:
-        """Give the verified part its final name and its record, with ``more`` in its details."""
-        sidecar = part.with_name(part.name + ".json")
-        try:
-            kind = check_format(part, detect_format(part), source.image.format or None)
-            size_bytes = virtual_size_bytes(part, kind)
-        except ImageError as error:
-            part.unlink(missing_ok=True)
-            sidecar.unlink(missing_ok=True)
-            message = error.message.replace(str(part), source.url).replace(part.name, source.url)
-            raise ImageError(message, hint=error.hint) from error
-        sha256 = more["digests"]["sha256"]
-        path = part.with_name(_final_name(source, part.parent, sha256, kind))
-        image = replace(
-            source.image,
-            name=path.name,
-            path=path,
-            format=kind,
-            virtual_size_bytes=size_bytes,
-            sha256=sha256,
-            date=now(),
-            schema_path=self._fetch_schema(source, path),
-            details={**source.image.details, **more},
-        )
-        with storing(path):
-            part.chmod(0o644)
-            part.replace(path)
-            try:
-                image = remember(image)
-            except OSError:
-                path.replace(part)  # complete as it is, the next call need not download it again
-                raise
+def _keep(transfer: Transfer, source: _Source, part: Path, more: dict[str, Any]) -> Image:
+    """Give the verified part its final name and its record, with ``more`` in its details."""
+    sidecar = part.with_name(part.name + ".json")
+    try:
+        kind = check_format(part, detect_format(part), source.image.format or None)
+        size_bytes = virtual_size_bytes(part, kind)
+    except ImageError as error:
+        part.unlink(missing_ok=True)
         sidecar.unlink(missing_ok=True)
-        return image
+        message = error.message.replace(str(part), source.url).replace(part.name, source.url)
+        raise ImageError(message, hint=error.hint) from error
+    sha256 = more["digests"]["sha256"]
+    path = part.with_name(_final_name(source, part.parent, sha256, kind))
+    image = replace(
+        source.image,
+        name=path.name,
+        path=path,
+        format=kind,
+        virtual_size_bytes=size_bytes,
+        sha256=sha256,
+        date=now(),
+        schema_path=_fetch_schema(transfer, source, path),
+        details={**source.image.details, **more},
+    )
+    with storing(path):
+        part.chmod(0o644)
+        part.replace(path)
+        try:
+            image = remember(image)
+        except OSError:
+            path.replace(part)  # complete as it is, the next call need not download it again
+            raise
+    sidecar.unlink(missing_ok=True)
+    return image
 
-    def _fetch_schema(self, source: Source, image: Path) -> Path | None:
-        """Fetch the schema beside a mirror's image; without one, user-data is hardly checked."""
-        offer = source.offer
-        if offer is None or offer.image.schema_path is None:
-            return None
-        url = f"{source.url.rpartition('/')[0]}/{offer.image.schema_path.name}"
-        data = self._read(url, allow_http=True)
-        found = hashlib.sha256(data).hexdigest()
-        if found != offer.schema_sha256:
-            raise ChecksumError(
-                f"{url} is not what the mirror promised: expected SHA-256 {offer.schema_sha256}, "
-                f"found {found}."
-            )
-        # The mirror's name for it could be that of any file in this cache.
-        path = image.with_name(f"{image.name}.schema.json")
-        with storing(path), paths.whole_file(path) as file:
-            file.write_bytes(data)
-        return path
+
+def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | None:
+    """Fetch the schema beside a mirror's image; without one, user-data is hardly checked."""
+    offer = source.offer
+    if offer is None or offer.image.schema_path is None:
+        return None
+    url = f"{source.url.rpartition('/')[0]}/{offer.image.schema_path.name}"
+    data = transfer.read_small(url, allow_http=True)
+    found = hashlib.sha256(data).hexdigest()
+    if found != offer.schema_sha256:
+        raise ChecksumError(
+            f"The checksum of {url} is wrong: the mirror's index has sha256:{offer.schema_sha256}, "
+            f"found sha256:{found}.",
+            hint="Tell the instructor: on the mirror, 'cloudlab share' has to be started again.",
+        )
+    # The mirror's name for it could be that of any file in this cache.
+    path = image.with_name(f"{image.name}.schema.json")
+    with storing(path), paths.whole_file(path) as file:
+        file.write_bytes(data)
+    return path
 
 
 def _draft(name: str, arch: str, url: str, trust: Trust, details: dict[str, Any]) -> Image:
@@ -455,7 +421,7 @@ def _draft(name: str, arch: str, url: str, trust: Trust, details: dict[str, Any]
     )  # fmt: skip
 
 
-def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -> Source:
+def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -> _Source:
     image = offer.image
     url = f"{base}/images/{image.name}"
     details = {
@@ -470,10 +436,10 @@ def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -
     stem = image.name.removesuffix(f".{image.format}")
     record = replace(image, name=stem, origin="fetched", source=url, trust=trust.value)
     expected = digest or Digest("sha256", image.sha256)
-    return Source(url, replace(record, details=details), expected, allow_http=True, offer=offer)
+    return _Source(url, replace(record, details=details), expected, allow_http=True, offer=offer)
 
 
-def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> Source:
+def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
     filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(filename).stem)[:100].lstrip(".-_") or "image"
     words = set(re.split(r"[^a-z0-9_]+", url.lower()))
@@ -484,10 +450,10 @@ def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogu
     # With nothing to verify by, https is no proof either, and the label says so.
     trust = Trust.PINNED if digest else Trust.UNVERIFIED
     image = _draft(stem, arch or check_arch(named_arch), url, trust, details)
-    return Source(url, image, digest, allow_http=True)
+    return _Source(url, image, digest, allow_http=True)
 
 
-def _final_name(source: Source, folder: Path, sha256: str, kind: str) -> str:
+def _final_name(source: _Source, folder: Path, sha256: str, kind: str) -> str:
     """Return the mirror's own name for an image where that is free, else one with its hash."""
     if source.offer is not None:
         path = folder / source.offer.image.name
@@ -495,6 +461,12 @@ def _final_name(source: Source, folder: Path, sha256: str, kind: str) -> str:
         if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
             return path.name
     return f"{source.image.name}-{sha256[:12]}.{kind}"
+
+
+def read_index(base: str, transfer: Transfer) -> list[Offer]:
+    """Return what the mirror with this base URL offers; see :func:`parse_index`."""
+    url = f"{base}/{INDEX}"
+    return parse_index(transfer.read_small(url, allow_http=True), url)
 
 
 def parse_index(data: bytes, source: str) -> list[Offer]:
@@ -513,8 +485,8 @@ def parse_index(data: bytes, source: str) -> list[Offer]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadError(
             f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error}).",
-            hint="CLOUDLAB_MIRROR and --mirror take the address that 'cloudlab share' shows; both "
-            "sides need the same version of cloudlab.",
+            hint="Set CLOUDLAB_MIRROR or --mirror to the address that 'cloudlab share' shows, and "
+            "use the same version of cloudlab on both sides.",
         ) from error
 
 

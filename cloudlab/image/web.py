@@ -44,10 +44,8 @@ class Patience:
     ----------
     tries : int
         Failures in a row, without a MiB gained in between, before it is given up.
-    first_wait_s : float
-        Pause after the first failure, doubled after each; at most ``longest_wait_s``.
-    longest_wait_s : float
-        Also the most that a server may ask for with Retry-After.
+    first_wait_s, longest_wait_s : float
+        Pause after the first failure, doubled after each; and the most, also for Retry-After.
     timeout_s : float
         For connecting, for the whole of a response's header, and between one byte and the next.
     small_timeout_s : float
@@ -105,54 +103,6 @@ class FetchProgress:
 
 
 Progress = Callable[[FetchProgress], None]
-
-
-class Meter:
-    """Turns byte counts into :class:`FetchProgress`, ten times a second at most.
-
-    Parameters
-    ----------
-    name : str
-    progress : callable, optional
-    waiting : bool
-        Whether another process is downloading.
-    clock : callable
-        Seconds that only grow.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        progress: Progress | None,
-        *,
-        waiting: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.name = name
-        self.total_bytes: int | None = None
-        self._progress = progress
-        self._waiting = waiting
-        self._clock = clock
-        self._seen: deque[tuple[float, int]] = deque(maxlen=50)
-
-    def show(self, done_bytes: int, note: str = "", *, now: bool = False) -> None:
-        """Report that ``done_bytes`` are there; with ``now`` even if the last report is recent."""
-        moment = self._clock()
-        due = now or not self._seen or moment - self._seen[-1][0] >= _PROGRESS_S
-        if self._progress is None or not due:
-            return
-        if self._seen and done_bytes < self._seen[-1][1]:
-            self._seen.clear()
-        self._seen.append((moment, done_bytes))
-        since, first = self._seen[0]
-        span = moment - since
-        rate = (done_bytes - first) / span if span > 0 else 0.0
-        left = None
-        if self.total_bytes is not None and rate > 0:
-            left = max(0, self.total_bytes - done_bytes) / rate
-        self._progress(
-            FetchProgress(self.name, done_bytes, self.total_bytes, rate, left, self._waiting, note)
-        )
 
 
 class TransientError(Exception):
@@ -367,86 +317,140 @@ def broken(url: str, error: Exception) -> TransientError:
     return TransientError(f"{url} broke off: {words}")
 
 
-def persist(
-    once: Callable[[], T],
-    *,
-    patience: Patience,
-    meter: Meter,
-    gained: Callable[[], int],
-    cancel: threading.Event | None,
-) -> T:
-    """Call ``once`` until it raises no :class:`TransientError` or patience is at its end.
+class Transfer:
+    """One fetch, whose requests share their progress, their patience and the way to stop them.
 
-    ``gained`` returns the bytes that are there by now; a MiB more makes up for a failure.
+    Parameters
+    ----------
+    name : str
+        What is fetched, for messages.
+    progress : callable, optional
+        Called with :class:`FetchProgress`, ten times a second at most.
+    patience : Patience
+    cancel : threading.Event, optional
+        Set by another thread to stop.
+    clock : callable
+        Seconds that only grow.
+
+    Attributes
+    ----------
+    total_bytes : int or None
+        How many bytes there will be, where the server says it.
     """
-    failures, best = 0, gained()
-    while True:
-        try:
-            return once()
-        except TransientError as error:
-            now = gained()
-            failures = 1 if now >= best + (1 << 20) else failures + 1
-            best = max(best, now)
-            wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)
-            wait_s = max(wait_s, error.wait_s or 0.0)
-            if failures >= patience.tries or wait_s > patience.longest_wait_s:
-                asked = f" The server asks to wait {wait_s:.0f} s." if error.wait_s else ""
-                raise DownloadError(
-                    f"{meter.name} could not be fetched: {error}. Given up after "
-                    f"{failures} failed attempts.{asked}",
-                    hint=_RESUME,
-                ) from error
-            meter.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
-        if cancel is None:
-            time.sleep(wait_s)
-        elif cancel.wait(wait_s):
-            check_cancelled(cancel)
 
+    def __init__(
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        patience: Patience = PATIENT,
+        cancel: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.patience = patience
+        self.total_bytes: int | None = None
+        self._progress = progress
+        self._cancel = cancel or threading.Event()
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque(maxlen=50)
 
-def check_cancelled(cancel: threading.Event | None) -> None:
-    """Raise an :class:`~cloudlab.errors.InterruptedRunError` if ``cancel`` is set."""
-    if cancel is not None and cancel.is_set():
-        raise InterruptedRunError("The download was stopped.", hint=_RESUME)
+    def show(
+        self, done_bytes: int, note: str = "", *, now: bool = False, waiting: bool = False
+    ) -> None:
+        """Report that ``done_bytes`` are there; with ``now`` even if the last report is recent.
 
+        ``waiting`` says that another process is downloading them.
+        """
+        moment = self._clock()
+        due = now or not self._seen or moment - self._seen[-1][0] >= _PROGRESS_S
+        if self._progress is None or not due:
+            return
+        if self._seen and done_bytes < self._seen[-1][1]:
+            self._seen.clear()
+        self._seen.append((moment, done_bytes))
+        since, first = self._seen[0]
+        span = moment - since
+        rate = (done_bytes - first) / span if span > 0 else 0.0
+        left = None
+        if self.total_bytes is not None and rate > 0:
+            left = max(0, self.total_bytes - done_bytes) / rate
+        self._progress(
+            FetchProgress(self.name, done_bytes, self.total_bytes, rate, left, waiting, note)
+        )
 
-def read_small(
-    url: str,
-    *,
-    allow_http: bool,
-    patience: Patience = PATIENT,
-    limit_bytes: int = 4 << 20,
-    meter: Meter | None = None,
-    cancel: threading.Event | None = None,
-) -> bytes:
-    """Return the content of a small file, such as a checksum file.
+    def check_cancelled(self) -> None:
+        """Raise an :class:`~cloudlab.errors.InterruptedRunError` if another thread stops this."""
+        if self._cancel.is_set():
+            raise InterruptedRunError("The download was stopped.", hint=_RESUME)
 
-    Raises
-    ------
-    DownloadError
-        If it does not arrive, or is longer than ``limit_bytes``.
-    InterruptedRunError
-        If ``cancel`` was set.
-    """
-    name = url.rpartition("/")[2]
-    meter = meter or Meter(name, None)
-    deadline = Deadline.after(patience.small_timeout_s)
+    def persist(self, once: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
+        """Call ``once`` until it raises no :class:`TransientError` or patience is at its end.
 
-    def once() -> bytes:
+        ``gained`` returns the bytes that are there by now; a MiB more makes up for a failure.
+        """
+        patience = self.patience
+        failures, best = 0, gained()
+        while True:
+            try:
+                return once()
+            except TransientError as error:
+                now = gained()
+                failures = 1 if now >= best + (1 << 20) else failures + 1
+                best = max(best, now)
+                wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)
+                wait_s = max(wait_s, error.wait_s or 0.0)
+                if failures >= patience.tries or wait_s > patience.longest_wait_s:
+                    asked = f" The server asks to wait {wait_s:.0f} s." if error.wait_s else ""
+                    raise DownloadError(
+                        f"{self.name} could not be fetched: {error}. Given up after "
+                        f"{failures} failed attempts.{asked}",
+                        hint=_RESUME,
+                    ) from error
+                self.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
+            self._cancel.wait(wait_s)
+            self.check_cancelled()
+
+    def read_small(self, url: str, *, allow_http: bool, limit_bytes: int = 4 << 20) -> bytes:
+        """Return the content of a small file, such as a checksum file.
+
+        Raises
+        ------
+        DownloadError
+            If it does not arrive, or is longer than ``limit_bytes``.
+        InterruptedRunError
+            If it was stopped.
+        """
+        deadline = Deadline.after(self.patience.small_timeout_s)
+        data = self.persist(
+            lambda: self._read_once(url, limit_bytes, deadline, allow_http=allow_http)
+        )
+        if len(data) > limit_bytes:
+            raise DownloadError(
+                f"{url} is longer than {limit_bytes} bytes, so it is not the small file that was "
+                "expected there.",
+                hint="Check the URL, in your catalogue or of the mirror.",
+            )
+        return data
+
+    def _read_once(
+        self, url: str, limit_bytes: int, deadline: Deadline, *, allow_http: bool
+    ) -> bytes:
         data = bytearray()
         try:
             with (
-                open_url(url, allow_http=allow_http, timeout_s=patience.timeout_s) as response,
+                open_url(url, allow_http=allow_http, timeout_s=self.patience.timeout_s) as response,
                 response.limited(deadline.left_s),
             ):
                 while block := response.read1(limit_bytes + 1 - len(data)):
                     data += block
-                    meter.show(0, f"reading {name}: {len(data)} bytes so far")
-                    check_cancelled(cancel)
+                    self.show(0, f"reading {url.rpartition('/')[2]}: {len(data)} bytes so far")
+                    self.check_cancelled()
                 total = whole_number(response.headers.get("Content-Length", ""))
         except (OSError, http.client.HTTPException) as error:
             if deadline.expired:
                 raise DownloadError(
-                    f"{url} was not complete after {patience.small_timeout_s:g} s; it was given up.",
+                    f"{url} was not complete after {self.patience.small_timeout_s:g} s.",
                     hint="The server or the network is very slow: try again later.",
                 ) from error
             raise broken(url, error) from error
@@ -454,8 +458,3 @@ def read_small(
         if total is not None and len(data) < min(total, limit_bytes + 1):
             raise TransientError(f"{url} broke off after {len(data)} of {total} bytes")
         return bytes(data)
-
-    data = persist(once, patience=patience, meter=meter, gained=lambda: 0, cancel=cancel)
-    if len(data) > limit_bytes:
-        raise DownloadError(f"{url} is longer than the {limit_bytes} bytes that are allowed.")
-    return data
