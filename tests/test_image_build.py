@@ -65,6 +65,22 @@ def test_unknown_words_are_refused_with_the_known_ones(words, accepted):
 
 
 @pytest.mark.parametrize(
+    ("words", "meant"),
+    [({"suite": "trixi"}, "trixie"), ({"variant": "hole-disk"}, "whole-disk")],
+    ids=["suite", "variant"],
+)
+def test_a_mistyped_word_gets_the_nearest_one(words, meant):
+    with pytest.raises(UsageError) as caught:
+        make_recipe(**words)
+    assert f"Did you mean {meant}?" in caught.value.hint
+
+
+def test_no_package_is_there_twice():
+    packages = make_recipe().packages
+    assert len(packages) == len(set(packages))
+
+
+@pytest.mark.parametrize(
     "words",
     [
         pytest.param({"variant": "full", "filesystem": "xfs"}, id="full-xfs"),
@@ -412,6 +428,18 @@ import sys
 from cloudlab.image.build import build_image
 build_image(progress=lambda step: print(step.title, step.detail, flush=True))
 """
+
+
+@pytest.mark.builds
+def test_an_unreachable_mirror_is_the_reason_that_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # the discard service, which nobody runs
+    with pytest.raises(
+        BuildError, match=r"'packages': Failed to fetch http\S+ .*127\.0\.0\.1"
+    ) as caught:
+        build_image()
+    assert "http_proxy" in caught.value.hint
+    assert left_in(tmp_path) == []
 
 
 @pytest.fixture

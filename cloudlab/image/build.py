@@ -25,7 +25,7 @@ from pathlib import Path
 import filelock
 
 from cloudlab import paths
-from cloudlab.errors import BuildError, ToolNotFoundError
+from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError
 from cloudlab.image import bootable
 from cloudlab.image.cache import Image, recall, remember, sha256_of
 from cloudlab.image.recipe import ROOT_MIB, Filesystem, Recipe, Suite, Variant, make_recipe
@@ -38,6 +38,10 @@ NEEDED_BYTES = 2 << 30
 _TOOLS = ("grub-mkimage", "mcopy", "mkfs.vfat", "mmdebstrap", "qemu-img", "sfdisk", "setpriv")
 _FILESYSTEM_TOOLS = {"ext4": "mke2fs", "btrfs": "mkfs.btrfs", "xfs": "mkfs.xfs"}
 _STEPS = ("packages", "root filesystem", "boot loader", "compression", "checksum")
+_FAILED_HINT = {
+    "packages": "Packages come from the Debian mirror that this host's apt uses, else from "
+    "deb.debian.org. Check the network, and http_proxy if there is a proxy."
+}
 
 #: What Debian signs its archive with.
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -97,12 +101,9 @@ def build_image(
 
     Parameters
     ----------
-    suite : str
-        ``bookworm``, ``trixie`` or ``bullseye``.
-    filesystem : str
-        ``ext4``, ``btrfs`` or ``xfs``.
-    variant : str
-        One of :class:`cloudlab.image.recipe.Variant`.
+    suite, filesystem, variant : str
+        One of :class:`~cloudlab.image.recipe.Suite`, :class:`~cloudlab.image.recipe.Filesystem`
+        and :class:`~cloudlab.image.recipe.Variant`.
     output : Path, optional
         Where to put a copy, which is then returned.
     progress : callable
@@ -141,7 +142,10 @@ def _build_alone(recipe: Recipe, progress: Progress) -> Image:
         with _work_folder(folder, as_root) as work:
             return _Build(recipe, work, as_root, progress).run()
     except OSError as error:
-        raise BuildError(f"The image could not be built: {error}.") from error
+        raise BuildError(
+            f"The image could not be built in {folder}: {error.strerror or error}.",
+            hint="Free some space there, or set CLOUDLAB_CACHE to a folder that you can write to.",
+        ) from error
     finally:
         lock.release()
 
@@ -156,9 +160,9 @@ def check_host(recipe: Recipe) -> None:
     """
     if not sys.platform.startswith("linux"):
         raise BuildError(
-            "Images are built with Debian's own tools, which run on Linux only.",
-            hint="Fetch a published image instead (cloudlab images lists them), or build one on "
-            "Linux with 'cloudlab build --output lab.qcow2' and copy that file here.",
+            "Images are built with Debian's tools, which run on Linux only.",
+            hint="Fetch a published image ('cloudlab images' lists them), or build one on Linux "
+            "with 'cloudlab build --output lab.qcow2' and copy it here.",
         )
     programs = (*_TOOLS, _FILESYSTEM_TOOLS[recipe.filesystem])
     files = (KEYRING, *bootable.grub_files(recipe))
@@ -166,7 +170,7 @@ def check_host(recipe: Recipe) -> None:
     missing += [name for name in files if not Path(name).is_file()]
     if missing:
         raise ToolNotFoundError(
-            f"Building an image needs {', '.join(missing)}, not found on this machine.",
+            f"Building an image needs {', '.join(missing)}, which this host does not have.",
             hint=install_hint(*missing),
         )
 
@@ -184,7 +188,7 @@ def _work_folder(folder: Path, as_root: list[str]) -> Iterator[Path]:
     if free < NEEDED_BYTES:
         raise BuildError(
             f"A build needs {NEEDED_BYTES >> 20} MiB in {folder}, where {free >> 20} MiB are free.",
-            hint="Make room, or move the cache with the variable CLOUDLAB_CACHE.",
+            hint="Free some space, or set CLOUDLAB_CACHE to a folder on another disk.",
         )
     work = folder / f".build-{now().replace(':', '')}"
     work.mkdir()
@@ -234,7 +238,16 @@ class _Build:
             if line.startswith("I: "):  # mmdebstrap's own milestones, not its warnings
                 self._progress(replace(step, detail=line.removeprefix("I: ")))
 
-        yield on_line
+        try:
+            yield on_line
+        except ToolFailedError as error:
+            # mmdebstrap and apt mark their errors; the first is the cause of those behind it.
+            said = error.output.splitlines() or [error.message]
+            cause = next((line[3:] for line in said if line.startswith("E: ")), said[-1])
+            raise BuildError(
+                f"The build failed at its step '{title}': {' '.join(cause.split())}",
+                hint=_FAILED_HINT.get(title, "Check the free space of the cache and try again."),
+            ) from error
         self._seconds[title] = round(time.monotonic() - start, 2)
 
     def _store(self, packed: Path, sha256: str) -> Image:
@@ -280,27 +293,27 @@ class _Build:
 
 
 def as_tree_root() -> list[str]:
-    """Return the words before a program that make it the root user of the image's files.
+    """Return what stands before a program's name to make it the root user of the image's files.
 
-    The program and all it starts are killed with the caller, even one ended by SIGKILL.
+    The kernel kills the program and its children with the caller, even one ended by SIGKILL.
 
     Raises
     ------
     BuildError
         If this user is not root and may not make user namespaces.
     """
-    on_our_death = ["setpriv", "--pdeathsig", "KILL"]
+    dying_with_us = ["setpriv", "--pdeathsig", "KILL"]
     user = ["--map-root-user", "--map-auto"] if os.geteuid() else []
     unshare = ["unshare", *user, "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    probe = run([*on_our_death, *unshare, "true"], check=False)
+    probe = run([*dying_with_us, *unshare, "true"], check=False)
     if probe.returncode == 0:
-        return [*on_our_death, *unshare]
+        return [*dying_with_us, *unshare]
     if not user:
-        return on_our_death  # a container's root who may not make namespaces
+        return dying_with_us  # a container's root who may not make namespaces
     hint = install_hint("newuidmap") if which("newuidmap") is None else "Build as root, with sudo."
     raise BuildError(
-        "An image is built as root or in a user namespace with the ranges of /etc/subuid; "
-        f"this user is not root and has no such namespace: {probe.stderr.strip()}",
+        "Building an image needs the root user, or a user namespace with the ID ranges that "
+        f"/etc/subuid gives to this user: {probe.stderr.strip()}",
         hint=hint,
     )
 
@@ -308,7 +321,7 @@ def as_tree_root() -> list[str]:
 def install_packages(
     recipe: Recipe, tree: Path, as_root: list[str], on_line: Callable[[str], None]
 ) -> None:
-    """Fill the new folder ``tree`` with Debian's packages; its temporary files go beside it."""
+    """Install Debian's packages into the new folder ``tree``; temporary files lie beside it."""
     temporary = tree.with_name("tmp")
     temporary.mkdir()
     # An interrupted build is thrown away, so it need not survive a power cut: unsafe-io.

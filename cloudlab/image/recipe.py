@@ -1,17 +1,18 @@
-"""What can be built: suites, variants, packages, layout.  Nothing here does anything."""
+"""What can be built: suites, variants, packages and layouts, as values."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from cloudlab.errors import BuildError, UsageError
 from cloudlab.tools import ARCHITECTURES, host_arch
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
-#: Counts up whenever the same options would make another image.
+#: Part of every image's name; raise it when the same options make another image.
 REVISION = 1
 
 SECTOR_BYTES = 512
@@ -44,36 +45,25 @@ class Filesystem(StrEnum):
 
 
 class Variant(StrEnum):
-    """One way in which a published image may differ from the plain one.
+    """One way in which a published image may differ from the plain one; ``summary`` says how."""
 
-    Attributes
-    ----------
-    PLAIN
-        Like Ubuntu's: cloud-init grows partition and filesystem.
-    GROWROOT
-        cloud-initramfs-growroot is installed: the initramfs grows the partition.
-    GROWFS
-        ``x-systemd.growfs`` in fstab: systemd grows the filesystem.
-    NO_GROWPART
-        Without cloud-guest-utils, so there is no growpart tool.
-    NOT_LAST
-        Another partition lies behind the root partition.
-    WHOLE_DISK
-        The root filesystem fills the disk, which has no partition table; boots by BIOS only.
-    FULL
-        df shows 100%: only the root user can still write to the root filesystem, some 16 MiB.
-    LVM
-        The root filesystem is on a logical volume.
-    """
+    summary: str
 
-    PLAIN = "plain"
-    GROWROOT = "growroot"
-    GROWFS = "growfs"
-    NO_GROWPART = "no-growpart"
-    NOT_LAST = "not-last"
-    WHOLE_DISK = "whole-disk"
-    FULL = "full"
-    LVM = "lvm"
+    def __new__(cls, word: str, summary: str) -> Self:
+        """Return the variant called ``word``."""
+        variant = str.__new__(cls, word)
+        variant._value_ = word
+        variant.summary = summary
+        return variant
+
+    PLAIN = "plain", "like Ubuntu's image: cloud-init grows partition and filesystem"
+    GROWROOT = "growroot", "cloud-initramfs-growroot grows the partition in the initramfs"
+    GROWFS = "growfs", "systemd grows the filesystem (x-systemd.growfs in fstab)"
+    NO_GROWPART = "no-growpart", "without the growpart program (cloud-guest-utils)"
+    NOT_LAST = "not-last", "another partition lies behind the root partition"
+    WHOLE_DISK = "whole-disk", "no partition table: the filesystem fills the disk (BIOS, ext4)"
+    FULL = "full", "df shows 100%: only the root user can write some 16 MiB (ext4)"
+    LVM = "lvm", "the root filesystem is on a logical volume"
 
 
 #: Variants that only ext4 allows: it leaves room for a boot sector, and allocates blocks unwritten.
@@ -87,15 +77,7 @@ _LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition, in sectors of 512 bytes.
-
-    Attributes
-    ----------
-    number : int
-    start, sectors : int
-    type : str
-        GPT type GUID.
-    """
+    """A partition: number, place in sectors of 512 bytes, and GPT type GUID."""
 
     number: int
     start: int
@@ -112,15 +94,9 @@ class Partition:
 class Layout:
     """Where each part of the disk is.
 
-    Attributes
-    ----------
-    root : Partition
-        Holds the root filesystem, or the physical volume that does.  On a disk without a
-        table, the whole disk with number 0.
-    esp, bios, behind : Partition or None
-        EFI system partition, the place of GRUB's core image, the partition behind root.
-    in_volume : bool
-        Whether the root filesystem lies in a logical volume.
+    ``root`` holds the root filesystem, or with ``in_volume`` the physical volume that does; on a
+    disk without a table it is the whole disk, with the number 0.  ``bios`` holds GRUB's core
+    image, ``esp`` is the EFI system partition, ``behind`` a partition behind root.
     """
 
     root: Partition
@@ -159,16 +135,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines what is in an image.
-
-    Parameters
-    ----------
-    suite : Suite
-    filesystem : Filesystem
-    variant : Variant
-    arch : str
-        ``amd64`` or ``arm64``; arm64 has UEFI only.
-    """
+    """Everything that determines what is in an image; ``arch`` is ``amd64`` or ``arm64``."""
 
     suite: Suite = Suite.BOOKWORM
     filesystem: Filesystem = Filesystem.EXT4
@@ -177,19 +144,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.variant in _EXT4_ONLY and self.filesystem is not Filesystem.EXT4:
-            raise UsageError(f"The variant {self.variant} can be built with ext4 only.")
+            raise UsageError(
+                f"The variant {self.variant} can be built with ext4 only, not {self.filesystem}.",
+                hint="Use --filesystem ext4, or another --variant.",
+            )
         if self.variant is Variant.WHOLE_DISK and self.arch != "amd64":
-            raise UsageError(f"The variant {self.variant} needs a BIOS; {self.arch} has none.")
+            raise UsageError(
+                f"The variant {self.variant} boots by BIOS, which {self.arch} does not have.",
+                hint="Use another --variant.",
+            )
 
     @property
     def name(self) -> str:
         """The image's name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``."""
-        parts = ["lab", self.suite.value, self.filesystem.value]
-        if self.variant is not Variant.PLAIN:
-            parts.append(self.variant.value)
-        if self.arch != "amd64":
-            parts.append(self.arch)
-        return "-".join([*parts, f"r{REVISION}.qcow2"])
+        variant = "" if self.variant is Variant.PLAIN else f"-{self.variant}"
+        arch = "" if self.arch == "amd64" else f"-{self.arch}"
+        return f"lab-{self.suite}-{self.filesystem}{variant}{arch}-r{REVISION}.qcow2"
 
     @property
     def label(self) -> str:
@@ -224,7 +194,7 @@ class Recipe:
         if self.variant is Variant.LVM:
             chosen.append("lvm2")
         chosen.append(_FILESYSTEM_PACKAGES[self.filesystem])
-        return tuple(sorted(chosen))
+        return tuple(sorted(set(chosen)))
 
     @property
     def layout(self) -> Layout:
@@ -292,8 +262,9 @@ def make_recipe(
     arch = arch or host_arch()
     if arch not in ARCHITECTURES:
         raise BuildError(
-            f"There is no recipe for this machine's architecture, {arch}; "
-            "expected x86_64 or aarch64."
+            f"Images cannot be built for this host's architecture, {arch}, only for x86_64 and "
+            "aarch64.",
+            hint="Use a published image: 'cloudlab images' lists them.",
         )
     return Recipe(
         suite=_one_of(Suite, suite, "suite"),
@@ -307,6 +278,9 @@ def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
     try:
         return kind(word)
     except ValueError:
+        close = difflib.get_close_matches(word, list(kind), n=1)
+        guess = f"Did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"The {what} {word!r} is unknown.", hint=f"Choose one of: {', '.join(kind)}."
+            f"There is no {what} {word!r} to build.",
+            hint=f"{guess}Choose one of: {', '.join(kind)}.",
         ) from None
