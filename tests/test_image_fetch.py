@@ -198,6 +198,11 @@ def test_a_cached_image_that_was_changed_is_fetched_again(server, disk):
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
 
 
+def test_a_url_without_a_host_is_refused_at_once(images):
+    with pytest.raises(DownloadError, match="names no host"):
+        fetch("http:///x.img", patience=Patience(tries=1))
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -851,7 +856,7 @@ def test_a_disk_that_fills_up_on_the_way(server, disk, small_disk):
     server.fail(PATH, fill)
     with pytest.raises(DownloadError, match=r"could not be written: No space left") as caught:
         fetch(url, patience=HASTY)
-    assert "Make room there" in caught.value.hint
+    assert "Free some space there" in caught.value.hint
     (place / "filler").unlink()
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
     assert server.asked(PATH)[-1]["Range"].startswith("bytes=")

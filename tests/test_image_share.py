@@ -172,6 +172,13 @@ def test_an_image_the_instructor_changed_is_not_offered(server, teacher):
         fetch(LAB, mirror=server.url, patience=HASTY)
 
 
+def test_a_server_that_is_no_mirror_is_called_so(learner):
+    with faulty.FaultyServer() as other, pytest.raises(DownloadError, match="404") as caught:
+        fetch(LAB, mirror=other.url, patience=HASTY)
+    assert f"The mirror {other.url} cannot be used" in caught.value.message
+    assert "cloudlab share" in caught.value.hint
+
+
 @pytest.mark.parametrize("address", ["ftp://x", "http://a b", "http://x?y", ""])
 def test_no_address_of_a_mirror(address):
     with pytest.raises(UsageError, match="is not the address of a mirror"):
@@ -500,7 +507,7 @@ def test_an_address_that_is_not_this_hosts(address, teacher):
 
 @pytest.mark.parametrize("port", [-1, 65536, 10**6])
 def test_a_port_that_cannot_be(port, teacher):
-    with pytest.raises(UsageError, match="0 to 65535"):
+    with pytest.raises(UsageError, match="Ports are 0 to 65535"):
         share.ShareServer(address="127.0.0.1", port=port, folder=teacher)
 
 
@@ -577,7 +584,7 @@ def test_a_classroom_without_a_way_out(chosen, more, address, own_network, teach
 )
 def test_a_host_on_no_network_says_so(chosen, setup, own_network, teacher):
     done = _in_own_network(setup, sys.executable, "-c", CLASSROOM, chosen, str(teacher))
-    assert "seems to be on no network" in done.stderr
+    assert "is on no network" in done.stderr
 
 
 def test_closing_twice_is_harmless_and_frees_the_port(teacher):

@@ -6,24 +6,27 @@ entries or replaces whole ones.  Nothing here uses the network.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudlab import paths
-from cloudlab.errors import ImageError, UsageError
+from cloudlab.errors import ImageError, UsageError, suggest
 from cloudlab.image.trust import Digest, Key, Trust, parse_digest
 from cloudlab.tools import ARCHITECTURES
 from cloudlab.tools import host_arch as host_arch  # noqa: PLC0414  (choose and mirror ask here)
 from cloudlab.yamltext import PlainLoader, YamlFault, YamlText, node_place, read_yaml
+
+if TYPE_CHECKING:
+    import jsonschema
 
 #: A catalogue may be longer than user-data; PyYAML, which is pure Python, needs seconds for this.
 MAX_CHARACTERS = 1 << 20
@@ -101,7 +104,7 @@ class Published:
         if self.refused:
             raise ImageError(
                 f"cloudlab cannot use {self.name}: {self.refused}",
-                hint="'cloudlab images' lists the usable ones.",
+                hint="'cloudlab images' lists the images that it can use.",
             )
 
 
@@ -147,7 +150,7 @@ class Catalogue:
             raise ImageError(
                 f"cloudlab cannot use {filename}: by its name it is {published.title}. "
                 f"{published.refused}",
-                hint="If the name misleads, take a copy of the file under another name.",
+                hint="If it is another image, rename the file.",
             )
         # That quirk is about the catalogue's own entry.
         return {k: v for k, v in published.quirks.items() if k != "checksums-not-tried"}
@@ -162,13 +165,7 @@ class Catalogue:
         """
         by_arch = self.images.get(name)
         if by_arch is None:
-            close = difflib.get_close_matches(name, self.images, n=3)
-            hint = "'cloudlab images' lists the names; a URL or a file is accepted as well."
-            if close:
-                hint = f"Did you mean {' or '.join(close)}?"
-            if name.startswith("lab-"):
-                hint = "Lab images are built with 'cloudlab build', or come from a mirror."
-            raise UsageError(f"The catalogue has no image called {name!r}.", hint=hint)
+            raise _unknown(name, self.images)
         arch = check_arch(arch)
         if arch not in by_arch:
             raise UsageError(
@@ -178,12 +175,39 @@ class Catalogue:
         return by_arch[arch]
 
 
+def _unknown(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for something that is no image's name."""
+    if "://" in name:
+        scheme = name.partition("://")[0]
+        return UsageError(
+            f"{name!r} cannot be fetched: cloudlab supports http and https, not {scheme}.",
+            hint="Use an http or https URL, or download the file yourself and name its path "
+            "with 'cloudlab run --image'.",
+        )
+    if "/" in name:
+        return UsageError(
+            f"{name!r} is a path, not the name of an image.",
+            hint=f"A file need not be fetched: cloudlab run --image {shlex.quote(name)}",
+        )
+    if name.startswith("lab-"):
+        hint = "Lab images are built with 'cloudlab build', or come from a mirror."
+    else:
+        hint = suggest(
+            name,
+            known,
+            "'cloudlab images' lists the names; a URL works too, and for --image a file's path.",
+        )
+    return UsageError(f"The catalogue has no image called {name!r}.", hint=hint)
+
+
 def check_arch(arch: str | None) -> str:
     """Return ``amd64`` or ``arm64`` for either's usual names; this host's for None."""
     if arch is None:
         return host_arch()
     if arch.lower() not in ARCHITECTURES:
-        raise UsageError(f"The architecture {arch!r} is unknown; amd64 and arm64 are supported.")
+        raise UsageError(
+            f"The architecture {arch!r} is not supported.", hint="Choose amd64 or arm64."
+        )
     return ARCHITECTURES[arch.lower()]
 
 
@@ -209,8 +233,8 @@ def load_catalogue(own: Path | None = None) -> Catalogue:
         text = paths.read_text(path)
     except UsageError as error:
         raise ImageError(
-            f"Your catalogue {chosen} could not be read: {error.message}",
-            hint="Name another file in CLOUDLAB_CATALOGUE, or unset that variable.",
+            f"Your own catalogue cannot be used: {error.message}",
+            hint="Set CLOUDLAB_CATALOGUE to another file, or unset it.",
         ) from error
     return parse_catalogue(text, path, base=shipped)[0]
 
@@ -272,8 +296,24 @@ class Document:
             ][:1]
         elif "propertyNames" in fault.absolute_schema_path:
             where.append(str(fault.instance))
-        words = fault.message[:300] if fault.validator else "a key in it is not allowed here"
-        raise self.error(where, words)
+        raise self.error(where, _complaint(fault, where))
+
+
+def _complaint(fault: jsonschema.ValidationError, where: Sequence[str | int]) -> str:
+    """Return in plain words what is wrong with a value."""
+    schema: Any = fault.schema
+    instance: Any = fault.instance
+    if fault.validator == "additionalProperties":
+        names = ", ".join(schema["properties"])
+        hint = suggest(str(where[-1]), schema["properties"], f"Known are {names}")
+        return f"this key is unknown. {hint}"
+    if fault.validator == "required":
+        return (
+            f"the key {next(key for key in schema['required'] if key not in instance)!r} is missing"
+        )
+    if fault.validator == "dependentRequired":
+        return "'signature' needs 'checksums', which it signs"
+    return fault.message[:300] if fault.validator else "this key is not allowed here"
 
 
 def read_document(text: str, path: Path) -> Document:
@@ -296,7 +336,7 @@ def read_document(text: str, path: Path) -> Document:
 def _error(path: Path, line: int, where: Sequence[str | int], words: str) -> ImageError:
     key = ".".join(map(str, where)) or "the whole file"
     return ImageError(
-        f"{path}, line {line}, {key}: {words}.",
+        f"{path}, line {line}, {key}: {words}" + ("" if words.endswith("?") else "."),
         hint="Correct that line; cloudlab's own catalogue.yaml shows the form.",
     )
 

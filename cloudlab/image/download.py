@@ -31,6 +31,7 @@ SLOWEST_RATE = 1024
 #: Measured with hashing on: 64 KiB and 1 MiB are slower.
 _BLOCK_BYTES = 1 << 18
 _BACKLOG = 8
+_MAKE_ROOM = "Free some space there, or set CLOUDLAB_CACHE to a folder on another disk."
 #: How much arrives between two looks at the free space.
 _LOOK_BYTES = 16 << 20
 
@@ -46,10 +47,9 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "Choose a place that you may write to with the variable CLOUDLAB_CACHE."
+        hint = "Set CLOUDLAB_CACHE to a folder that you can write to."
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            hint = "Make room there, or move the cache with the variable CLOUDLAB_CACHE; what has "
-            hint += "arrived is kept."
+            hint = f"{_MAKE_ROOM} What has arrived is kept."
         raise DownloadError(
             f"{path} could not be written: {error.strerror or error}.", hint=hint
         ) from error
@@ -201,7 +201,7 @@ class Download:
             raise DownloadError(
                 f"{self._transfer.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
                 f"{free / 1e6:.0f} MB are free; nothing more was downloaded.",
-                hint="Make room there, or move the cache with the variable CLOUDLAB_CACHE.",
+                hint=_MAKE_ROOM,
             )
 
     def _write_sidecar(self, response: Response, total: int | None) -> None:
@@ -280,8 +280,7 @@ class Download:
         raise DownloadError(
             f"{self.url} does not say how long it is, and its first {format_bytes(received)} "
             f"nearly filled the disk of {self.part.parent}; they were removed.",
-            hint="Make room there, move the cache with the variable CLOUDLAB_CACHE, or take an "
-            "image whose size is known.",
+            hint=f"{_MAKE_ROOM} Or use an image whose size is known.",
         )
 
     @contextlib.contextmanager

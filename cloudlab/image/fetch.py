@@ -44,6 +44,11 @@ from cloudlab.tools import now
 INDEX = "catalogue.json"
 INDEX_VERSION = 1
 
+_MIRROR_HINT = (
+    "Set CLOUDLAB_MIRROR or --mirror to the address that 'cloudlab share' shows on the "
+    "instructor's host, and use the same version of cloudlab on both."
+)
+
 #: Seconds between two looks at another process's download.
 _POLL_S = 0.2
 
@@ -464,9 +469,20 @@ def _final_name(source: _Source, folder: Path, sha256: str, kind: str) -> str:
 
 
 def read_index(base: str, transfer: Transfer) -> list[Offer]:
-    """Return what the mirror with this base URL offers; see :func:`parse_index`."""
+    """Return what the mirror with this base URL offers.
+
+    Raises
+    ------
+    DownloadError
+        If it cannot be reached or is not a mirror.
+    """
     url = f"{base}/{INDEX}"
-    return parse_index(transfer.read_small(url, allow_http=True), url)
+    try:
+        return parse_index(transfer.read_small(url, allow_http=True), url)
+    except DownloadError as error:
+        raise DownloadError(
+            f"The mirror {base} cannot be used: {error.message}", hint=_MIRROR_HINT
+        ) from error
 
 
 def parse_index(data: bytes, source: str) -> list[Offer]:
@@ -485,8 +501,7 @@ def parse_index(data: bytes, source: str) -> list[Offer]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadError(
             f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error}).",
-            hint="Set CLOUDLAB_MIRROR or --mirror to the address that 'cloudlab share' shows, and "
-            "use the same version of cloudlab on both sides.",
+            hint=_MIRROR_HINT,
         ) from error
 
 
@@ -512,7 +527,7 @@ def mirror_url(address: str) -> str:
     if not re.fullmatch(r"https?://[\w.\-\[\]:]+(/[\w./~%-]*)?", url):
         raise UsageError(
             f"{address!r} is not the address of a mirror.",
-            hint="It looks like http://192.168.1.20:8765, as 'cloudlab share' shows it.",
+            hint="Write it as 'cloudlab share' shows it, for example http://192.168.1.20:8765.",
         )
     return url
 
@@ -532,5 +547,5 @@ def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: st
     raise DownloadError(
         f"The mirror {mirror} does not hold {request} for {arch or host_arch()}; "
         f"it holds {', '.join(held) or 'nothing'}.",
-        hint="Take one of those, or ask the instructor to fetch this one.",
+        hint="Use one of those, or ask the instructor to fetch this one.",
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self, TypeVar
 
-from cloudlab.errors import BuildError, UsageError
+from cloudlab.errors import BuildError, UsageError, suggest
 from cloudlab.tools import ARCHITECTURES, host_arch
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -278,9 +277,5 @@ def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
     try:
         return kind(word)
     except ValueError:
-        close = difflib.get_close_matches(word, list(kind), n=1)
-        guess = f"Did you mean {close[0]}? " if close else ""
-        raise UsageError(
-            f"There is no {what} {word!r} to build.",
-            hint=f"{guess}Choose one of: {', '.join(kind)}.",
-        ) from None
+        hint = f"{suggest(word, kind)} Choose one of: {', '.join(kind)}.".strip()
+        raise UsageError(f"There is no {what} {word!r} to build.", hint=hint) from None

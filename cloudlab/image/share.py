@@ -263,8 +263,9 @@ def lan_address() -> str:
     if found := sorted(_own_addresses()):
         return found[0][-1]
     raise CloudlabError(
-        "This host seems to be on no network, so learners could not reach it.",
-        hint="Join the classroom's network, or give the address: --address 192.168.1.20.",
+        "This host is on no network, so learners cannot reach it.",
+        hint="Join the classroom's network, or name an address of this host, for example "
+        "--address 192.168.1.20.",
     )
 
 
@@ -287,7 +288,7 @@ def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
 
 def _listen(address: str, port: int | None) -> socket.socket:
     if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004
-        raise UsageError(f"{port} is not a port: ports are 0 to 65535.")
+        raise UsageError(f"{port} is not a port.", hint="Ports are 0 to 65535; 0 means a free one.")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         listening = socket.create_server(
@@ -300,9 +301,16 @@ def _listen(address: str, port: int | None) -> socket.socket:
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return _listen(address, 0)
+        hint = "Leave out --address, or use one of this host's addresses."
+        if error.errno == errno.EADDRINUSE:
+            hint = "Choose another --port, or leave it out for a free one."
+        elif error.errno == errno.EACCES:
+            hint = "Choose a --port above 1023: only the root user may use the others."
+        # Python puts the address behind the system's words.
+        reason = str(error.strerror).partition(" (while")[0]
         raise UsageError(
-            f"Cannot listen on {address} port {PORT if port is None else port}: {error.strerror}.",
-            hint="Choose another --port, or an --address of this host.",
+            f"Cannot listen on {address} port {PORT if port is None else port}: {reason}.",
+            hint=hint,
         ) from error
     listening.setblocking(False)
     return listening

@@ -11,6 +11,7 @@ import email.utils
 import functools
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
@@ -32,6 +33,7 @@ _RETRIED_CODES = {408, 425, 429, 500, 502, 503, 504}
 _REDIRECT_CODES = {301, 302, 303, 307, 308}
 _PROGRESS_S = 0.1
 _RESUME = "What has arrived is kept: the same command resumes the download."
+_CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy, or try later."
 
 T = TypeVar("T")
 
@@ -98,8 +100,8 @@ class FetchProgress:
         total = f" of {format_bytes(self.total_bytes)}" if self.total_bytes else ""
         left = f", {self.left_s:.0f} s left" if self.left_s is not None else ""
         who = "another process fetches it: " if self.waiting_for_other else ""
-        rate = f"{format_bytes(int(self.rate))}/s"
-        return f"{who}{format_bytes(self.done_bytes)}{total}, {rate}{left}"
+        rate = f", {format_bytes(int(self.rate))}/s" if self.rate else ""
+        return f"{who}{format_bytes(self.done_bytes)}{total}{rate}{left}"
 
 
 Progress = Callable[[FetchProgress], None]
@@ -203,17 +205,20 @@ def _check_scheme(url: str, *, allow_http: bool, origin: str = "") -> None:
     """Refuse a URL that is not https, or http where a checksum proves what arrives."""
     scheme = url.partition(":")[0].lower()
     if scheme == "https" or (scheme == "http" and allow_http):
+        if not re.match(r"[^:]+://[^/?#]", url):
+            raise DownloadError(f"{url!r} is not a URL: it names no host.")
         return
     what = f"{url} was refused ({origin} redirects to it)" if origin else f"{url} was refused"
     if scheme != "http":
         raise DownloadError(
             f"{what}: cloudlab fetches from http and https only.",
-            hint="Look at what that server has in its place, or take another image.",
+            hint="Open the URL in a browser to see where it leads, or use another image.",
         )
     raise DownloadError(
-        f"{what}: anyone on the way can change what arrives over plain http, and no signed or "
-        "pinned checksum would show it.",
-        hint="Use an https URL, give --checksum ALGO:HEX, or name a mirror that you trust.",
+        f"{what}: anyone on the network can change what arrives over plain http, and no signed "
+        "or pinned checksum would reveal it.",
+        hint="Use an https URL, give the checksum with --checksum ALGO:HEX, or use a mirror that "
+        "you trust.",
     )
 
 
@@ -262,11 +267,21 @@ def open_url(
         raise DownloadError(f"{url!r} is not a URL: {error}.") from error
     except urllib.error.HTTPError as error:
         with error:
+            if error.code in _REDIRECT_CODES:
+                raise DownloadError(
+                    f"{error.url} redirects in a circle.",
+                    hint="Try again later, or open the URL in a browser to see where it leads.",
+                ) from error
             said = f"{error.url} answered {error.code} {error.reason}"
             if error.code in _RETRIED_CODES:
                 wait_s = retry_after_s(error.headers.get("Retry-After"))
                 raise TransientError(said, wait_s) from error
-        raise DownloadError(f"{said}.", hint=_code_hint(error.code)) from error
+        hint = "Open the URL in a browser to see what the server says."
+        if error.code in {404, 410}:
+            hint = (
+                "Publishers move and delete files: look at the URL's folder, or use another image."
+            )
+        raise DownloadError(f"{said}.", hint=hint) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(
@@ -299,14 +314,6 @@ def whole_number(text: str) -> int | None:
     """Return the number of at most 18 digits that a header's text is, or None."""
     # To isdigit() alone, "²" is a digit too; int() refuses that, and thousands of digits.
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None  # noqa: PLR2004
-
-
-def _code_hint(code: int) -> str:
-    if code in {404, 410}:
-        return "Publishers move and delete files: look at the URL's folder, or take another image."
-    if code in _REDIRECT_CODES:
-        return "The server redirects in a circle; try again later."
-    return "Open that URL in a browser to see what the server means by it."
 
 
 def broken(url: str, error: Exception) -> TransientError:
@@ -403,9 +410,9 @@ class Transfer:
                 if failures >= patience.tries or wait_s > patience.longest_wait_s:
                     asked = f" The server asks to wait {wait_s:.0f} s." if error.wait_s else ""
                     raise DownloadError(
-                        f"{self.name} could not be fetched: {error}. Given up after "
-                        f"{failures} failed attempts.{asked}",
-                        hint=_RESUME,
+                        f"{self.name} could not be fetched: {error}. Given up after {failures} "
+                        f"failed attempt{'s' * (failures > 1)}.{asked}",
+                        hint=_RESUME if now else _CONNECT,
                     ) from error
                 self.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
             self._cancel.wait(wait_s)
