@@ -22,6 +22,7 @@ from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recip
 GIB = 1 << 30
 MIB = 1 << 20
 ROOT_OFFSET = 111 * MIB
+FSTAB_GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
@@ -206,6 +207,27 @@ def test_xfs_prototype_closes_folders_in_the_right_places():
         "bin l--777 0 0 usr/bin",
         "$",
     ]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The folders of a root filesystem that a build writes to."""
+    tree = tmp_path / "tree"
+    for name in ("boot", "etc/default", "etc/dpkg/dpkg.cfg.d", "etc/ssh"):
+        (tree / name).mkdir(parents=True)
+    return tree
+
+
+@pytest.mark.skipif(not FSTAB_GENERATOR.exists(), reason="needs systemd")
+def test_a_slow_host_gets_15_minutes_to_find_the_efi_partition(tree, tmp_path):
+    build.configure(Recipe(), tree)
+    units = [tmp_path / name for name in ("normal", "early", "late")]
+    for folder in units:
+        folder.mkdir()
+    output_of(FSTAB_GENERATOR, *units, env={"SYSTEMD_FSTAB": tree / "etc/fstab"})
+    assert "Where=/boot/efi" in (units[0] / "boot-efi.mount").read_text()
+    [limit] = units[0].glob("dev-*UEFI.device.d/*timeout.conf")
+    assert "JobRunningTimeoutSec=15min" in limit.read_text()
 
 
 def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):

@@ -363,7 +363,9 @@ def configure(recipe: Recipe, tree: Path) -> None:
     growfs = ",x-systemd.growfs" if recipe.variant is Variant.GROWFS else ""
     fstab = f"{recipe.root_device}\t/\t{recipe.filesystem}\tdefaults{growfs}\t0 1\n"
     if recipe.layout.esp:
-        fstab += "LABEL=UEFI\t/boot/efi\tvfat\tumask=0077\t0 0\n"
+        # By default systemd waits 90 s for the device, then drops into emergency mode; under TCG
+        # on a loaded host udev may need longer.
+        fstab += "LABEL=UEFI\t/boot/efi\tvfat\tumask=0077,x-systemd.device-timeout=15min\t0 0\n"
         (tree / "boot/efi").mkdir(mode=0o700)
     (tree / "boot/grub").mkdir()
     texts = {

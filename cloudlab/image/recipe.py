@@ -11,7 +11,8 @@ from cloudlab.tools import ARCHITECTURES, host_arch
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
-#: Part of every image's name; raise it when the same options make another image.
+#: Part of every image's name; raise it when the same options make an image that grows, boots or
+#: measures differently.
 REVISION = 1
 
 SECTOR_BYTES = 512
