@@ -8,7 +8,6 @@ lib/label/label.h, and ``pvck --dump`` of volumes made by LVM itself.
 
 from __future__ import annotations
 
-import os
 import struct
 import uuid
 import zlib
@@ -28,6 +27,8 @@ from cloudlab.image.recipe import (
 from cloudlab.tools import run
 
 GRUB_FOLDER = Path("/usr/lib/grub")
+
+_COPY_TIMEOUT_S = 600.0
 
 _BIOS_TARGET = "i386-pc"
 _EFI_TARGETS = {"amd64": ("x86_64-efi", "BOOTX64.EFI"), "arm64": ("arm64-efi", "BOOTAA64.EFI")}
@@ -87,34 +88,23 @@ def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
     copy_data(root, disk, layout.root_offset_bytes)
     if layout.esp:
         _write_esp(recipe, layout.esp, disk, work)
-    if layout.bios:
-        core = make_core(recipe, work)
-        if len(core) > layout.bios.sectors * SECTOR_BYTES:
+    if "bios" in recipe.firmware:
+        core = _bios_core(recipe, work)
+        first_sector = layout.bios.start if layout.bios else _first_sector(disk, _CORE_IN_TREE)
+        if layout.bios and len(core) > layout.bios.sectors * SECTOR_BYTES:
             raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its partition.")
-        _link(disk, core, layout.bios.start)
-    elif not layout.partitions:
-        core = make_core(recipe, work)
-        _link(disk, core, _first_sector(disk, _CORE_IN_TREE))
+        with disk.open("r+b") as stream:
+            stream.write(boot_sector(first_sector))
+            stream.seek(_BOOT_MARK_AT)
+            stream.write(_BOOT_MARK)
+            stream.seek(first_sector * SECTOR_BYTES)
+            stream.write(linked_core(core, first_sector))
 
 
 def copy_data(source: Path, target: Path, offset_bytes: int) -> None:
-    """Copy what ``source`` holds into ``target`` from ``offset_bytes`` on, leaving holes holes."""
-    with source.open("rb") as reader, target.open("r+b") as writer:
-        end = os.fstat(reader.fileno()).st_size
-        at = 0
-        while (at := _next_data(reader.fileno(), at)) < end:
-            hole = os.lseek(reader.fileno(), at, os.SEEK_HOLE)
-            while at < hole:
-                at += os.copy_file_range(
-                    reader.fileno(), writer.fileno(), hole - at, at, offset_bytes + at
-                )
-
-
-def _next_data(handle: int, at: int) -> int:
-    try:
-        return os.lseek(handle, at, os.SEEK_DATA)
-    except OSError:  # ENXIO: only a hole is left
-        return os.fstat(handle).st_size
+    """Copy ``source`` into ``target`` from ``offset_bytes`` on; holes and zeros stay holes."""
+    argv = ["dd", f"if={source}", f"of={target}", "bs=64K", "status=none", "conv=notrunc,sparse"]
+    run([*argv, "oflag=seek_bytes", f"seek={offset_bytes}"], timeout_s=_COPY_TIMEOUT_S)
 
 
 def _core_image(recipe: Recipe, target: str, output: Path, *extra: str) -> bytes:
@@ -144,25 +134,14 @@ def _write_esp(recipe: Recipe, esp: Partition, disk: Path, work: Path) -> None:
     copy_data(image, disk, esp.offset_bytes)
 
 
-def make_core(recipe: Recipe, work: Path) -> bytes:
-    """Return the core image for BIOS."""
+def _bios_core(recipe: Recipe, work: Path) -> bytes:
     return _core_image(recipe, _BIOS_TARGET, work / "core.img", "biosdisk")
-
-
-def _link(disk: Path, core: bytes, first_sector: int) -> None:
-    """Write the core image to ``first_sector`` and the boot sector that loads it."""
-    with disk.open("r+b") as stream:
-        stream.write(boot_sector(first_sector))
-        stream.seek(_BOOT_MARK_AT)
-        stream.write(_BOOT_MARK)
-        stream.seek(first_sector * SECTOR_BYTES)
-        stream.write(linked_core(core, first_sector))
 
 
 def reserve_core(recipe: Recipe, tree: Path, work: Path) -> None:
     """Put the core image into ``tree`` if no partition is reserved for it."""
     if not recipe.layout.partitions:
-        (tree / _CORE_IN_TREE).write_bytes(make_core(recipe, work))
+        (tree / _CORE_IN_TREE).write_bytes(_bios_core(recipe, work))
 
 
 def _first_sector(ext4: Path, name: str) -> int:
@@ -170,7 +149,7 @@ def _first_sector(ext4: Path, name: str) -> int:
     listed = run(["debugfs", "-R", f"blocks /{name}", ext4]).stdout.split()
     blocks = [int(word) for word in listed]
     if blocks != list(range(blocks[0], blocks[0] + len(blocks))):
-        raise BuildError(f"GRUB's core image is fragmented, in the blocks {listed}.")
+        raise BuildError(f"GRUB's core image is fragmented, in the blocks {' '.join(listed)}.")
     return blocks[0] * _EXT4_BLOCK_BYTES // SECTOR_BYTES
 
 

@@ -259,8 +259,9 @@ class _Build:
             with paths.whole_file(schema_path) as part:
                 shutil.copyfile(schema, part)
         packed.replace(path)
-        packages = installed_packages(tree)
-        listed = "\n".join(f"{name} {version}" for name, version in sorted(packages.items()))
+        query = ["dpkg-query", f"--admindir={tree}/var/lib/dpkg", "--show"]
+        listed = run([*query, "--showformat=${Package} ${Version}\\n"]).stdout
+        packages = dict(line.split() for line in listed.splitlines())
         kernel = next((tree / "boot").glob("vmlinuz-*")).name.removeprefix("vmlinuz-")
         return remember(
             Image(
@@ -404,14 +405,6 @@ def _grub_menu(recipe: Recipe) -> str:
         f"  linux /vmlinuz root={recipe.root_device} ro console=tty0 console={serial}\n"
         "  initrd /initrd.img\n"
         "}\n"
-    )
-
-
-def installed_packages(tree: Path) -> dict[str, str]:
-    """Return name -> version of every package in ``tree``."""
-    status = (tree / "var/lib/dpkg/status").read_text(encoding="utf-8")
-    return dict(
-        re.findall(r"^Package: (\S+)\n(?:\S.*\n| .*\n)*?Version: (\S+)$", status, re.MULTILINE)
     )
 
 

@@ -1,8 +1,8 @@
 """Images on this host, and the cache, where each image lies beside the record of what it is.
 
 ``images/NAME`` is the image, ``images/NAME.json`` its record.  The image gets its final name
-first and its record last, so an image without a record is left over from something interrupted
-and is not used.
+first and its record last, so an image without a record is left over from an interrupted fetch or
+build and is not used.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Image:
 
     @property
     def generation(self) -> int:
-        """How many images of the same name this one has replaced; no clock tells that."""
+        """How many images of the same name this one has replaced, since clocks may be wrong."""
         return int(self.details.get("generation", 0))
 
     def _repr_html_(self) -> str:
@@ -269,7 +269,7 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
 
 
 def recorded_names(folder: Path | None = None) -> list[str]:
-    """Return the names that have a record, in order, whatever became of the images."""
+    """Return the names of all records, sorted; their images may be gone or changed."""
     names = (path.name for path in (folder or paths.images_folder()).glob("*.json"))
     # A schema lies beside its image and is a JSON file as well.
     return sorted(
@@ -280,7 +280,7 @@ def recorded_names(folder: Path | None = None) -> list[str]:
 
 
 def cached_images(folder: Path | None = None) -> list[Image]:
-    """Return every image with a record, newest first; changed ones are left out."""
+    """Return every recorded image, newest first, without those that were changed."""
     found = []
     for name in recorded_names(folder):
         with contextlib.suppress(ImageError):
@@ -290,7 +290,7 @@ def cached_images(folder: Path | None = None) -> list[Image]:
 
 
 def verify(image: Image) -> Image:
-    """Hash the whole image and, if it is right, accept the file's present modification time.
+    """Hash the whole image and, if the hash is right, record the file's modification time.
 
     Raises
     ------

@@ -44,7 +44,7 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
             f"There is no image file {path}.",
             hint="'cloudlab images' lists what can be fetched by name.",
         )
-    # Only the cache's records are believed: any file may have a .json of its own beside it.
+    # Only records in the cache count: any file may have an unrelated .json beside it.
     if path.parent.resolve() == paths.images_folder().resolve() and (known := recall(path.name)):
         return known
     kind = detect_format(path)
@@ -124,7 +124,7 @@ def _automatic(
 ) -> tuple[Image, str]:
     arch = check_arch(arch)
     lab, default = make_recipe(arch=arch).name, load_catalogue().default
-    # A lab image that is built to differ in one way must be asked for by name.
+    # Variants of the lab image are used only where they are named.
     plain = (
         image
         for image in cached_images()

@@ -1,4 +1,4 @@
-"""One file on its way: resumed after any cut, hashed as it comes, within the room there is."""
+"""Download one file: resume it, hash it while it arrives, and leave free space on the disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LOOK_BYTES = 16 << 20
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn what prevents writing ``path`` into an error that says what to do.
+    """Turn an operating system error about writing ``path`` into one with a remedy.
 
     Raises
     ------
@@ -56,16 +56,16 @@ def storing(path: Path) -> Iterator[None]:
 
 
 class Download:
-    """One file on its way into ``part``, which is kept whatever happens, to be resumed.
+    """A download into ``part``, which is kept after any failure so that it can be resumed.
 
     Parameters
     ----------
     url : str
     part : Path
-        Where the bytes are gathered; a ``.json`` beside it says what they are a part of.
+        The incomplete file; a ``.json`` beside it says what it is a part of.
     transfer : Transfer
     algorithms : iterable of str
-        Hashes to compute on the way.
+        Hashes to compute.
     allow_http : bool
         Whether a plain http URL, or a redirect to one, is allowed.
     size_bytes : int, optional
@@ -159,7 +159,7 @@ class Download:
             self._receive(response, total)
 
     def _is_complete(self, error: DownloadError, offset: int) -> bool:
-        """Return whether the part is the whole file already; if not, have it start over."""
+        """Return whether the server says that the part is the whole file; if not, discard it."""
         cause = error.__cause__
         if not isinstance(cause, urllib.error.HTTPError) or cause.code != 416:  # noqa: PLR2004
             return False

@@ -108,7 +108,7 @@ def find_cached(
         for image in cached_images()
         if matches(image, request, arch)
         and (digest is None or _has(image, digest))
-        and _still_meant(image, published)
+        and _still_published(image, published)
     ]
     # Of equals max() takes the first, which is the newest by its file.
     return max(found, key=lambda image: (image.generation, _named(image, request)), default=None)
@@ -138,7 +138,7 @@ def _named(image: Image, request: str, name: str | None = None) -> bool:
     return bool(name) and request in {name, name.removesuffix(f".{image.format}")}
 
 
-def _still_meant(image: Image, published: Published | None) -> bool:
+def _still_published(image: Image, published: Published | None) -> bool:
     if published is None:
         return True
     if published.pinned is not None and not _has(image, published.pinned):
@@ -224,16 +224,16 @@ def fetch(
 
 
 def _check_name(name: str, arch: str | None, known: Catalogue) -> None:
-    """Raise the error for a name that cannot be fetched, before anything is made for it."""
+    """Raise the error for a name that cannot be fetched, before a file is created for it."""
     if name not in known.images:
         for recorded in recorded_names():
             if name in {recorded, recorded.rpartition(".")[0]}:
-                recall(recorded)  # what is cached but was changed is not unknown: this says so
+                recall(recorded)  # raises the error for a cached image that was changed
     known.find(name, arch).check_usable()
 
 
 def _slug(request: str, arch: str | None, known: Catalogue) -> str:
-    """Return one file name for all the ways to ask for one image."""
+    """Return a file name that is the same for every way to name one image."""
     if is_url(request):
         which = request
     elif request in known.images:

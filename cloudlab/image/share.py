@@ -1,8 +1,7 @@
 """``cloudlab share``: serve the image cache, read-only, to a classroom without internet.
 
 The server offers an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a
-record in the cache describes.  It holds a limited number of connections, and no client can
-keep one by doing nothing.
+record in the cache describes.  The number of connections is limited, and idle ones are closed.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ class ShareServer:
 
 
 class _Server(httpserver.HTTPServer):
-    """An HTTP server that makes room: a connection without a request gives way to a new one."""
+    """An HTTP server with a limit; a new connection replaces the oldest one without a request."""
 
     def initialize(self, folder: Path) -> None:  # type: ignore[override]
         self._waiting: dict[IOStream, None] = {}
@@ -142,7 +141,7 @@ class _Server(httpserver.HTTPServer):
         )
 
     async def accept(self, listening: socket.socket) -> None:
-        """Take connections for ever, as many at a time as there is room for."""
+        """Accept connections for ever, up to the limit at one time."""
         loop, most = asyncio.get_running_loop(), _most_connections()
         while True:
             try:
@@ -332,7 +331,7 @@ def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Applica
 
 
 class _Handler(web.RequestHandler):
-    """What all handlers share: no client can print on this terminal, or stall for ever."""
+    """What all handlers share: clients cannot print on this terminal, and stalled ones are cut."""
 
     def prepare(self) -> None:
         self.settings["begin"](self._stream)

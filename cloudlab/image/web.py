@@ -40,12 +40,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a transfer is pursued.
+    """How often and how long a transfer is retried.
 
     Attributes
     ----------
     tries : int
-        Failures in a row, without a MiB gained in between, before it is given up.
+        Failures in a row, with less than a MiB received in between, before giving up.
     first_wait_s, longest_wait_s : float
         Pause after the first failure, doubled after each; and the most, also for Retry-After.
     timeout_s : float
@@ -78,7 +78,7 @@ class FetchProgress:
     rate : float
         Bytes per second over the last seconds.
     left_s : float or None
-        Seconds to go at that rate, where it can be told.
+        Seconds to go at that rate, where it is known.
     waiting_for_other : bool
         Whether another process of this host is downloading, and this one waits for it.
     note : str
@@ -116,7 +116,7 @@ class TransientError(Exception):
 
 
 class Response(http.client.HTTPResponse):
-    """A response that can be ended from another thread, so that a trickle of bytes ends too."""
+    """A response whose connection a timer ends, so that a trickle of bytes times out, too."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -134,7 +134,7 @@ class Response(http.client.HTTPResponse):
         Raises
         ------
         TimeoutError
-            In place of whatever the block makes of a connection that ended.
+            Instead of the error that the ended connection causes in the block.
         """
         expired = threading.Event()
 
@@ -240,9 +240,9 @@ def open_url(
     Raises
     ------
     TransientError
-        For what may be better in a moment.
+        If another try may succeed.
     DownloadError
-        For what will not; ``__cause__`` is then the :class:`urllib.error.HTTPError`, if any.
+        If not; ``__cause__`` is the :class:`urllib.error.HTTPError`, if there is one.
     """
     _check_scheme(url, allow_http=allow_http)
     opener = urllib.request.OpenerDirector()
@@ -325,7 +325,7 @@ def broken(url: str, error: Exception) -> TransientError:
 
 
 class Transfer:
-    """One fetch, whose requests share their progress, their patience and the way to stop them.
+    """One fetch: its requests share progress, patience and the way to stop them.
 
     Parameters
     ----------
@@ -392,9 +392,9 @@ class Transfer:
             raise InterruptedRunError("The download was stopped.", hint=_RESUME)
 
     def persist(self, once: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
-        """Call ``once`` until it raises no :class:`TransientError` or patience is at its end.
+        """Call ``once`` again after each :class:`TransientError`, as long as patience allows.
 
-        ``gained`` returns the bytes that are there by now; a MiB more makes up for a failure.
+        ``gained`` returns the bytes received so far; each further MiB resets the count of failures.
         """
         patience = self.patience
         failures, best = 0, gained()
