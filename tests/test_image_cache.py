@@ -146,3 +146,8 @@ def test_a_schema_is_no_record(folder):
     remember(folder, "a.raw.schema")
     assert cache.cached_images() == [image]
     assert cache.recorded_names() == ["a.raw"]
+
+
+def test_a_cache_that_is_a_file_holds_no_image(tmp_path):
+    (tmp_path / "file").touch()
+    assert cache.recall("a.raw", tmp_path / "file") is None

@@ -441,7 +441,7 @@ DRIPS = {
 @pytest.mark.parametrize("text", DRIPS.values(), ids=DRIPS)
 def test_an_image_that_drips_is_given_up(text, server):
     server.fail(PATH, *[faulty.drip(text)] * 2)
-    with pytest.raises(DownloadError, match=r"x-amd64.img could not be fetched.*Given up after 2"):
+    with pytest.raises(DownloadError, match=r"x-amd64.img .*Given up after 2 failed"):
         fetch(server.url + PATH, patience=Patience(tries=2, first_wait_s=0.01, timeout_s=0.3))
 
 
@@ -1117,9 +1117,14 @@ def test_open_image_of_a_cached_file_by_another_way(tmp_path, server, disk):
     assert open_image(tmp_path / "way" / image.name) == image
 
 
-def test_open_image_without_a_file(tmp_path):
-    with pytest.raises(ImageError, match="There is no image file"):
+def test_open_image_says_why_there_is_no_file(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.img cannot be read: No such file"):
         open_image(tmp_path / "none.img")
+    (tmp_path / "link.img").symlink_to("/nowhere.img")
+    with pytest.raises(ImageError, match=r"a link that leads nowhere \(to /nowhere\.img\)"):
+        open_image(tmp_path / "link.img")
+    with pytest.raises(ImageError, match=f"{tmp_path} is not a file"):
+        open_image(tmp_path)
 
 
 def test_auto_takes_what_is_cached(server, disk):

@@ -259,9 +259,14 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
     record = path.with_name(name + ".json")
     try:
         image = Image.from_json(json.loads(record.read_text(encoding="utf-8")), path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise ImageError(
+            f"The record {record} cannot be read: {error.strerror}.",
+            hint="Correct its permissions, or set CLOUDLAB_CACHE to another folder.",
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ImageError(
             f"The record {record} cannot be read: {error}.", hint=f"Remove it with: rm '{record}'"
         ) from error

@@ -39,16 +39,19 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
         If there is no such file, or it is not a qcow2 or raw image.
     """
     path = paths.expand(path).absolute()
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except OSError as error:
         raise ImageError(
-            f"There is no image file {path}.",
+            f"The image file {path} cannot be read: {paths.why_not(path, error)}.",
             hint="'cloudlab images' lists what can be fetched by name.",
-        )
+        ) from error
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
     # Only records in the cache count: any file may have an unrelated .json beside it.
     if path.parent.resolve() == paths.images_folder().resolve() and (known := recall(path.name)):
         return known
     kind = detect_format(path)
-    status = path.stat()
     return Image(
         name=path.name,
         path=path,

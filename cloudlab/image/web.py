@@ -33,7 +33,7 @@ _RETRIED_CODES = {408, 425, 429, 500, 502, 503, 504}
 _REDIRECT_CODES = {301, 302, 303, 307, 308}
 _PROGRESS_S = 0.1
 _RESUME = "What has arrived is kept: the same command resumes the download."
-_CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy, or try later."
+_CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy."
 
 T = TypeVar("T")
 
@@ -291,7 +291,8 @@ def open_url(
                 "for example without key usage: ask for a corrected one. A wrong clock has the "
                 "same effect.",
             ) from error
-        raise TransientError(f"{url} could not be reached: {error.reason}") from error
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise TransientError(f"{url} could not be reached: {reason}") from error
     except (OSError, http.client.HTTPException) as error:
         raise broken(url, error) from error
     return response
@@ -318,7 +319,7 @@ def whole_number(text: str) -> int | None:
 
 def broken(url: str, error: Exception) -> TransientError:
     """Return the error for a connection that broke."""
-    words = str(error) or type(error).__name__
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
         words = "nothing came for too long"
     return TransientError(f"{url} broke off: {words}")
@@ -409,10 +410,11 @@ class Transfer:
                 wait_s = max(wait_s, error.wait_s or 0.0)
                 if failures >= patience.tries or wait_s > patience.longest_wait_s:
                     asked = f" The server asks to wait {wait_s:.0f} s." if error.wait_s else ""
+                    answered = isinstance(error.__cause__, urllib.error.HTTPError)
                     raise DownloadError(
-                        f"{self.name} could not be fetched: {error}. Given up after {failures} "
-                        f"failed attempt{'s' * (failures > 1)}.{asked}",
-                        hint=_RESUME if now else _CONNECT,
+                        f"{error}. Given up after {failures} failed "
+                        f"attempt{'s' * (failures > 1)}.{asked}",
+                        hint=_RESUME if now else "Try again later." if answered else _CONNECT,
                     ) from error
                 self.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
             self._cancel.wait(wait_s)
