@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -19,6 +21,9 @@ import yaml
 from guests import make_guest, report
 from seeds import read_iso
 
+from cloudlab.image.cache import remember
+from cloudlab.image.choose import open_image
+from cloudlab.image.recipe import Variant
 from cloudlab.tools import host_arch
 
 DATA = Path(__file__).parent / "data"
@@ -504,6 +509,40 @@ def test_images_tells_names_and_trust(own_cache):
     assert article["cached"] is None
     refused = next(row for row in rows if row["name"] == "cirros")
     assert "cloud-init" in refused["refused"]
+
+
+def test_images_prints_every_name_whole_within_80_columns(own_cache):
+    done = cloudlab("images")
+    names = {row["name"] for row in json.loads(cloudlab("images", "--json").stdout)}
+    head, *lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert {line.split()[0] for line in lines} == names
+    assert max(map(len, [head, *lines])) <= 80
+    assert "cirros cannot be used: CirrOS holds no cloud-init" in " ".join(done.stderr.split())
+
+
+def test_verify_takes_a_name_without_its_suffix_and_suggests_others(own_cache):
+    disk = bytes(510) + b"\x55\xaa" + bytes(1 << 20)
+    (own_cache / "images").mkdir(exist_ok=True)
+    path = own_cache / "images" / "school.raw"
+    path.write_bytes(disk)
+    remember(replace(open_image(path), sha256=hashlib.sha256(disk).hexdigest()))
+    assert cloudlab("verify", "school").stdout.startswith("ok  school.raw  sha256 ")
+    assert "Did you mean school" in cloudlab("verify", "scool").stderr
+    path.write_bytes(disk[:-1] + b"x")
+    done = cloudlab("verify")
+    assert "1 cached image is not what was recorded" in done.stderr
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in "".join(done.stderr.split())
+
+
+def test_build_names_variants_and_refuses_a_folder_as_output(own_cache, tmp_path):
+    listed = cloudlab("build", "--variant", "help").stdout
+    for variant in Variant:
+        assert variant.summary in listed
+    folder = tmp_path / "out"
+    folder.mkdir()
+    done = cloudlab("build", "--output", folder)
+    assert (done.returncode, "is a folder" in done.stderr) == (2, True)
+    assert list(folder.iterdir()) == []
 
 
 def test_ps_has_nothing_to_show(own_cache):

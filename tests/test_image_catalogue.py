@@ -207,9 +207,46 @@ def test_a_bad_catalogue_gets_file_line_and_key(change, line, key, tmp_path):
     assert key in message
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("title: My image", "titel: My image"), "images.mine.titel: .*Did you mean title[?]"),
+        (("    title: My image\n", ""), "the key 'title' is missing"),
+        (("    checksums:", "    quirks: {}\n    x-checksums:"), "unknown"),
+    ],
+    ids=["mistyped", "missing", "unknown"],
+)
+def test_a_bad_catalogue_gets_the_reason_in_plain_words(change, words, tmp_path):
+    assert change[0] in OWN
+    with pytest.raises(ImageError, match=words):
+        own(OWN.replace(*change), tmp_path)
+
+
+def test_a_signature_needs_checksums(tmp_path):
+    text = "images: {x: {title: t, arch: {amd64: a}, url: 'https://a/b', format: raw, "
+    with pytest.raises(ImageError, match="'signature' needs 'checksums'"):
+        own(text + "signature: {style: clearsigned, key: k}}}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("file:///etc/passwd", "http and https, not file", "--image"),
+        ("ftp://host/x.img", "http and https, not ftp", "--image"),
+        ("./my disk.qcow2", "is a path", "--image './my disk.qcow2'"),
+        ("lab-x", "no image called", "cloudlab build"),
+        ("qqq", "no image called", "cloudlab images"),
+    ],
+)
+def test_what_is_no_name_is_called_what_it_is(name, message, hint):
+    with pytest.raises(UsageError, match=message) as caught:
+        catalogue.load_catalogue().find(name)
+    assert hint in caught.value.hint
+
+
 def test_a_catalogue_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(tmp_path / "none.yaml"))
-    with pytest.raises(ImageError, match=r"none\.yaml could not be read"):
+    with pytest.raises(ImageError, match=r"none\.yaml cannot be read"):
         catalogue.load_catalogue()
 
 
