@@ -525,7 +525,9 @@ def _json_line(path: Path, number: int, line: str) -> Any:
         ) from error
 
 
-def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Iterator[str]:
+def play(
+    path: Path, *, speed: float = 1.0, start_s: float = 0.0, longest_pause_s: float = 5.0
+) -> Iterator[str]:
     """Yield the console's text at its recorded pace.
 
     Parameters
@@ -534,11 +536,15 @@ def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Ite
         An asciicast v2 file.
     speed : float
         How many times as fast as it was.
+    start_s : float
+        Where to start, in seconds since launch.
     longest_pause_s : float
         Pauses are cut at this many (played) seconds.
     """
-    before_s = 0.0
+    before_s = start_s
     for at_s, text in read_cast(path):
+        if at_s < start_s:
+            continue
         pause_s = min((at_s - before_s) / speed, longest_pause_s)
         before_s = at_s
         if pause_s > 0:

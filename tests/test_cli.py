@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,9 +20,12 @@ import pytest
 import yaml
 from guests import make_guest, report
 
+from cloudlab.cli.arguments import make_parser
 from cloudlab.image.cache import remember
 from cloudlab.image.choose import open_image
-from cloudlab.seed import read_iso
+from cloudlab.machine.config import Accel, Firmware, Network
+from cloudlab.run.options import Start
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, read_iso
 from cloudlab.tools import host_arch
 
 DATA = Path(__file__).parent / "data"
@@ -126,11 +130,13 @@ def test_run_then_replay_then_figure(tmp_path, guest):
         (["run", "--growpart", "of"], 2, "auto, growpart, gpart, off"),
         (["run", "--resize-rootfs", "yes"], 2, "true, false, noblock"),
         (["run", "--profile", "fat"], 2, "lean, full"),
+        (["run", "--growpart", "offf"], 2, "Did you mean off?"),
+        (["run", "--growprt", "off"], 2, "Did you mean --growpart?"),
         (["run", "--image", "ubuntu-18.4"], 2, "ubuntu-18.04"),
         (["run", "--image", "./nowhere.img"], 1, "nowhere.img"),
         (["run", "--disk-size", "20"], 2, "20G"),
         (["run", "--disk-size", "20GB"], 2, "20G"),
-        (["run", "--disk-size", "-1G"], 2, ""),
+        (["run", "--disk-size", "-1G"], 2, "--disk-size: expected one argument"),
         (["run", "--disk-size=-1G"], 2, "20G"),
         (["run", "--disk-size", "0"], 2, "20G"),
         (["run", "--disk-size", "abc"], 2, "20G"),
@@ -138,18 +144,28 @@ def test_run_then_replay_then_figure(tmp_path, guest):
         (["run", "--cpus", "0"], 2, "at least one"),
         (["run", "--user-data", "missing.yaml"], 2, "missing.yaml"),
         (["run", "--firmware", "coreboot"], 2, "bios"),
-        (["run", "--timeout", "-5"], 2, "not above 0"),
+        (["run", "--timeout", "-5"], 2, "not a number above 0"),
+        (["share", "--port", "http"], 2, "1 to 65535"),
         (["demo", "--disk-size", "x"], 2, "20G"),
         (["parse", "missing.log"], 1, "missing.log"),
         (["inspect", "missing.img"], 1, "missing.img"),
         (["replay", "nowhere"], 1, "run.json"),
+        (["replay", "defualt"], 1, "Did you mean default?"),
+        (["replay", "lvm", "--from", "grow"], 2, "Did you mean growth?"),
+        (["explain", "growpart-of"], 1, "Did you mean growpart-off?"),
+        (["figure", "nowhere", "--kind", "disk-map"], 1, "growpart-off"),
         (["figure", "nowhere", "--kind", "pie", "--output", "x.svg"], 2, "disk-map"),
+        (["figure", "default", "--kind", "disk-mp"], 2, "Did you mean disk-map?"),
+        (["figure", "default", "--kind", "prediction"], 2, "19.9G,20G"),
+        (["figure", "default", "xfs", "--kind", "disk-map"], 2, "scenarios"),
+        (["figure"], 2, "cloudlab figure default"),
         (["build", "--suite", "woody"], 2, "bookworm"),
         (["build", "--filesystem", "zfs"], 2, "btrfs"),
         (["stop"], 2, "cloudlab ps"),
         (["stop", "nobody"], 2, "nobody"),
         (["verify", "nobody"], 2, "nobody"),
-        (["dance"], 2, "invalid choice"),
+        (["dance"], 2, "doctor, ps"),
+        (["figur"], 2, "Did you mean figure?"),
         ([], 2, "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -180,7 +196,7 @@ def test_a_disk_smaller_than_the_image_names_both_sizes(tmp_path, guest):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "empty"), (os.urandom(4096) + b"\0" * 4096, ""), (b"nothing of use\n", "lsblk")],
+    [(b"", "empty"), (os.urandom(4096) + b"\0" * 4096, "lsblk"), (b"nothing of use\n", "lsblk")],
     ids=["empty", "binary", "no tables"],
 )
 def test_parse_says_what_a_useless_log_lacks(tmp_path, content, words):
@@ -561,6 +577,68 @@ def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path
         player.kill()
     assert shown == b"one two three\nlogin: "
     assert running, "it was shown before what came after it"
+
+
+def test_a_recording_is_replayed_from_the_moment_that_was_asked_for():
+    first = {
+        start: cloudlab("replay", "default", "--speed", "1000", "--from", start).stdout
+        for start in ("before", "growth", "report")
+    }
+    assert "@cloudlab before 0 " in first["before"]
+    assert "@cloudlab before 0 " not in first["growth"]
+    assert "EXT4-fs (vda1): resizing filesystem" in first["growth"].split("@cloudlab after")[0]
+    assert "EXT4-fs (vda1): resizing filesystem" not in first["report"].split("@cloudlab after")[0]
+    assert "@cloudlab after 0 " in first["report"]
+
+
+def test_a_run_without_a_report_cannot_be_replayed_from_it():
+    done = cloudlab("replay", "no-seed", "--from", "report")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-seed has no report after growth" in done.stderr
+
+
+def test_a_figure_of_a_recording_gets_the_name_of_its_kind(tmp_path):
+    done = cloudlab("figure", "default", "--kind", "scenarios", cwd=tmp_path)
+    assert done.stdout == "scenarios.svg\n", done.stderr
+    ET.parse(tmp_path / "scenarios.svg")
+
+
+def test_an_interrupted_replay_says_nothing_of_machines(tmp_path):
+    with started("replay", "default", "--speed", "0.01", cwd=tmp_path) as replay:
+        replay.stdout.read(1)
+    assert replay.returncode == 130
+    assert replay.said.splitlines()[1:] == ["cloudlab: interrupted."]
+
+
+COMMANDS = sorted(
+    next(one for one in make_parser()._actions if isinstance(one.choices, dict)).choices
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_describes_every_option_and_has_an_example_that_parses(command):
+    commands = next(one for one in make_parser()._actions if isinstance(one.choices, dict))
+    parser = commands.choices[command]
+    assert [one.option_strings or one.dest for one in parser._actions if not one.help] == []
+    text = parser.format_help()
+    examples = text.partition("\nexamples:\n")[2].splitlines()
+    assert 1 <= len(examples) <= 3
+    for example in examples:
+        words = shlex.split(example.partition(" < ")[0])
+        assert words[:2] == ["cloudlab", command]
+        make_parser().parse_args(words[1:])
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [("--growpart", GrowpartMode), ("--resize-rootfs", ResizeRootfs), ("--profile", Profile),
+     ("--firmware", Firmware), ("--accel", Accel), ("--network", Network), ("--start", Start)],
+)  # fmt: skip
+def test_the_choices_are_those_of_the_library(option, kind):
+    commands = next(one for one in make_parser()._actions if isinstance(one.choices, dict))
+    [action] = [one for one in commands.choices["run"]._actions if option in one.option_strings]
+    assert set(action.choices) == set(kind)
 
 
 @pytest.mark.parametrize("module", ["pandas", "matplotlib", "rich", "jsonschema", "qemu"])
