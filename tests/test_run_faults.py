@@ -191,11 +191,15 @@ def test_the_disk_is_still_read_when_qemu_was_killed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"memory_bytes": 1 << 60}, {"cpus": 100_000}], ids=["memory", "cpus"]
+    ("wrong", "remedy"),
+    [({"memory_bytes": 1 << 60}, "--memory"), ({"cpus": 100_000}, "--cpus")],
+    ids=["memory", "cpus"],
 )
-def test_qemu_refuses_its_arguments(tmp_path, wrong):
+def test_qemu_refuses_its_arguments(tmp_path, wrong, remedy):
     error = fail(LaunchError, guest_options(tmp_path, "", **wrong), tmp_path / "run")
     assert re.search(r"QEMU ended before the machine ran.*qemu-system-x86_64: ", error.message)
+    assert remedy in error.hint
+    assert "doctor" not in error.hint
 
 
 def test_too_little_memory(tmp_path):
