@@ -101,6 +101,10 @@ def choose_image(
     ------
     CloudlabError
         Whatever fetching, opening or building raises.
+
+    Examples
+    --------
+    >>> image, reason = cloudlab.choose_image("debian-12")
     """
     if choice == "auto":
         return _choose_any(check_arch(arch), mirror, builder, progress, cancel)

@@ -40,7 +40,13 @@ _HASH_HINT = "Make a hash with: openssl passwd -6"
 
 
 class GrowpartMode(StrEnum):
-    """Who grows the partition (``growpart.mode``)."""
+    """Who grows the partition (``growpart.mode``).
+
+    Examples
+    --------
+    >>> cloudlab.boot(growpart="off").options.growpart
+    <GrowpartMode.OFF: 'off'>
+    """
 
     AUTO = "auto"
     GROWPART = "growpart"
@@ -49,7 +55,13 @@ class GrowpartMode(StrEnum):
 
 
 class ResizeRootfs(StrEnum):
-    """Whether the root filesystem grows (``resize_rootfs``); noblock: in the background."""
+    """Whether the root filesystem grows (``resize_rootfs``); noblock: in the background.
+
+    Examples
+    --------
+    >>> cloudlab.recorded("resize-rootfs-false").options.resize_rootfs
+    <ResizeRootfs.FALSE: 'false'>
+    """
 
     TRUE = "true"
     FALSE = "false"
@@ -113,6 +125,12 @@ class SeedConfig:
         Whether it also reports every change in between.
     instance_id : str or None
         None makes a fresh one; a used one makes cloud-init skip what runs once per instance.
+
+    Examples
+    --------
+    >>> seed = cloudlab.SeedConfig(growpart=cloudlab.GrowpartMode.OFF, runcmd=("uptime",))
+    >>> seed.growpart
+    <GrowpartMode.OFF: 'off'>
     """
 
     growpart: GrowpartMode | None = None
