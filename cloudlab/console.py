@@ -526,7 +526,7 @@ def _json_line(path: Path, number: int, line: str) -> Any:
 
 
 def play(
-    path: Path, *, speed: float = 1.0, start_s: float = 0.0, longest_pause_s: float = 5.0
+    path: Path, *, speed: float = 1.0, first_line: int = 1, longest_pause_s: float = 5.0
 ) -> Iterator[str]:
     """Yield the console's text at its recorded pace.
 
@@ -536,15 +536,20 @@ def play(
         An asciicast v2 file.
     speed : float
         How many times as fast as it was.
-    start_s : float
-        Where to start, in seconds since launch.
+    first_line : int
+        Number of the line to start at.
     longest_pause_s : float
         Pauses are cut at this many (played) seconds.
     """
-    before_s = start_s
-    for at_s, text in read_cast(path):
-        if at_s < start_s:
-            continue
+    before_s, skip = 0.0, first_line - 1
+    for at_s, event_text in read_cast(path):
+        text = event_text
+        if skip:
+            *skipped, text = text.split("\n", skip)
+            skip -= len(skipped)
+            before_s = at_s
+            if skip:
+                continue
         pause_s = min((at_s - before_s) / speed, longest_pause_s)
         before_s = at_s
         if pause_s > 0:

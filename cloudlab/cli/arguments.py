@@ -213,7 +213,7 @@ def _runs(commands: Any) -> None:
         "runs",
         "boot the article's three scenarios and write a report",
         "",
-        "--image debian-12 --output my-demo",
+        "--image debian-12-generic --output my-demo",
     )
     _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
     _machine_options(demo)

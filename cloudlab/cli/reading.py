@@ -76,11 +76,11 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
 def replay(args: argparse.Namespace) -> None:
     """Play a run's console, labelled as a recording."""
     run = _open(args.run)
-    start_s = _start_s(run, args.start)
-    start = f", from {start_s:.1f} s" if start_s else ""
+    first = _first_line(run, args.start)
+    start = f", from line {first}" if first > 1 else ""
     terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}{start}")
     rest = ""
-    for text in play(run.folder / "console.cast", speed=args.speed, start_s=start_s):
+    for text in play(run.folder / "console.cast", speed=args.speed, first_line=first):
         rest += text
         # An escape sequence cut in two could not be told from text.
         cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
@@ -92,10 +92,10 @@ def replay(args: argparse.Namespace) -> None:
     terminal.say(f"END OF RECORDING: {run.name}, {run.label}")
 
 
-def _start_s(run: Run, start: str | None) -> float:
-    """Return the time of the report before growth, of its end, or of the report after growth."""
+def _first_line(run: Run, start: str | None) -> int:
+    """Return the first line of a report, or the one after the report before growth."""
     if start is None:
-        return 0.0
+        return 1
     stage = "after" if start == "report" else "before"
     report = run.console.find(f"^@cloudlab {stage} ", report=True)
     if not report:
@@ -103,10 +103,7 @@ def _start_s(run: Run, start: str | None) -> float:
             f"{run.name} has no report {stage} growth, so it cannot be played from there.",
             hint="Leave --from out.",
         )
-    if start == "growth":
-        return report[-1].time_s
-    # A line's time is that of its end.
-    return max((line.time_s for line in run.console.find(last=report[0].number - 1)), default=0.0)
+    return report[-1].number + 1 if start == "growth" else report[0].number
 
 
 def _open(name: Path) -> Run:

@@ -72,7 +72,7 @@ class Image:
 
     Examples
     --------
-    >>> image = cloudlab.fetch("debian-12")
+    >>> image = cloudlab.fetch("debian-12-generic")
     >>> image.trust
     'checksum over TLS'
     """

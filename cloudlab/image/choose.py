@@ -104,7 +104,7 @@ def choose_image(
 
     Examples
     --------
-    >>> image, reason = cloudlab.choose_image("debian-12")
+    >>> image, reason = cloudlab.choose_image("debian-12-generic")
     """
     if choice == "auto":
         return _choose_any(check_arch(arch), mirror, builder, progress, cancel)
