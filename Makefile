@@ -9,6 +9,8 @@ PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.t
   $(BIN)/pip install --quiet
 RECORDED := cloudlab/recordings
 ARTICLE := default growpart-off resize-rootfs-false
+# Of Debian, for test-fresh.
+SUITE ?= trixie
 
 # Target -> the jobs whose programs it needs.
 NEEDS_demo := run build
@@ -21,7 +23,7 @@ NEEDS_gallery := run build
 NEEDS_recordings := run build
 HOST := $(patsubst %,host-%,demo lab docs test test-fast bench gallery recordings)
 
-.PHONY: $(HOST) python-version help demo lab docs test test-fast check bench figures gallery \
+.PHONY: $(HOST) python-version help demo lab docs test test-fast test-fresh check bench figures gallery \
   recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 # Missing programs are installed, or named, before anything that takes time.
@@ -34,6 +36,7 @@ help:
 	@echo "make check        check formatting, lint, types and import directions"
 	@echo "make test-fast    run the tests that need no VM, no browser and no image build"
 	@echo "make test         run all checks and all tests"
+	@echo "make test-fresh   make demo and make test in a new root filesystem (SUITE=trixie); as root"
 	@echo "make bench        measure time and memory, beside the article's own steps"
 	@echo "make figures      draw README's figures from the shipped recordings"
 	@echo "make gallery      boot every case of the gallery and compare with its recording"
@@ -58,7 +61,10 @@ test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: host-test-fast .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not boots and not builds and not browser and not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not vm and not boots and not builds and not browser"
+
+test-fresh:
+	scripts/fresh-root.sh $(SUITE) demo test
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

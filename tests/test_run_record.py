@@ -184,8 +184,11 @@ def full_record() -> Record:
     """A record that has a value in every field."""
     record = recorded("growpart-off").record
     partition = next(one for one in record.disk_after.partitions if one.filesystem)
-    mounted = datetime(2026, 11, 25, 3, 41, tzinfo=UTC)
-    usage = {"free_bytes": 1, "total_bytes": 2, "last_mounted_on": "/", "last_mounted_at": mounted}
+    usage = {
+        "free_bytes": 1,
+        "total_bytes": 2,
+        "last_mounted_at": datetime(2026, 11, 22, 10, tzinfo=UTC),
+    }
     partition = replace(partition, filesystem=replace(partition.filesystem, **usage))
     disk = {"warnings": ("w",), "partitions": (partition,), "other_table": "LVM"}
     return replace(
