@@ -18,6 +18,47 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
+#: What the help of each command shows.
+_EXAMPLES = """
+cloudlab doctor
+cloudlab ps
+cloudlab ps --json
+cloudlab stop default
+cloudlab stop --all
+cloudlab lab
+cloudlab lab --folder ~/course -- --no-browser --port 8899
+cloudlab images
+cloudlab images --json
+cloudlab fetch ubuntu-24.04
+cloudlab fetch https://example.org/my.qcow2 --checksum sha256:HEX
+cloudlab build
+cloudlab build --suite trixie --filesystem btrfs
+cloudlab build --variant help
+cloudlab verify
+cloudlab verify ubuntu-24.04
+cloudlab share
+cloudlab share --address 192.168.1.20 --port 9000
+cloudlab inspect disk.qcow2
+cloudlab inspect disk.img --format raw --json
+cloudlab seed seed.iso --growpart off --hostname node-1
+cloudlab seed seed.iso --user-data my-user-data.yaml
+cloudlab run --growpart off
+cloudlab run --image ubuntu-24.04 --disk-size 30G --resize-rootfs false
+cloudlab run --user-data my-user-data.yaml --console
+cloudlab demo
+cloudlab demo --image debian-12-generic --output my-demo
+cloudlab parse console.log
+cloudlab parse - --json < pasted.txt
+cloudlab replay default --speed 10
+cloudlab replay runs/2026-11-26-101500-default --from growth
+cloudlab explain growpart-off
+cloudlab explain runs/2026-11-26-101500-default --json
+cloudlab figure default --kind disk-map
+cloudlab figure default growpart-off --kind scenarios --output scenarios.svg
+cloudlab figure default --kind prediction --predict 19.9G,20G
+"""
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that suggests a command, option or value in place of a mistyped one."""
 
@@ -51,12 +92,9 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="cloudlab",
         description="How does a cloud image of a few hundred megabytes become a 20 GB disk?",
-        epilog=_examples(
-            "cloudlab demo",
-            "cloudlab run --growpart off --disk-size 30G",
-            "cloudlab explain growpart-off",
-        )
-        + "\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+        epilog="examples:\n  cloudlab demo\n  cloudlab run --growpart off --disk-size 30G\n"
+        "  cloudlab explain growpart-off\n\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
         "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,19 +105,17 @@ def make_parser() -> Parser:
     return parser
 
 
-def _examples(*lines: str) -> str:
-    return "\n".join(["examples:", *(f"  {line}" for line in lines)])
-
-
-def _command(commands: Any, name: str, module: str, summary: str, *examples: str) -> Parser:
+def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
     def carry_out(args: argparse.Namespace) -> None:
         getattr(importlib.import_module(f"cloudlab.cli.{module}"), name)(args)
 
+    lines = _EXAMPLES.splitlines()
+    examples = [line for line in lines if line.split()[1:2] == [name]]
     parser: Parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=_examples(*(f"cloudlab {name} {example}".rstrip() for example in examples)),
+        epilog="\n  ".join(["examples:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(carry_out=carry_out, command=name)
@@ -109,37 +145,24 @@ def _json(parser: Parser) -> None:
 
 
 def _hosts(commands: Any) -> None:
-    doctor = _command(commands, "doctor", "hosts", "check what a boot needs on this host", "")
+    doctor = _command(commands, "doctor", "hosts", "check what a boot needs on this host")
     _json(doctor)
     _flag(doctor, "--refresh", "test the accelerators again")
-    ps = _command(commands, "ps", "hosts", "list running machines", "", "--json")
+    ps = _command(commands, "ps", "hosts", "list running machines")
     _json(ps)
-    stop = _command(commands, "stop", "hosts", "stop running machines", "default", "--all")
+    stop = _command(commands, "stop", "hosts", "stop running machines")
     stop.add_argument("machine", nargs="*", metavar="MACHINE", help="id or name, as in 'ps'")
     _flag(stop, "--all", "stop all machines of this user")
-    lab = _command(
-        commands,
-        "lab",
-        "hosts",
-        "open JupyterLab on your copy of the course",
-        "",
-        "--folder ~/course -- --no-browser --port 8899",
-    )
+    lab = _command(commands, "lab", "hosts", "open JupyterLab on your copy of the course")
     _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
     _flag(lab, "--copy-only", "copy the course, open nothing")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
 
 
 def _images(commands: Any) -> None:
-    summary = "list published and cached images"
-    _json(_command(commands, "images", "images", summary, "", "--json"))
+    _json(_command(commands, "images", "images", "list published and cached images"))
     fetch = _command(
-        commands,
-        "fetch",
-        "images",
-        "download and verify an image, and print its path",
-        "ubuntu-24.04",
-        "https://example.org/my.qcow2 --checksum sha256:HEX",
+        commands, "fetch", "images", "download and verify an image, and print its path"
     )
     fetch.add_argument("image", metavar="NAME_OR_URL", help="a name from 'images', or a URL")
     fetch.add_argument("--checksum", metavar="ALGO:HEX", help="checksum that the image must have")
@@ -147,46 +170,28 @@ def _images(commands: Any) -> None:
     _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
     _mirror(fetch)
     build = _command(
-        commands,
-        "build",
-        "images",
-        "build an image from Debian packages, and print its path",
-        "",
-        "--suite trixie --filesystem btrfs",
-        "--variant help",
+        commands, "build", "images", "build an image from Debian packages, and print its path"
     )
     build.add_argument("--suite", default="bookworm", help="bookworm (default), trixie, bullseye")
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _file(build, "--output", "copy the image to FILE")
-    summary = "verify checksums of cached images"
-    verify = _command(commands, "verify", "images", summary, "", "ubuntu-24.04")
+    verify = _command(commands, "verify", "images", "verify checksums of cached images")
     verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
-    summary = "serve the image cache to a classroom"
-    share = _command(commands, "share", "images", summary, "", "--address 192.168.1.20 --port 9000")
+    share = _command(commands, "share", "images", "serve the image cache to a classroom")
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
 
 
 def _disks(commands: Any) -> None:
     inspect = _command(
-        commands,
-        "inspect",
-        "disks",
-        "show partitions and filesystems of a disk image",
-        "disk.qcow2",
-        "disk.img --format raw --json",
+        commands, "inspect", "disks", "show partitions and filesystems of a disk image"
     )
     _file(inspect, "disk", "a raw or qcow2 file", "DISK")
     _choice(inspect, "--format", "qcow2 raw", "default: detect the format")
     _json(inspect)
     seed = _command(
-        commands,
-        "seed",
-        "disks",
-        "write a cloud-init seed (ISO) for any virtual machine",
-        "seed.iso --growpart off --hostname node-1",
-        "seed.iso --user-data my-user-data.yaml",
+        commands, "seed", "disks", "write a cloud-init seed (ISO) for any virtual machine"
     )
     _file(seed, "output", "the file to write", "OUT.iso")
     seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
@@ -194,26 +199,13 @@ def _disks(commands: Any) -> None:
 
 
 def _runs(commands: Any) -> None:
-    run = _command(
-        commands,
-        "run",
-        "runs",
-        "boot one machine and record it",
-        "--growpart off",
-        "--image ubuntu-24.04 --disk-size 30G --resize-rootfs false",
-        "--user-data my-user-data.yaml --console",
-    )
+    run = _command(commands, "run", "runs", "boot one machine and record it")
     _file(run, "--output", "the run folder; default: a new one in runs/", "DIR")
     _flag(run, "--keep-overlay", "keep the overlay, in the run folder")
     _machine_options(run)
     _seed_options(run)
     demo = _command(
-        commands,
-        "demo",
-        "runs",
-        "boot the article's three scenarios and write a report",
-        "",
-        "--image debian-12-generic --output my-demo",
+        commands, "demo", "runs", "boot the article's three scenarios and write a report"
     )
     _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
     _machine_options(demo)
@@ -225,19 +217,10 @@ def _reading(commands: Any) -> None:
         "parse",
         "reading",
         "read sizes from a console log or from pasted lsblk and df output",
-        "console.log",
-        "- --json < pasted.txt",
     )
     _file(parse, "log", "a text file; - is standard input")
     _json(parse)
-    replay = _command(
-        commands,
-        "replay",
-        "reading",
-        "play the console of a recorded run",
-        "default --speed 10",
-        "runs/2026-11-26-101500-default --from growth",
-    )
+    replay = _command(commands, "replay", "reading", "play the console of a recorded run")
     _run(replay)
     replay.add_argument("--speed", type=_positive, default=1.0, help="factor; default: 1")
     replay.add_argument(
@@ -247,24 +230,11 @@ def _reading(commands: Any) -> None:
         help="start at the report before growth, at growth, or at the report after it",
     )
     explain = _command(
-        commands,
-        "explain",
-        "reading",
-        "explain what grew, or why it did not, with evidence",
-        "growpart-off",
-        "runs/2026-11-26-101500-default --json",
+        commands, "explain", "reading", "explain what grew, or why it did not, with evidence"
     )
     _run(explain)
     _json(explain)
-    figure = _command(
-        commands,
-        "figure",
-        "reading",
-        "draw a figure of one or more runs",
-        "default --kind disk-map",
-        "default growpart-off --kind scenarios --output scenarios.svg",
-        "default --kind prediction --predict 19.9G,20G",
-    )
+    figure = _command(commands, "figure", "reading", "draw a figure of one or more runs")
     _run(figure, nargs="*")
     figure.add_argument("--kind", default="disk-map", help="default: disk-map; 'help' lists them")
     _file(figure, "--output", ".svg, .png or .pdf; default: KIND.svg")

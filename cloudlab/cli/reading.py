@@ -17,7 +17,7 @@ from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, RecordingError, UsageError
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run, open_run, recording_names
-from cloudlab.sizes import ParsedConsole, parse_console, parse_size, to_json
+from cloudlab.sizes import ParsedConsole, parse_console, to_json
 from cloudlab.units import format_bytes
 
 if TYPE_CHECKING:
@@ -181,18 +181,13 @@ def _predictions(runs: Sequence[Run], text: str) -> pd.DataFrame:
     """Return the predictions table: expected and measured sizes of partition and filesystem."""
     import pandas as pd
 
+    from cloudlab.course.prediction import Prediction
+
     parts = text.split(",")
     if len(parts) != 2:  # noqa: PLR2004
         raise UsageError(
             f"A prediction is two sizes, partition and filesystem; {text!r} has {len(parts)}.",
             hint="For example: --predict 19.9G,20G",
         )
-    layers = ("partition", "filesystem")
-    expected = [parse_size(part) for part in parts]
-    rows = [
-        (run.scenario, layer, guess, measured)
-        for run in runs
-        for layer, guess, measured in zip(layers, expected, run.root_sizes("after"), strict=True)
-    ]
-    columns = ["scenario", "layer", "predicted_bytes", "measured_bytes"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "Int64"))
+    prediction = Prediction(*parts)
+    return pd.concat([prediction.table(run) for run in runs], ignore_index=True)
