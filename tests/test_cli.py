@@ -564,6 +564,7 @@ def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache)
     assert not (tmp_path / "x.iso").exists()
 
 
+@pytest.mark.vm
 def test_doctor_is_the_designs_json(own_cache):
     done = process("doctor", "--json")
     told = json.loads(done.stdout)
