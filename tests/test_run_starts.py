@@ -37,7 +37,7 @@ from cloudlab.run.value import Run
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig
 from cloudlab.units import GIB
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("own_cache")]
 
 LOCAL = "Starting cloud-init-local.service\r\n"
 

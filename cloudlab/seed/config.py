@@ -50,7 +50,13 @@ _HINTS = {
 
 
 class GrowpartMode(StrEnum):
-    """Who grows the partition (``growpart.mode``)."""
+    """Who grows the partition (``growpart.mode``).
+
+    Examples
+    --------
+    >>> cloudlab.boot(growpart="off").options.growpart
+    <GrowpartMode.OFF: 'off'>
+    """
 
     AUTO = "auto"
     GROWPART = "growpart"
@@ -59,7 +65,13 @@ class GrowpartMode(StrEnum):
 
 
 class ResizeRootfs(StrEnum):
-    """Whether the root filesystem grows (``resize_rootfs``); noblock: in the background."""
+    """Whether the root filesystem grows (``resize_rootfs``); noblock: in the background.
+
+    Examples
+    --------
+    >>> cloudlab.recorded("resize-rootfs-false").options.resize_rootfs
+    <ResizeRootfs.FALSE: 'false'>
+    """
 
     TRUE = "true"
     FALSE = "false"
@@ -122,7 +134,13 @@ class SeedConfig:
     sampler : bool
         Whether it also reports every change in between.
     instance_id : str or None
-        None makes a fresh one; with a used one cloud-init skips what runs once per instance.
+        None makes a fresh one; a used one makes cloud-init skip what runs once per instance.
+
+    Examples
+    --------
+    >>> seed = cloudlab.SeedConfig(growpart=cloudlab.GrowpartMode.OFF, runcmd=("uptime",))
+    >>> seed.growpart
+    <GrowpartMode.OFF: 'off'>
     """
 
     growpart: GrowpartMode | None = None
