@@ -110,7 +110,7 @@ def test_good_user_data_has_no_problems(text):
             "#cloud-config\ngrowpart: {mode: none}\n", 2, 18, "must be", "error", id="bad mode"
         ),
         pytest.param(
-            "#cloud-config\nresize_rootfs: maybe\n", 2, 16, "as false", "warning", id="bad resize"
+            "#cloud-config\nresize_rootfs: maybe\n", 2, 16, "noblock", "error", id="bad resize"
         ),
         pytest.param(
             "#cloud-config\nresize_rootf: no\n",
@@ -272,9 +272,11 @@ FACTS = {
     "growpart: {mode: }": [(2, 17, "error", "growpart fail")],
     "growpart:": [(2, 10, "error", "found nothing")],
     "growpart: {ignore_growroot_disabled: 'no'}": [(2, 38, "warning", "true or false")],
-    "resize_rootfs: 'false'": [(2, 16, "warning", "as false")],
-    "resize_rootfs: flase": [(2, 16, "warning", "as false")],
-    "resize_rootfs:": [(2, 15, "warning", "as false")],
+    "resize_rootfs: 'false'": [(2, 16, "warning", "this works")],
+    "resize_rootfs: 0": [(2, 16, "warning", "this works")],
+    "resize_rootfs: flase": [(2, 16, "error", "as false")],
+    "resize_rootfs: ture": [(2, 16, "error", "as false")],
+    "resize_rootfs:": [(2, 15, "error", "as false")],
     "resize_rootfs: 'yes'": [(2, 16, "warning", "this works")],
     "resize_rootfs: ' TRUE'": [(2, 16, "warning", "this works")],
     "resize_rootfs: 1": [(2, 16, "warning", "this works")],

@@ -17,7 +17,7 @@ MAX_CHARACTERS = 256 * 1024
 
 
 class Severity(StrEnum):
-    """error: cloud-init refuses it, ignores it or fails on it; warning: it may not do as meant."""
+    """error: cloud-init refuses, ignores or misreads it; warning: it may not do as meant."""
 
     ERROR = "error"
     WARNING = "warning"
