@@ -270,8 +270,6 @@ class _Build:
                 format="qcow2",
                 arch=recipe.arch,
                 virtual_size_bytes=recipe.layout.disk_bytes,
-                file_size_bytes=0,  # remember() takes size and time from the file
-                mtime_ns=0,
                 sha256=sha256,
                 origin="built",
                 source=f"Debian {recipe.suite} packages, {recipe.filesystem}, {recipe.variant}",
