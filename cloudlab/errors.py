@@ -49,6 +49,14 @@ class CloudlabError(Exception):
         What was expected, what was found, what was done about it.
     hint : str, optional
         What the reader can do now, as a sentence or a command.
+
+    Examples
+    --------
+    >>> try:
+    ...     cloudlab.recorded("nothing")
+    ... except cloudlab.CloudlabError as error:
+    ...     print(error.message)
+    There is no recording called 'nothing'.
     """
 
     exit_code = 1

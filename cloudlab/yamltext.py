@@ -27,7 +27,15 @@ _PLAIN_WORDS = {
     "could not find expected ':'": "a key without ': ' after it, here or in the line above",
     "could not determine a constructor": "an unknown tag ('!...')",
     "found unexpected end of stream": "a quote or bracket that is never closed",
+    "expected ',' or": "a missing comma, or a bracket that is never closed",
+    "cannot start any token": "a value that must be in quotes because of its first character",
+    "unhashable key": "a key that is a list or a mapping, perhaps '{{ ... }}' without quotes",
     "undefined alias": "an alias ('*...') without its anchor ('&...')",
+    "second occurrence": "an anchor ('&...') that is defined twice",
+    "another document": "a second document ('---'), though only one is allowed",
+    "expected chomping": "text beside '|' or '>': it must start on the next line",
+    "expected a comment": "text beside '|' or '>': it must start on the next line",
+    "unknown escape": "a backslash that double quotes do not allow; use single quotes",
 }
 
 #: Keys and list positions from the top to a value.
@@ -57,6 +65,16 @@ class PlainLoader(yaml.SafeLoader):
         first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:merge"]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+
+class FirstKeyLoader(yaml.SafeLoader):
+    """Takes the first of duplicate keys; every other reader takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return a mapping whose keys are in the reverse order of the text."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        node.value.reverse()
+        return node
 
 
 @dataclass(frozen=True)
@@ -106,7 +124,7 @@ def read_yaml(
     text : str
     max_characters : int
     loader : type
-        PyYAML's, or :class:`PlainLoader`.
+        PyYAML's, :class:`PlainLoader` or :class:`FirstKeyLoader`.
 
     Raises
     ------
@@ -114,8 +132,9 @@ def read_yaml(
         If it is not YAML, or more of it than is allowed.
     """
     if len(text) > max_characters:
-        words = f"{len(text)} characters are too many; {max_characters} are allowed"
+        words = f"the text has {len(text)} characters; at most {max_characters} are allowed"
         raise YamlFault(1, 1, words)
+    root = None
     try:
         reader = loader(text)
         root = reader.get_single_node()
@@ -130,8 +149,19 @@ def read_yaml(
     except RecursionError:
         raise YamlFault(1, 1, "nested too deeply") from None
     except _CONSTRUCTOR_ERRORS as error:
-        words = "a value looks like a date, number or tagged value, but is none"
-        raise YamlFault(1, 1, words) from error
+        words = "this looks like a date, a number or a tagged value, but is not a valid one"
+        raise YamlFault(*node_place(_broken_scalar(root, loader(""))), words) from error
+
+
+def _broken_scalar(node: yaml.Node | None, reader: yaml.SafeLoader) -> yaml.Node | None:
+    """Return the first scalar that PyYAML cannot construct, whose error has no position."""
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            reader.construct_object(node)
+        except _CONSTRUCTOR_ERRORS:
+            return node
+    found = (_broken_scalar(child, reader) for child in _children(node))
+    return next((one for one in found if one is not None), None)
 
 
 def _count_values(node: yaml.Node, counts: dict[int, int], depth: int) -> int:
@@ -148,7 +178,7 @@ def _count_values(node: yaml.Node, counts: dict[int, int], depth: int) -> int:
     return counts[id(node)]
 
 
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+def _children(node: yaml.Node | None) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         for pair in node.value:
             yield from pair

@@ -115,6 +115,11 @@ def build_image(
         For an unknown suite, filesystem or variant.
     ToolNotFoundError, BuildError, ToolError
         With what is missing; nothing is left behind.
+
+    Examples
+    --------
+    >>> image = cloudlab.build(suite="trixie", filesystem="btrfs")
+    >>> run = cloudlab.boot(image=image)
     """
     recipe = make_recipe(suite, filesystem, variant)
     image = recall(recipe.name) or _build_alone(recipe, progress or (lambda _: None))

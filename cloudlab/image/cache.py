@@ -66,6 +66,12 @@ class Image:
         cloud-init's own JSON schema of user-data, taken out of the image.
     details : dict
         Whatever else is worth keeping (suite, cloud-init version, checksum file ...).
+
+    Examples
+    --------
+    >>> image = cloudlab.fetch("debian-12-generic")
+    >>> image.trust
+    'checksum over TLS'
     """
 
     name: str

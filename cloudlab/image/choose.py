@@ -99,7 +99,11 @@ def choose_image(
     Raises
     ------
     CloudlabError
-        As of fetching, opening or building.
+        Whatever fetching, opening or building raises.
+
+    Examples
+    --------
+    >>> image, reason = cloudlab.choose_image("debian-12-generic")
     """
     if choice == "auto":
         return _automatic(arch, mirror, builder, progress, cancel)

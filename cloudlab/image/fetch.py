@@ -196,6 +196,11 @@ def fetch(
     ImageError
         If it is refused (no cloud-init), or is not a disk image.
     DownloadError, ChecksumError, SignatureError, ToolNotFoundError, InterruptedRunError
+
+    Examples
+    --------
+    >>> image = cloudlab.fetch("ubuntu-24.04")
+    >>> run = cloudlab.boot(image=image)
     """
     digest = parse_digest(checksum) if checksum else None
     arch = check_arch(arch) if arch else None

@@ -1,4 +1,4 @@
-"""A user-data text as values with their places, and the problems found in it."""
+"""A user-data text as values with their positions, and the problems found in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from cloudlab.yamltext import YamlFault, YamlPath, YamlText, read_yaml
+import yaml
+
+from cloudlab.yamltext import FirstKeyLoader, YamlFault, YamlPath, YamlText, read_yaml
 
 HEADER = "#cloud-config"
 
@@ -15,7 +17,7 @@ MAX_CHARACTERS = 256 * 1024
 
 
 class Severity(StrEnum):
-    """error: cloud-init would refuse or ignore it; warning: it takes it, maybe not as meant."""
+    """error: cloud-init refuses it, ignores it or fails on it; warning: it may not do as meant."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -30,14 +32,17 @@ class Problem:
     line, column : int
         From 1.
     message : str
-        In plain words, without the values themselves.
+        Names keys, but never repeats values: they may be passwords.
     severity : Severity
+    unknown_key : bool
+        Whether cloud-init ignores a key because it does not know it.
     """
 
     line: int
     column: int
     message: str
     severity: Severity = Severity.ERROR
+    unknown_key: bool = False
 
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}: {self.message}"
@@ -45,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that holds keys with values.
+    """A text whose top level is a mapping.
 
     Attributes
     ----------
@@ -69,15 +74,23 @@ class Document:
 
 
 def is_cloud_config(text: str) -> bool:
-    """Tell whether cloud-init takes ``text`` for a cloud-config, by its first characters."""
+    """Return whether cloud-init takes ``text`` for a cloud-config, judged by its first line."""
     start = text.lower().lstrip()
     return start.startswith(HEADER) and not start.startswith((HEADER + "-a", HEADER + "-jsonp"))
 
 
-def read_document(text: str) -> Document | Problem:
-    """Return what ``text`` holds, read as cloud-init reads it, or why it holds nothing."""
+def read_document(text: str, *, first: bool = False) -> Document | Problem:
+    """Return the mapping that ``text`` holds, or what is wrong with it.
+
+    Parameters
+    ----------
+    text : str
+    first : bool
+        Take the first of duplicate keys; cloud-init takes the last.
+    """
+    loader = FirstKeyLoader if first else yaml.SafeLoader
     try:
-        found = read_yaml(text, max_characters=MAX_CHARACTERS)
+        found = read_yaml(text, max_characters=MAX_CHARACTERS, loader=loader)
     except YamlFault as fault:
         return Problem(fault.line, fault.column, fault.message)
     if isinstance(found.value, dict | None):
@@ -87,7 +100,7 @@ def read_document(text: str) -> Document | Problem:
 
 
 def kind_of(value: object) -> str:
-    """Return what ``value`` is, in words that do not repeat it."""
+    """Return the kind of a value in words, without the value itself."""
     kinds = {dict: "keys with values", list: "a list", str: "text", bool: "true or false"}
     kinds |= {int: "a number", float: "a number", type(None): "nothing"}
     return kinds.get(type(value), "a date or other special value")
