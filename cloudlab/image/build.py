@@ -25,7 +25,7 @@ from pathlib import Path
 import filelock
 
 from cloudlab import paths
-from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError
+from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
 from cloudlab.image import bootable
 from cloudlab.image.cache import Image, recall, remember, sha256_of
 from cloudlab.image.recipe import ROOT_MIB, Filesystem, Recipe, Suite, Variant, make_recipe
@@ -252,6 +252,11 @@ class _Build:
             raise BuildError(
                 f"The build failed at its step '{title}': {' '.join(cause.split())}",
                 hint=_FAILED_HINT.get(title, "Check the free space of the cache and try again."),
+            ) from error
+        except ToolTimeoutError as error:
+            raise BuildError(
+                f"The build was stopped because its step '{title}' took too long.",
+                hint="Try again when this host is less busy.",
             ) from error
         self._seconds[title] = round(time.monotonic() - start, 2)
 
