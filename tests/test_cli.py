@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -21,14 +22,16 @@ import faulty_server
 import pytest
 import yaml
 from guests import make_guest, report
+from seeds import read_iso
 
 from cloudlab.cli import main
 from cloudlab.cli.arguments import make_parser
 from cloudlab.image.cache import remember
 from cloudlab.image.choose import open_image
+from cloudlab.image.recipe import Variant
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Start
-from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, read_iso
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
 from cloudlab.tools import host_arch
 
 DATA = Path(__file__).parent / "data"
@@ -321,30 +324,8 @@ def test_a_message_of_several_lines_is_said_once(tmp_path):
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == len(set(lines)) == 4
-    assert lines[0] == "cloudlab: cloud-init would not take this user-data:"
+    assert lines[0] == "cloudlab: cloud-init would not accept this user-data:"
     assert "switch the check off" in lines[3]
-
-
-def test_seed_knows_the_keys_of_a_cached_images_cloud_init(tmp_path, own_cache):
-    (own_cache / "images").mkdir()
-    image = make_guest(own_cache / "images" / "lab.raw", "")
-    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "$defs": {"cc_growpart": {
-        "properties": {"growpart": {"type": "object", "additionalProperties": False,
-                                    "properties": {"mode": {}, "devices": {}}}}}},
-        "allOf": [{"$ref": "#/$defs/cc_growpart"}]}  # fmt: skip
-    image.with_name("lab.schema.json").write_text(json.dumps(schema))
-    opened = open_image(image)
-    remember(replace(opened, origin="built", schema_path=image.with_name("lab.schema.json")))
-    (tmp_path / "unheard").write_text("#cloud-config\nzz_unheard: 1\n")
-    done = cloudlab("seed", "x.iso", "--user-data", "unheard", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
-    (tmp_path / "typo").write_text("#cloud-config\ngrowpart: {modes: auto}\n")
-    done = cloudlab("seed", "y.iso", "--user-data", "typo", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "did you mean 'mode'?" in done.stderr
-    done = cloudlab("seed", "y.iso", "--extra", "unheard", cwd=tmp_path)
-    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
 
 
 def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
@@ -364,7 +345,7 @@ def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
         (tmp_path / "bad").write_text(text)
         done = cloudlab("seed", "y.iso", option, "bad", cwd=tmp_path)
         assert done.returncode == 1
-        assert f"would not take this {option[2:]}" in done.stderr
+        assert f"would not accept this {option[2:]}" in done.stderr
 
 
 def test_a_private_key_is_refused_and_the_public_one_named(tmp_path, own_cache):
@@ -581,6 +562,40 @@ def test_images_tells_names_and_trust(own_cache):
     assert article["cached"] is None
     refused = next(row for row in rows if row["name"] == "cirros")
     assert "cloud-init" in refused["refused"]
+
+
+def test_images_prints_every_name_whole_within_80_columns(own_cache):
+    done = cloudlab("images")
+    names = {row["name"] for row in json.loads(cloudlab("images", "--json").stdout)}
+    head, *lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert {line.split()[0] for line in lines} == names
+    assert max(map(len, [head, *lines])) <= 80
+    assert "cirros cannot be used: CirrOS holds no cloud-init" in " ".join(done.stderr.split())
+
+
+def test_verify_takes_a_name_without_its_suffix_and_suggests_others(own_cache):
+    disk = bytes(510) + b"\x55\xaa" + bytes(1 << 20)
+    (own_cache / "images").mkdir(exist_ok=True)
+    path = own_cache / "images" / "school.raw"
+    path.write_bytes(disk)
+    remember(replace(open_image(path), sha256=hashlib.sha256(disk).hexdigest()))
+    assert cloudlab("verify", "school").stdout.startswith("ok  school.raw  sha256 ")
+    assert "Did you mean school" in cloudlab("verify", "scool").stderr
+    path.write_bytes(disk[:-1] + b"x")
+    done = cloudlab("verify")
+    assert "1 cached image is not what was recorded" in done.stderr
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in "".join(done.stderr.split())
+
+
+def test_build_names_variants_and_refuses_a_folder_as_output(own_cache, tmp_path):
+    listed = cloudlab("build", "--variant", "help").stdout
+    for variant in Variant:
+        assert variant.summary in listed
+    folder = tmp_path / "out"
+    folder.mkdir()
+    done = cloudlab("build", "--output", folder)
+    assert (done.returncode, "is a folder" in done.stderr) == (2, True)
+    assert list(folder.iterdir()) == []
 
 
 def test_ps_has_nothing_to_show(own_cache):

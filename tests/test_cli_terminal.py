@@ -10,7 +10,7 @@ from faulty_server import FaultyServer
 from rich.console import Console
 
 from cloudlab.cli import images, terminal
-from cloudlab.image.progress import FetchProgress
+from cloudlab.image.web import FetchProgress
 
 
 @pytest.fixture

@@ -196,6 +196,7 @@ def _disks(commands: Any) -> None:
     _file(seed, "output", "the file to write", "OUT.iso")
     seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
     _seed_options(seed)
+    _flag(seed, "--force", "replace OUT.iso if it exists")
 
 
 def _runs(commands: Any) -> None:
@@ -268,7 +269,7 @@ def _seed_options(parser: Parser) -> None:
     _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
     _file(group, "--password-hash-file", "crypt hash of the default user's password")
     _file(group, "--extra", "further cloud-config keys, as YAML")
-    _file(group, "--user-data", "your own user-data, instead of the options above")
+    _file(group, "--user-data", "your own user-data, plain or gzip, instead of the options above")
     _file(group, "--meta-data", "your own meta-data")
     _file(group, "--vendor-data", "vendor-data; user-data keys override it")
     _file(group, "--network-config", "network configuration, version 1 or 2")

@@ -11,18 +11,14 @@ from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.disk import Filesystem, Partition, inspect_disk
 from cloudlab.errors import SeedError, UsageError
-from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
     GrowpartMode,
     Profile,
     ResizeRootfs,
     SeedConfig,
     User,
-    build_seed,
-    custom_seed,
-    load_schema,
     parse_public_keys,
-    write_iso,
+    write_seed,
 )
 from cloudlab.units import format_bytes
 
@@ -69,34 +65,16 @@ def _partition_cells(partition: Partition) -> tuple[str, ...]:
 
 def seed(args: argparse.Namespace) -> None:
     """Write a seed ISO."""
-    config = seed_config(args, report=False, instance_id=args.instance_id)
-    texts = own_texts(args)
-    own, meta_data = texts.pop("user_data"), texts.pop("meta_data")
-    schema = _cached_schema()
-    made = (
-        build_seed(config, schema, meta_data, **texts)
-        if own is None
-        else custom_seed(
-            own,
-            meta_data,
-            report=False,
-            instance_id=args.instance_id,
-            profile=config.profile,
-            check=not args.no_check,
-            schema=schema,
-            **texts,
-        )
+    written = write_seed(
+        args.output,
+        seed_config(args, report=False, instance_id=args.instance_id),
+        **own_texts(args),
+        check=not args.no_check,
+        overwrite=args.force,
     )
-    for problem in made.problems:
+    for problem in written.problems:
         terminal.say(f"warning: {problem}")
-    write_iso(made, args.output)
     print_path(args.output)
-
-
-def _cached_schema() -> dict[str, Any] | None:
-    """Return the cloud-config schema of the newest cached image that has one."""
-    found = (image.schema_path for image in cached_images() if image.schema_path is not None)
-    return load_schema(next((path for path in found if path.is_file()), None))
 
 
 def seed_config(

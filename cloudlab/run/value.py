@@ -285,7 +285,7 @@ class Run:
             faults = [
                 (problem.line, problem.message)
                 for problem in check_user_data(self.user_data)
-                if problem.severity is Severity.ERROR
+                if problem.severity is Severity.ERROR or problem.unknown_key
             ]
         return explain(
             self.parsed,
