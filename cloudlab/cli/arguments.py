@@ -195,8 +195,8 @@ def _disks(commands: Any) -> None:
     )
     _file(seed, "output", "the file to write", "OUT.iso")
     seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
-    _seed_options(seed)
     _flag(seed, "--force", "replace OUT.iso if it exists")
+    _seed_options(seed)
 
 
 def _runs(commands: Any) -> None:
