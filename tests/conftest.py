@@ -37,6 +37,13 @@ def pytest_configure():
             signal.signal(number, handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests that execute a notebook, with ``executed`` of their module, as slow."""
+    for item in items:
+        if "executed" in item.function.__code__.co_names:
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def lab_image() -> Image:
     """The lab image, from the user's own cache: building one takes a minute or two."""
