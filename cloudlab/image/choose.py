@@ -99,7 +99,7 @@ def choose_image(
     Raises
     ------
     CloudlabError
-        Whatever fetching, opening or building raises.
+        As of fetching, opening or building.
 
     Examples
     --------
