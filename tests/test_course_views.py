@@ -9,7 +9,6 @@ import pytest
 
 from cloudlab.course import (
     Prediction,
-    check,
     console,
     disks,
     layout,
@@ -22,20 +21,14 @@ from cloudlab.course import (
     tables,
 )
 from cloudlab.course.cases import CASES
-from cloudlab.course.exercises import CLUSTER_BYTES, GIB, free_behind, written_bytes
+from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.course.mode import Mode, ModeChoice
-from cloudlab.course.more_exercises import evidence
-from cloudlab.course.settings import growth_of, planned_partitions
-from cloudlab.course.storage import BROKEN_STORAGE
-from cloudlab.disk import create_overlay, inspect_disk, overlay_map
+from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
-from cloudlab.explanation import Reason, Subject
 from cloudlab.image.choose import open_image
-from cloudlab.run.value import Run, recorded, recording_names
+from cloudlab.run.value import Run, recorded
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.units import format_bytes
-
-RECORDED = recording_names()
 
 
 @pytest.mark.parametrize(
@@ -54,54 +47,6 @@ def test_a_write_costs_what_qemu_allocates(tmp_path, offset_bytes, length_bytes)
     )
     taken = sum(one.length_bytes for one in overlay_map(overlay.path) if one.kind == "data")
     assert written_bytes(offset_bytes, length_bytes) == taken
-
-
-@pytest.mark.parametrize("case", RECORDED)
-def test_what_a_text_switches_off_did_not_run_in_the_boot(case):
-    run = recorded(case)
-    growth = growth_of((run.folder / "user-data").read_text(encoding="utf-8"))
-    reasons = {one.subject: one.reason for one in run.explain().statements}
-    switched_off = reasons[Subject.PARTITION] is Reason.GROWPART_OFF
-    assert growth.partition is not switched_off
-    if reasons[Subject.FILESYSTEM] is Reason.RESIZE_ROOTFS_OFF:
-        assert not growth.filesystem
-
-
-@pytest.mark.parametrize(
-    ("text", "partition", "filesystem"),
-    [
-        ("", True, True),
-        ("#cloud-config\n", True, True),
-        ("growpart: {mode: 'off'}\n", True, True),
-        ("#cloud-config\ngrowpart: {mode: off}\n", False, True),
-        ("#cloud-config\ngrowpart: {mode: 'OFF'}\n", False, True),
-        ("#cloud-config\ngrowpart: 'off'\n", False, True),
-        ("#cloud-config\ngrowpart:\nmode: auto\n", False, True),
-        ("#cloud-config\ngrowpart: {mode: gpart}\n", False, True),
-        ("#cloud-config\ngrowpart: {devices: [/boot]}\n", False, True),
-        ("#cloud-config\ngrowpart: {devices: [/boot, /]}\n", True, True),
-        ("#cloud-config\ngrowpart: {devices: []}\n", False, True),
-        ("#cloud-config\nresize_rootfs: flase\n", True, False),
-        ("#cloud-config\nresize_rootfs: noblock\n", True, True),
-        ("#cloud-config\nresize_rootfs: 'no'\n", True, False),
-        ("#cloud-config\nresize_rootfs: 'false\n", True, True),
-    ],
-)
-def test_settings(text, partition, filesystem):
-    growth = growth_of(text)
-    assert (growth.partition, growth.filesystem) == (partition, filesystem)
-
-
-def test_planned_partitions_are_those_of_the_disk_after_the_boot():
-    planned = planned_partitions(CASES["node-storage"].user_data)
-    disk = layout(recorded("node-storage"), "after").set_index("number")
-    assert [one.number for one in planned] == [2, 3]
-    for one in planned:
-        assert disk.loc[one.number, "start_bytes"] == one.start_gib * GIB
-    assert disk.loc[2, "size_bytes"] == planned[0].size_gib * GIB
-    assert planned[1].size_gib is None
-    # Root grew up to the wall, and no further.
-    assert free_behind(layout(recorded("node-storage"), "after"), 1, 20 * GIB) == 0
 
 
 @pytest.mark.parametrize("view", [console, logs], ids=["console", "logs"])
@@ -154,30 +99,12 @@ def test_a_mended_text_is_played_as_what_it_means(monkeypatch):
     monkeypatch.setenv("CLOUDLAB_MODE", "replay")
     text = "#cloud-config\ngrowpart:\n  mode: 'off'\nresize_rootfs: false\n"
     assert runs.boot_text(text).name == "both-off"
+    storage = CASES["node-storage"].user_data
+    assert runs.boot_text(storage + "# the same\n").name == "node-storage"
+    with pytest.raises(UsageError, match="sets up disks"):
+        runs.boot_text(storage.replace("8GiB", "9GiB"))
     with pytest.raises(SeedError, match="line"):
         runs.boot_text("#cloud-config\ngrowpart: {mode: 'off\n")
-
-
-def test_sgdisk_makes_all_the_partitions_of_the_broken_text_or_none(tmp_path):
-    disk = tmp_path / "disk.raw"
-    disk.touch()
-    subprocess.run(["qemu-img", "resize", "-q", "-f", "raw", disk, "20G"], check=True)
-    subprocess.run(["sgdisk", "--new=1:1MiB:+2000MiB", disk], check=True, capture_output=True)
-
-    def carve(text):
-        [line] = [one for one in text.splitlines() if "sgdisk" in one]
-        argv = line.replace("/dev/vda", str(disk)).split()
-        return subprocess.run(argv, check=False, capture_output=True).returncode
-
-    def numbers():
-        return [one.number for one in inspect_disk(disk, "raw").partitions]
-
-    assert carve(BROKEN_STORAGE) == 4
-    assert numbers() == [1]
-    assert carve(CASES["node-storage"].user_data) == 0
-    assert numbers() == [1, 2, 3]
-    # Why bootcmd looks first whether they are there.
-    assert carve(CASES["node-storage"].user_data) == 4
 
 
 def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
@@ -185,13 +112,6 @@ def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
     shutil.copytree(recorded("default").folder, mine)
     table = sizes(recorded("default"), Run(mine))
     assert len(table) == 2
-
-
-def test_patient_bs_text_has_the_lines_that_the_log_counts():
-    shown = str(evidence("B")).split("user-data:\n")[1].splitlines()
-    text = CASES["unclosed-quote"].user_data.splitlines()
-    assert shown.index("  growpart:") == text.index("growpart:")
-    assert "never closed" not in "\n".join(shown)
 
 
 def test_modules_are_those_that_the_guest_told():
@@ -265,8 +185,6 @@ def test_what_a_host_says_cannot_become_markup():
     assert "<img" not in machine_check(report)._repr_html_()
 
 
-def test_an_unknown_case_or_exercise_is_told():
+def test_an_unknown_case_is_told():
     with pytest.raises(UsageError, match="no recording called 'no such case'"):
         recorded("no such case")
-    with pytest.raises(UsageError, match="no exercise"):
-        check("99-1", 1)

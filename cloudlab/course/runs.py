@@ -16,9 +16,9 @@ from cloudlab.course.cases import CASES, case_options
 from cloudlab.course.fetching import FetchView
 from cloudlab.course.mode import mode
 from cloudlab.course.prediction import Prediction
-from cloudlab.course.settings import growth_of
+from cloudlab.course.settings import growth_of, values_of
 from cloudlab.course.views import say
-from cloudlab.errors import SeedError
+from cloudlab.errors import SeedError, UsageError
 from cloudlab.html import Page, table_html
 from cloudlab.image.cache import Image
 from cloudlab.image.choose import choose_image
@@ -79,26 +79,36 @@ def _bootable(case: str) -> bool:
 
 
 def boot_text(user_data: str) -> Run:
-    """Boot a user-data text on this host, or play back the recorded case that means the same.
+    """Boot a user-data text on this host, or play the recording with equivalent options.
 
     Raises
     ------
     SeedError
-        If cloud-init would not take the text.
+        If cloud-init would refuse or ignore the text.
+    UsageError
+        If recordings are played and none is equivalent.
     CloudlabError
-        What kept the boot from its end.
+        If the boot failed.
     """
     problems = [one for one in check_user_data(user_data) if one.severity is Severity.ERROR]
     if problems:
         raise SeedError(f"cloud-init would not take this text: {problems[0]}.")
+    values, storage = values_of(user_data), values_of(str(CASES["node-storage"].user_data))
     growth = growth_of(user_data)
     case = _BY_GROWTH[growth.partition, growth.filesystem]
-    if not mode().live:
-        say("Nobody recorded your text. Played back is a boot whose options mean the same.")
-        return boot(case)
-    options = replace(case_options(case, _choose_image()), user_data=user_data)
-    [run] = _run({case: options})
-    return run
+    if values == storage:
+        case = "node-storage"
+    if mode().live:
+        options = replace(case_options(case, _choose_image()), user_data=user_data)
+        [run] = _run({case: options})
+        return run
+    if case != "node-storage" and storage.keys() & values.keys():
+        raise UsageError(
+            "No recording uses this user-data, because it sets up disks.",
+            hint="Boot it live: see notebook 00 for what your machine needs.",
+        )
+    say("No recording uses this user-data. This is one with equivalent growth options:")
+    return boot(case)
 
 
 #: (partition grows, filesystem may grow) -> the recorded case with these options.
