@@ -5,12 +5,14 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree as ET
 
 import heads
 import nbformat
@@ -18,7 +20,9 @@ import pytest
 from nbclient import NotebookClient
 
 from cloudlab.course.verdict import exercises
+from cloudlab.disk import inspect_disk
 from cloudlab.run.value import Run, recorded
+from cloudlab.seed import check_user_data, read_iso
 from cloudlab.units import format_bytes
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -28,8 +32,9 @@ ALL = [*NOTEBOOKS, *SOLUTIONS]
 
 #: Whose pages the course sends readers to.
 KNOWN_HOSTS = {
-    "cloudinit.readthedocs.io",
     "docs.asciinema.org",
+    "docs.cloud-init.io",
+    "elastisys.com",
     "github.com",
     "kubernetes.io",
     "man7.org",
@@ -263,7 +268,77 @@ def test_minutes_are_those_that_people_plan_with(seconds, words):
 @each(NOTEBOOKS)
 def test_names_the_article(path):
     text = markdown(path).split("## Where to read on")[1]
-    assert "*Cloud under the hood: how do virtual images grow?*, Elastisys Tech Blog" in text
+    title = "*Cloud under the hood: how do virtual images grow?*, Elastisys Tech Blog"
+    assert f"[{title}](https://elastisys.com/how-do-virtual-images-grow/)" in text
+
+
+@each(NOTEBOOKS)
+def test_leads_on_to_another_page(path):
+    last = read(path).cells[-1].source
+    assert re.search(r"^\*\*Next:\*\* \[[^]]+\]\([\w-]+\.(ipynb|md)\)", last, re.MULTILINE)
+
+
+#: What a notebook may import of cloudlab: its front door, the course and the panels.
+FRONT_DOORS = re.compile(
+    r"import cloudlab as cl|from cloudlab import course|from cloudlab\.widgets import [\w, ]+"
+)
+
+
+@each(ALL)
+def test_imports_nothing_deeper_than_the_front_doors(path):
+    lines = [
+        line.strip()
+        for cell in read(path).cells
+        if cell.cell_type == "code"
+        for line in cell.source.splitlines()
+    ]
+    imported = [line for line in lines if re.match(r"(from|import) cloudlab\b", line)]
+    assert imported
+    assert [line for line in imported if not FRONT_DOORS.fullmatch(line)] == []
+
+
+PICTURES = sorted(FOLDER.glob("images/*.svg"))
+
+
+def test_pictures_have_real_text_and_a_description():
+    shown = {
+        target
+        for path in NOTEBOOKS
+        for alt, target in re.findall(r"!\[([^]]*)\]\(([^)]+)\)", markdown(path))
+        if len(alt) > 40
+    }
+    assert shown == {f"images/{path.name}" for path in PICTURES}
+    for path in PICTURES:
+        root = ET.parse(path).getroot()
+        names = [one.tag.rpartition("}")[2] for one in root.iter()]
+        assert root.get("role") == "img"
+        assert names.count("title") == names.count("desc") == 1
+        assert names.count("text") > 3
+
+
+def steps_by_hand():
+    return re.findall(
+        r"^```sh\n(.*?)^```", markdown(FOLDER / "by-hand.md"), re.DOTALL | re.MULTILINE
+    )
+
+
+@pytest.mark.skipif(shutil.which("genisoimage") is None, reason="genisoimage is not here")
+def test_the_steps_by_hand_make_an_overlay_and_a_seed(tmp_path):
+    install, download, overlay, seed, boot = steps_by_hand()
+    assert "apt-get install" in install
+    assert "IMAGE=" in download
+    assert boot.startswith("qemu-system-x86_64 ")
+    subprocess.run(
+        ["qemu-img", "create", "-qf", "qcow2", "i.qcow2", "2G"], cwd=tmp_path, check=True
+    )
+    script = f"set -e\nIMAGE=i.qcow2\n{overlay}\n{seed}"
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    assert inspect_disk(tmp_path / "disk.qcow2").virtual_size_bytes == 20 * 2**30
+    seed = read_iso(tmp_path / "seed.iso")
+    assert check_user_data(seed.user_data) == []
+    assert seed.meta_data.startswith("instance-id: my-first-vm\n")
+    for commented in ("growpart", "resize_rootfs"):
+        assert f"\n#{commented}:" in seed.user_data
 
 
 def test_nothing_gives_the_first_prediction_away():
@@ -271,7 +346,7 @@ def test_nothing_gives_the_first_prediction_away():
     told = [f"{size:,}" for size in after] + [format_bytes(size) for size in after]
     for path in NOTEBOOKS[:4]:
         # The check of this machine may well find 19.9 GiB of memory or disk available.
-        cells = [cell for cell in executed(path).cells if cell.source != "machine_check()"]
+        cells = [cell for cell in executed(path).cells if "machine_check()" not in cell.source]
         for output in [output for cell in cells for output in cell.get("outputs", ())]:
             page = str(output.get("data", {})) + output.get("text", "")
             assert not [size for size in told if size in page], path.name
@@ -306,7 +381,9 @@ def test_the_notebooks_have_every_exercise_and_no_other():
     asked = {
         name
         for path in NOTEBOOKS
-        for name in re.findall(r'check\("(\d\d-\d)"', json.dumps(read(path)).replace('\\"', '"'))
+        for name in re.findall(
+            r'course\.check\("(\d\d-\d)"', json.dumps(read(path)).replace('\\"', '"')
+        )
     }
     assert asked == set(exercises())
 

@@ -31,29 +31,12 @@ if TYPE_CHECKING:
     from cloudlab.course.checks.nb04 import labelled
     from cloudlab.course.checks.nb06 import DIAGNOSES, PATIENTS, evidence
     from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE, mounted
-    from cloudlab.course.disks import image_layout, iso_contents, try_overlay
+    from cloudlab.course.disks import image_layout, iso_contents, try_overlay, write_seed
     from cloudlab.course.fetching import fetch
-    from cloudlab.course.mode import mode
     from cloudlab.course.prediction import Prediction
     from cloudlab.course.questions import WHEN_IT_DOES_NOT_GROW
-    from cloudlab.course.runs import boot, boot_all, boot_text, machine_check
+    from cloudlab.course.runs import boot, boot_all, boot_text, machine_check, show_mode
     from cloudlab.course.verdict import Verdict, check, progress
-    from cloudlab.course.views import (
-        console,
-        explain_run,
-        extents,
-        file,
-        layout,
-        logs,
-        modules,
-        options,
-        say,
-        show,
-        sizes,
-        stages,
-        tables,
-    )
-    from cloudlab.run.value import recorded, recordings
 
 _HOMES = {
     "cloudlab.course.checks.nb00": ("BROKEN_HOST",),
@@ -61,18 +44,12 @@ _HOMES = {
     "cloudlab.course.checks.nb04": ("labelled",),
     "cloudlab.course.checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
     "cloudlab.course.checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
-    "cloudlab.course.disks": ("image_layout", "iso_contents", "try_overlay"),
+    "cloudlab.course.disks": ("image_layout", "iso_contents", "try_overlay", "write_seed"),
     "cloudlab.course.fetching": ("fetch",),
-    "cloudlab.course.mode": ("mode",),
     "cloudlab.course.prediction": ("Prediction",),
     "cloudlab.course.questions": ("WHEN_IT_DOES_NOT_GROW",),
-    "cloudlab.course.runs": ("boot", "boot_all", "boot_text", "machine_check"),
+    "cloudlab.course.runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
     "cloudlab.course.verdict": ("Verdict", "check", "progress"),
-    "cloudlab.course.views": (
-        "console", "explain_run", "extents", "file", "layout", "logs", "modules", "options",
-        "say", "show", "sizes", "stages", "tables",
-    ),
-    "cloudlab.run.value": ("recorded", "recordings"),
 }  # fmt: skip
 
 __all__ = [
@@ -89,31 +66,17 @@ __all__ = [
     "boot_all",
     "boot_text",
     "check",
-    "console",
     "evidence",
-    "explain_run",
-    "extents",
     "fetch",
-    "file",
     "image_layout",
     "iso_contents",
     "labelled",
-    "layout",
-    "logs",
     "machine_check",
-    "mode",
-    "modules",
     "mounted",
-    "options",
     "progress",
-    "recorded",
-    "recordings",
-    "say",
-    "show",
-    "sizes",
-    "stages",
-    "tables",
+    "show_mode",
     "try_overlay",
+    "write_seed",
 ]
 
 

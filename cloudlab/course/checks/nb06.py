@@ -13,7 +13,7 @@ from cloudlab.course.node import GROWROOT_DISABLED, Node
 from cloudlab.course.settings import growth_of, values_of
 from cloudlab.course.verdict import exercise
 from cloudlab.explanation import NoteKind, Reason
-from cloudlab.html import Page, escaped
+from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB
 
@@ -55,17 +55,19 @@ _ADDED = frozenset(
 
 
 def evidence(letter: str) -> Page:
-    """Return the evidence about a patient: settings, disk, sizes, and the guest's logs, folded."""
+    """Return the evidence about a patient: the disk before and after, user-data, folded logs."""
     run = recorded(PATIENTS[letter])
-    lines = [f"Patient {letter}", "", "user-data:"]
+    name = f"Patient {letter}"
+    figure = run.plot("disk-map", names={run.name: name}, settings={}, size="slide")
+    lines = [name, "", "user-data:"]
     lines += [f"  {line}" for line in _own_user_data(run).splitlines()]
-    disk_bytes = run.layout("before").virtual_size_bytes
+    before = run.layout("before")
     lines += ["", f"image: a disk of {run.image.virtual_size_bytes:,} bytes"]
-    lines += [f"disk:  {disk_bytes:,} bytes; its partitions before the boot:"]
-    for one in run.layout("before").partitions:
-        lines.append(
-            f"  partition {one.number}: start {one.start_bytes:,}, {one.size_bytes:,} bytes"
-        )
+    lines += [f"disk:  {before.virtual_size_bytes:,} bytes; its partitions before the boot:"]
+    lines += [
+        f"  partition {one.number}: start {one.start_bytes:,}, {one.size_bytes:,} bytes"
+        for one in before.partitions
+    ]
     for when in ("before", "after"):
         partition, filesystem = run.root_sizes(when)
         lines.append(
@@ -75,23 +77,31 @@ def evidence(letter: str) -> Page:
     assert block is not None
     [free_bytes] = [one.available_bytes for one in block.filesystems if one.mountpoint == "/"]
     lines.append(f"free in the root filesystem after the boot: {free_bytes:,} bytes")
+    # The recording's instance-id would give the diagnosis away.
+    log = "\n".join(_log_of(run)).replace(f"gallery-{run.name}", f"patient-{letter.lower()}")
+    texts = Page("\n".join(lines))
+    folded = f"<summary>Console and logs of patient {letter}</summary>{Page(log)._repr_html_()}"
+    return Page(
+        f"{texts}\n\n{log}",
+        f"{figure._repr_html_()}{texts._repr_html_()}<details>{folded}</details>",
+    )
+
+
+def _log_of(run: Run) -> list[str]:
     shown = [f"  line {line.number}: {line.text}" for line in run.console.find(_TELLING_LINE)]
-    log = ["on the console during the boot:", *(shown or ["  nothing about growth"])]
-    log += ["", "reported by the guest at the end:"]
-    log += [
+    block = run.parsed.block("after")
+    assert block is not None
+    facts = [
         f"  line {fact.line}: {fact.name} = {fact.value}"
         for fact in block.facts
-        # The recording's instance-id would give the diagnosis away.
         if fact.name in _TELLING_FACTS
     ]
-    log += [f"  line {one.line}: {one.text}" for one in block.logs if _TELLING.search(one.text)]
-    settings = Page("\n".join(lines))
-    folded = f"<details><summary>Console and logs of patient {letter}</summary>"
-    return Page(
-        "\n".join([*lines, "", *log]),
-        f"{settings._repr_html_()}{folded}<pre style='white-space: pre-wrap'>"
-        f"{escaped(chr(10).join(log))}</pre></details>",
-    )
+    logs = [f"  line {one.line}: {one.text}" for one in block.logs if _TELLING.search(one.text)]
+    head = "on the console during the boot:"
+    return [
+        head, *(shown or ["  nothing about growth"]), "", "reported by the guest at the end:",
+        *facts, *logs,
+    ]  # fmt: skip
 
 
 def _own_user_data(run: Run) -> str:

@@ -7,27 +7,15 @@ import subprocess
 
 import pytest
 
-from cloudlab.course import (
-    Prediction,
-    console,
-    disks,
-    layout,
-    logs,
-    machine_check,
-    modules,
-    runs,
-    show,
-    sizes,
-    tables,
-)
+from cloudlab.course import Prediction, disks, machine_check, runs
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.course.mode import Mode, ModeChoice
 from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.image.choose import open_image
-from cloudlab.run.value import Run, recorded
-from cloudlab.seed import SeedConfig, build_seed, write_iso
+from cloudlab.run.value import Run, compare, recorded
+from cloudlab.seed import read_iso
 from cloudlab.units import format_bytes
 
 
@@ -49,11 +37,11 @@ def test_a_write_costs_what_qemu_allocates(tmp_path, offset_bytes, length_bytes)
     assert written_bytes(offset_bytes, length_bytes) == taken
 
 
-@pytest.mark.parametrize("view", [console, logs], ids=["console", "logs"])
+@pytest.mark.parametrize("view", ["console", "logs"])
 def test_a_line_number_leads_to_its_line(view):
     run = recorded("default")
     transcript = (run.folder / "console.log").read_bytes().split(b"\n")
-    found = str(view(run, "resizing filesystem")).splitlines()
+    found = str(getattr(run, view).find("resizing filesystem")).splitlines()
     assert found
     for line in found:
         number = int(line.split()[0])
@@ -62,14 +50,14 @@ def test_a_line_number_leads_to_its_line(view):
 
 def test_console_leaves_frames_out_unless_asked():
     run = recorded("default")
-    assert "@cloudlab" not in str(console(run))
-    assert "@cloudlab" in str(console(run, "@cloudlab", frames=True))
+    assert "@cloudlab" not in str(run.console.find())
+    assert "@cloudlab" in str(run.console.find("@cloudlab", report=True))
 
 
 def test_tables_are_those_of_their_moment():
     run = recorded("default")
-    assert re.search(r"vda1 .* 2G .*/$", str(tables(run, "before")), re.MULTILINE)
-    assert re.search(r"vda1 .* 19\.9G .*/$", str(tables(run, "after")), re.MULTILINE)
+    assert re.search(r"vda1 .* 2G .*/$", str(run.tool_output("before")), re.MULTILINE)
+    assert re.search(r"vda1 .* 19\.9G .*/$", str(run.tool_output("after")), re.MULTILINE)
 
 
 def test_prediction_says_both_numbers():
@@ -110,7 +98,7 @@ def test_a_mended_text_is_played_as_what_it_means(monkeypatch):
 def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(recorded("default").folder, mine)
-    table = sizes(recorded("default"), Run(mine))
+    table = compare(recorded("default"), Run(mine))
     assert len(table) == 2
 
 
@@ -118,12 +106,14 @@ def test_modules_are_those_that_the_guest_told():
     run = recorded("as-in-a-cloud")
     log = (run.folder / "console.log").read_text("utf-8", "replace")
     told = re.search(r'"name":"modules","value":"([^"]+)"', log)[1]
-    found = modules(run).groupby("stage", sort=False)["module"].agg(" ".join)
+    found = run.modules.groupby("stage", sort=False)["module"].agg(" ".join)
     assert [f"{stage}: {names}" for stage, names in found.items()] == told.split("; ")
 
 
 def test_before_shows_nothing_of_the_boot():
-    assert "19." not in show("layers", recorded("default"), only_before=True).alt
+    run = recorded("default")
+    before = run.sizes[run.sizes["stage"].isin(["image", "before"])]
+    assert "19." not in run.plot("layers", tables={"sizes": before}).alt
 
 
 def test_real_files_are_looked_at(tmp_path, monkeypatch):
@@ -136,14 +126,15 @@ def test_real_files_are_looked_at(tmp_path, monkeypatch):
     assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
     assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
     monkeypatch.setattr(disks, "cached_images", list)
-    assert "nothing was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
-    assert disks.image_layout().equals(layout(recorded("default")))
+    assert "no overlay was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
+    assert disks.image_layout().equals(recorded("default").partitions("image"))
 
 
 def test_the_seed_is_listed(tmp_path):
-    iso = write_iso(build_seed(SeedConfig(report=False)), tmp_path / "seed.iso")
+    iso = disks.write_seed(tmp_path / "runs" / "seed.iso", hostname="node-1")
     text = str(disks.iso_contents(iso))
     assert "label: cidata" in text
+    assert "local-hostname: node-1" in read_iso(iso).meta_data
     assert {"meta-data", "user-data"} <= set(re.findall(r"^  (\S+):", text, re.MULTILINE))
     (tmp_path / "no.iso").write_bytes(b"no")
     with pytest.raises(SeedError, match="cannot be read"):
@@ -160,7 +151,7 @@ def test_short_words_stay_whole_and_qemus_own_words_are_folded():
 
 
 def test_a_picture_is_saved_with_its_words(tmp_path):
-    picture = show("layers", recorded("default"))
+    picture = recorded("default").plot("layers")
     text = picture.save(tmp_path / "layers.svg").read_text(encoding="utf-8")
     image_bytes = recorded("default").record.image.file_size_bytes
     assert format_bytes(image_bytes) in text
