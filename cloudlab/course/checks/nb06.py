@@ -11,7 +11,7 @@ import yaml
 from cloudlab.course import answers
 from cloudlab.course.node import GROWROOT_DISABLED, Node
 from cloudlab.course.settings import growth_of, values_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course.verdict import UnansweredError, exercise
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
@@ -141,9 +141,10 @@ def _diagnose(letter: str, answer: Any) -> Iterator[str]:
     "06-1",
     asks="a diagnosis",
     right="cloudlab's explanation of this boot comes to the same conclusion.",
-    start=str(Reason.GROWPART_OFF),
 )
 def _patient_a(answer: Any) -> Iterator[str]:
+    if answers.choice(answer, DIAGNOSES) == Reason.GROWPART_OFF:
+        raise UnansweredError  # what the notebook begins with
     yield from _diagnose("A", answer)
 
 
