@@ -404,6 +404,17 @@ def test_progress_is_kept_in_a_file(tmp_path, monkeypatch):
     assert passed() == []
 
 
+def test_progress_is_kept_only_in_a_notebook_and_where_that_is_possible(tmp_path, monkeypatch):
+    from cloudlab.course import verdict
+
+    monkeypatch.chdir(tmp_path)
+    assert check("00-1", "tcg").right
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").write_text("a file")
+    verdict._keep("00-1")
+    assert passed() == []
+
+
 # ------------------------------------------------------------------ what learners are shown
 
 

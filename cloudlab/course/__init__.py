@@ -23,65 +23,33 @@ checks      the exercises' checks, one module for each notebook
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from cloudlab.course.checks.nb00 import BROKEN_HOST
-    from cloudlab.course.checks.nb03 import BROKEN_USER_DATA
-    from cloudlab.course.checks.nb04 import labelled
-    from cloudlab.course.checks.nb06 import DIAGNOSES, PATIENTS, evidence
-    from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE, mounted
-    from cloudlab.course.disks import image_layout, iso_contents, try_overlay, write_seed
-    from cloudlab.course.fetching import fetch
-    from cloudlab.course.prediction import Prediction
-    from cloudlab.course.questions import WHEN_IT_DOES_NOT_GROW
-    from cloudlab.course.runs import boot, boot_all, boot_text, machine_check, show_mode
-    from cloudlab.course.verdict import Verdict, check, progress
-
+#: Name -> the module that has it; each module is imported when one of its names is first used.
 _HOMES = {
-    "cloudlab.course.checks.nb00": ("BROKEN_HOST",),
-    "cloudlab.course.checks.nb03": ("BROKEN_USER_DATA",),
-    "cloudlab.course.checks.nb04": ("labelled",),
-    "cloudlab.course.checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
-    "cloudlab.course.checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
-    "cloudlab.course.disks": ("image_layout", "iso_contents", "try_overlay", "write_seed"),
-    "cloudlab.course.fetching": ("fetch",),
-    "cloudlab.course.prediction": ("Prediction",),
-    "cloudlab.course.questions": ("WHEN_IT_DOES_NOT_GROW",),
-    "cloudlab.course.runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
-    "cloudlab.course.verdict": ("Verdict", "check", "progress"),
-}  # fmt: skip
-
-__all__ = [
-    "BROKEN_HOST",
-    "BROKEN_STORAGE",
-    "BROKEN_USER_DATA",
-    "DIAGNOSES",
-    "NODE_STORAGE",
-    "PATIENTS",
-    "WHEN_IT_DOES_NOT_GROW",
-    "Prediction",
-    "Verdict",
-    "boot",
-    "boot_all",
-    "boot_text",
-    "check",
-    "evidence",
-    "fetch",
-    "image_layout",
-    "iso_contents",
-    "labelled",
-    "machine_check",
-    "mounted",
-    "progress",
-    "show_mode",
-    "try_overlay",
-    "write_seed",
-]
+    name: module
+    for module, names in {
+        "checks.nb00": ("BROKEN_HOST",),
+        "checks.nb03": ("BROKEN_USER_DATA",),
+        "checks.nb04": ("labelled",),
+        "checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
+        "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
+        "disks": ("image_layout", "iso_contents", "try_overlay", "write_seed"),
+        "fetching": ("fetch",),
+        "prediction": ("Prediction",),
+        "questions": ("WHEN_IT_DOES_NOT_GROW",),
+        "runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
+        "verdict": ("Verdict", "check", "progress"),
+    }.items()
+    for name in names
+}
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
