@@ -93,7 +93,7 @@ def predict(cell, partition: str, filesystem: str) -> None:
 def predicted_and_measured(cell) -> dict[str, list[str]]:
     rows = panel(cell).locator("table", has_text="Predicted and measured").locator("tbody tr")
     texts = [row.locator("th, td").all_inner_texts() for row in rows.all()]
-    return {text[1]: text[2:] for text in texts}
+    return {text[0]: text[1:] for text in texts}
 
 
 def test_predict_boot_compare_by_keyboard_alone(browser, base, folder):
@@ -141,7 +141,8 @@ def test_predict_boot_compare_by_keyboard_alone(browser, base, folder):
 
 
 def test_evidence_leads_to_its_console_line_by_keyboard(browser, base, folder):
-    write_notebook(folder / "evidence.ipynb", GROWTH + "\nlab.add('default')")
+    added = GROWTH.replace("GrowthLab()", "GrowthLab()\nlab.add('default')")
+    write_notebook(folder / "evidence.ipynb", added)
     page = open_notebook(browser, base, "evidence.ipynb")
     cell = run_cell(page, 0)
     predict(cell, "fills", "fills")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import CloudlabError, ParseError, UsageError
 from cloudlab.html import Page
 from cloudlab.run.value import Run
 from cloudlab.sizes import parse_size
@@ -59,7 +59,13 @@ class Prediction:
                     hint=f"Write {text.strip()}G or {text.strip()}M, or {STAYS!r} or {FILLS!r}.",
                 )
             if text and text not in (STAYS, FILLS):
-                parse_size(text.replace(" ", ""))
+                try:
+                    parse_size(text.replace(" ", ""))
+                except ParseError as error:
+                    raise ParseError(
+                        f"The prediction {text!r:.60} for the {layer} is not a size.",
+                        hint=f"Write a size such as 19.9G, or {STAYS!r} or {FILLS!r}.",
+                    ) from error
         if bool(self.partition) != bool(self.filesystem):
             raise UsageError(
                 "Half of the prediction is missing: partition and filesystem are needed.",

@@ -17,6 +17,7 @@ from cloudlab.html import escaped
 from cloudlab.units import format_seconds
 from cloudlab.widgets.background import BackgroundRun, Job, Outcome, Pace, Snapshot, own_fault
 from cloudlab.widgets.native import Form, Pane, button, field
+from cloudlab.widgets.panel import Panel
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -250,6 +251,29 @@ class BootPart:
                 self._run = None
                 self._show_buttons()
         self._after()
+
+
+class BootPanel(Panel):
+    """A panel with a part that boots; the methods are for scripts."""
+
+    boot_part: BootPart
+
+    def boot(self) -> None:
+        """Press Boot."""
+        self.boot_part.boot()
+
+    def stop(self) -> None:
+        """Press Stop."""
+        self.boot_part.stop()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the boot's end; return whether it came."""
+        return self.boot_part.wait(timeout_s)
+
+    def close(self) -> None:
+        """Stop what goes on and close the panel."""
+        self.boot_part.stop()
+        super().close()
 
 
 def console_html(lines: Iterable[ConsoleLine]) -> str:

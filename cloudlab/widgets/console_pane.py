@@ -17,15 +17,15 @@ from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_bytes, format_seconds
 from cloudlab.widgets.background import LINES, Outcome, Pace, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPart, Plan, console_html
+from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, console_html
 from cloudlab.widgets.disk_map import origin
 from cloudlab.widgets.native import Pane
-from cloudlab.widgets.panel import AnyRun, Panel
+from cloudlab.widgets.panel import AnyRun
 from cloudlab.widgets.prediction_form import PredictionForm
 from cloudlab.widgets.results import Finished, predicted_html
 
 
-class Console(Panel):
+class Console(BootPanel):
     """A boot's serial console with its stages, as it comes.
 
     Parameters
@@ -90,23 +90,6 @@ class Console(Panel):
     def prediction(self) -> Prediction:
         """What was predicted in this panel; may be empty."""
         return self.prediction_form.prediction()
-
-    def boot(self) -> None:
-        """Press Boot."""
-        self.boot_part.boot()
-
-    def stop(self) -> None:
-        """Press Stop."""
-        self.boot_part.stop()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the boot's end, for scripts; return whether it came."""
-        return self.boot_part.wait(timeout_s)
-
-    def close(self) -> None:
-        """Stop what goes on and close the panel."""
-        self.boot_part.stop()
-        super().close()
 
     def _predicted(self) -> None:
         problem = self.prediction_form.problem()

@@ -6,7 +6,8 @@ Its data, its scale, its texts and its colours are those of the figure *disk-map
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
@@ -33,26 +34,29 @@ if TYPE_CHECKING:
     from cloudlab.widgets.panel import AnyRun
 
 #: What the picture is laid out for, in pixels; it shrinks to the page's width.
-_WIDTH, _LETTER, _STRIP, _ZONE, _GAUGE = 860.0, 6.6, 20, 44, 7
+_WIDTH, _SMALL_WIDTH = 860.0, 440.0
+#: A letter's width, the room beside a text, and the heights of strips, zone and gauge.
+_LETTER, _PAD, _STRIP, _ZONE, _GAUGE = 6.6, 14, 20, 44, 7
 _KINDS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
 _ON_DISK = ("virtual_disk", "partition", "filesystem", *VOLUMES)
-
-Scale = tuple[Callable[[float], float], list[float]]
 
 
 def _colours(theme: str) -> str:
     style = STYLES[theme]
-    looks = {kind: style.looks[kind] for kind in (*_KINDS, "unallocated")}
-    fills = "; ".join(
-        f"--{kind}: {look.fill}; --{kind}-text: {look.text}" for kind, look in looks.items()
-    )
-    return f"{fills}; --pale: {style.pale}; --paper: {style.paper}; --ink: {style.ink}; --faint: {style.faint}; --edge: {style.looks['unallocated'].line}"
+    looks = {kind: style.looks[kind] for kind in _KINDS}
+    colours = {"pale": style.pale, "paper": style.paper, "ink": style.ink, "faint": style.faint}
+    colours["edge"] = looks["unallocated"].line
+    for kind, look in looks.items():
+        colours |= {kind: look.fill, f"{kind}-text": look.text}
+    return "; ".join(f"--{name}: {colour}" for name, colour in colours.items())
 
 
 STYLE = f"""<style>
-.cloudlab-disk {{ {_colours("light")}; color: var(--ink); margin: 4px 0; font-size: 12px; }}
+.cloudlab-disk {{ {_colours("light")}; color: var(--ink); margin: 4px 0; font-size: 12px;
+  container-type: inline-size; }}
 [data-jp-theme-light="false"] .cloudlab-disk {{ {_colours("dark")} }}
-.cloudlab-map {{ position: relative; background: var(--unallocated); margin: 3px 0 2px;
+.cloudlab-map {{ position: relative; margin: 3px 0 2px; }}
+.cloudlab-whole {{ position: absolute; top: 0; bottom: 0; left: 0; background: var(--unallocated);
   outline: 1px solid var(--edge); }}
 .cloudlab-part {{ position: absolute; box-sizing: border-box; border-left: 1px solid var(--paper);
   cursor: help; transition: left .7s, width .7s; }}
@@ -75,6 +79,7 @@ STYLE = f"""<style>
 .cloudlab-key {{ display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px;
   vertical-align: -1px; outline: 1px solid var(--edge); }}
 .cloudlab-key:first-child {{ margin-left: 1px; }}
+@container (max-width: 700px) {{ .cloudlab-name {{ padding: 2px; font-size: 10px; }} }}
 @media (max-width: 820px) {{ .cloudlab-says {{ white-space: normal; min-width: 15rem; }} }}
 @media (prefers-reduced-motion: reduce) {{ .cloudlab-part {{ transition: none; }} }}
 </style>"""
@@ -161,7 +166,8 @@ def map_html(
         Whether to leave out scale, legend and notes, and what the keyboard reaches.
     """
     same = scale_of is not None and _disk_bytes(scale_of) == _disk_bytes(data)
-    scale = _scale(scale_of if scale_of is not None and same else data)
+    width = _SMALL_WIDTH if small else _WIDTH
+    scale = _scale(scale_of if scale_of is not None and same else data, width)
     bars = []
     for state, rows in data.groupby("state", sort=False):
         deduced = "" if rows["measured"].all() else " (deduced)"
@@ -173,70 +179,84 @@ def map_html(
     return f'{STYLE}<div class="cloudlab-disk">{"".join(bars)}{below}</div>'
 
 
-def _scale(data: pd.DataFrame) -> Scale:
-    """Return byte -> per cent of the width, and the per cents at which the scale changes."""
-    import numpy as np
+@dataclass(frozen=True)
+class _Scale:
+    """Bytes -> per cent of the width, which is in pixels; ``breaks`` is where the scale changes."""
 
-    disk = _disk_bytes(data)
+    width: float
+    bytes: Sequence[float]
+    places: Sequence[float]
+    breaks: list[float]
+
+    def at(self, place: Any) -> float:
+        import numpy as np
+
+        return float(np.interp(float(place), self.bytes, self.places))
+
+
+def _scale(data: pd.DataFrame, width: float) -> _Scale:
     least = {
         (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _LETTER
-        * max(len(str(row.device)), len(f"/ {format_bytes(row.size_bytes)}"))
-        + 18
+        * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
+        + _PAD
         for row in records(data[data["kind"] == "partition"])
     }
-    edges, places, breaks = ruler(disk, _WIDTH, least)
-
-    def at(place: float) -> float:
-        return 100 / _WIDTH * float(np.interp(float(place), edges, places))
-
-    return at, [100 / _WIDTH * float(one) for one in breaks]
+    edges, places, breaks = ruler(_disk_bytes(data), width, least)
+    return _Scale(width, edges, places * 100 / width, [100 / width * float(at) for at in breaks])
 
 
 def _disk_bytes(data: pd.DataFrame) -> float:
     return float(max(1, (data["start_bytes"] + data["extent_bytes"]).max()))
 
 
-def _bar(rows: pd.DataFrame, scale: Scale, label: str, *, small: bool) -> str:
-    at, breaks = scale
+def _bar(rows: pd.DataFrame, scale: _Scale, label: str, *, small: bool) -> str:
     strips = [kind for kind in ("partition", *VOLUMES) if (rows["kind"] == kind).any()]
     high = _STRIP * len(strips) + _ZONE
-    parts = []
     # What lies inside is drawn after what is around it.
     order = {kind: number for number, kind in enumerate(("unallocated", *_KINDS))}
-    inside = rows[rows["kind"].isin(list(order))]
-    inside = inside.assign(order=inside["kind"].map(order))
+    inside = rows.assign(order=rows["kind"].map(order)).dropna(subset=["order"])
+    inside = inside.sort_values(["order", "start_bytes"], kind="stable")
     used = {row.device: row for row in records(inside[inside["kind"] == "used"])}
-    for row in records(inside.sort_values(["order", "start_bytes"], kind="stable")):
-        left = at(row.start_bytes)
-        width = at(row.start_bytes + row.extent_bytes) - left
+    end = scale.at(rows.loc[rows["kind"] == "disk", "size_bytes"].iloc[0])
+    parts = [f'<span class="cloudlab-whole" style="width: {end:.3f}%"></span>']
+    for row in records(inside):
+        left, right = (scale.at(row.start_bytes + size) for size in (0, row.extent_bytes))
         top = _STRIP * (strips.index(row.kind) if row.kind in strips else len(strips))
         top = {"unallocated": 0, "used": high - _GAUGE}.get(row.kind, top)
-        says = describe(row)
-        text = _label(row, used, width)
-        strip = "cloudlab-name" + " cloudlab-strip" * (row.kind == "partition")
+        # A text stands in the widest part that no torn edge cuts.
+        torn = [left, *(one for one in scale.breaks if left + 0.5 < one < right - 0.5), right]
+        start, stop = max(itertools.pairwise(torn), key=lambda span: span[1] - span[0])
+        text = _label(row, used, (stop - start) * scale.width / 100 - _PAD)
+        indent = 100 * (start - left) / max(right - left, 1e-9)
+        near = 6 if any(abs(one - start) < 0.5 for one in scale.breaks) else 0  # noqa: PLR2004
+        says = escaped(describe(row))
         # What begins on the right half is described towards the left.
         side = "right" if left > 50 else "left"  # noqa: PLR2004
-        fill = {"partition": "pale"}.get(row.kind, row.kind)
-        reach = "" if small else f'tabindex="0" role="img" aria-label="{escaped(says)}" '
+        fill = "pale" if row.kind == "partition" else row.kind
+        name = "cloudlab-name" + " cloudlab-strip" * (row.kind == "partition")
+        reach = "" if small else f'tabindex="0" role="img" aria-label="{says}" '
         parts.append(
             f'<span class="cloudlab-part" {reach}'
             f'data-key="{escaped(f"{row.kind} {row.device} {row.mountpoint}")}" '
-            f'style="left: {left:.3f}%; width: max({width:.3f}%, 2px); top: {top}px; bottom: 0; '
-            f'background: var(--{fill}); color: var(--{row.kind}-text)">'
-            f'<span class="{strip}" aria-hidden="true">{escaped(text)}</span>'
-            f'<span class="cloudlab-says" style="{side}: 0" aria-hidden="true">{escaped(says)}'
-            "</span></span>"
+            f'style="left: {left:.3f}%; width: max({right - left:.3f}%, 2px); top: {top}px; '
+            f'bottom: 0; background: var(--{fill}); color: var(--{row.kind}-text)">'
+            f'<span class="{name}" style="text-indent: calc({indent:.2f}% + {near}px)" '
+            f'aria-hidden="true">{escaped(text)}</span>'
+            f'<span class="cloudlab-says" style="{side}: 0" aria-hidden="true">{says}</span></span>'
         )
-    parts += [f'<span class="cloudlab-tear" style="left: {one:.3f}%"></span>' for one in breaks]
-    whole = "; ".join(describe(row) for row in records(inside)) if small else ""
-    role = (
-        f'role="{"img" if small else "group"}" aria-label="{escaped(f"{label} {whole}".strip())}"'
-    )
+    parts += [
+        f'<span class="cloudlab-tear" style="left: {one:.3f}%"></span>'
+        for one in scale.breaks
+        if one < end
+    ]
+    if small:
+        label = "; ".join([label, *(describe(row) for row in records(inside))])
+    role = f'role="{"img" if small else "group"}" aria-label="{escaped(label)}"'
     return f'<div class="cloudlab-map" style="height: {high}px" {role}>{"".join(parts)}</div>'
 
 
-def _label(row: Any, used: Mapping[str, Any], width: float) -> str:
-    """Return the longest text that fits a part of the disk."""
+def _label(row: Any, used: Mapping[str, Any], room: float) -> str:
+    """Return the longest text that fits a part of the disk; room is in pixels."""
     size = format_bytes(row.size_bytes)
     texts = {
         "partition": [f"{row.device} {size}", str(row.device)],
@@ -245,18 +265,16 @@ def _label(row: Any, used: Mapping[str, Any], width: float) -> str:
     }.get(row.kind, [f"{name_of(row.kind, row.device)} {size}", str(row.device)])
     if row.kind == "filesystem":
         texts = [*filesystem_texts(row, [used[row.device]] if row.device in used else []), ""]
-    room = width * _WIDTH / 100 - 14
     return next((printable(text) for text in texts if len(text) * _LETTER <= room), texts[-1])
 
 
-def _below(data: pd.DataFrame, scale: Scale) -> str:
+def _below(data: pd.DataFrame, scale: _Scale) -> str:
     """Return what stands below the bars: the scale, the legend, and what to know of both."""
-    at, breaks = scale
     disk = _disk_bytes(data)
     ticks, last = "", -99.0
     for tick in byte_ticks(disk, 8):
-        if at(tick) - last > 9:  # noqa: PLR2004 - per cent; labels must not touch
-            last = at(tick)
+        if scale.at(tick) - last > 9:  # noqa: PLR2004 - per cent; labels must not touch
+            last = scale.at(tick)
             ticks += f'<span style="left: {last:.2f}%">{format_tick(tick)}</span>'
     key = "".join(
         f'<span class="cloudlab-key" style="background: var(--{kind})"></span>{name_of(kind)}'
@@ -265,7 +283,11 @@ def _below(data: pd.DataFrame, scale: Scale) -> str:
     )
     found = obstacle(data)
     notes = [f"<b>{escaped(obstacle_text(found))}.</b>"] if found else []
-    notes += ["Torn edges: the scale changes, to make room for small partitions."] if breaks else []
+    notes += (
+        ["Torn edges: the scale changes, to make room for small partitions."]
+        if scale.breaks
+        else []
+    )
     notes += [] if data["placed"].all() else ["Positions were not measured; the order is assumed."]
     return f'<div class="cloudlab-ticks">{ticks}</div><p>{key}</p><p>{" ".join(notes)}</p>'
 

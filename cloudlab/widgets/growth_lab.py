@@ -27,11 +27,11 @@ from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
 from cloudlab.widgets.background import Outcome, Pace, Snapshot, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPart, Plan, error_html
+from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, error_html
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun, Panel
+from cloudlab.widgets.panel import AnyRun
 from cloudlab.widgets.prediction_form import PredictionForm
 from cloudlab.widgets.results import (
     Finished,
@@ -74,7 +74,7 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-class GrowthLab(Panel):
+class GrowthLab(BootPanel):
     """Flip an option, predict, boot, and watch the disk grow.
 
     Live it boots cached images and records them below ``folder``; else it plays the
@@ -163,23 +163,6 @@ class GrowthLab(Panel):
         """Predict the boot as :class:`~cloudlab.course.Prediction` does; this unlocks Boot."""
         self.prediction.set(Prediction(partition, filesystem))
 
-    def boot(self) -> None:
-        """Press Boot."""
-        self.boot_part.boot()
-
-    def stop(self) -> None:
-        """Press Stop."""
-        self.boot_part.stop()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the boot's end, for scripts; return whether it came."""
-        return self.boot_part.wait(timeout_s)
-
-    def close(self) -> None:
-        """Stop what goes on and close the panel."""
-        self.boot_part.stop()
-        super().close()
-
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
 
@@ -220,13 +203,9 @@ class GrowthLab(Panel):
         CloudlabError
             If an option cannot be understood, or no recordings are there.
         """
-        seed = self.seed_config()
-        wish = Wish(
-            image=str(self.options.values["image"]),
-            disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
-            user_data=to_user_data(seed),
-            profile=seed.profile.value,
-        )
+        seed, size_bytes = self.seed_config(), parse_disk_size(self.options.values["disk_size"])
+        image, profile = str(self.options.values["image"]), seed.profile.value
+        wish = Wish(image, size_bytes, to_user_data(seed), profile)
         return nearest(wish, self._recordings)
 
     def _switched(self) -> None:

@@ -44,34 +44,28 @@ class PredictionForm(Form):
         CloudlabError
             If a size cannot be understood.
         """
-        texts = []
+        texts = {}
         for layer in LAYERS:
-            chosen, size = str(self.values[layer]), str(self.values[f"{layer}_size"]).strip()
-            texts.append(size if chosen == _SIZE else chosen)
-            if chosen == _SIZE and size:
-                # Both halves are checked, whether the other one is there or not.
-                Prediction(size, STAYS)
-        return Prediction(*texts) if all(texts) else Prediction()
+            chosen = str(self.values[layer])
+            text = str(self.values[f"{layer}_size"]).strip() if chosen == _SIZE else chosen
+            # Each half is checked, whether the other one is there or not.
+            if text:
+                Prediction(**{**dict.fromkeys(LAYERS, STAYS), layer: text})
+            texts[layer] = text
+        return Prediction(**texts) if all(texts.values()) else Prediction()
 
     def problem(self) -> str:
         """Return what is missing or wrong; empty if the prediction can be used."""
         try:
-            return "" if self.prediction().partition else "Predict both to unlock Boot"
+            return "" if self.prediction().partition else "Predict both to unlock Boot."
         except CloudlabError as error:
             return str(error)
 
     def _show(self) -> None:
-        changes: dict[str, dict[str, object]] = {}
+        problem = self.problem()
         for layer in LAYERS:
-            chosen, size = self.values[layer], str(self.values[f"{layer}_size"]).strip()
-            note = "such as 19.9G"
-            if chosen == _SIZE and size:
-                try:
-                    Prediction(size, STAYS)
-                except CloudlabError as error:
-                    note = str(error)
-            changes[f"{layer}_size"] = {"hidden": chosen != _SIZE, "help": note}
-        self.change(**changes)
+            note = problem if f"for the {layer}" in problem else "such as 19.9G"
+            self.change(**{f"{layer}_size": {"hidden": self.values[layer] != _SIZE, "help": note}})
 
 
 def _choices(layer: str, size: str) -> list[tuple[str, str]]:
