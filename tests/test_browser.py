@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import (
@@ -400,13 +402,17 @@ def saved_outputs(path, text, place=0) -> bool:
     return wait_until(saved)
 
 
-def running_machines() -> list[registry.RunningMachine]:
-    """Return what runs on this host by the registry: a command line carries no paths."""
-    return registry.list_running()
+def qemus_below(folder) -> list[int]:
+    """Return the process numbers of the machines whose run folder lies in ``folder``.
+
+    Not by their command lines: those of a QEMU that root started name no path.
+    """
+    own = [one for one in registry.list_running() if folder in Path(one.run_folder).parents]
+    return [one.qemu_pid for one in own if psutil.pid_exists(one.qemu_pid)]
 
 
-def gone() -> bool:
-    return wait_until(lambda: not running_machines())
+def gone(folder) -> bool:
+    return wait_until(lambda: not qemus_below(folder))
 
 
 @pytest.mark.boots
@@ -424,21 +430,21 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
 
         # What a warm start restores may scroll the first lines away at once.
         cell = begin()
-        assert wait_until(lambda: len(running_machines()) == 1)
+        assert wait_until(lambda: len(qemus_below(tmp_path)) == 1)
         expect(cell.get_by_role("log")).to_be_visible()
         cell.get_by_role("button", name="Stop").click()
         expect(cell.get_by_role("alert")).to_contain_text("was stopped")
-        assert gone()
+        assert gone(tmp_path)
 
         cell = begin()
         expect(cell.get_by_role("log")).to_be_visible()
         restart_kernel(page)
-        assert gone(), "a kernel's restart left QEMU running"
+        assert gone(tmp_path), "a kernel's restart left QEMU running"
         wait_for_kernel(page)
 
         cell = begin()
         expect(panel(cell).locator("h3").first).to_be_visible(timeout=900_000)
-        assert gone()
+        assert gone(tmp_path)
         runs = [Run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
         [done] = [one for one in runs if one.record.outcome == "done"]
         sizes = pd.read_csv(done.folder / "sizes.csv")
