@@ -191,7 +191,7 @@ def test_everything_before_a_boot_fits_one_screen(browser, base, folder):
     expect(cell.get_by_label("Disk size")).to_be_visible()
     panel(cell).evaluate("node => node.scrollIntoView({block: 'start'})")
     for shown in (
-        cell.locator(".cloudlab-map").first,
+        panel(cell).locator(".cloudlab-map").first,
         cell.get_by_label("growpart: mode"),
         cell.get_by_label("The filesystem will"),
         cell.get_by_role("button", name="Boot (recorded)"),

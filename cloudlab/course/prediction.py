@@ -108,7 +108,7 @@ class Prediction:
     def compare(self, run: Run) -> Page | Plot:
         """Return prediction and measurement side by side."""
         if not self.partition:
-            return Page("You made no prediction. Make one for the next boot: it is how you learn.")
+            return Page("There is no prediction here. One chosen in a panel is compared there.")
         return run.plot("prediction", tables={"predictions": self.table(run)}, size="slide")
 
     def table(self, run: Run) -> pd.DataFrame:

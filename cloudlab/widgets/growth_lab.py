@@ -171,7 +171,9 @@ class GrowthLab(BootPanel):
         RecordingError
             If there is no such run.
         """
-        self._show_result(Finished(open_run(run)))
+        finished = Finished(open_run(run))
+        self.boot_part.show_console(finished.run.console)
+        self._show_result(finished)
         self._keep()
 
     def seed_config(self) -> SeedConfig:

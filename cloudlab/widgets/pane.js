@@ -60,8 +60,9 @@ function render({ model, el }) {
 
   function gone() {
     if (look === "gone") {
+      // The style in it goes on hiding what is kept for a notebook that is opened again.
+      if (pane.getAttribute("role") !== "alert") pane.append(model.get("name"));
       pane.setAttribute("role", "alert");
-      pane.textContent = model.get("name");
     }
   }
 
