@@ -18,6 +18,7 @@ from cloudlab.units import format_seconds
 from cloudlab.widgets.background import BackgroundRun, Job, Outcome, Pace, Snapshot, own_fault
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.panel import Panel
+from cloudlab.widgets.prediction_form import PredictionForm
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -134,6 +135,11 @@ class BootPart:
         """Unlock Boot, unless something is missing, which its label then says."""
         self._missing, self._help = missing, why
         self._show_buttons()
+
+    def need(self, form: PredictionForm) -> None:
+        """Lock Boot until a prediction was made."""
+        problem = form.problem()
+        self.unlock("predict first" if problem else "", problem)
 
     def boot(self) -> None:
         """Start a boot in the background, unless one goes on."""

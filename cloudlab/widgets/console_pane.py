@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ipywidgets
@@ -15,7 +16,7 @@ from cloudlab.image.recipe import make_recipe
 from cloudlab.run.boot import dated_folder
 from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run, open_run
-from cloudlab.units import format_bytes, format_seconds
+from cloudlab.units import format_seconds
 from cloudlab.widgets.background import LINES, Outcome, Pace, live_job, replay_job
 from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, console_html
 from cloudlab.widgets.disk_map import origin
@@ -62,10 +63,12 @@ class Console(BootPanel):
         asking: list[ipywidgets.Widget] = []
         if prediction is not None:
             asking = [self.prediction_form]
-            self.prediction_form.on_values(self._predicted)
-            self.prediction_form.about(_image_sizes(self._shipped))
-            self.prediction_form.set(prediction)
-            self._predicted()
+            form = self.prediction_form
+            form.on_values(lambda: self.boot_part.need(form))
+            first = {layer: sizes[0] for layer, sizes in ends(self._shipped).items() if sizes}
+            form.about(first)
+            form.set(prediction)
+            self.boot_part.need(form)
         part = self.boot_part
         super().__init__(
             *asking, part.form, part.problem, part.stage, part.progress, part.console, self._outcome
@@ -91,16 +94,11 @@ class Console(BootPanel):
         """What was predicted in this panel; may be empty."""
         return self.prediction_form.prediction()
 
-    def _predicted(self) -> None:
-        problem = self.prediction_form.problem()
-        self.boot_part.unlock("predict first" if problem else "", problem)
-
     def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
         if live:
             return self._live_plan()
-        shipped = self._shipped
-        usual_s = shipped.record.time_s or 0.0
-        return Plan(replay_job(shipped, pace), origin(shipped), self._done, usual_s)
+        shipped, done = self._shipped, self._ending()
+        return Plan(replay_job(shipped, pace), origin(shipped), done, shipped.record.time_s or 0.0)
 
     def _live_plan(self) -> Plan:
         assert self._case is not None, "a run that is only played has no live switch"
@@ -119,25 +117,24 @@ class Console(BootPanel):
             )
         options = case_options(self._case, image)
         job = live_job(options, dated_folder(options.scenario, self._folder))
-        return Plan(job, f"Booting {image.name}", self._done)
+        return Plan(job, f"Booting {image.name}", self._ending())
 
-    def _done(self, outcome: Outcome) -> None:
-        recording = outcome.run
-        if recording is None or recording.outcome is RunOutcome.INTERRUPTED:
-            return
-        self.recording = recording
-        if self._asks:
-            self._outcome.html = predicted_html(Finished(recording, self.prediction))
-        last = console_html(recording.console[-LINES:])
-        self.keep(
-            f"<p><small>{escaped(origin(recording))}</small></p>{_stages_html(recording)}"
-            f"{last}{self._outcome.html}"
-        )
+    def _ending(self) -> Callable[[Outcome], None]:
+        """Return what shows the outcome; the prediction that holds now is compared with it."""
+        prediction = self.prediction if self._asks else None
 
+        def done(outcome: Outcome) -> None:
+            run = outcome.run
+            if run is None or run.outcome is RunOutcome.INTERRUPTED:
+                return
+            self.recording = run
+            if prediction is not None:
+                self._outcome.html = predicted_html(Finished(run, prediction))
+            last = console_html(run.console[-LINES:])
+            about = f"<p><small>{escaped(origin(run))}</small></p>"
+            self.keep(f"{about}{_stages_html(run)}{last}{self._outcome.html}")
 
-def _image_sizes(run: Run) -> dict[str, str]:
-    """Return the sizes of root's partition and filesystem in the image, as they are shown."""
-    return {layer: format_bytes(sizes[0]) for layer, sizes in ends(run).items() if sizes}
+        return done
 
 
 def _stages_html(recording: Run) -> str:

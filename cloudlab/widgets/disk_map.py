@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
@@ -51,38 +52,12 @@ def _colours(theme: str) -> str:
     return "; ".join(f"--{name}: {colour}" for name, colour in colours.items())
 
 
-STYLE = f"""<style>
-.cloudlab-disk {{ {_colours("light")}; color: var(--ink); margin: 4px 0; font-size: 12px;
-  container-type: inline-size; }}
-[data-jp-theme-light="false"] .cloudlab-disk {{ {_colours("dark")} }}
-.cloudlab-map {{ position: relative; margin: 3px 0 2px; }}
-.cloudlab-whole {{ position: absolute; top: 0; bottom: 0; left: 0; background: var(--unallocated);
-  outline: 1px solid var(--edge); }}
-.cloudlab-part {{ position: absolute; box-sizing: border-box; border-left: 1px solid var(--paper);
-  cursor: help; transition: left .7s, width .7s; }}
-.cloudlab-part:hover, .cloudlab-part:focus {{ outline: 3px solid #56b4e9; z-index: 3; }}
-.cloudlab-name {{ display: block; overflow: hidden; white-space: nowrap; text-overflow: ellipsis;
-  padding: 2px 7px; line-height: 16px; pointer-events: none; }}
-.cloudlab-strip {{ height: {_STRIP}px; box-sizing: border-box; font-weight: 600;
-  background: var(--partition); color: var(--partition-text); }}
-.cloudlab-says {{ display: none; position: absolute; top: calc(100% + 4px); padding: 2px 7px;
-  background: #111; color: #fff; white-space: nowrap; z-index: 4; border-radius: 3px; }}
-.cloudlab-part:hover > .cloudlab-says, .cloudlab-part:focus > .cloudlab-says {{ display: block; }}
-.cloudlab-tear {{ position: absolute; top: -4px; bottom: -4px; width: 8px; margin-left: -4px;
-  pointer-events: none; z-index: 2; background: linear-gradient(135deg, var(--paper) 50%, transparent 50%)
-  0 0 / 8px 8px, linear-gradient(45deg, var(--paper) 50%, transparent 50%) 0 0 / 8px 8px; }}
-.cloudlab-ticks {{ position: relative; height: 15px; color: var(--faint); font-size: 11px; }}
-.cloudlab-ticks span {{ position: absolute; transform: translateX(-50%); white-space: nowrap; }}
-.cloudlab-ticks span:first-child {{ transform: none; }}
-.cloudlab-ticks span:last-child {{ transform: translateX(-100%); }}
-.cloudlab-disk p {{ margin: 2px 0; color: var(--faint); }}
-.cloudlab-key {{ display: inline-block; width: 11px; height: 11px; margin: 0 4px 0 10px;
-  vertical-align: -1px; outline: 1px solid var(--edge); }}
-.cloudlab-key:first-child {{ margin-left: 1px; }}
-@container (max-width: 700px) {{ .cloudlab-name {{ padding: 2px; font-size: 10px; }} }}
-@media (max-width: 820px) {{ .cloudlab-says {{ white-space: normal; min-width: 15rem; }} }}
-@media (prefers-reduced-motion: reduce) {{ .cloudlab-part {{ transition: none; }} }}
-</style>"""
+#: The picture's own style sheet, which must be with it wherever it is shown.
+STYLE = (
+    f"<style>.cloudlab-disk {{ {_colours('light')} }} "
+    f'[data-jp-theme-light="false"] .cloudlab-disk {{ {_colours("dark")} }}\n'
+    f"{resources.files('cloudlab.widgets').joinpath('disk.css').read_text('utf-8')}</style>"
+)
 
 
 class DiskMap:

@@ -129,7 +129,7 @@ class GrowthLab(BootPanel):
             self._disk, columns, part.console, self._history, self.exports, self._exported
         )
         self.options.on_values(self._changed)
-        self.prediction.on_values(self._refresh_boot)
+        self.prediction.on_values(lambda: part.need(self.prediction))
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
@@ -256,7 +256,7 @@ class GrowthLab(BootPanel):
         self._match_note.html = _differences(match)
         if not self.boot_part.running:
             self._show_start(layout)
-        self._refresh_boot()
+        self.boot_part.need(self.prediction)
 
     def _layout(self, match: Match | None) -> DiskLayout:
         """Return the disk before the boot: what the image holds, on a disk of the chosen size."""
@@ -294,12 +294,7 @@ class GrowthLab(BootPanel):
         self._disk.html = map_html(data, title="Before the boot:")
         root = layout_sizes(layout)
         root = root[root["mountpoint"] == "/"]
-        self.prediction.about(
-            {
-                layer: format_bytes(size_bytes)
-                for layer, size_bytes in zip(root["layer"], root["size_bytes"], strict=True)
-            }
-        )
+        self.prediction.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
 
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
@@ -313,10 +308,6 @@ class GrowthLab(BootPanel):
         if data is not None:
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
             self._disk.html = map_html(data, title=title, scale_of=start)
-
-    def _refresh_boot(self) -> None:
-        problem = self.prediction.problem()
-        self.boot_part.unlock("predict first" if problem else "", problem)
 
     def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
         # The options may be changed while the machine boots; the prediction was for these.

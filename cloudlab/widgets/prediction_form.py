@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cloudlab.course.prediction import FILLS, LAYERS, STAYS, Prediction
 from cloudlab.errors import CloudlabError
+from cloudlab.units import format_bytes
 from cloudlab.widgets.native import Form, field
 
 _SIZE = "size"
@@ -23,9 +26,10 @@ class PredictionForm(Form):
         self.on_values(self._show)
         self._show()
 
-    def about(self, sizes: dict[str, str]) -> None:
-        """Name the sizes that the partition and the filesystem start from."""
-        self.change(**{one: {"choices": _choices(one, sizes.get(one, ""))} for one in LAYERS})
+    def about(self, sizes: Mapping[str, int]) -> None:
+        """Name the sizes in bytes that the partition and the filesystem start from."""
+        known = {layer: format_bytes(size_bytes) for layer, size_bytes in sizes.items()}
+        self.change(**{one: {"choices": _choices(one, known.get(one, ""))} for one in LAYERS})
 
     def set(self, prediction: Prediction) -> None:
         """Fill in a prediction; an empty one empties the form."""

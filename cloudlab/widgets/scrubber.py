@@ -44,6 +44,7 @@ class Scrubber(Panel):
         self._lines = self.recording.console
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
+        self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
         took_s = self.recording.record.time_s or 0.0
         end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
         # Before the first measurement there is nothing to see.
@@ -89,7 +90,11 @@ class Scrubber(Panel):
         time_s = self.time_s
         data, how = disk_at(self._sizes, time_s, self.recording.record.disk_before)
         clock, stage = format_seconds(time_s), self.recording.stage_at(time_s)
-        drawn = "" if data is None else map_html(data, title=f"The disk at {clock}:")
+        drawn = (
+            ""
+            if data is None
+            else map_html(data, title=f"The disk at {clock}:", scale_of=self._scale_of)
+        )
         self._moment.html = (
             f"<p><b>{clock}</b>, stage <b>{escaped(stage)}</b>; the overlay file takes up "
             f"{format_bytes(overlay_at(self._sizes, time_s))}<br>"
