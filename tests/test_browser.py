@@ -330,7 +330,7 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     cell.get_by_label("Playing speed").select_option("1")
     boot = cell.get_by_role("button", name="Boot (recorded)")
     boot.click()
-    expect(cell.get_by_role("log")).to_contain_text("SeaBIOS")
+    expect(panel(cell).locator(".cloudlab-fold summary")).to_contain_text("Boot")
     cell.get_by_role("button", name="Stop").click()
     expect(cell.get_by_role("alert")).to_contain_text("stopped")
     cell.get_by_label("Playing speed").select_option("100")
@@ -368,7 +368,7 @@ def restart_kernel(page) -> None:
 
 
 def draw_for_readme(page, cell) -> None:
-    """Take GrowthLab with a result, down to the table of predicted and measured sizes.
+    """Take GrowthLab with a result, down to its console.
 
     It becomes ``docs/growth-lab.png`` with: cp build/screenshots/growth-lab.png docs/
     """
@@ -380,9 +380,8 @@ def draw_for_readme(page, cell) -> None:
     page.set_viewport_size(frame)
     beside = 1280 - lab.bounding_box()["width"]
     page.set_viewport_size(frame | {"width": int(1280 + beside - 24)})
-    table = lab.locator("table", has_text="Predicted and measured").bounding_box()
-    box = lab.bounding_box()
-    height = table["y"] + table["height"] - box["y"] + 24
+    end, box = lab.locator(".cloudlab-fold").bounding_box(), lab.bounding_box()
+    height = end["y"] + end["height"] - box["y"] + 16
     clip = {"x": box["x"] - 12, "y": box["y"] - 8, "width": 1280, "height": height}
     page.screenshot(path=path, clip=clip)
     # As few colours as a drawing needs: a page of a README should load at once.
@@ -431,13 +430,13 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
         # What a warm start restores may scroll the first lines away at once.
         cell = begin()
         assert wait_until(lambda: len(qemus_below(tmp_path)) == 1)
-        expect(cell.get_by_role("log")).to_be_visible()
+        expect(panel(cell).locator(".cloudlab-fold")).to_be_visible()
         cell.get_by_role("button", name="Stop").click()
         expect(cell.get_by_role("alert")).to_contain_text("was stopped")
         assert gone(tmp_path)
 
         cell = begin()
-        expect(cell.get_by_role("log")).to_be_visible()
+        expect(panel(cell).locator(".cloudlab-fold")).to_be_visible()
         restart_kernel(page)
         assert gone(tmp_path), "a kernel's restart left QEMU running"
         wait_for_kernel(page)

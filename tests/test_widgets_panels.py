@@ -463,3 +463,17 @@ def test_running_machines_keeps_itself_up_to_date(monkeypatch, tmp_path):
     assert wait_until(lambda: "No machine is running" in panel._list.html)
     panel.close()
     assert wait_until(lambda: not [t for t in threading.enumerate() if t.name == WATCHING])
+
+
+def test_a_report_that_cannot_be_drawn_does_not_end_the_boot(caplog):
+    lab = at_speed(GrowthLab(), "100")
+
+    def fail(_):
+        raise ValueError("no such disk")
+
+    lab.boot_part._watch = fail
+    lab.predict("fills", "fills")
+    lab.boot()
+    assert lab.wait(PATIENCE_S)
+    assert [one.run.name for one in lab.finished] == ["default"]
+    assert "no such disk" in caplog.text

@@ -289,7 +289,7 @@ def test_a_result_without_sizes_says_why(tmp_path, default):
 
     shutil.copytree(default.folder, tmp_path / "run")
     (tmp_path / "run" / "sizes.csv").unlink()
-    text = result_html(Finished(Run(tmp_path / "run")))
+    text = result_html(Finished(Run(tmp_path / "run"), Prediction("fills", "fills")))
     assert "cannot be read" in text
     assert "not measured" in text
 

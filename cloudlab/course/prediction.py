@@ -91,9 +91,11 @@ class Prediction:
             return sizes[0] if sizes else None
         if text != FILLS:
             return parse_size(text.replace(" ", ""))
-        disk_bytes = run.options.disk_size_bytes
+        disk_bytes, partition = run.options.disk_size_bytes, found["partition"]
         if layer == "filesystem":
-            return found["partition"][1] if found["partition"] else disk_bytes
+            return partition[1] if partition else disk_bytes
+        if partition is None:
+            return None
         starts = RunSizes(run.sizes).of("partition")["start_bytes"].dropna()
         return disk_bytes - int(starts.iloc[-1]) if len(starts) else None
 

@@ -224,12 +224,15 @@ class BootPart:
             self.stage.html = f"<b>{escaped(stage)}</b>" + ", slower than usual" * slow
             self.progress.html = (
                 f'<progress max="{usual_s:.1f}" value="{min(now.time_s, usual_s):.1f}" '
-                f'aria-label="Time of the boot"></progress> {clock} of '
-                f"{'' if plan.usual_s else 'usually '}{format_seconds(usual_s)}"
+                f'aria-label="Time of the boot"></progress> {clock}'
+                f"{' of' if plan.usual_s else ', usually'} {format_seconds(usual_s)}"
                 f"<br><small>{escaped(plan.about)}</small>"
             )
         self.show_console(now.lines)
-        self._watch(now)
+        try:
+            self._watch(now)
+        except Exception:  # noqa: BLE001 - a guest's report must not end the thread that shows it
+            _LOG.exception("a part of the guest's report could not be shown")
 
     def show_console(self, lines: Iterable[ConsoleLine]) -> None:
         """Show console lines, and the last one that is not empty beside the fold's name."""

@@ -18,6 +18,7 @@ from cloudlab.run.plots import plot
 from cloudlab.run.value import Run
 from cloudlab.units import format_bytes, format_count
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
+from cloudlab.widgets.nearest import choices
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
@@ -84,13 +85,20 @@ def history_html(runs: Sequence[Finished]) -> str:
     if len(runs) < 2:  # noqa: PLR2004
         return ""
     cards = [
-        f"<li><b>{escaped(one.run.scenario)}</b> <small>{escaped(origin(one.run))}</small>"
+        f"<li><b>{escaped(one.run.scenario)}</b> <small>{escaped(_settings(one.run))}</small>"
         f"{_or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
         for one in reversed(runs)
     ]
     return (
         f'<h3>All runs so far</h3><ul class="cloudlab-cards">{"".join(cards)}</ul>{_all_runs(runs)}'
     )
+
+
+def _settings(run: Run) -> str:
+    """Return what the run was made with, in one line."""
+    set_here = [f"{key}: {value}" for key, value in choices(run.user_data).items()]
+    text = ", ".join([f"{format_bytes(run.options.disk_size_bytes)} disk", *set_here])
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]} ..."
 
 
 def _picture(run: Run) -> str:
