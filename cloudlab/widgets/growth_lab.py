@@ -12,6 +12,7 @@ import ipywidgets
 from cloudlab.course.prediction import Prediction
 from cloudlab.disk import DiskLayout, inspect_disk, parse_disk_size
 from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.figures.data import disk_map_data
 from cloudlab.figures.words import Given, disk_map_words
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
@@ -22,7 +23,7 @@ from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.tables import layout_sizes
 from cloudlab.run.value import open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
-from cloudlab.sizes import GuestBlock, ParsedConsole, console_sizes
+from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
@@ -93,9 +94,9 @@ class GrowthLab(BootPanel):
         self._folder = Path(folder)
         self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
-        self._layouts: dict[str, DiskLayout] = {}
-        #: The disk before the boot that is shown, in bytes and as its map's data.
-        self._start: tuple[DiskLayout, Any] | None = None
+        self._layouts: dict[str, DiskLayout | None] = {}
+        #: The map's data of the disk before the boot, whose scale holds during it.
+        self._scale_of: Any = None
         self._measured = 0
         self.options = Form("Options", _OPTIONS)
         self.prediction = PredictionForm()
@@ -258,26 +259,29 @@ class GrowthLab(BootPanel):
             self._show_start(layout)
         self.boot_part.need(self.prediction)
 
-    def _layout(self, match: Match | None) -> DiskLayout:
-        """Return the disk before the boot: what the image holds, on a disk of the chosen size."""
+    def _layout(self, match: Match | None) -> DiskLayout | None:
+        """Return the disk before the boot: what the image holds, on a disk of the chosen size.
+
+        None where the host cannot read it, which is no reason not to boot.
+        """
         size_bytes = parse_disk_size(self.options.values["disk_size"])
-        name = str(self.options.values["image"])
-        if match is not None:
-            least_bytes = match.recording.image.virtual_size_bytes
-            layout = match.recording.layout("before")
-        else:
-            image = self._image()
-            least_bytes = image.virtual_size_bytes
-            if name not in self._layouts:
-                self._layouts[name] = inspect_disk(image.path, image.format)
-            layout = self._layouts[name]
-        if size_bytes < least_bytes:
+        image = match.recording.image if match else self._image()
+        if size_bytes < image.virtual_size_bytes:
             raise UsageError(
                 f"A disk of {format_bytes(size_bytes)} is smaller than the image, which is a disk "
-                f"of {format_bytes(least_bytes)}.",
-                hint=f"Choose at least {-(-least_bytes >> 20)}M.",
+                f"of {format_bytes(image.virtual_size_bytes)}.",
+                hint=f"Choose at least {-(-image.virtual_size_bytes >> 20)}M.",
             )
-        return replace(layout, virtual_size_bytes=size_bytes)
+        layout = match.recording.record.disk_before if match else self._read(self._image())
+        return layout and replace(layout, virtual_size_bytes=size_bytes)
+
+    def _read(self, image: Image) -> DiskLayout | None:
+        if image.name not in self._layouts:
+            try:
+                self._layouts[image.name] = inspect_disk(image.path, image.format)
+            except CloudlabError:
+                self._layouts[image.name] = None
+        return self._layouts[image.name]
 
     def _image(self) -> Image:
         image = self._images.get(str(self.options.values["image"]))
@@ -285,29 +289,28 @@ class GrowthLab(BootPanel):
             raise UsageError("No image is chosen.", hint="Run 'cloudlab build' first.")
         return image
 
-    def _show_start(self, layout: DiskLayout) -> None:
-        data, how = disk_at(console_sizes(_parsed(())), 0.0, layout)
-        if data is None:
-            self._start, self._disk.html = None, f"<p>{how}.</p>"
+    def _show_start(self, layout: DiskLayout | None) -> None:
+        self._scale_of, self._measured = None, 0
+        if layout is None or not layout.partitions:
+            self._disk.html = "<p>The disk is drawn once the guest has measured it.</p>"
             return
-        self._start, self._measured = (layout, data), 0
-        self._disk.html = map_html(data, title="Before the boot:")
         root = layout_sizes(layout)
+        self._scale_of = disk_map_data(root)
+        self._disk.html = map_html(self._scale_of, title="Before the boot:")
         root = root[root["mountpoint"] == "/"]
         self.prediction.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
 
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
-        if self._start is None or len(now.blocks) == self._measured:
+        if len(now.blocks) == self._measured:
             return
         self._measured = len(now.blocks)
-        layout, start = self._start
-        times = {block.line: now.time_s for block in now.blocks}
-        sizes = console_sizes(_parsed(now.blocks[-1:]), times=times)
-        data, _ = disk_at(sizes, float("inf"), layout)
+        reports = tuple(filter(None, map(exact_report, now.blocks[-1:])))
+        sizes = console_sizes(ParsedConsole(reports, (), now.blocks[-1:], 0))
+        data, _ = disk_at(sizes, float("inf"), None)
         if data is not None:
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
-            self._disk.html = map_html(data, title=title, scale_of=start)
+            self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
 
     def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
         # The options may be changed while the machine boots; the prediction was for these.
@@ -328,7 +331,8 @@ class GrowthLab(BootPanel):
             job, about = replay_job(match.recording, pace), origin(match.recording)
             usual_s = match.recording.record.time_s or 0.0
         chosen, differences = dict(self.options.values), match.differences if match else ()
-        self._show_start(match.recording.layout("before") if match else self._layout(None))
+        layout = match.recording.record.disk_before if match else self._layout(None)
+        self._show_start(layout)
         self._mark_stale("The result below is that of an earlier run; a boot goes on.")
 
         def done(outcome: Outcome) -> None:
@@ -351,9 +355,8 @@ class GrowthLab(BootPanel):
         self.exports.change(export={"hidden": False})
         data, _ = disk_at(run.sizes, float("inf"), None)
         if data is not None:
-            scale = self._start[1] if self._start else None
             found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
-            self._disk.html = map_html(data, title=f"{found}.", scale_of=scale)
+            self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
 
     def _keep(self) -> None:
         if self._finished:
@@ -391,11 +394,6 @@ def _differences(match: Match | None) -> str:
         "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
         f"{items_html(match.differences)}"
     )
-
-
-def _parsed(blocks: tuple[GuestBlock, ...]) -> ParsedConsole:
-    reports = tuple(report for block in blocks if (report := exact_report(block)))
-    return ParsedConsole(reports, (), blocks, 0)
 
 
 def _commands(text: str) -> tuple[str, ...]:

@@ -41,7 +41,8 @@ class Scrubber(Panel):
     def __init__(self, run: AnyRun) -> None:
         self.recording = open_run(run)
         self._sizes = self.recording.sizes
-        self._lines = self.recording.console
+        # What people read, without the report's frames.
+        self._lines = self.recording.console.find()
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
         self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
