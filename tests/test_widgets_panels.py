@@ -118,6 +118,10 @@ def test_an_older_result_says_so():
     lab = at_speed(GrowthLab(), "100")
     lab.add("default")
     assert not lab._stale.html
+    assert "GiB unallocated" not in lab._disk.html
+    at_speed(lab, "25")
+    assert "GiB unallocated" not in lab._disk.html, "the speed is no option"
+    at_speed(lab, "100")
     lab.choose(growpart="off")
     assert "other options" in lab._stale.html
     assert "17.9 GiB unallocated" in lab._disk.html, "the disk is that of the new options"
@@ -139,6 +143,8 @@ def test_a_disk_smaller_than_the_image_is_refused_in_the_form():
     )
     assert "2112M" in lab._match_note.html
     assert lab.boot_part.form.state["boot"]["disabled"]
+    lab.predict("stays", "stays")
+    assert lab.boot_part.form.state["boot"]["disabled"], "a prediction does not mend the options"
 
 
 def test_a_combination_that_nobody_recorded_is_called_one():

@@ -97,7 +97,7 @@ class GrowthLab(BootPanel):
         self._layouts: dict[str, DiskLayout | None] = {}
         #: The map's data of the disk before the boot, whose scale holds during it.
         self._scale_of: Any = None
-        self._measured = 0
+        self._measured, self._faulty = 0, False
         self.options = Form("Options", _OPTIONS)
         self.prediction = PredictionForm()
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
@@ -130,7 +130,7 @@ class GrowthLab(BootPanel):
             self._disk, columns, part.console, self._history, self.exports, self._exported
         )
         self.options.on_values(self._changed)
-        self.prediction.on_values(lambda: part.need(self.prediction))
+        self.prediction.on_values(self._predicted)
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
@@ -226,11 +226,13 @@ class GrowthLab(BootPanel):
 
     def _changed(self) -> None:
         with self._lock:
-            if self.options.values != self._shown_choices:
-                # A prediction is about these options; others need one of their own.
-                self.prediction.set(Prediction())
-                self._shown_choices = dict(self.options.values)
-                self._mark_stale("The result below belongs to other options than these.")
+            chosen = {**self.options.values, "live": self.boot_part.live}
+            if chosen == self._shown_choices:
+                return
+            # A prediction is about these options; others need one of their own.
+            self._shown_choices = chosen
+            self.prediction.set(Prediction())
+            self._mark_stale("The result below belongs to other options than these.")
             self._refresh()
 
     def _mark_stale(self, why: str) -> None:
@@ -244,8 +246,8 @@ class GrowthLab(BootPanel):
             match = None if self.boot_part.live else self.match()
             layout = self._layout(match)
         except CloudlabError as error:
-            self._match_note.html = error_html(error)
-            self.boot_part.unlock("correct the options")
+            self._match_note.html, self._faulty = error_html(error), True
+            self._predicted()
             return
         if text != self._shown_user_data or not self._user_data.html:
             self._user_data.html = (
@@ -254,10 +256,16 @@ class GrowthLab(BootPanel):
                 f"<pre>{escaped(whole)}</pre></details>"
             )
             self._shown_user_data = text
-        self._match_note.html = _differences(match)
+        self._match_note.html, self._faulty = _differences(match), False
         if not self.boot_part.running:
             self._show_start(layout)
-        self.boot_part.need(self.prediction)
+        self._predicted()
+
+    def _predicted(self) -> None:
+        if self._faulty:
+            self.boot_part.unlock("correct the options")
+        else:
+            self.boot_part.need(self.prediction)
 
     def _layout(self, match: Match | None) -> DiskLayout | None:
         """Return the disk before the boot: what the image holds, on a disk of the chosen size.
