@@ -534,7 +534,7 @@ def test_run_says_warnings_before_it_boots(tmp_path, guest):
         "run", "--image", guest, "--user-data", tmp_path / "mine", "--disk-size", "1M",
         "--output", tmp_path / "out",
     )  # fmt: skip
-    assert "warning: line 3, column 1: the key 'resize_rootfs' stands here twice" in done.stderr
+    assert "warning: line 3, column 1: the key 'resize_rootfs' appears twice" in done.stderr
 
 
 def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache):
