@@ -70,6 +70,8 @@ def test_prediction_says_both_numbers():
 def test_a_prediction_is_checked_before_a_boot():
     with pytest.raises(ParseError, match="'twenty'"):
         Prediction("twenty", "2G")
+    with pytest.raises(UsageError, match="'20' for the partition has no unit"):
+        Prediction("20", "2")
     with pytest.raises(UsageError, match="Half of the prediction"):
         Prediction(partition="2G")
 
