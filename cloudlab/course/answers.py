@@ -7,32 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cloudlab.course.settings import values_of
 from cloudlab.errors import ParseError
 from cloudlab.run.value import Run
 from cloudlab.seed import Severity, check_user_data
 from cloudlab.sizes import parse_size
-
-#: The top-level keys of cloud-init 22.4 and 25.1 (config/schemas/schema-cloud-config-v1.json).
-_KEYS = set(
-    """
-    allow_public_ssh_keys ansible apk_repos apt apt_pipelining apt_reboot_if_required apt_update
-    apt_upgrade authkey_hash autoinstall bootcmd byobu_by_default ca-certs ca_certs chef chpasswd
-    cloud_config_modules cloud_final_modules cloud_init_modules create_hostname_file
-    device_aliases disable_ec2_metadata disable_root disable_root_opts disk_setup drivers fan
-    final_message fqdn fs_setup groups growpart grub-dpkg grub_dpkg hostname keyboard landscape
-    launch-index locale locale_configfile lxd manage_etc_hosts manage_resolv_conf mcollective
-    merge_how merge_type migrate mount_default_fields mounts no_ssh_fingerprints ntp output
-    package_reboot_if_required package_update package_upgrade packages password phone_home
-    power_state prefer_fqdn_over_hostname preserve_hostname puppet random_seed reporting
-    resize_rootfs resolv_conf rh_subscription rsyslog runcmd salt_minion snap spacewalk ssh
-    ssh_authorized_keys ssh_deletekeys ssh_fp_console_blacklist ssh_genkeytypes ssh_import_id
-    ssh_key_console_blacklist ssh_keys ssh_publish_hostkeys ssh_pwauth ssh_quiet_keygen swap
-    system_info timezone ubuntu_advantage ubuntu_pro updates user users vendor_data version
-    wireguard write_files yum_repo_dir yum_repos zypper
-    """.split()  # noqa: SIM905 - a list literal would be as long as the rest
-)
-_GROWPART_KEYS = ("mode", "devices", "ignore_growroot_disabled")
 
 
 def word(answer: Any) -> str:
@@ -106,16 +84,10 @@ def user_data(answer: Any) -> str:
 
 def faults(user_data_text: str) -> list[str]:
     """Return what cloud-init would refuse, ignore or trip over in a user-data text."""
-    found = [str(one) for one in check_user_data(user_data_text) if one.severity is Severity.ERROR]
-    values = values_of(user_data_text)
-    growpart = values.get("growpart")
-    inner = growpart if isinstance(growpart, dict) else {}
-    unknown = [str(key) for key in values if key not in _KEYS]
-    unknown += [f"growpart.{key}" for key in inner if key not in _GROWPART_KEYS]
-    return found + [
-        f"cloud-init has no key {key!r}."
-        for key in unknown
-        if not any(key.rpartition(".")[2] in one for one in found)
+    return [
+        str(problem)
+        for problem in check_user_data(user_data_text)
+        if problem.severity is Severity.ERROR or problem.unknown_key
     ]
 
 
