@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+from seeds import read_iso
 
 from cloudlab.course import Prediction, disks, machine_check, runs
 from cloudlab.course.cases import CASES
@@ -15,7 +16,6 @@ from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.image.choose import open_image
 from cloudlab.run.value import Run, compare, recorded
-from cloudlab.seed import read_iso
 from cloudlab.units import format_bytes
 
 
