@@ -89,7 +89,28 @@ def _add_index(app: object, error: Exception | None) -> None:
         (page.parent / "index.html").write_bytes(page.read_bytes())
 
 
+def _split_names(
+    _app: object, _what: str, _name: str, _obj: object, _options: object, lines: list[str]
+) -> None:
+    """Give each name of a field such as ``a, b : str`` an entry of its own."""
+    done: list[str] = []
+    while lines:
+        line = lines.pop(0)
+        names, colon, kind = line.partition(" : ")
+        if not colon or ", " not in names or not names.replace(", ", "").isidentifier():
+            done.append(line)
+            continue
+        body = []
+        while lines and (lines[0].startswith("    ") or not lines[0]):
+            body.append(lines.pop(0))
+        for name in names.split(", "):
+            done += [f"{name} : {kind}", *body]
+    lines[:] = done
+
+
 def setup(app: object) -> None:
     """Register what this project adds to Sphinx."""
+    # Before napoleon, which reads the fields.
+    app.connect("autodoc-process-docstring", _split_names, priority=400)
     app.connect("source-read", _add_pages)
     app.connect("build-finished", _add_index)

@@ -62,6 +62,7 @@ def test_a_seed_shows_its_files():
     assert "instance-id" in shown
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("fine", [True, False], ids=["done", "failed"])
 def test_a_run_shows_figure_and_facts(tmp_path, own_cache, fine):
     image = open_image(make_guest(tmp_path / "g.raw", report() if fine else "hello"))

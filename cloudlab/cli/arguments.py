@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import cloudlab
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question that names the closest of the known words; empty if none is close."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f" Did you mean {close[0]}?" if close else ""
-
+from cloudlab.errors import suggest
 
 #: What the help of each command shows.
 _EXAMPLES = """
@@ -67,7 +60,7 @@ class Parser(argparse.ArgumentParser):
             what = "command" if action.dest == argparse.SUPPRESS else "value"
             raise argparse.ArgumentError(
                 action,
-                f"unknown {what} {value!r}.{did_you_mean(str(value), action.choices)} "
+                f"unknown {what} {value!r}. {suggest(str(value), action.choices)}\n"
                 f"Choose one of: {', '.join(action.choices)}.",
             )
 
@@ -78,8 +71,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [name.split("=")[0] for name in unknown if name.startswith("-")]
-            hint = did_you_mean(options[0], self._option_string_actions) if options else ""
-            self.error(f"unknown argument: {' '.join(unknown)}.{hint}")
+            hint = suggest(options[0], self._option_string_actions) if options else ""
+            self.error(f"unknown argument: {' '.join(unknown)}. {hint}")
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:

@@ -13,8 +13,7 @@ import psutil
 
 from cloudlab import paths, tools
 from cloudlab.cli import terminal
-from cloudlab.cli.arguments import did_you_mean
-from cloudlab.errors import CloudlabError, ShutdownError, UsageError
+from cloudlab.errors import CloudlabError, ShutdownError, UsageError, suggest
 from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
 from cloudlab.machine.accel import AccelChoice, choose_accel
@@ -142,7 +141,7 @@ def stop(args: argparse.Namespace) -> None:
     unknown = sorted(set(args.machine) - known)
     if unknown or not (args.all or args.machine):
         raise UsageError(
-            f"There is no running machine {', '.join(unknown)}.{did_you_mean(unknown[0], known)}"
+            f"There is no running machine {', '.join(unknown)}. {suggest(unknown[0], known)}".strip()
             if unknown
             else "Name a machine to stop.",
             hint="'cloudlab ps' lists the machines; --all stops all of them.",

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from cloudlab import figures, paths
 from cloudlab.cli import terminal
-from cloudlab.cli.arguments import did_you_mean
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
-from cloudlab.errors import ParseError, RecordingError, UsageError
+from cloudlab.errors import ParseError, RecordingError, UsageError, suggest
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run, open_run, recording_names
 from cloudlab.sizes import ParsedConsole, parse_console, to_json
@@ -119,7 +118,7 @@ def _open(name: Path) -> Run:
     except RecordingError as error:
         if not name.exists():
             names = recording_names()
-            hint = f"{did_you_mean(str(name), names)} Recordings: {', '.join(names)}.".strip()
+            hint = f"{suggest(str(name), names)} Recordings: {', '.join(names)}.".strip()
             raise RecordingError(error.message, hint=hint) from error
         raise
 
@@ -146,10 +145,10 @@ def figure(args: argparse.Namespace) -> None:
         return
     kind = figures.KINDS.get(args.kind)
     if kind is None:
-        question = did_you_mean(args.kind, figures.KINDS)
+        kinds = f"Kinds: {', '.join(figures.KINDS)}; --kind help describes them."
         raise UsageError(
-            f"There is no figure of the kind {args.kind!r}.{question}",
-            hint=f"Kinds: {', '.join(figures.KINDS)}; --kind help describes them.",
+            f"There is no figure of the kind {args.kind!r}.",
+            hint=f"{suggest(args.kind, figures.KINDS)} {kinds}".strip(),
         )
     if not args.run:
         raise UsageError(

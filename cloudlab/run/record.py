@@ -320,7 +320,8 @@ def read_record(folder: Path) -> Record:
     try:
         return record_from_json(msgspec.json.decode(path.read_bytes()))
     except OSError as error:
-        reason = paths.why_not(folder if folder.is_symlink() else path, error)
+        # Not Path.is_symlink, which raises for a name that is too long.
+        reason = paths.why_not(folder if os.path.islink(folder) else path, error)  # noqa: PTH114
         raise RecordingError(
             f"{folder} is not a run folder (no {_RUN_JSON}: {reason}).",
             hint="Name a folder that 'cloudlab run' or 'cloudlab demo' wrote, or a recording "
