@@ -18,11 +18,12 @@ import heads
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from seeds import read_iso
 
 from cloudlab.course.verdict import exercises
 from cloudlab.disk import inspect_disk
 from cloudlab.run.value import Run, recorded
-from cloudlab.seed import check_user_data, read_iso
+from cloudlab.seed import check_user_data
 from cloudlab.units import format_bytes
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
