@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cloudlab.course.settings import values_of
+from cloudlab.course.settings import FALSE_WORDS, TRUE_WORDS, values_of
 from cloudlab.errors import ParseError
 from cloudlab.run.value import Run
 from cloudlab.seed import Severity, check_user_data
@@ -112,6 +112,9 @@ def faults(user_data_text: str) -> list[str]:
     inner = growpart if isinstance(growpart, dict) else {}
     unknown = [str(key) for key in values if key not in _KEYS]
     unknown += [f"growpart.{key}" for key in inner if key not in _GROWPART_KEYS]
+    resize = str(values.get("resize_rootfs", True)).lower()
+    if resize not in {*TRUE_WORDS, *FALSE_WORDS, "noblock"}:
+        found.append(f"resize_rootfs is {resize!r}: cloud-init warns and takes it for false.")
     return found + [
         f"cloud-init has no key {key!r}."
         for key in unknown
