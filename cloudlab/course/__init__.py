@@ -34,7 +34,7 @@ _HOMES = {
         "checks.nb04": ("labelled",),
         "checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
         "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
-        "disks": ("image_layout", "iso_contents", "try_overlay", "write_seed"),
+        "disks": ("image_layout", "iso_contents", "try_overlay"),
         "fetching": ("fetch",),
         "prediction": ("Prediction",),
         "questions": ("WHEN_IT_DOES_NOT_GROW",),

@@ -13,7 +13,6 @@ from cloudlab.image.cache import Image, cached_images
 from cloudlab.run.options import DISK_SIZE_BYTES
 from cloudlab.run.tables import layout_frame
 from cloudlab.run.value import recorded
-from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.tools import host_arch
 from cloudlab.units import format_count
 
@@ -63,27 +62,7 @@ def try_overlay(path: Path | str = "runs/my-overlay.qcow2") -> Page:
     )
 
 
-def write_seed(path: Path | str, **options: Any) -> Path:
-    """Write a seed for any machine, without the course's own commands; return its path.
-
-    Parameters
-    ----------
-    path : Path or str
-        The ISO image; its folder is created.
-    **options
-        Fields of :class:`cloudlab.SeedConfig`, such as ``hostname``.
-
-    Raises
-    ------
-    SeedError
-        If an option is refused, or the file cannot be written.
-    """
-    target = Path(path)
-    paths.make_folder(target.parent)
-    return write_iso(build_seed(SeedConfig(report=False, **options)), target)
-
-
-def iso_contents(path: Path) -> Page:
+def iso_contents(path: Path | str) -> Page:
     """Return the label of an ISO image and its files with their sizes.
 
     Raises

@@ -7,8 +7,8 @@ from typing import Any
 
 from cloudlab.seed.text import Document, is_cloud_config, read_document
 
-_TRUE = frozenset({"true", "1", "on", "yes"})
-_FALSE = frozenset({"off", "0", "no", "false"})
+TRUE_WORDS = frozenset({"true", "1", "on", "yes"})
+FALSE_WORDS = frozenset({"off", "0", "no", "false"})
 # Names of the root partition in the lab image.
 _ROOT = frozenset({"/", "/dev/vda1"})
 
@@ -56,7 +56,7 @@ def growth_of(user_data: str) -> Growth:
     return Growth(
         kept_by=_keeps_partition(growpart),
         # cloud-init's translate_bool: any other word, even a misspelt one, means false.
-        filesystem=_word(values.get("resize_rootfs", True)) in {*_TRUE, "noblock"},
+        filesystem=_word(values.get("resize_rootfs", True)) in {*TRUE_WORDS, "noblock"},
         ignores_growroot_disabled=ignores,
     )
 
@@ -65,7 +65,7 @@ def _keeps_partition(growpart: object) -> str:
     if not isinstance(growpart, dict):
         return "growpart has no keys below it, so cloud-init warns and skips it"
     mode = growpart.get("mode", "auto")
-    if _word(mode) in _FALSE:
+    if _word(mode) in FALSE_WORDS:
         return f"growpart's mode is {mode!r}"
     if mode not in {"auto", "growpart"}:
         return f"growpart's mode {mode!r} needs a tool that Linux does not have"
