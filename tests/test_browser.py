@@ -383,8 +383,8 @@ def draw_for_readme(page, cell) -> None:
     beside = 1280 - lab.bounding_box()["width"]
     page.set_viewport_size(frame | {"width": int(1280 + beside - 24)})
     end, box = lab.locator(".cloudlab-fold").bounding_box(), lab.bounding_box()
-    height = end["y"] + end["height"] - box["y"] + 16
-    clip = {"x": box["x"] - 12, "y": box["y"] - 8, "width": 1280, "height": height}
+    height = end["y"] + end["height"] - box["y"]
+    clip = {"x": box["x"] - 12, "y": box["y"], "width": 1280, "height": height}
     page.screenshot(path=path, clip=clip)
     # As few colours as a drawing needs: a page of a README should load at once.
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
