@@ -129,6 +129,7 @@ def test_bytes_that_were_changed(scratch, name, data):
 NUMBERS = [0, -1, 1, 1 << 62, -(1 << 62), "NaN", "inf", "1e300", "", "x", "0.5"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["sizes.csv", "extents.csv"]), st.data())
 def test_cells_that_were_changed(scratch, name, data):
