@@ -233,6 +233,7 @@ def test_reload_restart_and_reopening(browser, base, folder):
     result = "Result: default"
     expect(panel(cell).get_by_role("heading", name=result)).to_be_visible()
     expect(cell.get_by_role("heading", name=result)).to_have_count(1)  # the kept one is hidden
+    expect(cell.locator("figure img")).to_have_count(1)  # hidden, for when the panel is gone
     page.keyboard.press("Control+s")
     assert saved_outputs(folder / "again.ipynb", result)
     page.reload()
@@ -347,6 +348,7 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     assert problems(page) == []
     assert violations(page) == []
     draw_for_readme(page, cell)
+    expect(cell.locator("figure img")).to_have_count(1)  # hidden, for when the panel is gone
     command(page, "docmanager:save")
     sources = [one["source"] for one in json.loads((course / "mine.ipynb").read_text())["cells"]]
     place = next(i for i, source in enumerate(sources) if "= GrowthLab()" in "".join(source))
@@ -381,8 +383,8 @@ def draw_for_readme(page, cell) -> None:
     beside = 1280 - lab.bounding_box()["width"]
     page.set_viewport_size(frame | {"width": int(1280 + beside - 24)})
     end, box = lab.locator(".cloudlab-fold").bounding_box(), lab.bounding_box()
-    height = end["y"] + end["height"] - box["y"] + 16
-    clip = {"x": box["x"] - 12, "y": box["y"] - 8, "width": 1280, "height": height}
+    height = end["y"] + end["height"] - box["y"]
+    clip = {"x": box["x"] - 12, "y": box["y"], "width": 1280, "height": height}
     page.screenshot(path=path, clip=clip)
     # As few colours as a drawing needs: a page of a README should load at once.
     Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)

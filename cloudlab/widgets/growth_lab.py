@@ -359,6 +359,8 @@ class GrowthLab(BootPanel):
         run = finished.run
         self._result.html = result_html(finished)
         self._stale.html = ""
+        # The notebook may be saved before the figure is drawn.
+        self.keep(still_html(self._finished, figure=False))
         self._history.html = history_html(self._finished)
         self.exports.change(export={"hidden": False})
         data, _ = disk_at(run.sizes, float("inf"), None)

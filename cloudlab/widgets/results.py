@@ -71,10 +71,10 @@ def result_html(finished: Finished) -> str:
     return "".join(parts)
 
 
-def still_html(runs: Sequence[Finished]) -> str:
+def still_html(runs: Sequence[Finished], *, figure: bool = True) -> str:
     """Return what stays in a notebook of these runs: the last one in full, with its figure."""
     last = runs[-1]
-    drawn = _or_reason(lambda: plot("disk-map", [last.run]).to_html())
+    drawn = _or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
     # Without the panel there is no console that evidence could lead to.
     result = re.sub(r"<button[^>]*>(.*?)</button>", r"\1", result_html(last))
     return result + drawn + (_all_runs(runs) if len(runs) > 1 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
@@ -77,7 +78,9 @@ class RunningMachines(Panel):
 def _look(panel: weakref.ref[RunningMachines]) -> None:
     """Refresh a panel until it is closed or gone."""
     while (shown := panel()) is not None and not shown._closed:  # noqa: SLF001
-        shown.refresh()
+        # A list that cannot be read now may be readable later.
+        with contextlib.suppress(CloudlabError, OSError):
+            shown.refresh()
         # No reference is held while waiting.
         del shown
         time.sleep(_PERIOD_S)
