@@ -360,8 +360,8 @@ WRONG = {
     ],
     "05-2": [30 * 2**30, 20 * 2**30, "30 GiB"],
     "05-3": [1, "cc_resizefs"],
-    "06-1": ["fills its device", "bad luck"],
-    "06-2": [{}, dict.fromkeys("BCDEF", "growpart off")],
+    "06-1": ["fills-its-device", "bad luck"],
+    "06-2": [{}, dict.fromkeys("BCDEF", "growpart-off")],
     "06-3": [
         "#cloud-config\ngrowpart: {mode: growpart}\n",
         "growpart: {ignore_growroot_disabled: true}",

@@ -25,14 +25,17 @@ _GROWERS = {
     Grower.GROWPART: "cloud-init's growpart",
     Grower.RESIZEFS: "cloud-init's resizefs",
     Grower.GROWROOT: "growroot in the initramfs, before cloud-init began",
-    Grower.GROWFS: "systemd-growfs, because fstab says x-systemd.growfs",
+    Grower.GROWFS: "systemd-growfs",
+    Grower.REPART: "systemd-repart",
+    Grower.INITRAMFS: "the initramfs",
 }
 
 _REASONS = {
     Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off')",
     Reason.RESIZE_ROOTFS_OFF: "resizing is switched off (resize_rootfs: false)",
     Reason.GROWROOT_DISABLED: "the file /etc/growroot-disabled keeps growpart from running",
-    Reason.UNKNOWN_MODE: "growpart.mode is set to a word that cloud-init does not know",
+    Reason.UNKNOWN_MODE: "growpart.mode is not a mode that cloud-init knows, or one that this "
+    "system does not have",
     Reason.NO_GROWPART_TOOL: "the image has no growpart program",
     Reason.NOT_ASKED: "growpart.devices does not name it",
     Reason.DISK_NOT_LARGER: "the disk is no larger than what it was made from, so there is too "
@@ -42,8 +45,11 @@ _REASONS = {
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
     "under one",
-    Reason.MAPPED_DEVICE: "root is not on the partition itself but on an encrypted device or an "
-    "array, which growpart left alone",
+    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
+    Reason.RAID: "root lies on a RAID array, which growpart left alone",
+    Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
+    Reason.IMMUTABLE_ROOT: "the root filesystem is mounted read-only, and growing it through '/' "
+    "fails",
     Reason.FILLS_ITS_DEVICE: "it already fills its device, which did not grow (cloud-init writes "
     "'Resized' even then)",
     Reason.IN_BACKGROUND: "its resizing was started in the background (resize_rootfs: noblock), "
@@ -53,6 +59,14 @@ _REASONS = {
     Reason.RESIZE_FAILED: "the resize command failed",
     Reason.UNKNOWN_FILESYSTEM: "cloud-init does not know how to grow this kind of filesystem",
     Reason.NO_CLOUD_INIT: "cloud-init did not run: it found no seed, or the image has none",
+    Reason.MODULE_RAN: "the module is configured to run once, and its semaphore says that it ran "
+    "already",
+    Reason.TABLE_BUSY: "the kernel still uses the old partition table, because the disk is in use",
+    Reason.MBR_2_TIB: "an MBR partition table ends at 2 TiB",
+    Reason.GPT_BACKUP: "the backup of the GPT is not at the end of the disk, so the table ends "
+    "where the smaller disk did",
+    Reason.DEVICE_NOT_FOUND: "the device that is mounted as root has no such name in /dev",
+    Reason.USER_DATA_IGNORED: "cloud-init ignored the user-data and used its defaults",
     Reason.UNKNOWN: "the evidence does not say why",
 }
 
