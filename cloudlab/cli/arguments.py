@@ -104,8 +104,30 @@ def _reading(commands: Any) -> None:
     replay = _command(commands, "replay", "play a recorded run", "reading")
     replay.add_argument("run", type=Path, metavar="RUN")
     replay.add_argument("--speed", type=_positive, default=1.0, help="times as fast; default 1")
-    explain = _command(commands, "explain", "say who grew what in a run, with evidence", "reading")
-    explain.add_argument("run", type=Path, metavar="RUN")
+    explain = _command(
+        commands, "explain", "say what grew a machine's disk, or why it did not grow", "reading"
+    )
+    explain.formatter_class = argparse.RawDescriptionHelpFormatter
+    explain.epilog = (
+        "Logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives and disk images are\n"
+        "recognised by their content.\n\n"
+        "examples:\n"
+        "  cloudlab explain growpart-off                      # a recording, or a run folder\n"
+        "  cloudlab explain cloud-init.log lsblk.txt\n"
+        "  (lsblk; df -h /; sudo cat /var/log/cloud-init.log) | cloudlab explain -\n"
+        "  cloudlab explain --redact cloud-init.log > for-the-bug-report.log"
+    )
+    explain.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FILE",
+        help="a file, folder, archive or disk image of any machine, - for standard input; or a run",
+    )
+    explain.add_argument(
+        "--redact",
+        action="store_true",
+        help="print the files instead, without host names, addresses, keys and UUIDs",
+    )
     _json(explain)
     figure = _command(commands, "figure", "draw a figure of recorded runs", "reading")
     figure.add_argument("runs", type=Path, nargs="*", metavar="RUN")

@@ -13,8 +13,10 @@ from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, UsageError
+from cloudlab.explanation.redact import redact_files
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run, open_run
+from cloudlab.run.value import explain as explain_sources
 from cloudlab.sizes import ParsedConsole, parse_console, parse_size, to_json
 from cloudlab.units import format_bytes
 
@@ -90,12 +92,16 @@ def _printable_piece(text: str) -> str:
 
 
 def explain(args: argparse.Namespace) -> None:
-    """Say who grew what in a recorded run, when, or why nobody did."""
-    explanation = open_run(args.run).explain()
+    """Say what grew a disk, or why it did not grow."""
+    if args.redact:
+        redact_files(args.sources, sys.stdout, sys.stdin.buffer)
+        return
+    explanation = explain_sources(*args.sources)
     if args.json:
         terminal.print_json(explanation.to_json())
     else:
-        terminal.OUT.print(explanation.to_text())
+        width = terminal.OUT.width if sys.stdout.isatty() else None
+        terminal.OUT.print(explanation.to_text(width))
 
 
 def figure(args: argparse.Namespace) -> None:

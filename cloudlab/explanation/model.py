@@ -11,6 +11,10 @@ class Subject(StrEnum):
     """What a statement is about."""
 
     PARTITION = "partition"
+    RAID = "raid"
+    LUKS = "luks"
+    PHYSICAL_VOLUME = "physical_volume"
+    LOGICAL_VOLUME = "logical_volume"
     FILESYSTEM = "filesystem"
 
 
@@ -79,6 +83,9 @@ class NoteKind(StrEnum):
     GROWFS_IDLE = "systemd-growfs idle"
     CLOUD_INIT_ERRORS = "cloud-init errors"
     DAMAGED = "report damaged"
+    RECOGNISED = "recognised"
+    NOT_RECOGNISED = "not recognised"
+    UNREAD = "not understood"
 
 
 class Source(StrEnum):
@@ -92,6 +99,7 @@ class Source(StrEnum):
     DISK = "bytes on disk"
     RUN = "run's record"
     USER_DATA = "user-data"
+    OUTPUT = "output of a program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +112,15 @@ class Evidence:
     text : str
         Quoted, or for sizes the names and numbers that stand there.
     line : int or None
-        The transcript's line on which it stands, from 1; None for what is in no transcript.
+        The line on which it stands, from 1; None for what is in no transcript or file.
+    file : str or None
+        The file's name; None for a run's own transcript.
     """
 
     source: Source
     text: str
     line: int | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +171,9 @@ class Statement:
     evidence : tuple of Evidence
     missing : tuple of str
         What evidence would have been needed and is not there, in sentences.
+    fix : str or None
+        What to run on this machine, in order, one command or comment a line; None where nothing
+        is wrong, or what would help is unknown.
     """
 
     subject: Subject
@@ -173,6 +187,7 @@ class Statement:
     when: When | None = None
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
+    fix: str | None = None
 
     @property
     def finding(self) -> Finding:
@@ -212,11 +227,14 @@ class Explanation:
         """Return the statements about ``subject``."""
         return tuple(one for one in self.statements if one.subject is subject)
 
-    def to_text(self) -> str:
-        """Return the explanation for a terminal: sentences, each with its evidence below."""
+    def to_text(self, width: int | None = None) -> str:
+        """Return the explanation for a terminal: sentences, each with its evidence below.
+
+        Sentences are wrapped at ``width`` columns; without it they are one line each.
+        """
         from cloudlab.explanation.words import to_text
 
-        return to_text(self)
+        return to_text(self, width)
 
     def to_html(self) -> str:
         """Return the explanation as a fragment of a page, everything the guest said escaped."""
@@ -225,11 +243,23 @@ class Explanation:
         return to_html(self)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the explanation as plain values, with its sentences."""
+        """Return the explanation as plain values, with its sentences.
+
+        Where it is unknown what grew it, or why it did not grow, ``by`` and ``reason`` are None.
+        """
         from cloudlab.explanation.words import note_sentence, sentence
 
+        undecided = {Grower.NOBODY, Grower.UNKNOWN, Reason.UNKNOWN}
         return {
-            "statements": [{**asdict(one), "words": sentence(one)} for one in self.statements],
+            "statements": [
+                {
+                    **asdict(one),
+                    "by": None if one.by in undecided else one.by,
+                    "reason": None if one.reason in undecided else one.reason,
+                    "words": sentence(one),
+                }
+                for one in self.statements
+            ],
             "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
         }
 

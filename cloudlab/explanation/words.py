@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable
 
 from cloudlab.console import printable
@@ -14,6 +15,7 @@ from cloudlab.explanation.model import (
     Note,
     NoteKind,
     Reason,
+    Source,
     Statement,
     Subject,
     When,
@@ -28,6 +30,7 @@ _GROWERS = {
     Grower.GROWFS: "systemd-growfs",
     Grower.REPART: "systemd-repart",
     Grower.INITRAMFS: "the initramfs",
+    Grower.OTHER: "a program that was run by hand",
 }
 
 _REASONS = {
@@ -82,11 +85,24 @@ _NOTES = {
     NoteKind.GROWFS_IDLE: "fstab asks systemd to grow the filesystem, too, but systemd-growfs "
     "grew nothing in this boot.",
     NoteKind.CLOUD_INIT_ERRORS: "cloud-init reports errors.",
+    NoteKind.RECOGNISED: "Read",
+    NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
+    NoteKind.UNREAD: "A row was not understood:",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
 }
 
 
+_SUBJECTS = {
+    Subject.RAID: "RAID array",
+    Subject.LUKS: "encrypted device",
+    Subject.PHYSICAL_VOLUME: "physical volume",
+    Subject.LOGICAL_VOLUME: "logical volume",
+}
+
 _COUNTED = {Measure.STATFS: " as df counts", Measure.SUPERBLOCK: " as its superblock counts"}
+
+# In narrower terminals sentences are left to the terminal.
+_NARROWEST = 40
 
 _MEASURES = (
     "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
@@ -100,14 +116,19 @@ def sentence(one: Statement) -> str:
 
 
 def _sentence(one: Statement) -> str:
-    name = f"The {'root ' if one.device == '' else ''}{one.subject} {one.device}".rstrip()
+    subject = _SUBJECTS.get(one.subject, str(one.subject))
+    name = f"The {'root ' if one.device == '' else ''}{subject} {one.device}".rstrip()
     if one.subject is Subject.FILESYSTEM:
         name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
     if one.grown is None:
-        return f"Whether {name[0].lower()}{name[1:]} grew is not known."
+        why = f": {_REASONS[one.reason]}" if one.reason in _REASONS and one.reason else ""
+        why = "" if one.reason is Reason.UNKNOWN else why
+        return f"Whether {name[0].lower()}{name[1:]} grew is not known{why}."
     if one.grown:
-        who = f"by {_GROWERS[one.by]}" if one.by in _GROWERS else "but it is not known by whom"
+        who = f"by {_grower(one)}" if one.by in _GROWERS else "but it is not known by whom"
         limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        if one.reason is Reason.USER_DATA_IGNORED:
+            limit = f" The user-data asked for something else, but {_REASONS[one.reason]}."
         sizes = _growth(one) if one.to_bytes else ""
         return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
     reason = _REASONS[one.reason or Reason.UNKNOWN]
@@ -117,31 +138,57 @@ def _sentence(one: Statement) -> str:
     return f"{name} did not grow{kept}: {reason}."
 
 
+def _grower(one: Statement) -> str:
+    by_hand = {evidence.source for evidence in one.evidence} == {Source.OUTPUT}
+    return "growpart" if one.by is Grower.GROWPART and by_hand else _GROWERS[one.by]
+
+
 def note_sentence(note: Note) -> str:
     """Return a note in words."""
     return printable(" ".join(filter(None, (_NOTES[note.kind], note.detail))))
 
 
-def to_text(explanation: Explanation) -> str:
-    """Return sentences, each with its evidence below."""
+def to_text(explanation: Explanation, width: int | None = None) -> str:
+    """Return sentences, each with its evidence and the commands that help below.
+
+    Sentences are wrapped at ``width`` columns; quoted lines and commands never are.
+    """
     parts = []
-    for words, missing, evidence in _paragraphs(explanation):
-        lines = [words, *(f"  missing: {printable(one)}" for one in missing)]
+    for words, missing, evidence, fix in _paragraphs(explanation):
+        lines = _wrapped(words, width, "")
+        for one in missing:
+            lines += _wrapped(f"missing: {printable(one)}", width, "  ")
         lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
+        lines += ["  to fix it:", *(f"    {printable(one)}" for one in fix)] if fix else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
+    if width is None or width < _NARROWEST:
+        return [indent + text]
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  " * bool(indent),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def to_html(explanation: Explanation) -> str:
     """Return a fragment of a page; whatever a guest said is escaped."""
     items = []
-    for words, missing, evidence in _paragraphs(explanation):
+    for words, missing, evidence, fix in _paragraphs(explanation):
         rows = [f"<li>missing: {html.escape(printable(one))}</li>" for one in missing]
         rows += [
             f"<li>{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code></li>"
             for one in evidence
         ]
         below = f"<ul>{''.join(rows)}</ul>" if rows else ""
+        if fix:
+            below += f"<pre>{html.escape(printable(chr(10).join(fix)))}</pre>"
         items.append(f"<p>{html.escape(words)}</p>{below}")
     return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
 
@@ -170,19 +217,20 @@ def to_table(explanation: Explanation) -> str:
 
 def _paragraphs(
     explanation: Explanation,
-) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...]]]:
+) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
     for one in explanation.statements:
-        yield sentence(one), one.missing, one.evidence
+        yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
     if any(one.measure is not None for one in explanation.statements):
-        yield _MEASURES, (), ()
+        yield _MEASURES, (), (), []
     for note in explanation.notes:
-        yield note_sentence(note), (), note.evidence
+        yield note_sentence(note), (), note.evidence, []
 
 
 def _place(evidence: Evidence) -> str:
+    file = f"{evidence.file}, " if evidence.file else ""
     if evidence.line is None:
-        return str(evidence.source)
-    return f"line {evidence.line}, {evidence.source}"
+        return f"{file}{evidence.source}"
+    return f"{file}line {evidence.line}, {evidence.source}"
 
 
 def _moment(when: When | None) -> str:
