@@ -9,6 +9,8 @@ PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.t
   $(BIN)/pip install --quiet
 RECORDED := cloudlab/recordings
 ARTICLE := default growpart-off resize-rootfs-false
+# Of Debian, for test-fresh.
+SUITE ?= trixie
 
 # Target -> the jobs whose programs it needs.
 NEEDS_demo := run build
@@ -19,7 +21,7 @@ NEEDS_gallery := run build
 NEEDS_recordings := run build
 HOST := $(patsubst %,host-%,demo lab test bench gallery recordings)
 
-.PHONY: $(HOST) python-version help demo lab test check bench figures gallery recordings slides fuzz constraints clean
+.PHONY: $(HOST) python-version help demo lab test test-fresh check bench figures gallery recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 # What the host lacks is installed, or named, before anything that takes time.
 .NOTPARALLEL:
@@ -28,6 +30,7 @@ help:
 	@echo "make demo   boot the article's three scenarios; results in build/demo/"
 	@echo "make lab    open JupyterLab on the course"
 	@echo "make test   every check and every test"
+	@echo "make test-fresh  make demo and make test in a new root filesystem (SUITE=trixie); as root"
 	@echo "make check  formatting, lint, types, import directions"
 	@echo "make bench  time and memory, side by side"
 	@echo "make figures     draw the README's figures from the shipped recordings"
@@ -47,6 +50,9 @@ lab: host-lab .venv/installed
 
 test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-fresh:
+	scripts/fresh-root.sh $(SUITE) demo test
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

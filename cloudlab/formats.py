@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cloudlab import paths
 from cloudlab.errors import DiskError, ImageError, UnsafeImageError
 
 #: A qcow2 header, its extensions and the backing file's name lie in the first cluster,
@@ -144,7 +145,10 @@ def read_ends(path: Path) -> Ends:
             stream.seek(max(0, size_bytes - _TAIL_BYTES))
             return Ends(head, stream.read(_TAIL_BYTES), size_bytes)
     except OSError as error:
-        raise DiskError(f"The disk {path} could not be read: {error.strerror}.") from error
+        raise DiskError(
+            f"The disk {path} could not be read: {paths.why_not(path, error)}.",
+            hint="Name a disk image or a block device that you may read.",
+        ) from error
     except ValueError as error:
         raise DiskError(f"The disk {path!s:.200} could not be read: {error}.") from error
 

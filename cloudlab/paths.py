@@ -22,6 +22,8 @@ TEXT_LIMIT_BYTES = 1 << 20
 #: How long a pipe that something has open may stay silent, in seconds.
 PIPE_SILENCE_S = 60.0
 
+_TEXT = "Name a text file in UTF-8."
+
 
 def cache_folder() -> Path:
     """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches."""
@@ -86,22 +88,34 @@ def read_text(path: Path) -> str:
                 if block is not None:
                     data += block
                 elif not select.select([stream], [], [], PIPE_SILENCE_S)[0]:
-                    raise UsageError(f"{path} is a pipe that nothing has written to for a minute.")
+                    raise UsageError(
+                        f"{path} is a pipe that nothing has written to for a minute.", hint=_TEXT
+                    )
             is_pipe = not stream.seekable()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UsageError(f"{path} cannot be read: {why_not(path, error)}.", hint=_TEXT) from error
     if len(data) > TEXT_LIMIT_BYTES:
         raise UsageError(
             f"{path} is longer than {TEXT_LIMIT_BYTES >> 20} MiB, so it was not read to its end.",
-            hint="A text file is expected here.",
+            hint=_TEXT,
         )
     if is_pipe and not data:
-        raise UsageError(f"{path} is a pipe that nothing writes to.")
+        raise UsageError(f"{path} is a pipe that nothing writes to.", hint=_TEXT)
     try:
         # As a text file is read everywhere else.
         return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text: {error}.") from error
+        raise UsageError(f"{path} is not UTF-8 text: {error}.", hint=_TEXT) from error
+
+
+def why_not(path: Path, error: OSError) -> str:
+    """Return in words why ``path`` could not be opened or listed.
+
+    The system calls a link that leads nowhere a missing file, while its user sees it there.
+    """
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return f"it is a link that leads nowhere (to {os.readlink(path)})"  # noqa: PTH115 (as text)
+    return error.strerror or str(error)
 
 
 def make_folder(folder: Path, *, private: bool = False) -> Path:

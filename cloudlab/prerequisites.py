@@ -25,23 +25,9 @@ _GRUB_FILES = (
 )
 # An ordinary user builds in a user namespace, with several user numbers.
 _NAMESPACE = () if os.geteuid() == 0 else ("newuidmap",)
-_UEFI_AMD64 = (
-    "/usr/share/OVMF/OVMF_CODE_4M.fd",
-    "/usr/share/OVMF/OVMF_CODE.fd",
-    "/usr/share/edk2/ovmf/OVMF_CODE.fd",
-    "/usr/share/qemu/edk2-x86_64-code.fd",
-    "/opt/homebrew/share/qemu/edk2-x86_64-code.fd",
-    "/usr/local/share/qemu/edk2-x86_64-code.fd",
-)
-_UEFI_ARM64 = (
-    "/usr/share/AAVMF/AAVMF_CODE.fd",
-    "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw",
-    "/opt/homebrew/share/qemu/edk2-aarch64-code.fd",
-    "/usr/local/share/qemu/edk2-aarch64-code.fd",
-)
 
-#: Job -> the programs it needs (a tuple holds files of which one suffices).
-JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
+#: Job -> what it needs, by the names of :data:`cloudlab.tools.PACKAGES`.
+JOBS: dict[str, tuple[str, ...]] = {
     "venv": ("ensurepip",),
     "run": (_QEMU, "qemu-img", "qemu-nbd", "gpgv"),
     "build": (
@@ -59,8 +45,8 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     "test": (
         "qemu-system-x86_64",
         "qemu-system-aarch64",
-        _UEFI_AMD64,
-        _UEFI_ARM64,
+        "uefi-amd64",
+        "uefi-arm64",
         "isoinfo",
         "xorriso",
         "curl",
@@ -92,74 +78,25 @@ JOBS: dict[str, tuple[str | tuple[str, ...], ...]] = {
     ),
 }
 
-#: What is no program of :data:`cloudlab.tools.PACKAGES` -> Debian's package.
-_APT: dict[str, str] = {
-    # The Python that runs this is the one that lacks it, and a host may have several.
-    "ensurepip": f"python3.{sys.version_info.minor}-venv",
-    "newuidmap": "uidmap",
-    "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
-    "/usr/lib/grub/x86_64-efi/normal.mod": "grub-efi-amd64-bin",
-    "/usr/lib/grub/arm64-efi/normal.mod": "grub-efi-arm64-bin",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-    "isoinfo": "genisoimage",
-    "xorriso": "xorriso",
-    "curl": "curl",
-    "gpg": "gnupg",
-    "openssl": "openssl",
-    "sgdisk": "gdisk",
-    "mkfs.ntfs": "ntfs-3g",
-    "mkfs.exfat": "exfatprogs",
-    "mkfs.f2fs": "f2fs-tools",
-    "mkfs.erofs": "erofs-utils",
-    "mksquashfs": "squashfs-tools",
-    "mkudffs": "udftools",
-    "parted": "parted",
-    "cryptsetup": "cryptsetup-bin",
-    "pvcreate": "lvm2",
-    "busybox": "busybox",
-    "shellcheck": "shellcheck",
-    "lsblk": "util-linux",
-    "blkid": "util-linux",
-    "dumpe2fs": "e2fsprogs",
-    "ip": "iproute2",
-    "mount": "mount",
-    "growpart": "cloud-guest-utils",
-    "chromium": "chromium",
-    "bsdtar": "libarchive-tools",
-    "dash": "dash",
-    _UEFI_AMD64[0]: "ovmf",
-    _UEFI_ARM64[0]: "qemu-efi-aarch64",
-}
-
 
 def missing(jobs: Sequence[str]) -> list[str]:
-    """Return what the jobs need and this host lacks (of alternatives, the first)."""
-    wanted = [need for job in jobs for need in JOBS[job]]
-    return [
-        need if isinstance(need, str) else need[0]
-        for need in wanted
-        if not any(_is_there(one) for one in ((need,) if isinstance(need, str) else need))
-    ]
+    """Return what the jobs need and this host lacks."""
+    return [need for job in jobs for need in JOBS[job] if not _is_there(need)]
 
 
 def _is_there(need: str) -> bool:
     if need == "ensurepip":
         return importlib.util.find_spec("ensurepip") is not None
+    if need.startswith("uefi-"):
+        return tools.find_uefi(need.removeprefix("uefi-")) is not None
     return Path(need).exists() if need.startswith("/") else tools.which(need) is not None
 
 
 def packages_for(needs: Sequence[str], manager: str) -> tuple[list[str], list[str]]:
     """Return the packages that hold ``needs``, and those needs that no known package holds."""
-    packages, unknown = set(), []
-    for need in needs:
-        package = tools.PACKAGES.get(need, {}).get(manager)
-        if package is None and manager == "apt":
-            package = _APT.get(need)
-        if package is None:
-            unknown.append(need)
-        else:
-            packages.add(package)
-    return sorted(packages), unknown
+    found = {need: tools.PACKAGES.get(need, {}).get(manager) for need in needs}
+    packages = sorted({package for package in found.values() if package is not None})
+    return packages, [need for need, package in found.items() if package is None]
 
 
 def main(jobs: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ starts goes through :func:`run`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import shutil
@@ -37,7 +38,47 @@ _SYSTEM_FOLDERS = (
     "/usr/local/opt/e2fsprogs/sbin",
 )
 
-#: Program, or file by its absolute path -> the package that holds it, by package manager.
+# Only Debian and its kin have all that building an image and running the tests need.
+_DEBIAN_PACKAGES = {
+    # The Python that runs this is the one that lacks it, and a host may have several.
+    "ensurepip": f"python3.{sys.version_info.minor}-venv",
+    "mmdebstrap": "mmdebstrap",
+    "grub-mkimage": "grub-common",
+    "newuidmap": "uidmap",
+    "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
+    "/usr/lib/grub/x86_64-efi/normal.mod": "grub-efi-amd64-bin",
+    "/usr/lib/grub/arm64-efi/normal.mod": "grub-efi-arm64-bin",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "isoinfo": "genisoimage",
+    "xorriso": "xorriso",
+    "curl": "curl",
+    "gpg": "gnupg",
+    "openssl": "openssl",
+    "sgdisk": "gdisk",
+    "mkfs.ntfs": "ntfs-3g",
+    "mkfs.exfat": "exfatprogs",
+    "mkfs.f2fs": "f2fs-tools",
+    "mkfs.erofs": "erofs-utils",
+    "mksquashfs": "squashfs-tools",
+    "mkudffs": "udftools",
+    "parted": "parted",
+    "cryptsetup": "cryptsetup-bin",
+    "pvcreate": "lvm2",
+    "busybox": "busybox",
+    "shellcheck": "shellcheck",
+    "lsblk": "util-linux",
+    "blkid": "util-linux",
+    "dumpe2fs": "e2fsprogs",
+    "ip": "iproute2",
+    "mount": "mount",
+    "growpart": "cloud-guest-utils",
+    "chromium": "chromium",
+    "bsdtar": "libarchive-tools",
+    "dash": "dash",
+}
+
+#: Program, file by its absolute path, or UEFI firmware by ``uefi-ARCH`` -> the package that
+#: holds it, by package manager.
 PACKAGES: dict[str, dict[str, str]] = {
     "qemu-img": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
     "qemu-nbd": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
@@ -53,22 +94,31 @@ PACKAGES: dict[str, dict[str, str]] = {
         "zypper": "qemu-arm",
         "brew": "qemu",
     },
+    "uefi-amd64": {"apt": "ovmf", "dnf": "edk2-ovmf", "zypper": "qemu-ovmf-x86_64", "brew": "qemu"},
+    "uefi-arm64": {
+        "apt": "qemu-efi-aarch64",
+        "dnf": "edk2-aarch64",
+        "zypper": "qemu-uefi-aarch64",
+        "brew": "qemu",
+    },
     "gpgv": {"apt": "gpgv", "dnf": "gnupg2", "zypper": "gpg2", "brew": "gnupg"},
-    "mmdebstrap": {"apt": "mmdebstrap"},
     "mke2fs": {"apt": "e2fsprogs", "dnf": "e2fsprogs", "zypper": "e2fsprogs", "brew": "e2fsprogs"},
     "mkfs.btrfs": {"apt": "btrfs-progs", "dnf": "btrfs-progs", "zypper": "btrfsprogs"},
     "mkfs.xfs": {"apt": "xfsprogs", "dnf": "xfsprogs", "zypper": "xfsprogs"},
     "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "zypper": "dosfstools"},
     "mcopy": {"apt": "mtools", "dnf": "mtools", "zypper": "mtools", "brew": "mtools"},
     "sfdisk": {"apt": "fdisk", "dnf": "util-linux", "zypper": "util-linux"},
-    "grub-mkimage": {"apt": "grub-common"},
-    "newuidmap": {"apt": "uidmap"},
     "passt": {"apt": "passt", "dnf": "passt", "zypper": "passt"},
-    "/usr/lib/grub/i386-pc/boot.img": {"apt": "grub-pc-bin"},
-    "/usr/lib/grub/x86_64-efi/normal.mod": {"apt": "grub-efi-amd64-bin"},
-    "/usr/lib/grub/arm64-efi/normal.mod": {"apt": "grub-efi-arm64-bin"},
-    "/usr/share/keyrings/debian-archive-keyring.gpg": {"apt": "debian-archive-keyring"},
+    **{name: {"apt": package} for name, package in _DEBIAN_PACKAGES.items()},
 }
+
+#: Where descriptors of firmware lie, by precedence.
+_FIRMWARE_FOLDERS = (
+    "/etc/qemu/firmware",
+    "/usr/share/qemu/firmware",
+    "/opt/homebrew/share/qemu/firmware",
+    "/usr/local/share/qemu/firmware",
+)
 
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -196,6 +246,39 @@ def find_tool(program: str) -> Path:
             f"The program {program} was not found on this machine.", hint=install_hint(program)
         )
     return found
+
+
+def find_uefi(arch: str) -> tuple[Path, Path] | None:
+    """Return UEFI firmware for ``arch`` and the template of its variables, or None.
+
+    Each firmware comes with a descriptor (QEMU's ``docs/interop/firmware.json``); of those that
+    fit, the first by name is meant to be preferred.  One with Secure Boot is not taken: it
+    starts signed boot loaders only, or needs a machine that is made for it.
+    """
+    cpu = {"amd64": "x86_64", "arm64": "aarch64"}.get(arch)
+    found: dict[str, Path] = {}
+    for folder in _FIRMWARE_FOLDERS:
+        for path in Path(folder).glob("*.json"):
+            found.setdefault(path.name, path)
+    for _, path in sorted(found.items()):
+        try:
+            about = json.loads(path.read_bytes())
+            machines = [
+                machine
+                for target in about["targets"]
+                if target["architecture"] == cpu
+                for machine in target["machines"]
+            ]
+            flash = [about["mapping"][part] for part in ("executable", "nvram-template")]
+            files = [Path(one["filename"]) for one in flash]
+            is_raw = all(one["format"] == "raw" for one in flash)
+            is_secure = "secure-boot" in about["features"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # of a firmware that is loaded in another way, or of a future kind
+        is_ours = any(machine.startswith(("pc-q35-", "virt-")) for machine in machines)
+        if is_ours and is_raw and not is_secure and all(file.exists() for file in files):
+            return files[0], files[1]
+    return None
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:

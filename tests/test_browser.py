@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -33,6 +34,7 @@ from PIL import Image
 from playwright.sync_api import expect
 
 from cloudlab.course.notebooks import copy_course, course_source
+from cloudlab.machine import registry
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import format_bytes
 
@@ -327,15 +329,13 @@ def saved_outputs(path, text, place=0) -> bool:
     return wait_until(saved)
 
 
-def qemus_below(folder) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["name", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if "qemu-system" in (process.info["name"] or "") and any(
-            str(folder) in one for one in words
-        ):
-            found.append(process)
-    return found
+def qemus_below(folder) -> list[int]:
+    """Return the process numbers of the machines whose run folder lies in ``folder``.
+
+    Not by their command lines: those of a QEMU that root started name no path.
+    """
+    own = [one for one in registry.list_running() if folder in Path(one.run_folder).parents]
+    return [one.qemu_pid for one in own if psutil.pid_exists(one.qemu_pid)]
 
 
 def gone(folder) -> bool:
@@ -371,7 +371,7 @@ def test_live_stop_restart_and_a_whole_boot(browser, tmp_path, lab_image):
 
         cell = begin()
         expect(panel(cell).locator("h3").first).to_be_visible(timeout=900_000)
-        assert gone(page, tmp_path)
+        assert gone(tmp_path)
         runs = [Run(one.parent) for one in (tmp_path / "runs").glob("*/run.json")]
         [done] = [one for one in runs if one.record.outcome == "done"]
         sizes = pd.read_csv(done.folder / "sizes.csv")

@@ -20,7 +20,6 @@ from cloudlab.machine.config import (
     qemu_argv,
     qemu_program,
 )
-from cloudlab.machine.firmware import uefi_files
 from cloudlab.tools import host_arch
 
 CONFIG = MachineConfig(
@@ -125,18 +124,6 @@ def test_what_could_not_boot_is_refused():
         replace(CONFIG, cpus=0)
     with pytest.raises(LaunchError, match="no machine for the architecture 's390x'"):
         qemu_program("s390x")
-
-
-@pytest.mark.parametrize("arch", ["amd64", "arm64"])
-def test_the_firmwares_variables_are_a_copy(tmp_path, arch):
-    files = uefi_files(arch, tmp_path / "variables.fd")
-    assert files.variables.stat().st_mode & 0o777 == 0o600
-    assert files.variables.stat().st_size > 0
-
-
-def test_an_architecture_without_firmware_is_refused(tmp_path):
-    with pytest.raises(LaunchError, match="No UEFI firmware for s390x"):
-        uefi_files("s390x", tmp_path / "other.fd")
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cloudlab import paths
+from cloudlab.cli import main
 from cloudlab.errors import CloudlabError, UsageError
 
 
@@ -80,13 +81,23 @@ def test_an_endless_device_is_not_read_to_its_end():
         (os.mkdir, "Is a directory"),
         (lambda path: path.write_bytes(b"\xff"), "not UTF-8"),
         (lambda path: None, "No such file"),
+        (lambda path: path.symlink_to("gone"), r"a link that leads nowhere \(to gone\)"),
     ],
-    ids=["pipe", "folder", "bytes", "nothing"],
+    ids=["pipe", "folder", "bytes", "nothing", "link"],
 )
 def test_what_is_not_a_text_file(make, words, tmp_path):
     make(tmp_path / "f")
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         paths.read_text(tmp_path / "f")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("command", ["inspect", "parse", "explain"])
+def test_a_link_that_leads_nowhere_is_called_one(command, tmp_path, capsys):
+    (tmp_path / "link").symlink_to("/gone")
+    assert main([command, str(tmp_path / "link")]) != 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a link that leads nowhere (to /gone)" in told
 
 
 def test_a_pipe_with_a_silent_writer_ends_the_wait(tmp_path, monkeypatch):

@@ -43,10 +43,8 @@ def test_debian_has_a_package_for_every_need(bare_host, job):
 
 def test_every_package_exists_in_debian():
     """Asks apt itself, so that a misspelt package name does not wait for a fresh machine."""
-    packages = set()
-    for job in prerequisites.JOBS:
-        needs = [n if isinstance(n, str) else n[0] for n in prerequisites.JOBS[job]]
-        packages.update(prerequisites.packages_for(needs, "apt")[0])
+    needs = [need for job in prerequisites.JOBS.values() for need in job]
+    packages = set(prerequisites.packages_for(needs, "apt")[0])
     shown = subprocess.run(
         ["apt-cache", "show", "--no-all-versions", *sorted(packages)],
         capture_output=True, text=True, check=False,

@@ -101,12 +101,15 @@ REFUSED = {
     "start": ({"start": "hot"}, "start has no value 'hot'", "cold, warm, auto"),
     "disk size": ({"disk_size": "lots"}, "lots", "20G"),
     "memory": ({"memory": "1M"}, "1 MiB", "256 MiB"),
+    "memory as words": ({"memory": "lots"}, "The memory size 'lots'", "512M"),
+    "too much memory": ({"memory": "17T"}, "The memory size '17T' is over the limit", "16T"),
+    "endless file": ({"user_data": Path("/dev/zero")}, "longer than 1 MiB", "text file in UTF-8"),
     "cpus as text": ({"cpus": "two"}, "cpus has no value 'two'", "int, str"),
     "time": ({"timeout_s": "long"}, "timeout_s has no value 'long'", "float"),
     "devices": ({"growpart_devices": "/"}, "growpart_devices has no value '/'", "array"),
     "switch": ({"sampler": "yes"}, "sampler has no value 'yes'", "bool"),
     "scenario": ({"scenario": 3}, "scenario has no value 3", "str"),
-    "file": ({"user_data": Path("/nowhere")}, "/nowhere cannot be read", "UTF-8"),
+    "file": ({"user_data": Path("/nowhere")}, "/nowhere cannot be read", "text file"),
     "cpus": ({"cpus": 0}, "at least one CPU", "1"),
 }  # fmt: skip
 

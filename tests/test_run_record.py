@@ -7,6 +7,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -183,7 +184,11 @@ def full_record() -> Record:
     """A record that has a value in every field."""
     record = recorded("growpart-off").record
     partition = next(one for one in record.disk_after.partitions if one.filesystem)
-    usage = {"free_bytes": 1, "total_bytes": 2, "last_mounted_at": "/"}
+    usage = {
+        "free_bytes": 1,
+        "total_bytes": 2,
+        "last_mounted_at": datetime(2026, 11, 22, 10, tzinfo=UTC),
+    }
     partition = replace(partition, filesystem=replace(partition.filesystem, **usage))
     disk = {"warnings": ("w",), "partitions": (partition,), "other_table": "LVM"}
     return replace(

@@ -1,5 +1,6 @@
 """The runner of short commands, on real processes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from guests import alive, wait_until
 
 from cloudlab import tools
 from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
-from cloudlab.tools import Deadline, find_tool, install_argv, run
+from cloudlab.tools import Deadline, find_tool, find_uefi, install_argv, run
 
 
 @pytest.mark.parametrize(
@@ -176,3 +177,52 @@ def test_deadline():
     assert Deadline.after(0).expired
     assert not Deadline.after(600).expired
     assert 0 < Deadline.after(600).left_s <= 600
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_this_hosts_firmware_is_found(arch):
+    code, variables = find_uefi(arch)
+    assert b"_FVH" in code.read_bytes(), "a UEFI firmware volume"
+    assert variables.stat().st_size > 0
+
+
+def firmware(folder, name, **changes):
+    """Describe a firmware whose files exist; return its code and variables."""
+    code, variables = folder / f"{name}.code", folder / f"{name}.vars"
+    about = {
+        "interface-types": ["uefi"],
+        "mapping": {
+            "device": "flash",
+            "executable": {"filename": str(code), "format": changes.pop("format", "raw")},
+            "nvram-template": {"filename": str(variables), "format": "raw"},
+        },
+        "targets": [{"architecture": "x86_64", "machines": ["pc-i440fx-*", "pc-q35-*"]}],
+        "features": ["verbose-dynamic"],
+    } | changes
+    code.touch()
+    variables.touch()
+    (folder / f"{name}.json").write_text(json.dumps(about))
+    return code, variables
+
+
+def test_the_first_firmware_that_fits_is_taken(tmp_path, monkeypatch):
+    own, system = tmp_path / "etc", tmp_path / "usr"
+    monkeypatch.setattr(tools, "_FIRMWARE_FOLDERS", (str(own), str(system), "/nowhere"))
+    own.mkdir()
+    system.mkdir()
+    assert find_uefi("amd64") is None
+    (own / "10-broken.json").write_text("{")
+    firmware(own, "20-secure", features=["secure-boot", "requires-smm"])
+    firmware(own, "30-qcow2", format="qcow2")
+    firmware(own, "31-microvm", targets=[{"architecture": "x86_64", "machines": ["microvm"]}])
+    firmware(own, "32-arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}])
+    firmware(own, "33-memory", mapping={"device": "memory", "filename": "/f"})
+    firmware(own, "34-deleted")[1].unlink()
+    assert find_uefi("amd64") is None
+    last = firmware(system, "60-plain")
+    assert find_uefi("amd64") == last
+    assert find_uefi("s390x") is None
+    (own / "60-plain.json").touch()
+    assert find_uefi("amd64") is None, "an empty file of the same name hides it"
+    first = firmware(own, "40-mine")
+    assert find_uefi("amd64") == first

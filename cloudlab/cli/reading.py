@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cloudlab import figures
+from cloudlab import figures, paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
@@ -37,7 +37,11 @@ def parse(args: argparse.Namespace) -> None:
             with args.log.open("rb") as stream:
                 parsed = parse_console(stream)
         except OSError as error:
-            raise ParseError(f"{args.log} cannot be read: {error.strerror}.") from error
+            raise ParseError(
+                f"{args.log} cannot be read: {paths.why_not(args.log, error)}.",
+                hint="Name a console log or a text with the output of lsblk and df, or '-' for "
+                "standard input.",
+            ) from error
     if args.json:
         terminal.print_json(to_json(parsed))
     else:

@@ -177,7 +177,7 @@ def check_unchanged(image: Image) -> Image:
                 found = f"the same size with the SHA-256 {sha256}"
     except OSError as error:
         raise ImageError(
-            f"The image {image.path} cannot be read: {error.strerror}.",
+            f"The image {image.path} cannot be read: {paths.why_not(image.path, error)}.",
             hint="'cloudlab images' lists what is there.",
         ) from error
     raise ChecksumError(

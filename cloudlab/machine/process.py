@@ -344,8 +344,13 @@ async def _drained(process: asyncio.subprocess.Process) -> None:
 
 def _launch_error(end: MachineEnd) -> LaunchError:
     words = end.stderr.strip().rstrip(".")
+    hint = "Run 'cloudlab doctor' to check QEMU and the accelerator on this machine."
+    if "CPUs" in words:
+        hint = "Choose fewer CPUs (--cpus)."
+    elif "memory" in words:
+        hint = "Choose less memory (--memory), or close other programs."
     return LaunchError(
         f"QEMU ended before the machine ran (exit code {end.returncode}): "
         f"{words or 'it said nothing'}.",
-        hint="Run 'cloudlab doctor' to check QEMU and the accelerator on this machine.",
+        hint=hint,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import re
 import threading
@@ -67,6 +68,8 @@ _QEMU_OVERHEAD_BYTES = 200 << 20
 CLOCK_SLACK_S = 5.0
 
 _EXTENDED_BYTES = 1024
+
+_LOADED_EARLY = "cloudlab.figures.canvas"
 
 
 def boot(
@@ -261,6 +264,8 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         raise InterruptedRunError(f"The run {name} was not started.")
     machine.config = plan.machine
     await unless_stopped(machine.launch(), host.stop, name)
+    # The run's tables and figures need what takes a second to load, and the guest longer to boot.
+    threading.Thread(target=importlib.import_module, args=(_LOADED_EARLY,), daemon=True).start()
     snapshot = plan.snapshot
     note = "launched" if snapshot is None else "resuming from a snapshot"
     typical_s = expected_s(job, plan.start.kind)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from cloudlab import paths
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import UsageError
 from cloudlab.image.cache import Image
@@ -120,7 +121,10 @@ _ENUMS: dict[str, type[StrEnum]] = {
 _TYPES = get_type_hints(SeedConfig) | get_type_hints(Options)
 _SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
 _NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
-_SIZES = {"disk_size": "disk_size_bytes", "memory": "memory_bytes"}
+_SIZES = {
+    "disk_size": ("disk_size_bytes", "disk size"),
+    "memory": ("memory_bytes", "memory size"),
+}
 
 
 def make_options(image: Image, base: Options | None = None, **values: Any) -> Options:
@@ -147,7 +151,8 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
         if value is None:
             continue
         if name in _SIZES:
-            run_values[_SIZES[name]] = parse_disk_size(str(value))
+            field_name, what = _SIZES[name]
+            run_values[field_name] = parse_disk_size(str(value), what)
         elif name in _SEED_NAMES:
             seed_values[name] = _typed(name, value)
         elif name in _NAMES:
@@ -195,19 +200,12 @@ def _typed(name: str, value: Any) -> Any:
             value = GrowpartMode.OFF
         return choice(_ENUMS[name], value, name)
     try:
-        return msgspec.convert(_text(value) if isinstance(value, Path) else value, _TYPES[name])
+        return msgspec.convert(
+            paths.read_text(value) if isinstance(value, Path) else value, _TYPES[name]
+        )
     except msgspec.ValidationError as error:
         raise UsageError(
             f"{name} has no value {value!r}.", hint=f"{str(error).replace('`', '')}."
-        ) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read: {error}.", hint="Name a file with text in UTF-8."
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import cloudlab
 from cloudlab import paths
 from cloudlab.console import Stage
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
-from cloudlab.errors import RecordingError, UsageError
+from cloudlab.errors import LaunchError, RecordingError, UsageError
 from cloudlab.image.cache import Image, check_unchanged
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import (
@@ -24,7 +25,6 @@ from cloudlab.machine.config import (
     qemu_argv,
     qemu_program,
 )
-from cloudlab.machine.firmware import uefi_files
 from cloudlab.machine.network import NetworkChoice, choose_network
 from cloudlab.machine.registry import Entry
 from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
@@ -50,7 +50,7 @@ from cloudlab.seed import (
     with_nonce,
     write_iso,
 )
-from cloudlab.tools import now
+from cloudlab.tools import find_uefi, install_hint, now
 from cloudlab.tools import run as run_tool
 
 _OVERLAY, _SEED_ISO, _VARIABLES = "overlay.qcow2", "seed.iso", "uefi-variables.fd"
@@ -181,7 +181,19 @@ def _write_files(options: Options, seed: Seed, folder: Path) -> UefiFiles | None
         for name, text in _texts(options, seed).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         firmware = options.firmware or _default_firmware(image)
-        return uefi_files(image.arch, folder / _VARIABLES) if firmware is Firmware.UEFI else None
+        if firmware is not Firmware.UEFI:
+            return None
+        found = find_uefi(image.arch)
+        if found is None:
+            raise LaunchError(
+                f"No UEFI firmware for {image.arch} was found on this machine; nothing was started.",
+                hint=install_hint(f"uefi-{image.arch}"),
+            )
+        code, template = found
+        variables = folder / _VARIABLES
+        shutil.copyfile(template, variables)
+        variables.chmod(0o600)
+        return UefiFiles(code, variables)
     except OSError as error:
         raise RecordingError(
             f"The run's files could not be written to {folder}: {error.strerror}; "

@@ -320,8 +320,9 @@ def read_record(folder: Path) -> Record:
     try:
         return record_from_json(msgspec.json.decode(path.read_bytes()))
     except OSError as error:
+        reason = paths.why_not(folder if folder.is_symlink() else path, error)
         raise RecordingError(
-            f"{folder} is not a run folder (no {_RUN_JSON}: {error.strerror}).",
+            f"{folder} is not a run folder (no {_RUN_JSON}: {reason}).",
             hint="Name a folder that 'cloudlab run' or 'cloudlab demo' wrote, or a recording "
             "that ships with cloudlab.",
         ) from error

@@ -1,0 +1,69 @@
+#!/bin/sh
+# Run make targets as a new user would: in a new root filesystem of Debian with nothing but
+# Python, make and git.  Needs root, mmdebstrap and unshare.
+#
+#   scripts/fresh-root.sh SUITE TARGET...     e.g. scripts/fresh-root.sh trixie demo test
+#
+# FRESH_USER=1         as an ordinary user without sudo, once root has installed the packages
+# FRESH_FOLDERS=A:B    folders of this host that the new root sees too, such as a package index
+# FRESH_ROOT=DIR       use this root again, or make it and keep it
+set -eu
+suite=$1
+shift
+repository=$(cd "$(dirname "$0")/.." && pwd)
+root=${FRESH_ROOT:-$(mktemp -d /var/tmp/cloudlab-fresh.XXXXXX)}
+[ -n "${FRESH_ROOT:-}" ] || trap 'rm -rf --one-file-system "$root"' EXIT
+
+if [ ! -e "$root/etc/apt/sources.list" ]; then
+  # The mirror that this host's apt uses; the date of sid's index may have passed on a mirror.
+  # shellcheck disable=SC2016  # apt's own variables
+  mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' 'Created-By: Packages' |
+    sed -n 's/^Debian Debian //p' | head -n 1)
+  old='Acquire::Check-Valid-Until "false";'
+  mmdebstrap --quiet --variant=apt --aptopt="$old" \
+    --include=python3,python3-venv,make,git,ca-certificates,passwd \
+    "$suite" "$root" ${mirror:+"$mirror"}
+  echo "$old" > "$root/etc/apt/apt.conf.d/90valid"
+  # What this host's pip and its certificates are told.
+  for file in /etc/ssl/certs/ca-certificates.crt /etc/resolv.conf /etc/pip.conf; do
+    [ ! -e "$file" ] || cp -L "$file" "$root$file"
+  done
+  chroot "$root" useradd --create-home learner
+fi
+
+home=/root
+[ -z "${FRESH_USER:-}" ] || home=/home/learner
+rm -rf "$root$home/cloudlab"
+if [ -e "$HOME/.config/pip/pip.conf" ]; then
+  mkdir -p "$root$home/.config/pip"
+  cp -L "$HOME/.config/pip/pip.conf" "$root$home/.config/pip/"
+fi
+git clone --quiet --no-hardlinks "$repository" "$root$home/cloudlab"
+cat > "$root/fresh" <<'SCRIPT'
+set -eu
+cd "$HOME/cloudlab"
+if [ "$HOME" = /root ]; then
+  exec make "$@"
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive python3 -m cloudlab.prerequisites venv run build test
+chown -R learner: "$HOME"
+exec setpriv --reuid=learner --regid=learner --init-groups make "$@"
+SCRIPT
+
+# In namespaces of its own, so that its mounts and processes end with it.
+export root home
+# shellcheck disable=SC2016  # for the inner shell
+unshare --mount --pid --fork --kill-child --propagation private sh -eu -c '
+  mount --bind "$root" "$root"
+  mount -t proc proc "$root/proc"
+  mount --rbind /sys "$root/sys"
+  mount --rbind /dev "$root/dev"
+  IFS=:
+  for folder in ${FRESH_FOLDERS:-}; do
+    mkdir -p "$root$folder"
+    mount --bind "$folder" "$root$folder"
+  done
+  unset IFS XDG_CACHE_HOME CLOUDLAB_CACHE TMPDIR
+  exec chroot "$root" /usr/bin/env HOME="$home" PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /fresh "$@"
+' run "$@"
