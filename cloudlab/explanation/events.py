@@ -52,6 +52,8 @@ class Kind(StrEnum):
     TABLE_EDITED = "a partitioning program wrote the table"
     MBR_LIMIT = "an MBR ends at 2 TiB"
     NO_SPACE = "no space left on device"
+    BASIC = "systemd reached its basic target"
+    LOGIN = "a login prompt"
     DISABLED = "cloud-init is disabled or did not start"
     RAN = "cloud-init ran"
     IGNORED = "cloud-init ignored user-data"
@@ -199,8 +201,10 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
     ),
     (
         Kind.RAN,
-        r"Cloud-init v\. |\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
+        r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
     ),
+    (Kind.BASIC, r"Reached target .*[Bb]asic"),
+    (Kind.LOGIN, r"^[\w.-]+ login:"),
     (
         Kind.IGNORED,
         (
@@ -223,6 +227,11 @@ _GROWPART = re.compile(
 _RESIZE = re.compile(
     r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b.*?"
     r"(?P<target>/\S*)?\s*$"
+)
+_OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
+# A path, or the kernel's list of a disk's partitions.
+_DISK = re.compile(
+    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
 _UPTIME = re.compile(r"^\[ *(\d+\.\d+)\]")
 _REVERT = re.compile(r"attempt to resize \S+ failed|attempting to revert")
@@ -264,35 +273,64 @@ def read_events(documents: Iterable[Document]) -> list[Event]:
     return [event for document in documents for event in _events(document)]
 
 
-def _events(document: Document) -> Iterator[Event]:
+@dataclass
+class _Commands:
+    """The last commands that a shell or a log showed: what they print names no device."""
+
     growpart: tuple[Line, re.Match[str]] | None = None
     resize: tuple[Line, str] | None = None
-    for line in document.lines:
+
+    def note(self, line: Line) -> None:
+        """Take the command in a line, if it shows one."""
         if command := _GROWPART.search(line.text):
-            growpart = line, command
+            self.growpart = line, command
         if command := _RESIZE.search(line.text):
-            resize = line, command["target"] or ""
-        if line.text.startswith("meta-data="):
-            resize = line, line.text.split()[0].removeprefix("meta-data=")
+            self.resize = line, command["target"] or ""
+        if "meta-data=" in line.text:
+            self.resize = line, line.text.split("meta-data=")[1].split(" ")[0]
+
+
+def _events(document: Document) -> Iterator[Event]:
+    commands = _Commands()
+    for place, line in enumerate(document.lines):
+        commands.note(line)
         for kind, pattern in _PATTERNS:
             match = pattern.search(line.text)
-            if match is None or (kind is Kind.PROGRAM and not _is_growpart(match, line, growpart)):
+            if match is None or (
+                kind is Kind.PROGRAM and not _is_growpart(match, line, commands.growpart)
+            ):
                 continue
-            values = {name: value for name, value in match.groupdict().items() if value}
-            command_text = ""
-            if kind is Kind.PROGRAM and growpart and _near(growpart[0], line):
-                values = {
-                    "device": growpart[1]["device"],
-                    "number": growpart[1]["number"],
-                } | values
-                command_text = "growpart"
-            elif kind in _OF_RESIZE and resize and _near(resize[0], line):
-                values.setdefault("target", resize[1])
-                command_text = "resize"
+            event = Event(kind, line, {k: v for k, v in match.groupdict().items() if v})
             document.kinds.add(_source(kind, line.text))
-            yield Event(kind, line, values, command_text)
+            yield _in_context(event, commands, document.lines, place)
             if kind not in _ALSO:
                 break
+
+
+def _in_context(event: Event, commands: _Commands, lines: list[Line], place: int) -> Event:
+    """Return an event with the devices that the lines around it name."""
+    growpart, resize = commands.growpart, commands.resize
+    if event.kind is Kind.PROGRAM and growpart and _near(growpart[0], event.at):
+        named = {"device": growpart[1]["device"], "number": growpart[1]["number"]}
+        return Event(event.kind, event.at, named | event.values, "growpart")
+    if event.kind in _OF_RESIZE and resize and _near(resize[0], event.at):
+        return Event(event.kind, event.at, {"target": resize[1]} | event.values, "resize")
+    if event.kind in _OF_DISK and (near := _disk_near(lines, place)):
+        return Event(event.kind, event.at, {"near": near} | event.values)
+    return event
+
+
+def _disk_near(lines: list[Line], place: int) -> str:
+    """Return the disk that a message without a name is about, from the lines around it."""
+    around = [
+        lines[place],
+        *reversed(lines[max(0, place - 6) : place]),
+        *lines[place + 1 : place + 7],
+    ]
+    for line in around:
+        if match := _DISK.search(line.text):
+            return match[1] or match[2]
+    return ""
 
 
 def _is_growpart(

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import tarfile
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,10 @@ _TABLES = tuple(
 )
 _ROWS_AFTER_HEADER = 40
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+_PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
+_HOST_COMMAND = re.compile(
+    r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
+)
 _MAIL = re.compile(r"(?:> ?)+")
 _INDENT = re.compile(r" {4}")
 
@@ -115,12 +120,33 @@ def read_evidence(sources: Iterable[EvidenceSource]) -> list[Document]:
     """
     documents = [one for source in sources for one in _read(source)]
     documents.sort(key=lambda one: not one.is_log)
+    _leave_out_hosts(documents)
     order = 0
     for document in documents:
         for number, line in enumerate(document.lines):
             document.lines[number] = line._replace(order=order)
             order += 1
     return documents
+
+
+def _leave_out_hosts(documents: list[Document]) -> None:
+    """Blank what a hypervisor's own shell shows beside that of its guest.
+
+    Its disks and root filesystem are not the machine's in question.
+    """
+    by_host: dict[str, list[tuple[Document, int]]] = {}
+    hypervisors = set()
+    for document in documents:
+        host = ""
+        for number, line in enumerate(document.lines):
+            if prompt := _PROMPT.match(line.text):
+                host = prompt[1]
+                if _HOST_COMMAND.search(line.text):
+                    hypervisors.add(host)
+            by_host.setdefault(host, []).append((document, number))
+    if len(by_host) > len(hypervisors):
+        for document, number in (place for host in hypervisors for place in by_host[host]):
+            document.lines[number] = document.lines[number]._replace(text="")
 
 
 def _read(source: EvidenceSource) -> Iterator[Document]:
@@ -201,16 +227,18 @@ def _document(name: str, stream: IO[bytes]) -> Document:
     stream.seek(0)
     found = _all_lines(stream) if size_bytes <= _WHOLE_BYTES else _telling_lines(stream)
     quoted = indented = 0
+    last: deque[Line] = deque(maxlen=_MOST_LINES // 2)
     for number, raw in found:
         document.total_lines = max(document.total_lines, number)
         if raw.startswith(b'{"') and b'"MESSAGE"' in raw:
             raw = _journal_message(raw)  # noqa: PLW2901
-        if len(document.lines) < _MOST_LINES:
-            text = " ".join(piece for piece in texts(raw[:_LONGEST_LINE]) if piece)
-            text = text.translate(_QUOTES).rstrip()
-            quoted += text.startswith(">")
-            indented += text.startswith("    ") or not text
-            document.lines.append(Line(document.name, number, text))
+        text = " ".join(piece for piece in texts(raw[:_LONGEST_LINE]) if piece)
+        line = Line(document.name, number, text.translate(_QUOTES).rstrip())
+        # Of too many, the first and the last are kept.
+        (document.lines if len(document.lines) < _MOST_LINES // 2 else last).append(line)
+        quoted += line.text.startswith(">")
+        indented += line.text.startswith("    ") or not line.text
+    document.lines += last
     around = _MAIL if quoted * 2 > len(document.lines) else None
     around = _INDENT if indented == len(document.lines) else around
     if around is not None:

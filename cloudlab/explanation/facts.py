@@ -12,7 +12,7 @@ from cloudlab.errors import ParseError
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.seed.text import Document as Yaml
 from cloudlab.seed.text import is_cloud_config, read_document
-from cloudlab.sizes import LsblkRow, parse_size
+from cloudlab.sizes import parse_size
 
 _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
@@ -185,62 +185,51 @@ def _count(facts: Facts) -> tuple[int, ...]:
 def _read_listings(document: Document, texts: Mapping[int, Line], facts: Facts) -> None:
     reports = document.parsed.reports if document.parsed else ()
     details = _json_details(document) if reports else {}
+
+    def place(line: int, text: str | None) -> Line:
+        return texts.get(line) or Line(document.name, line, text or "")
+
     for report in reports:
-        stack: list[tuple[int, LsblkRow]] = []
+        stack: list[tuple[int, str]] = []
         for row in report.lsblk:
-            at = texts.get(row.line) or Line(document.name, row.line, row.name)
+            at = place(row.line, row.name)
             depth = at.text.find(row.name)
             while stack and stack[-1][0] >= depth:
                 stack.pop()
-            parent, fstype = stack[-1][1].name if stack else "", ""
-            if row.name in details:
-                parent, fstype = details[row.name]
-            elif found := _FSTYPE.search(at.text, max(depth, 0) + len(row.name)):
-                fstype = found[1]
             split = split_partition(row.name)
-            stack.append((depth, row))
-            facts.devices.append(
-                Device(
-                    row.name,
-                    row.size_bytes,
-                    row.type or ("part" if split else "disk"),
-                    parent or (split[0] if split else ""),
-                    row.mountpoints,
-                    fstype,
-                    at,
-                    0 if report.exact else _rounding(row.size_bytes),
-                )
-            )
-            document.kinds.add("lsblk")
-        for mount in report.df:
-            at = texts.get(mount.line) or Line(document.name, mount.line, str(mount.filesystem))
-            typed = _FSTYPE.search(at.text)
-            if mount.mountpoint:
-                facts.mounts.append(
-                    Mount(
-                        mount.filesystem or "",
-                        mount.mountpoint,
+            parent = (stack[-1][1] if stack else "") or (split[0] if split else "")
+            fstype = _FSTYPE.search(at.text, max(depth, 0) + len(row.name))
+            known = details.get(row.name) or (parent, fstype[1] if fstype else "")
+            stack.append((depth, row.name))
+            kind = row.type or ("part" if split else "disk")
+            tolerance = 0 if report.exact else _rounding(row.size_bytes)
+            if at.text:  # else it is a hypervisor's
+                facts.devices.append(
+                    Device(
+                        row.name,
+                        row.size_bytes,
+                        kind,
+                        known[0],
+                        row.mountpoints,
+                        known[1],
                         at,
-                        mount.size_bytes,
-                        mount.available_bytes,
-                        typed[1] if typed else "",
+                        tolerance,
                     )
                 )
+                document.kinds.add("lsblk")
+        for mount in report.df:
+            at = place(mount.line, mount.filesystem)
+            typed = _FSTYPE.search(at.text)
             document.kinds.add("df")
+            if at.text and mount.mountpoint:
+                sizes = mount.size_bytes, mount.available_bytes
+                name, fstype_name = mount.filesystem or "", typed[1] if typed else ""
+                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, fstype_name))
     for line in document.lines:  # /proc/partitions counts in KiB
         if match := re.fullmatch(r"\s*\d+\s+\d+\s+(\d{4,})\s+([a-z][\w-]*)", line.text):
             split = split_partition(match[2])
-            facts.devices.append(
-                Device(
-                    match[2],
-                    int(match[1]) << 10,
-                    "part" if split else "disk",
-                    split[0] if split else "",
-                    (),
-                    "",
-                    line,
-                )
-            )
+            kind, parent = ("part", split[0]) if split else ("disk", "")
+            facts.devices.append(Device(match[2], int(match[1]) << 10, kind, parent, (), "", line))
             document.kinds.add("/proc/partitions")
 
 
@@ -436,9 +425,16 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
+    group, size = "", 0
     for line in document.lines:
         text = line.text
-        if match := re.match(rf"\s+(/dev/\S+)\s+(\S+)\s+lvm2\s+\S+\s+{_SIZE}\s+{_SIZE}\s*$", text):
+        if match := re.match(r"\s+VG (Name|Size)\s+(.+)", text):  # vgdisplay
+            group, size = (match[2], 0) if match[1] == "Name" else (group, _size(match[2]))
+        elif match := re.match(rf"\s+Free +PE / Size\s+\d+ / {_SIZE}", text):
+            yield Volume("vg", group, group, size, _size(match[1]), line)
+        elif match := re.match(
+            rf"\s+(/dev/\S+)\s+(\S+)\s+lvm2\s+\S+\s+{_SIZE}\s+{_SIZE}\s*$", text
+        ):
             yield Volume(
                 "pv", short_name(match[1]), match[2], _size(match[3]), _size(match[4]), line
             )

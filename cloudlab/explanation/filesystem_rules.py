@@ -86,12 +86,33 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
         same = partition.evidence[0].file == event.at.file
         if same or partition.by is Grower.GROWPART:
             return None  # the partition grew after resizefs had run
-    device_bytes = machine.size_of(machine.root) or partition.to_bytes
-    fills = machine.fills(device_bytes)
-    if fills is False or (fills is None and not resized) or _volume_behind(machine):
+    fills = machine.fills(_device_bytes(machine, partition))
+    behind = _volume_behind(machine) or _mapping_behind(machine)
+    if fills is False or (fills is None and not resized) or behind:
         return None
+    followed = any("resized encrypted volume" in one.at.text for one in machine.events)
+    if machine.root not in {machine.partition, ""} and not fills and not followed:
+        return None  # what lies between need not have grown
     lines = [event.at, *([machine.filesystem.at] if machine.filesystem else [])]
     return Verdict(True, Grower.RESIZEFS, _resize_despite(machine), lines)
+
+
+def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
+    """Return the size of the device under the filesystem, as listed or as growth left it."""
+    direct = machine.root == machine.partition
+    return machine.size_of(machine.root) or (partition.to_bytes if direct else None)
+
+
+def _mapping_behind(machine: Machine) -> tuple[Line, ...]:
+    """Return what shows that an encrypted device did not follow its partition."""
+    for event in machine.all(Kind.TRIED):
+        if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
+            return (event.at,)
+    device = machine.kind_of_stack("crypt")
+    below = machine.size_of(device.parent) if device else None
+    if device is None or not device.size_bytes or not below:
+        return ()
+    return (device.at,) if device.size_bytes < below * _SHORT else ()
 
 
 def _resize_despite(machine: Machine) -> Reason | None:
@@ -104,7 +125,7 @@ def _filesystem_causes(  # noqa: C901 - a list of causes, the strongest first
     machine: Machine, partition: Verdict
 ) -> Iterator[Verdict]:
     """Yield what kept it from growing, as logs and user-data say it, the strongest first."""
-    fills = machine.fills(machine.size_of(machine.root))
+    fills = machine.fills(_device_bytes(machine, partition))
     shown = (machine.filesystem.at,) if machine.filesystem else ()
     if machine.zfs_dataset and partition.grown is False:
         yield not_grown(Reason.ZFS, *partition.evidence)
@@ -159,9 +180,14 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             for one in machine.all(Kind.NO_SPACE)
             if one.at.file == event.at.file and abs(one.at.number - event.at.number) < NEAR_LINES
         ]
+        read_only = any(
+            "Read-only file system" in one.at.text
+            and abs(one.at.order - event.at.order) < NEAR_LINES
+            for one in machine.all(Kind.RESIZE_FAILED)
+        )
         if near or "No space left" in event.at.text:
             yield not_grown(Reason.FILESYSTEM_FULL, event, *near[:1])
-        elif "Read-only file system" in event.at.text or machine.immutable_source:
+        elif read_only or machine.immutable_source:
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
         elif fills is False or machine.filesystem is None:
             yield not_grown(Reason.RESIZE_FAILED, event)
@@ -200,13 +226,17 @@ def _volume_behind(machine: Machine) -> tuple[Line, ...]:
     return (volume.at, below.at) if free > slack else ()
 
 
-def _filesystem_by_size(machine: Machine, partition: Verdict) -> Verdict:  # noqa: PLR0911
+def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
+    machine: Machine, partition: Verdict
+) -> Verdict:
     """Return what sizes alone show."""
     shown = (machine.filesystem.at,) if machine.filesystem else ()
-    fills = machine.fills(machine.size_of(machine.root) or partition.from_bytes)
+    fills = machine.fills(_device_bytes(machine, partition) or partition.from_bytes)
     behind = _volume_behind(machine)
     if behind and fills is not False:
         return not_grown(Reason.LOGICAL_VOLUME, *behind, *shown)
+    if fills is not False and (locked := _mapping_behind(machine)):
+        return not_grown(Reason.ENCRYPTED, *locked, *shown)
     if machine.zfs_dataset:
         return undecided("zpool list; zpool status", evidence=shown)
     if partition.reason is Reason.TABLE_BUSY:

@@ -12,6 +12,9 @@ from cloudlab.explanation.model import Reason
 
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
+# As fdisk, sfdisk and sgdisk name them.
+_EXTENDED = re.compile(r"Extended|W95 Ext|^(?:0?[5f]|85)$")
+_SWAP = re.compile(r"(?i)swap|^82(?:00)?\b|^0657FD6D")
 _SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 
@@ -36,9 +39,9 @@ def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> st
         return ""
     if verdict.reason in _FILESYSTEM:
         return _text(_FILESYSTEM[verdict.reason](machine))
-    if partition.grown is False and verdict.reason is not Reason.LOGICAL_VOLUME:
-        return _text(iter(["# First the partition, as above; then:", *_resize(machine)]))
-    return _text(iter(_above_partition(machine)))
+    first = partition.grown is False and partition.reason is not Reason.NO_PARTITION
+    above = ["# First the partition, as above; then:"] if first else []
+    return _text(iter([*above, *_above_partition(machine)]))
 
 
 def _text(steps: Iterator[str]) -> str:
@@ -105,7 +108,9 @@ def _above_partition(machine: Machine) -> list[str]:
     """Return the commands for what lies between partition and filesystem, from below."""
     steps, grown = [], False
     holder = machine.partition
-    for device in reversed(machine.stack):
+    names = [one.name for one in machine.stack]
+    above = machine.stack[: names.index(holder)] if holder in names else machine.stack
+    for device in reversed(above):
         if device.type == "crypt":
             steps.append(f"sudo cryptsetup resize {_plain(device.name, 'MAPPING')}")
             holder = f"mapper/{device.name}"
@@ -115,7 +120,8 @@ def _above_partition(machine: Machine) -> list[str]:
                 f"sudo lvextend -r -l +100%FREE /dev/mapper/{_plain(device.name, 'VOLUME')}"
             )
             grown = True
-        elif device.type.startswith(("raid", "md", "linear")) and device.name != machine.partition:
+        elif device.type.startswith(("raid", "md", "linear")):
+            steps.append("# The same with the array's other members; then:")
             steps.append(f"sudo mdadm --grow /dev/{_plain(device.name, 'ARRAY')} --size=max")
             holder = device.name
     return steps if grown else [*steps, *_resize(machine)]
@@ -170,13 +176,9 @@ def _wall(machine: Machine) -> Iterator[str]:
     names = [one.name for one in machine.devices.values() if "[SWAP]" in one.mounts]
     behind = machine.room.behind
     table = machine.table
-    extended = [
-        one.name
-        for one in (table.parts if table else ())
-        if re.search(r"Extended|W95 Ext", one.type)
-    ]
+    extended = [one.name for one in (table.parts if table else ()) if _EXTENDED.search(one.type)]
     if table is not None:
-        names += [one.name for one in table.parts if "swap" in one.type.lower()]
+        names += [one.name for one in table.parts if _SWAP.search(one.type)]
     swaps = [
         one for one in dict.fromkeys(names) if (split_partition(one) or ("",))[0] == machine.disk
     ]
@@ -248,17 +250,13 @@ def _layered(machine: Machine) -> Iterator[str]:
 
 def _immutable(machine: Machine) -> Iterator[str]:
     yield "findmnt -no SOURCE,FSTYPE,OPTIONS /  # check first: / is read-only by design"
-    if machine.fstype in {"btrfs", ""}:
+    if "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"
         yield "sudo btrfs filesystem resize max /.snapshots  # or /var, /home"
     else:
         yield "# Grow it where the real filesystem is mounted:"
         yield "sudo mount -o remount,rw /sysroot"
-        yield from (
-            ["sudo xfs_growfs /sysroot"]
-            if machine.fstype in {"xfs", "overlay", "composefs"}
-            else _resize(machine)
-        )
+        yield from _grow(machine) if machine.room.some else _above_partition(machine)
 
 
 def _no_partition(machine: Machine) -> Iterator[str]:
@@ -353,7 +351,6 @@ _FILESYSTEM: dict[Reason, Callable[[Machine], Iterator[str]]] = {
     Reason.RESIZE_ROOTFS_OFF: _resize_and_prevent,
     Reason.TABLE_BUSY: _busy,
     Reason.FILESYSTEM_FULL: _full,
-    Reason.LOGICAL_VOLUME: _layered,
 }
 
 

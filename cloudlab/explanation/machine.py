@@ -42,6 +42,7 @@ _ALIGNMENT_BYTES = 2 << 20
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
 _FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
+_WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 
 
@@ -108,6 +109,11 @@ class Machine:
         """Return the events of these kinds, in order."""
         return [one for one in self.events if one.kind in kinds]
 
+    def about_root(self, event: Event) -> bool:
+        """Tell whether an event is about root's disk, or names none."""
+        near = event.get("near")
+        return not near or not self.disk or near in {self.disk, self.partition, self.root}
+
     # ---- root ----
 
     @cached_property
@@ -126,7 +132,11 @@ class Machine:
         ]
         sources = [short_name(one.source) for one in reversed(self.root_mounts)]
         sources = [one for one in sources if one and one not in _IMMUTABLE]
-        real = [one for one in sources if one in self.devices or split_partition(one)]
+        real = [
+            one
+            for one in sources
+            if one in self.devices or split_partition(one) or _WHOLE_DISK.fullmatch(one)
+        ]
         if self.zfs_dataset:
             return ""
         named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
@@ -134,12 +144,15 @@ class Machine:
         grown = [
             self.partition_of(one)
             for one in self.all(Kind.CHANGED, Kind.TRIED)
-            if one.get("entry") == "/"
+            if one.get("entry") == "/" and self.partition_of(one) != "root"
         ]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
-        largest = [] if not self.root_mounts else [self._largest_partition()]
+        largest = self._largest_partition() if self.root_mounts else ""
+        shown = next((one.size_bytes for one in self.root_mounts if one.size_bytes), None)
+        if self._fills(shown, self.size_of(largest)) is False:
+            largest = ""
         mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
-        found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), *largest, *mounted)
+        found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
         return next((one for one in found if one), "")
 
     @property
@@ -181,8 +194,9 @@ class Machine:
         name = self.root
         while name and len(found) < 20:  # noqa: PLR2004
             split = split_partition(name)
+            kind = "part" if split else "disk" if _WHOLE_DISK.fullmatch(name) else ""
             device = self.devices.get(name) or Device(
-                name, None, "part" if split else "", split[0] if split else "", (), "", _NOWHERE
+                name, None, kind, split[0] if split else "", (), "", _NOWHERE
             )
             if any(one.name == name for one in found):
                 break
@@ -349,7 +363,9 @@ class Machine:
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
-        free = free if free > tolerance + _ALIGNMENT_BYTES else 0
+        # Without starts, what lies between partitions looks like room behind them.
+        slack = max(4 * _ALIGNMENT_BYTES, disk_bytes // 500)
+        free = free if free > tolerance + slack else 0
         part = self.devices.get(self.partition)
         complete = part is not None and part.size_bytes is not None and len(parts) > 0
         if free and not complete and self.partition:
@@ -392,9 +408,14 @@ class Machine:
 
     def fills(self, device_bytes: int | None) -> bool | None:
         """Tell whether the root filesystem fills a device of that size; None if undecided."""
-        if self.filesystem is None or not self.filesystem.size_bytes or not device_bytes:
+        mount = self.filesystem
+        return self._fills(mount.size_bytes if mount else None, device_bytes)
+
+    @staticmethod
+    def _fills(filesystem_bytes: int | None, device_bytes: int | None) -> bool | None:
+        if not filesystem_bytes or not device_bytes:
             return None
-        share = self.filesystem.size_bytes / device_bytes
+        share = filesystem_bytes / device_bytes
         return True if share >= _FULL else False if share < _NOT_FULL else None
 
     @property

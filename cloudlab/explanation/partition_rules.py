@@ -36,10 +36,20 @@ def partition_verdict(machine: Machine) -> Verdict:
     """Say whether the root partition grew, by what, or why not."""
     grown = _partition_growth(machine)
     if grown is not None:
-        return grown
+        return _since(machine, grown) or grown
     for verdict in _partition_causes(machine):
         return verdict
     return _by_layout(machine)
+
+
+def _since(machine: Machine, grown: Verdict) -> Verdict | None:
+    """Return what kept it from growing again, where the disk has room and a later log says why."""
+    last = max((line.order for line in grown.evidence[:1]), default=0)
+    if not grown.grown or not machine.room.some:
+        return None
+    later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
+    found = next(_log_causes(later), None)
+    return found if found is not None and found.reason and found.grown is False else None
 
 
 def _concerns_root(machine: Machine, event: Event) -> bool:
@@ -73,7 +83,11 @@ def _partition_growth(machine: Machine) -> Verdict | None:
         None,
     )
     if event is not None:
-        by = Grower.GROWROOT if re.search(r"(?i)growroot", event.at.text) else Grower.GROWPART
+        by = Grower.GROWPART
+        if re.search(r"(?i)growroot", event.at.text):
+            by = Grower.GROWROOT
+        elif re.search(r"dracut-|initramfs|initcpio", event.at.text):
+            by = Grower.INITRAMFS
         old, new = _sizes_in(event)
         busy = _stale(machine, event, old, new)
         if busy is not None:
@@ -151,7 +165,7 @@ def _partition_causes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _log_causes(machine: Machine) -> Iterator[Verdict]:
-    disabled = machine.last(Kind.DISABLED)
+    disabled = machine.last(Kind.DISABLED) or _silence(machine)
     ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
     attempts = [one for one in machine.all(Kind.PROGRAM) if _concerns_root(machine, one)]
     if disabled and not ran and not attempts:
@@ -179,6 +193,13 @@ def _log_causes(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(Reason.NO_PARTITION, event)
     yield from _unchanged(machine, attempts)
     yield from _wishes(machine)
+
+
+def _silence(machine: Machine) -> Event | None:
+    """Return the login prompt of a boot in which systemd did not start cloud-init."""
+    basic, login = machine.last(Kind.BASIC), machine.last(Kind.LOGIN)
+    silent = basic and login and basic.at.file == login.at.file and not machine.last(Kind.RAN)
+    return login if silent else None
 
 
 def _failed(event: Event) -> bool:
@@ -265,11 +286,17 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
 
 
 def _busy(machine: Machine) -> Iterator[Verdict]:
-    busy = machine.last(Kind.TABLE_BUSY)
-    if busy is None:
-        return
-    shown = [one for one in machine.sizes_of(machine.partition) if one.at.order > busy.at.order]
-    yield not_grown(Reason.TABLE_BUSY, busy, *(one.at for one in shown[-1:]))
+    sizes = machine.sizes_of(machine.partition)
+    for busy in reversed(machine.all(Kind.TABLE_BUSY)):
+        if machine.about_root(busy):
+            shown = [one.at for one in sizes if one.at.order > busy.at.order]
+            yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
+    table = machine.table
+    if table is not None and not table.rounded and sizes:
+        part = next(one for one in table.parts if one.name == machine.partition)
+        known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
+        if part.size_bytes > known * 1.05:
+            yield not_grown(Reason.TABLE_BUSY, table.at, sizes[-1].at)
 
 
 def _unchanged(machine: Machine, attempts: list[Event]) -> Iterator[Verdict]:
@@ -326,7 +353,8 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
-    event, table = machine.last(Kind.MBR_LIMIT), machine.table
+    events = [one for one in machine.all(Kind.MBR_LIMIT) if machine.about_root(one)]
+    event, table = next(reversed(events), None), machine.table
     disk_bytes = machine.size_of(machine.disk) or 0
     if event is None and (machine.label != "dos" or disk_bytes <= MBR_LIMIT_BYTES):
         return None
@@ -344,7 +372,9 @@ def _by_layout(machine: Machine) -> Verdict:
 
 
 def _layouts(machine: Machine) -> Iterator[Verdict]:
-    room, backup = machine.room, machine.last(Kind.GPT_BACKUP)
+    room = machine.room
+    backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    backup = next(reversed(backups), None)
     if limit := _mbr_limit(machine):
         yield limit
     whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
