@@ -72,14 +72,14 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
     (
         Kind.MODE_UNKNOWN,
         (
-            r"unable to find resizer .*(?:unknown resize mode|mode (?:gpart|growfs) not)"
+            r"unknown resize mode|: mode (?:gpart|growfs) not available"
             r"|'growpart' in config was not a dict"
         ),
     ),
     (
         Kind.GROWPART_MISSING,
         (
-            r"growpart unable to find resizer|growpart: (?:command )?not found|'growpart' not found"
+            r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
             r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
             r"|no packages found matching cloud-guest-utils|which: no growpart"
         ),

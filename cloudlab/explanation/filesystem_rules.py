@@ -269,7 +269,9 @@ def _below_kept_partition(
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
         yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, *shown)
-    if fills is None and shown and partition.reason and not machine.size_of(machine.root):
+    unknown = fills is None and not machine.size_of(machine.root)
+    mapped = machine.root not in {machine.partition, ""} or partition.reason is Reason.NO_PARTITION
+    if unknown and shown and partition.reason and not mapped:
         # Nothing shows another device than the one that did not grow.
         yield not_grown(Reason.FILLS_ITS_DEVICE, *shown, missing=LSBLK)
 

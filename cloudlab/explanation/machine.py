@@ -41,7 +41,8 @@ MBR_LIMIT_BYTES = 2**32 * 512
 _ALIGNMENT_BYTES = 2 << 20
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
-_FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
+#: Where a machine's root disk usually is.
+FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
 _WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 
@@ -230,11 +231,11 @@ class Machine:
                 return device.name
         if self.root:
             return ""
-        changed = [self.partition_of(one) for one in self.all(Kind.CHANGED)]
-        changed += [
+        changed = [
             self.partition_of(one)
-            for one in self.all(Kind.PROGRAM, Kind.GROWPART_BROKE)
-            if _FIRST_DISK.fullmatch(short_name(one.get("device")))
+            for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GROWPART_BROKE)
+            if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
+            and FIRST_DISK.fullmatch((split_partition(self.partition_of(one)) or ("",))[0])
         ]
         return next((one for one in changed if one), "")
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import short_name
+from cloudlab.explanation.facts import short_name, split_partition
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
+    FIRST_DISK,
     LOG,
     LSBLK,
     MBR_LIMIT_BYTES,
@@ -29,7 +30,6 @@ from cloudlab.explanation.machine import (
 from cloudlab.explanation.model import Grower, Reason
 
 _SECTOR = 512
-_FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
 
 
 def partition_verdict(machine: Machine) -> Verdict:
@@ -62,8 +62,10 @@ def _concerns_root(machine: Machine, event: Event) -> bool:
     if name and machine.partition:
         return name in {machine.partition, machine.root}
     if name:
-        split = re.sub(r"p?\d+$", "", name)
-        return bool(_FIRST_DISK.fullmatch(split)) and machine.guessed
+        # Of an entry such as /var it is not known whether it is root's.
+        disk = (split_partition(name) or ("",))[0]
+        direct = event.get("entry") in {"", f"/dev/{name}"}
+        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk))
     number = re.search(r"partition[= ](\d+)", event.at.text)
     return bool(number and machine.number and number[1] == machine.number)
 
@@ -212,6 +214,8 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         one
         for one in machine.all(Kind.GROWPART_BROKE, Kind.TRIED)
         if one.get("verb") in {"", "FAILED"}
+        # The partition below an encrypted device is an entry of its own.
+        and "encrypted device" not in one.get("why")
         and (not machine.partition_of(one) or _concerns_root(machine, one))
     ]
     event = failed or (module[-1] if module else None)
@@ -226,12 +230,8 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
             None,
         )
         filesystem = machine.filesystem
-        if (
-            full is None
-            and filesystem
-            and filesystem.available_bytes == 0
-            and "temp" in event.at.text
-        ):
+        vague = re.search(r"temp|Running module", event.at.text)
+        if full is None and vague and filesystem and filesystem.available_bytes == 0:
             yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem.at)
         yield not_grown(Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED, event, full)
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
@@ -265,8 +265,8 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
             yield not_grown(Reason.ZFS, event)
         elif re.search(r"stat of|unable to convert to device|not a block device", why):
             yield not_grown(Reason.DEVICE_NOT_FOUND, event)
-        elif "apped device" in why or "ncryption key" in why:
-            locked = "ncryption key" in why or (top is not None and top.type == "crypt")
+        elif "apped device" in why:
+            locked = top is not None and top.type == "crypt"
             yield not_grown(Reason.ENCRYPTED if locked else Reason.LOGICAL_VOLUME, event)
         elif machine.raid:
             yield not_grown(Reason.RAID, event, machine.raid.at)
@@ -314,6 +314,8 @@ def _unchanged(machine: Machine, attempts: list[Event]) -> Iterator[Verdict]:
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     if limit := _mbr_limit(machine):
         yield limit
+    elif gap and enlarged is not None and room.some is False:
+        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, enlarged)
     elif room.behind is not None or (gap and room.some):
         yield not_grown(Reason.WALL, event, *room.evidence)
     elif enlarged is not None and not by_hand:
@@ -374,6 +376,8 @@ def _by_layout(machine: Machine) -> Verdict:
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     room = machine.room
     backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    if room.some is None:  # the kernel looks before anything has grown
+        backups = [one for one in backups if "GPT:" not in one.at.text]
     backup = next(reversed(backups), None)
     if limit := _mbr_limit(machine):
         yield limit
