@@ -9,6 +9,8 @@ import tarfile
 
 import pytest
 import scoreboard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cloudlab as cl
 from cloudlab.errors import ParseError
@@ -282,3 +284,45 @@ def test_the_readme_shows_what_is_printed():
     readme = (scoreboard.ROOT / "README.md").read_text()
     told = cl.explain(scoreboard.CASES / "53-oke-growpart-by-hand" / "session.txt").to_text()
     assert told in readme
+
+
+LINES = [
+    line
+    for case in CASES
+    for path in files_of(case)
+    for line in path.read_text().split("\n")
+    if len(line) < 300
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(LINES) | st.text(max_size=60), max_size=60))
+def test_any_lines_in_any_order_are_explained_without_harm(lines):
+    explanation = cl.explain("\n".join(lines) + "\n\n")
+    document = json.loads(json.dumps(explanation.to_json()))
+    assert {one["subject"] for one in document["statements"]} >= {"partition", "filesystem"}
+    assert explanation.to_text().replace("\n", "").isprintable()
+    for one in document["statements"]:
+        assert one["grown"] is not None or one["missing"]
+        assert one["grown"] is not False or one["reason"] or one["missing"] or one["evidence"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(CASES), st.data())
+def test_evidence_that_ends_early_is_explained_too(case, data):
+    texts = [path.read_text() for path in files_of(case)]
+    cut = [text[: data.draw(st.integers(0, len(text)))] + "\n\n" for text in texts]
+    for statement in cl.explain(*cut).statements:
+        assert statement.fix is None or statement.grown is not True or statement.reason
+
+
+def test_a_large_log_is_read_in_one_pass_without_keeping_it(tmp_path):
+    case = scoreboard.CASES / "43-eks-al2023-healthy"
+    noise = b"".join(
+        b"2025-06-03 14:02:18,466 - util.py[DEBUG]: Read %d bytes\n" % n for n in range(40_000)
+    )
+    log = tmp_path / "cloud-init.log"
+    log.write_bytes(noise + (case / "cloud-init.log").read_bytes() + noise)
+    statement = partition(log)
+    assert statement.finding == (True, Grower.GROWPART, None)
+    assert statement.evidence[0].line == 40_015
