@@ -25,6 +25,7 @@ from cloudlab.explanation.model import (
 from cloudlab.explanation.partition_rules import partition_verdict
 
 _MOST_EVIDENCE = 6
+_MOST_NAMES = 5
 
 
 def explain_documents(documents: Sequence[Document]) -> Explanation:
@@ -80,6 +81,11 @@ def _evidence(line: Line) -> Evidence:
     return Evidence(source, text, line.number or None, printable(line.file))
 
 
+def _ignored(names: list[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more." if more > 0 else ".")
+
+
 def _notes(machine: Machine, documents: Sequence[Document]) -> Iterator[Note]:
     ignored = machine.last(Kind.IGNORED)
     data = machine.user_data
@@ -88,12 +94,12 @@ def _notes(machine: Machine, documents: Sequence[Document]) -> Iterator[Note]:
     elif data is not None and not data.valid:
         yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(data.at),))
     for document in documents:
-        kinds = sorted(document.kinds)
-        if kinds:
-            yield Note(NoteKind.RECOGNISED, (), f"{document.name}: {', '.join(kinds)}.")
-        else:
-            yield Note(NoteKind.NOT_RECOGNISED, (), f"{document.name}.")
+        if document.kinds:
+            kinds = ", ".join(sorted(document.kinds))
+            yield Note(NoteKind.RECOGNISED, (), f"{document.name}: {kinds}.")
         unread = document.parsed.unread if document.parsed else ()
         for one in unread[:3]:
             place = Evidence(Source.OUTPUT, one.text[:200], one.line, document.name)
-            yield Note(NoteKind.UNREAD, (place,), f"{document.name}, line {one.line}.")
+            yield Note(NoteKind.UNREAD, (place,))
+    if names := [one.name for one in documents if not one.kinds]:
+        yield Note(NoteKind.NOT_RECOGNISED, (), _ignored(names))

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import tarfile
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -30,10 +31,11 @@ EvidenceSource = str | Path
 # All lines of a smaller file are kept.
 _WHOLE_BYTES = 1 << 20
 _CHUNK_BYTES = 4 << 20
+_MOST_UTF16_BYTES = 1 << 26
 _LONGEST_LINE = 2000
 _MOST_LINES = 20_000
 _MOST_MEMBERS = 2000
-_MOST_MEMBER_BYTES = 1 << 28
+_MOST_BYTES = 1 << 30
 _RAW_MARKS = ((510, b"\x55\xaa"), (512, b"EFI PART"), (1080, b"\x53\xef"), (0, b"XFSB"))
 # Of larger files: what a line holds that may be evidence, and headers of tables with their rows.
 _WORDS = tuple(
@@ -154,7 +156,8 @@ def _read(source: EvidenceSource) -> Iterator[Document]:
         yield _document("text", io.BytesIO(source.encode("utf-8", "replace")))
         return
     if str(source) == "-":
-        yield _document("standard input", io.BytesIO(sys.stdin.buffer.read()))
+        with _spooled(sys.stdin.buffer) as copy:
+            yield _document("standard input", copy)
         return
     path = Path(source)
     try:
@@ -174,8 +177,8 @@ def _read(source: EvidenceSource) -> Iterator[Document]:
 
 def _read_file(path: Path, name: str) -> Iterator[Document]:
     if not path.is_file():  # a pipe, such as <(journalctl -b)
-        with path.open("rb") as stream:
-            yield _document(name, io.BytesIO(stream.read()))
+        with path.open("rb") as stream, _spooled(stream) as copy:
+            yield _document(name, copy)
         return
     ends = read_ends(path)
     kind = format_of(ends.head, ends.tail)
@@ -195,10 +198,25 @@ def _read_file(path: Path, name: str) -> Iterator[Document]:
             return
         stream.seek(0)
         if kind == "gzip":
-            with gzip.open(stream) as unpacked:
-                yield _document(name, io.BytesIO(unpacked.read(_MOST_MEMBER_BYTES)))
+            with gzip.open(stream) as unpacked, _spooled(unpacked) as copy:
+                yield _document(name, copy)
             return
         yield _document(name, stream)
+
+
+def _spooled(stream: IO[bytes] | gzip.GzipFile) -> IO[bytes]:
+    """Return what a stream holds, as a file that can be read twice; a large one is on disk."""
+    copy = tempfile.SpooledTemporaryFile(_CHUNK_BYTES)  # noqa: SIM115 - the caller reads it
+    size_bytes = 0
+    while chunk := stream.read(1 << 20):
+        size_bytes += copy.write(chunk)
+        if size_bytes > _MOST_BYTES:
+            copy.close()
+            raise ParseError(
+                f"The stream holds more than {_MOST_BYTES >> 20} MiB.",
+                hint="Select what is about the disk first, e.g. with journalctl -b or grep.",
+            )
+    return copy
 
 
 def _members(name: str, stream: IO[bytes]) -> Iterator[Document]:
@@ -208,7 +226,7 @@ def _members(name: str, stream: IO[bytes]) -> Iterator[Document]:
             if count >= _MOST_MEMBERS:
                 return
             content = archive.extractfile(member) if member.isfile() else None
-            if content is not None and member.size <= _MOST_MEMBER_BYTES:
+            if content is not None and member.size <= _MOST_BYTES:
                 yield _document(f"{name}:{member.name}", content)
 
 
@@ -216,7 +234,7 @@ def _document(name: str, stream: IO[bytes]) -> Document:
     document = Document(printable(name))
     start = stream.read(4)
     if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:  # PowerShell writes UTF-16
-        text = (start + stream.read(_MOST_MEMBER_BYTES)).decode("utf-16", "replace")
+        text = (start + stream.read(_MOST_UTF16_BYTES)).decode("utf-16", "replace")
         stream = io.BytesIO(text.encode())
     stream.seek(0)
     try:

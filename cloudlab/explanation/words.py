@@ -87,7 +87,7 @@ _NOTES = {
     NoteKind.CLOUD_INIT_ERRORS: "cloud-init reports errors.",
     NoteKind.RECOGNISED: "Read",
     NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
-    NoteKind.UNREAD: "A row was not understood:",
+    NoteKind.UNREAD: "A row was not understood.",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
 }
 
