@@ -1,7 +1,7 @@
-# Everything is set up by the targets themselves; a second call installs nothing.
+# Each target sets up what it needs; a second call installs nothing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Before there is a virtual environment, the Python that will make it.
+# The Python that makes the virtual environment, until there is one.
 HOST_PYTHON = $(or $(wildcard $(BIN)/python),$(PYTHON))
 # The versions that were tested, also of what builds this package: older pips take those from the
 # first variable, newer ones from the second.
@@ -15,31 +15,36 @@ SUITE ?= trixie
 # Target -> the jobs whose programs it needs.
 NEEDS_demo := run build
 NEEDS_lab := run
+NEEDS_docs := run
 NEEDS_test := run build test
+NEEDS_test-fast := run build test
 NEEDS_bench := run build test
 NEEDS_gallery := run build
 NEEDS_recordings := run build
-HOST := $(patsubst %,host-%,demo lab test bench gallery recordings)
+HOST := $(patsubst %,host-%,demo lab docs test test-fast bench gallery recordings)
 
-.PHONY: $(HOST) python-version help demo lab test test-fresh check bench figures gallery recordings slides fuzz constraints clean
+.PHONY: $(HOST) python-version help demo lab docs test test-fast test-fresh check bench figures gallery \
+  recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
-# What the host lacks is installed, or named, before anything that takes time.
+# Missing programs are installed, or named, before anything that takes time.
 .NOTPARALLEL:
 
 help:
-	@echo "make demo   boot the article's three scenarios; results in build/demo/"
-	@echo "make lab    open JupyterLab on the course"
-	@echo "make test   every check and every test"
-	@echo "make test-fresh  make demo and make test in a new root filesystem (SUITE=trixie); as root"
-	@echo "make check  formatting, lint, types, import directions"
-	@echo "make bench  time and memory, side by side"
-	@echo "make figures     draw the README's figures from the shipped recordings"
-	@echo "make gallery     boot every case of the gallery afresh and compare"
-	@echo "make recordings  the same, and replace the shipped recordings"
-	@echo "make slides      printable slides out of the notebooks, in build/slides.html"
-	@echo "make fuzz        ten minutes of coverage-guided fuzzing for each parser"
-	@echo "make constraints write constraints.txt anew, with the newest versions"
-	@echo "make clean  remove what was built here (the image cache stays)"
+	@echo "make demo         boot the article's three scenarios; results in build/demo/"
+	@echo "make lab          open JupyterLab on the course"
+	@echo "make docs         build the documentation; it opens with build/docs/index.html"
+	@echo "make check        check formatting, lint, types and import directions"
+	@echo "make test-fast    run the tests that need no VM, no browser and no image build"
+	@echo "make test         run all checks and all tests"
+	@echo "make test-fresh   make demo and make test in a new root filesystem (SUITE=trixie); as root"
+	@echo "make bench        measure time and memory, beside the article's own steps"
+	@echo "make figures      draw README's figures from the shipped recordings"
+	@echo "make gallery      boot every case of the gallery and compare with its recording"
+	@echo "make recordings   the same, and replace the shipped recordings"
+	@echo "make slides       make printable slides from the notebooks: build/slides.html"
+	@echo "make fuzz         fuzz each parser for ten minutes"
+	@echo "make constraints  write constraints.txt with the newest versions"
+	@echo "make clean        remove what was built here, not the image cache"
 
 demo: host-demo .venv/installed
 	@if [ -e build/demo ]; then rm -rf build/demo.old && mv build/demo build/demo.old; fi
@@ -48,8 +53,15 @@ demo: host-demo .venv/installed
 lab: host-lab .venv/installed
 	$(BIN)/cloudlab lab
 
+# The notebooks are executed on the shipped recordings.
+docs: host-docs .venv/installed-docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+
 test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup
+
+test-fast: host-test-fast .venv/installed-dev
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not vm and not boots and not builds and not browser"
 
 test-fresh:
 	scripts/fresh-root.sh $(SUITE) demo test
@@ -87,11 +99,11 @@ fuzz: .venv/installed-dev
 	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
 
-# With the oldest Python that is supported, because the newest versions may need a newer one.
+# Run it with the oldest supported Python: the newest versions may need a newer one.
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/pip install --quiet --editable '.[dev]' hatchling editables
+	build/constraints/bin/pip install --quiet --editable '.[dev,docs]' hatchling editables
 	sed -n '/^#/p' constraints.txt > constraints.part
 	build/constraints/bin/pip freeze --exclude-editable >> constraints.part
 	mv constraints.part constraints.txt
@@ -117,4 +129,8 @@ $(HOST): host-%: python-version
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@ .venv/installed
+
+.venv/installed-docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP_INSTALL) --editable '.[docs]'
 	@touch $@ .venv/installed

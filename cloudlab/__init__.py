@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         recorded,
         recordings,
     )
-    from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+    from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, write_seed
     from cloudlab.sizes import parse_console as parse
 
 __version__ = "0.1.0"
@@ -74,6 +74,7 @@ _HOMES = {
     "plot": ("run.plots", "plot"),
     "recorded": ("run.value", "recorded"),
     "recordings": ("run.value", "recordings"),
+    "write_seed": ("seed", "write_seed"),
 }
 
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "plot",
     "recorded",
     "recordings",
+    "write_seed",
 ]
 
 

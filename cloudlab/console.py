@@ -525,7 +525,9 @@ def _json_line(path: Path, number: int, line: str) -> Any:
         ) from error
 
 
-def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Iterator[str]:
+def play(
+    path: Path, *, speed: float = 1.0, first_line: int = 1, longest_pause_s: float = 5.0
+) -> Iterator[str]:
     """Yield the console's text at its recorded pace.
 
     Parameters
@@ -534,11 +536,20 @@ def play(path: Path, *, speed: float = 1.0, longest_pause_s: float = 5.0) -> Ite
         An asciicast v2 file.
     speed : float
         How many times as fast as it was.
+    first_line : int
+        Number of the line to start at.
     longest_pause_s : float
         Pauses are cut at this many (played) seconds.
     """
-    before_s = 0.0
-    for at_s, text in read_cast(path):
+    before_s, skip = 0.0, first_line - 1
+    for at_s, event_text in read_cast(path):
+        text = event_text
+        if skip:
+            *skipped, text = text.split("\n", skip)
+            skip -= len(skipped)
+            before_s = at_s
+            if skip:
+                continue
         pause_s = min((at_s - before_s) / speed, longest_pause_s)
         before_s = at_s
         if pause_s > 0:

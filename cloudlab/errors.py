@@ -3,12 +3,12 @@
 ::
 
     CloudlabError
-    ├── UsageError              an option or value that nobody could carry out
+    ├── UsageError              an option or value that cannot be carried out
     ├── ImageError
     │   ├── DownloadError       the bytes did not arrive
     │   ├── ChecksumError       the bytes are not the published ones
-    │   ├── SignatureError      nobody we trust published these bytes
-    │   ├── UnsafeImageError    qemu-img info shows what no cloud image has
+    │   ├── SignatureError      no trusted key signed these checksums
+    │   ├── UnsafeImageError    an image that could expose other files, or is unusable
     │   └── BuildError          the image could not be built
     ├── ToolError
     │   ├── ToolNotFoundError
@@ -36,7 +36,8 @@ A message says what was expected, what was found and what was done about it;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class CloudlabError(Exception):
@@ -48,6 +49,14 @@ class CloudlabError(Exception):
         What was expected, what was found, what was done about it.
     hint : str, optional
         What the reader can do now, as a sentence or a command.
+
+    Examples
+    --------
+    >>> try:
+    ...     cloudlab.recorded("nothing")
+    ... except cloudlab.CloudlabError as error:
+    ...     print(error.message)
+    There is no recording called 'nothing'.
     """
 
     exit_code = 1
@@ -206,3 +215,15 @@ class InterruptedRunError(CloudlabError):
     """The user stopped the run; what was recorded is kept."""
 
     exit_code = 130
+
+
+def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint with the names of ``known`` that resemble a mistyped ``word``.
+
+    ``otherwise`` is the hint where none does.
+    """
+    close = difflib.get_close_matches(word, list(known), n=3)
+    if not close:
+        return otherwise
+    *others, last = close
+    return f"Did you mean {', '.join(others)} or {last}?" if others else f"Did you mean {last}?"

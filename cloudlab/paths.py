@@ -7,10 +7,13 @@ folder holds what describes running machines.  Both move with ``CLOUDLAB_CACHE``
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import itertools
 import os
 import select
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,13 +74,14 @@ def expand(path: str | Path) -> Path:
 def read_text(path: Path) -> str:
     """Return the text of a file that a user named.
 
-    A pipe is read to its end, so that ``<(command)`` works in a shell.
+    A pipe is read to its end, so that ``<(command)`` works in a shell.  Of a gzip file it is the
+    unpacked text: cloud-init unpacks user-data as well.
 
     Raises
     ------
     UsageError
-        If it cannot be read, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8, or is a
-        pipe that nothing writes to.
+        If it cannot be read or unpacked, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8,
+        or is a pipe that nothing writes to.
     """
     data = bytearray()
     try:
@@ -94,18 +98,28 @@ def read_text(path: Path) -> str:
             is_pipe = not stream.seekable()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {why_not(path, error)}.", hint=_TEXT) from error
-    if len(data) > TEXT_LIMIT_BYTES:
+    if is_pipe and not data:
+        raise UsageError(f"{path} is a pipe that nothing writes to.", hint=_TEXT)
+    text = _unpacked(path, bytes(data))
+    if len(text) > TEXT_LIMIT_BYTES:
         raise UsageError(
             f"{path} is longer than {TEXT_LIMIT_BYTES >> 20} MiB, so it was not read to its end.",
             hint=_TEXT,
         )
-    if is_pipe and not data:
-        raise UsageError(f"{path} is a pipe that nothing writes to.", hint=_TEXT)
     try:
         # As a text file is read everywhere else.
-        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}.", hint=_TEXT) from error
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    if not data.startswith(b"\x1f\x8b") or len(data) > TEXT_LIMIT_BYTES:
+        return data
+    try:
+        return gzip.GzipFile(fileobj=io.BytesIO(data)).read(TEXT_LIMIT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path} is damaged gzip data: {error}.", hint=_TEXT) from error
 
 
 def why_not(path: Path, error: OSError) -> str:

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["cloudlab"]):
     from cloudlab.disk import layout, table
     from cloudlab.errors import CloudlabError
     from cloudlab.explanation import explain_files
-    from cloudlab.image import catalogue, mirror, trust
+    from cloudlab.image import catalogue, fetch, trust
     from cloudlab.seed import check_user_data
     from cloudlab.sizes import check_sizes, parse_console, to_json
 
@@ -49,7 +49,7 @@ def published(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    mirror.parse_index(data, "fuzzed")
+    fetch.parse_index(data, "fuzzed")
 
 
 def cast(data: bytes) -> None:

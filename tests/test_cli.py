@@ -1,10 +1,13 @@
-"""The command line as a user types it: real processes, real QEMU, exit codes and words."""
+"""The command line as a user types it: real QEMU, exit codes and words."""
 
 import contextlib
 import csv
+import hashlib
+import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,27 +15,56 @@ import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import faulty_server
 import pytest
 import yaml
 from guests import make_guest, report
+from seeds import read_iso
 
+from cloudlab.cli import main
+from cloudlab.cli.arguments import make_parser
 from cloudlab.image.cache import remember
 from cloudlab.image.choose import open_image
-from cloudlab.seed import read_iso
+from cloudlab.image.recipe import Variant
+from cloudlab.machine.config import Accel, Firmware, Network
+from cloudlab.run.options import Start
+from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
 from cloudlab.tools import host_arch
 
 DATA = Path(__file__).parent / "data"
 
 
-def cloudlab(*args, env=None, cwd=None, stdin=""):
+def process(*args, env=None, cwd=None, stdin=""):
+    """Run a command as a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "cloudlab", *map(str, args)],
         capture_output=True, text=True, input=stdin, cwd=cwd,
         env={**os.environ, **(env or {})}, check=False,
     )  # fmt: skip
+
+
+def cloudlab(*args, env=None, cwd=None, stdin=""):
+    """Run a command in this process, which spares it the start of Python."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in (env or {}).items():
+            patch.setenv(name, value)
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        stack.enter_context(contextlib.chdir(cwd or Path.cwd()))
+        stack.enter_context(contextlib.redirect_stdout(out))
+        stack.enter_context(contextlib.redirect_stderr(err))
+        try:
+            code = main([str(word) for word in args])
+        except SystemExit as error:
+            code = error.code
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 @pytest.fixture
@@ -59,9 +91,10 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.vm
 def test_demo_leaves_table_figures_and_a_page(tmp_path, guest):
     out = tmp_path / "demo"
-    done = cloudlab("demo", "--image", guest, "--output", out)
+    done = process("demo", "--image", guest, "--output", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(out / "report.html")
     with (out / "sizes.csv").open() as stream:
@@ -89,22 +122,24 @@ def test_demo_leaves_table_figures_and_a_page(tmp_path, guest):
     assert "@cloudlab after" in page.text, "the proving console lines"
 
 
+@pytest.mark.vm
 def test_a_second_demo_does_not_touch_the_first(tmp_path, guest):
     (tmp_path / "demo" / "default").mkdir(parents=True)
     (tmp_path / "demo" / "default" / "run.json").write_text("mine")
-    done = cloudlab("demo", "--image", guest, "--output", tmp_path / "demo")
+    done = process("demo", "--image", guest, "--output", tmp_path / "demo")
     assert done.returncode == 1
     assert "already holds a run" in done.stderr
     assert (tmp_path / "demo" / "default" / "run.json").read_text() == "mine"
 
 
+@pytest.mark.vm
 def test_run_then_replay_then_figure(tmp_path, guest):
     folder = tmp_path / "ein Lauf, ü"
-    done = cloudlab("run", "--image", guest, "--output", folder, "--growpart", "off")
+    done = process("run", "--image", guest, "--output", folder, "--growpart", "off")
     assert done.returncode == 0, done.stderr
     assert "partition kept" in done.stdout
     assert "mode: 'off'" in (folder / "user-data").read_text()
-    played = cloudlab("replay", folder, "--speed", "50")
+    played = process("replay", folder, "--speed", "50")
     assert played.returncode == 0
     assert "RECORDING" in played.stderr
     assert "guest.raw" in played.stderr
@@ -113,7 +148,7 @@ def test_run_then_replay_then_figure(tmp_path, guest):
     for kind in ("layers", "disk-map", "scenarios", "timeline", "overlay-map", "stages"):
         figure = tmp_path / f"{kind}.svg"
         data = tmp_path / f"{kind}.csv"
-        drawn = cloudlab("figure", folder, "--kind", kind, "--output", figure, "--data", data)
+        drawn = process("figure", folder, "--kind", kind, "--output", figure, "--data", data)
         assert drawn.returncode == 0, drawn.stderr
         ET.parse(figure)
         # This guest wrote nothing, so its overlay map has no cells.
@@ -126,11 +161,13 @@ def test_run_then_replay_then_figure(tmp_path, guest):
         (["run", "--growpart", "of"], 2, "auto, growpart, gpart, off"),
         (["run", "--resize-rootfs", "yes"], 2, "true, false, noblock"),
         (["run", "--profile", "fat"], 2, "lean, full"),
+        (["run", "--growpart", "offf"], 2, "Did you mean off?"),
+        (["run", "--growprt", "off"], 2, "Did you mean --growpart?"),
         (["run", "--image", "ubuntu-18.4"], 2, "ubuntu-18.04"),
         (["run", "--image", "./nowhere.img"], 1, "nowhere.img"),
         (["run", "--disk-size", "20"], 2, "20G"),
         (["run", "--disk-size", "20GB"], 2, "20G"),
-        (["run", "--disk-size", "-1G"], 2, ""),
+        (["run", "--disk-size", "-1G"], 2, "--disk-size: expected one argument"),
         (["run", "--disk-size=-1G"], 2, "20G"),
         (["run", "--disk-size", "0"], 2, "20G"),
         (["run", "--disk-size", "abc"], 2, "20G"),
@@ -138,18 +175,28 @@ def test_run_then_replay_then_figure(tmp_path, guest):
         (["run", "--cpus", "0"], 2, "at least one"),
         (["run", "--user-data", "missing.yaml"], 2, "missing.yaml"),
         (["run", "--firmware", "coreboot"], 2, "bios"),
-        (["run", "--timeout", "-5"], 2, "not above 0"),
+        (["run", "--timeout", "-5"], 2, "not a number above 0"),
+        (["share", "--port", "http"], 2, "1 to 65535"),
         (["demo", "--disk-size", "x"], 2, "20G"),
         (["parse", "missing.log"], 1, "missing.log"),
         (["inspect", "missing.img"], 1, "missing.img"),
         (["replay", "nowhere"], 1, "run.json"),
+        (["replay", "defualt"], 1, "Did you mean default?"),
+        (["replay", "lvm", "--from", "grow"], 2, "Did you mean growth?"),
+        (["explain", "growpart-of"], 1, "Did you mean growpart-off?"),
+        (["figure", "nowhere", "--kind", "disk-map"], 1, "growpart-off"),
         (["figure", "nowhere", "--kind", "pie", "--output", "x.svg"], 2, "disk-map"),
+        (["figure", "default", "--kind", "disk-mp"], 2, "Did you mean disk-map?"),
+        (["figure", "default", "--kind", "prediction"], 2, "19.9G,20G"),
+        (["figure", "default", "xfs", "--kind", "disk-map"], 2, "scenarios"),
+        (["figure"], 2, "cloudlab figure default"),
         (["build", "--suite", "woody"], 2, "bookworm"),
         (["build", "--filesystem", "zfs"], 2, "btrfs"),
         (["stop"], 2, "cloudlab ps"),
         (["stop", "nobody"], 2, "nobody"),
         (["verify", "nobody"], 2, "nobody"),
-        (["dance"], 2, "invalid choice"),
+        (["dance"], 2, "doctor, ps"),
+        (["figur"], 2, "Did you mean figure?"),
         ([], 2, "COMMAND"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -168,10 +215,11 @@ def test_options_that_user_data_would_make_idle_are_refused(tmp_path, own_cache)
     assert "--growpart would have no effect" in done.stderr
 
 
+@pytest.mark.vm
 def test_a_disk_smaller_than_the_image_names_both_sizes(tmp_path, guest):
     subprocess.run(["truncate", "-s", "3G", guest], check=True)
     out = tmp_path / "out"
-    done = cloudlab("run", "--image", guest, "--disk-size", "2G", "--output", out)
+    done = process("run", "--image", guest, "--disk-size", "2G", "--output", out)
     assert done.returncode in (1, 2)
     assert str(2 << 30) in done.stderr
     assert str(3 << 30) in done.stderr
@@ -180,7 +228,7 @@ def test_a_disk_smaller_than_the_image_names_both_sizes(tmp_path, guest):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "empty"), (os.urandom(4096) + b"\0" * 4096, ""), (b"nothing of use\n", "lsblk")],
+    [(b"", "empty"), (os.urandom(4096) + b"\0" * 4096, "lsblk"), (b"nothing of use\n", "lsblk")],
     ids=["empty", "binary", "no tables"],
 )
 def test_parse_says_what_a_useless_log_lacks(tmp_path, content, words):
@@ -276,30 +324,8 @@ def test_a_message_of_several_lines_is_said_once(tmp_path):
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == len(set(lines)) == 4
-    assert lines[0] == "cloudlab: cloud-init would not take this user-data:"
+    assert lines[0] == "cloudlab: cloud-init would not accept this user-data:"
     assert "switch the check off" in lines[3]
-
-
-def test_seed_knows_the_keys_of_a_cached_images_cloud_init(tmp_path, own_cache):
-    (own_cache / "images").mkdir()
-    image = make_guest(own_cache / "images" / "lab.raw", "")
-    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "$defs": {"cc_growpart": {
-        "properties": {"growpart": {"type": "object", "additionalProperties": False,
-                                    "properties": {"mode": {}, "devices": {}}}}}},
-        "allOf": [{"$ref": "#/$defs/cc_growpart"}]}  # fmt: skip
-    image.with_name("lab.schema.json").write_text(json.dumps(schema))
-    opened = open_image(image)
-    remember(replace(opened, origin="built", schema_path=image.with_name("lab.schema.json")))
-    (tmp_path / "unheard").write_text("#cloud-config\nzz_unheard: 1\n")
-    done = cloudlab("seed", "x.iso", "--user-data", "unheard", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
-    (tmp_path / "typo").write_text("#cloud-config\ngrowpart: {modes: auto}\n")
-    done = cloudlab("seed", "y.iso", "--user-data", "typo", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "did you mean 'mode'?" in done.stderr
-    done = cloudlab("seed", "y.iso", "--extra", "unheard", cwd=tmp_path)
-    assert "does not know the key 'zz_unheard'" in " ".join(done.stderr.split())
 
 
 def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
@@ -319,7 +345,7 @@ def test_seed_takes_vendor_data_network_config_and_users(tmp_path, own_cache):
         (tmp_path / "bad").write_text(text)
         done = cloudlab("seed", "y.iso", option, "bad", cwd=tmp_path)
         assert done.returncode == 1
-        assert f"would not take this {option[2:]}" in done.stderr
+        assert f"would not accept this {option[2:]}" in done.stderr
 
 
 def test_a_private_key_is_refused_and_the_public_one_named(tmp_path, own_cache):
@@ -360,7 +386,7 @@ def test_a_file_that_never_ends_is_refused(option, tmp_path, own_cache):
 
 def test_user_data_may_come_through_a_pipe(tmp_path, own_cache):
     text = "#cloud-config\ntimezone: UTC\n"
-    done = cloudlab("seed", "x.iso", "--user-data", "/dev/stdin", cwd=tmp_path, stdin=text)
+    done = process("seed", "x.iso", "--user-data", "/dev/stdin", cwd=tmp_path, stdin=text)
     assert done.returncode == 0, done.stderr
     assert read_iso(tmp_path / "x.iso").user_data == text
 
@@ -412,11 +438,12 @@ def test_an_interrupted_command_says_what_it_leaves(tmp_path, own_cache):
         assert "machine" not in command.said
 
 
+@pytest.mark.vm
 def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):
     (tmp_path / "vendor").write_text("#cloud-config\nruncmd: [ls]\ntimezone: UTC\n")
     (tmp_path / "net").write_text("version: 2\n")
     out = tmp_path / "out"
-    done = cloudlab(
+    done = process(
         "run", "--image", guest, "--vendor-data", tmp_path / "vendor",
         "--network-config", tmp_path / "net", "--output", out,
     )  # fmt: skip
@@ -440,11 +467,12 @@ def test_an_output_that_cannot_be_written_is_told_first(tmp_path, own_cache, arg
     assert "build 1/" not in done.stderr
 
 
+@pytest.mark.vm
 def test_run_says_the_accelerator_that_it_uses(tmp_path, guest):
     note = json.dumps({"key": json.loads(record(guest).read_text())["key"], "accel": "kvm",
                        "reason": "it ran", "sandbox": True})  # fmt: skip
     record(guest).write_text(note)
-    done = cloudlab("run", "--image", guest, "--accel", "tcg", "--output", tmp_path / "out")
+    done = process("run", "--image", guest, "--accel", "tcg", "--output", tmp_path / "out")
     assert "accelerator: tcg (as requested)" in done.stderr
     about = json.loads((tmp_path / "out" / "run.json").read_text())
     assert about["accelerator"] == {"name": "tcg", "reason": "as requested"}
@@ -454,10 +482,11 @@ def record(guest):
     return guest.parent / "cache" / f"accelerator-{host_arch()}.json"
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("names", [("run",), ("demo", "default")], ids=["run", "demo"])
 def test_the_console_may_be_watched(tmp_path, guest, names):
     out = tmp_path / "out"
-    done = cloudlab(names[0], "--image", guest, "--console", "--output", out)
+    done = process(names[0], "--image", guest, "--console", "--output", out)
     assert done.returncode == 0, done.stderr
     # A line of its own each, however long, with the host's time, and with several runs the name.
     lines = re.findall(r"^ *\d+\.\d\d (.*@cloudlab .*)$", done.stderr, re.MULTILINE)
@@ -468,6 +497,7 @@ def test_the_console_may_be_watched(tmp_path, guest, names):
     ]
 
 
+@pytest.mark.vm
 def test_a_reader_who_leaves_ends_no_run(tmp_path, guest):
     out = tmp_path / "out"
     command = [
@@ -488,6 +518,7 @@ def test_a_reader_who_leaves_ends_no_run(tmp_path, guest):
     assert (about["outcome"], about["error"]) == ("done", None)
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
 def test_a_run_needs_no_open_output(tmp_path, guest, closed):
     out = tmp_path / "out"
@@ -496,13 +527,14 @@ def test_a_run_needs_no_open_output(tmp_path, guest, closed):
     assert json.loads((out / "run.json").read_text())["outcome"] == "done"
 
 
+@pytest.mark.vm
 def test_run_says_warnings_before_it_boots(tmp_path, guest):
     (tmp_path / "mine").write_text("#cloud-config\nresize_rootfs: true\nresize_rootfs: false\n")
-    done = cloudlab(
+    done = process(
         "run", "--image", guest, "--user-data", tmp_path / "mine", "--disk-size", "1M",
         "--output", tmp_path / "out",
     )  # fmt: skip
-    assert "warning: line 3, column 1: the key 'resize_rootfs' stands here twice" in done.stderr
+    assert "warning: line 3, column 1: the key 'resize_rootfs' appears twice" in done.stderr
 
 
 def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache):
@@ -513,8 +545,9 @@ def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache)
     assert not (tmp_path / "x.iso").exists()
 
 
+@pytest.mark.vm
 def test_doctor_is_the_designs_json(own_cache):
-    done = cloudlab("doctor", "--json")
+    done = process("doctor", "--json")
     told = json.loads(done.stdout)
     assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in told["checks"])
     assert told["accelerator"]["name"] in ("kvm", "hvf", "tcg")
@@ -531,6 +564,40 @@ def test_images_tells_names_and_trust(own_cache):
     assert "cloud-init" in refused["refused"]
 
 
+def test_images_prints_every_name_whole_within_80_columns(own_cache):
+    done = cloudlab("images")
+    names = {row["name"] for row in json.loads(cloudlab("images", "--json").stdout)}
+    head, *lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert {line.split()[0] for line in lines} == names
+    assert max(map(len, [head, *lines])) <= 80
+    assert "cirros cannot be used: CirrOS holds no cloud-init" in " ".join(done.stderr.split())
+
+
+def test_verify_takes_a_name_without_its_suffix_and_suggests_others(own_cache):
+    disk = bytes(510) + b"\x55\xaa" + bytes(1 << 20)
+    (own_cache / "images").mkdir(exist_ok=True)
+    path = own_cache / "images" / "school.raw"
+    path.write_bytes(disk)
+    remember(replace(open_image(path), sha256=hashlib.sha256(disk).hexdigest()))
+    assert cloudlab("verify", "school").stdout.startswith("ok  school.raw  sha256 ")
+    assert "Did you mean school" in cloudlab("verify", "scool").stderr
+    path.write_bytes(disk[:-1] + b"x")
+    done = cloudlab("verify")
+    assert "1 cached image is not what was recorded" in done.stderr
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in "".join(done.stderr.split())
+
+
+def test_build_names_variants_and_refuses_a_folder_as_output(own_cache, tmp_path):
+    listed = cloudlab("build", "--variant", "help").stdout
+    for variant in Variant:
+        assert variant.summary in listed
+    folder = tmp_path / "out"
+    folder.mkdir()
+    done = cloudlab("build", "--output", folder)
+    assert (done.returncode, "is a folder" in done.stderr) == (2, True)
+    assert list(folder.iterdir()) == []
+
+
 def test_ps_has_nothing_to_show(own_cache):
     done = cloudlab("ps", "--json")
     assert json.loads(done.stdout) == []
@@ -543,9 +610,10 @@ def test_output_may_go_to_a_reader_that_leaves():
     assert "Broken" not in done.stderr
 
 
+@pytest.mark.vm
 def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path, guest):
     out = tmp_path / "out"
-    assert cloudlab("run", "--image", guest, "--output", out).returncode == 0
+    assert process("run", "--image", guest, "--output", out).returncode == 0
     pieces = ["one \x1b[3", "1mtwo\x1b", "[0m \x1b]0;ti", "tle\x1b", "\\three\r\n", "login: "]
     events = [json.dumps([0.0, "o", piece]) for piece in pieces]
     # What comes after the prompt comes late: the prompt must be seen before.
@@ -561,6 +629,68 @@ def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path
         player.kill()
     assert shown == b"one two three\nlogin: "
     assert running, "it was shown before what came after it"
+
+
+def test_a_recording_is_replayed_from_the_moment_that_was_asked_for():
+    first = {
+        start: cloudlab("replay", "default", "--speed", "1000", "--from", start).stdout
+        for start in ("before", "growth", "report")
+    }
+    assert first["before"].startswith("@cloudlab before 0 ")
+    assert "@cloudlab before " not in first["growth"]
+    assert "EXT4-fs (vda1): resizing filesystem" in first["growth"].split("@cloudlab after")[0]
+    assert "EXT4-fs (vda1): resizing filesystem" not in first["report"].split("@cloudlab after")[0]
+    assert first["report"].startswith("@cloudlab after 0 ")
+
+
+def test_a_run_without_a_report_cannot_be_replayed_from_it():
+    done = cloudlab("replay", "no-seed", "--from", "report")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no-seed has no report after growth" in done.stderr
+
+
+def test_a_figure_of_a_recording_gets_the_name_of_its_kind(tmp_path):
+    done = cloudlab("figure", "default", "--kind", "scenarios", cwd=tmp_path)
+    assert done.stdout == "scenarios.svg\n", done.stderr
+    ET.parse(tmp_path / "scenarios.svg")
+
+
+def test_an_interrupted_replay_says_nothing_of_machines(tmp_path):
+    with started("replay", "default", "--speed", "0.01", cwd=tmp_path) as replay:
+        replay.stdout.read(1)
+    assert replay.returncode == 130
+    assert replay.said.splitlines()[1:] == ["cloudlab: interrupted."]
+
+
+COMMANDS = sorted(
+    next(one for one in make_parser()._actions if isinstance(one.choices, dict)).choices
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_describes_every_option_and_has_an_example_that_parses(command):
+    commands = next(one for one in make_parser()._actions if isinstance(one.choices, dict))
+    parser = commands.choices[command]
+    assert [one.option_strings or one.dest for one in parser._actions if not one.help] == []
+    text = parser.format_help()
+    examples = text.partition("\nexamples:\n")[2].splitlines()
+    assert 1 <= len(examples) <= 3
+    for example in examples:
+        words = shlex.split(example.partition(" < ")[0])
+        assert words[:2] == ["cloudlab", command]
+        make_parser().parse_args(words[1:])
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [("--growpart", GrowpartMode), ("--resize-rootfs", ResizeRootfs), ("--profile", Profile),
+     ("--firmware", Firmware), ("--accel", Accel), ("--network", Network), ("--start", Start)],
+)  # fmt: skip
+def test_the_choices_are_those_of_the_library(option, kind):
+    commands = next(one for one in make_parser()._actions if isinstance(one.choices, dict))
+    [action] = [one for one in commands.choices["run"]._actions if option in one.option_strings]
+    assert set(action.choices) == set(kind)
 
 
 @pytest.mark.parametrize("module", ["pandas", "matplotlib", "rich", "jsonschema", "qemu"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from argparse import Namespace
 
 import pytest
@@ -9,7 +10,7 @@ from faulty_server import FaultyServer
 from rich.console import Console
 
 from cloudlab.cli import images, terminal
-from cloudlab.image.progress import FetchProgress
+from cloudlab.image.web import FetchProgress
 
 
 @pytest.fixture
@@ -58,3 +59,31 @@ def test_the_download_is_off_the_screen_before_a_build_is_on_it(screen, tmp_path
     with pytest.raises(BuiltError):
         images.image_for(Namespace(image="auto", arch=None, mirror=None))
     assert lives == [1]
+
+
+ROWS = [
+    ["ubuntu-24.04-with-a-long-name", "amd64, arm64", "btrfs", "x" * 40, "word " * 12 + "end"],
+    ["b", "amd64", "ext4", "", "[red]\x1b]0;title\x07short"],
+]
+HEAD = ("name", "for", "root", "file", "integrity")
+
+
+def test_a_piped_table_is_plain_and_whole(capsys):
+    terminal.print_table(HEAD, ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(ROWS), "a line for each row"
+    assert all(cell.strip() in lines[1] for cell in ROWS[0])
+    assert lines == [line.rstrip() for line in lines]
+    assert "\x1b" not in "".join(lines)
+    assert "[red]" in lines[2]
+
+
+def test_a_table_on_a_terminal_of_80_columns_loses_nothing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    terminal.print_table(HEAD, ROWS)
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert ROWS[0][0] in lines[1], "a name is on one line"
+    assert "".join(lines).count("x") >= 40
+    assert "…" not in "".join(lines)

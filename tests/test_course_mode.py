@@ -39,6 +39,7 @@ def test_replay_does_not_look_for_qemu(monkeypatch, tmp_path):
     assert not cache.exists(), "looking for QEMU would have recorded what it found"
 
 
+@pytest.mark.vm
 def test_an_empty_cache_is_in_the_way(own_cache):
     assert "no image is in the cache" in live_problem()
 

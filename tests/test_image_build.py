@@ -14,7 +14,7 @@ import pytest
 
 from cloudlab import paths
 from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
-from cloudlab.image import bootable, lvm, rootfs
+from cloudlab.image import bootable, build
 from cloudlab.image.build import BuildStep, build_image, check_host
 from cloudlab.image.cache import recall, verify
 from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recipe
@@ -22,6 +22,7 @@ from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recip
 GIB = 1 << 30
 MIB = 1 << 20
 ROOT_OFFSET = 111 * MIB
+FSTAB_GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generator")
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
@@ -62,6 +63,22 @@ def test_name_tells_the_recipe(recipe, name):
 def test_unknown_words_are_refused_with_the_known_ones(words, accepted):
     with pytest.raises(UsageError, match=accepted):
         build_image(**words)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [({"suite": "trixi"}, "trixie"), ({"variant": "hole-disk"}, "whole-disk")],
+    ids=["suite", "variant"],
+)
+def test_a_mistyped_word_gets_the_nearest_one(words, meant):
+    with pytest.raises(UsageError) as caught:
+        make_recipe(**words)
+    assert f"Did you mean {meant}?" in caught.value.hint
+
+
+def test_no_package_is_there_twice():
+    packages = make_recipe().packages
+    assert len(packages) == len(set(packages))
 
 
 @pytest.mark.parametrize(
@@ -149,8 +166,8 @@ def test_core_image_is_chained_to_its_second_sector():
 
 
 def test_lvm_reads_the_volume(tmp_path):
-    headers = lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
-    assert headers == lvm.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    headers = bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    assert headers == bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
     volume = tmp_path / "pv"
     volume.write_bytes(headers)
     os.truncate(volume, 2004 * MIB)
@@ -176,7 +193,7 @@ def test_xfs_prototype_closes_folders_in_the_right_places():
         ("1", "l", "777", "0", "0", "bin", "usr/bin"),
     ]
     listing = "".join("\t".join(entry) + "\0" for entry in entries)
-    assert rootfs.xfs_prototype(listing, "tree").splitlines() == [
+    assert build.xfs_prototype(listing, "tree").splitlines() == [
         "cloudlab",
         "0 0",
         "d--755 0 0",
@@ -190,6 +207,27 @@ def test_xfs_prototype_closes_folders_in_the_right_places():
         "bin l--777 0 0 usr/bin",
         "$",
     ]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """The folders of a root filesystem that a build writes to."""
+    tree = tmp_path / "tree"
+    for name in ("boot", "etc/default", "etc/dpkg/dpkg.cfg.d", "etc/ssh"):
+        (tree / name).mkdir(parents=True)
+    return tree
+
+
+@pytest.mark.skipif(not FSTAB_GENERATOR.exists(), reason="needs systemd")
+def test_a_slow_host_gets_15_minutes_to_find_the_efi_partition(tree, tmp_path):
+    build.configure(Recipe(), tree)
+    units = [tmp_path / name for name in ("normal", "early", "late")]
+    for folder in units:
+        folder.mkdir()
+    output_of(FSTAB_GENERATOR, *units, env={"SYSTEMD_FSTAB": tree / "etc/fstab"})
+    assert "Where=/boot/efi" in (units[0] / "boot-efi.mount").read_text()
+    [limit] = units[0].glob("dev-*UEFI.device.d/*timeout.conf")
+    assert "JobRunningTimeoutSec=15min" in limit.read_text()
 
 
 def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):
@@ -208,7 +246,7 @@ def test_no_linux_no_build(monkeypatch):
 def test_a_user_without_namespaces_is_told_what_to_do():
     if os.geteuid() != 0:
         # Whoever runs the tests builds images too, so this user has what it takes.
-        assert "--map-root-user" in rootfs.as_tree_root()
+        assert "--map-root-user" in build.as_tree_root()
         return
     reader, writer = os.pipe()
     child = os.fork()
@@ -217,7 +255,7 @@ def test_a_user_without_namespaces_is_told_what_to_do():
         os.setgid(64999)
         os.setuid(64999)
         try:
-            rootfs.as_tree_root()
+            build.as_tree_root()
         except BuildError as error:
             os.write(writer, str(error).encode())
         finally:
@@ -412,6 +450,18 @@ import sys
 from cloudlab.image.build import build_image
 build_image(progress=lambda step: print(step.title, step.detail, flush=True))
 """
+
+
+@pytest.mark.builds
+def test_an_unreachable_mirror_is_the_reason_that_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # the discard service, which nobody runs
+    with pytest.raises(
+        BuildError, match=r"'packages': Failed to fetch http\S+ .*127\.0\.0\.1"
+    ) as caught:
+        build_image()
+    assert "http_proxy" in caught.value.hint
+    assert left_in(tmp_path) == []
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_verify_passes_over_what_was_removed(folder):
 def test_a_verified_image_keeps_its_place_among_the_others(folder):
     old, new = remember(folder), remember(folder, "b.raw")
     os.utime(old.path, ns=(10**18, 10**18))
-    cache.touch_record(old)
+    cache.verify(old)
     assert [image.name for image in cache.cached_images()] == [new.name, old.name]
 
 
@@ -146,3 +146,8 @@ def test_a_schema_is_no_record(folder):
     remember(folder, "a.raw.schema")
     assert cache.cached_images() == [image]
     assert cache.recorded_names() == ["a.raw"]
+
+
+def test_a_cache_that_is_a_file_holds_no_image(tmp_path):
+    (tmp_path / "file").touch()
+    assert cache.recall("a.raw", tmp_path / "file") is None

@@ -29,10 +29,11 @@ from cloudlab.errors import (
     SignatureError,
     UsageError,
 )
-from cloudlab.image import cache, mirror
+from cloudlab.image import cache
 from cloudlab.image.catalogue import load_catalogue
 from cloudlab.image.choose import choose_image, open_image
 from cloudlab.image.fetch import fetch, find_cached
+from cloudlab.image.share import write_index
 from cloudlab.image.trust import Key
 from cloudlab.image.web import Patience, retry_after_s
 from cloudlab.tools import host_arch
@@ -195,6 +196,11 @@ def test_a_cached_image_that_was_changed_is_fetched_again(server, disk):
     image = fetch(url, patience=HASTY)
     image.path.write_bytes(b"changed")
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
+
+
+def test_a_url_without_a_host_is_refused_at_once(images):
+    with pytest.raises(DownloadError, match="names no host"):
+        fetch("http:///x.img", patience=Patience(tries=1))
 
 
 @pytest.mark.parametrize(
@@ -435,7 +441,7 @@ DRIPS = {
 @pytest.mark.parametrize("text", DRIPS.values(), ids=DRIPS)
 def test_an_image_that_drips_is_given_up(text, server):
     server.fail(PATH, *[faulty.drip(text)] * 2)
-    with pytest.raises(DownloadError, match=r"x-amd64.img could not be fetched.*Given up after 2"):
+    with pytest.raises(DownloadError, match=r"x-amd64.img .*Given up after 2 failed"):
         fetch(server.url + PATH, patience=Patience(tries=2, first_wait_s=0.01, timeout_s=0.3))
 
 
@@ -498,7 +504,7 @@ def test_retry_after_is_honoured(server, disk):
 def test_a_server_that_asks_for_too_much_patience(server, disk):
     url = server.put(PATH, disk)
     server.fail(PATH, faulty.status(503, Retry_After="9999"))
-    with pytest.raises(DownloadError, match="asks for 9999 s of patience"):
+    with pytest.raises(DownloadError, match="asks to wait 9999 s"):
         fetch(url, patience=HASTY)
 
 
@@ -749,7 +755,7 @@ def test_tls_of_an_authority_in_ssl_cert_file(tls, disk, monkeypatch, tmp_path):
         tls.server.put(PATH, disk),
         checksums={"url": tls.server.url + "/SUMS", "algorithm": "sha512", "style": "text"},
     )
-    with pytest.raises(DownloadError, match="does not prove who it is"):
+    with pytest.raises(DownloadError, match=r"The certificate of .* is not valid"):
         fetch("x", catalogue=known, arch="amd64", patience=HASTY)
     monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
     image = fetch("x", catalogue=known, arch="amd64", patience=HASTY)
@@ -850,7 +856,7 @@ def test_a_disk_that_fills_up_on_the_way(server, disk, small_disk):
     server.fail(PATH, fill)
     with pytest.raises(DownloadError, match=r"could not be written: No space left") as caught:
         fetch(url, patience=HASTY)
-    assert "Make room there" in caught.value.hint
+    assert "Free some space there" in caught.value.hint
     (place / "filler").unlink()
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
     assert server.asked(PATH)[-1]["Range"].startswith("bytes=")
@@ -985,7 +991,7 @@ def spellings(request, server, disk, tmp_path, monkeypatch):
         sha256=hashlib.sha256(disk).hexdigest(), origin="built", source="s", date="d", trust="t",
     )  # fmt: skip
     server.put(path, disk)
-    server.put("/catalogue.json", mirror.write_index([lab]).encode())
+    server.put("/catalogue.json", write_index([lab]).encode())
     monkeypatch.setenv("CLOUDLAB_MIRROR", server.url)
     return ("lab-x", {}), ("lab-x.qcow2", {"arch": arch}), path
 
@@ -1111,9 +1117,14 @@ def test_open_image_of_a_cached_file_by_another_way(tmp_path, server, disk):
     assert open_image(tmp_path / "way" / image.name) == image
 
 
-def test_open_image_without_a_file(tmp_path):
-    with pytest.raises(ImageError, match="There is no image file"):
+def test_open_image_says_why_there_is_no_file(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.img cannot be read: No such file"):
         open_image(tmp_path / "none.img")
+    (tmp_path / "link.img").symlink_to("/nowhere.img")
+    with pytest.raises(ImageError, match=r"a link that leads nowhere \(to /nowhere\.img\)"):
+        open_image(tmp_path / "link.img")
+    with pytest.raises(ImageError, match=f"{tmp_path} is not a file"):
+        open_image(tmp_path)
 
 
 def test_auto_takes_what_is_cached(server, disk):

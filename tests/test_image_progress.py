@@ -9,7 +9,7 @@ from traitlets.config import Config
 from cloudlab.course import fetch
 from cloudlab.course.fetching import FetchView
 from cloudlab.errors import ImageError
-from cloudlab.image.progress import FetchProgress, Meter
+from cloudlab.image.web import FetchProgress, Transfer
 
 MIB = 1 << 20
 DISK = bytes(510) + b"\x55\xaa" + bytes(3 * MIB)
@@ -28,11 +28,11 @@ class Clock:
 def watched(steps, total_bytes=10 * MIB):
     """Return the events for (seconds from the last step, bytes that are there)."""
     seen, clock = [], Clock()
-    meter = Meter("x", seen.append, clock=clock)
-    meter.total_bytes = total_bytes
+    transfer = Transfer("x", seen.append, clock=clock)
+    transfer.total_bytes = total_bytes
     for passed_s, done_bytes in steps:
         clock.now_s += passed_s
-        meter.show(done_bytes)
+        transfer.show(done_bytes)
     return seen
 
 

@@ -46,11 +46,11 @@ def test_each_style_of_checksum_file(style, algorithm, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "has 0 of that kind"),
-        (f"{OTHER} *a.img.manifest\n", "has 1 of that kind and not this one"),
-        (f"{HASH[:-1]} *a.img\n", "has 0 of that kind"),
+        ("", "it has 0 others"),
+        (f"{OTHER} *a.img.manifest\n", "no sha256 hash for a.img; it has 1 others"),
+        (f"{HASH[:-1]} *a.img\n", "it has 0 others"),
         (f"{HASH} *a.img\n{OTHER} *a.img\n", "2 different sha256 hashes"),
-        ("<html>Log in</html>", "has 0 of that kind"),
+        ("<html>Log in</html>", "it has 0 others"),
     ],
     ids=["empty", "longer name", "short hash", "two hashes", "web page"],
 )
@@ -94,7 +94,7 @@ def test_a_checksum_as_a_word(text):
 
 @pytest.mark.parametrize("text", ["", HASH, "md5:" + "0" * 32, f"sha256:{HASH}0", f"sha512:{HASH}"])
 def test_no_checksum(text):
-    with pytest.raises(UsageError, match="is no checksum"):
+    with pytest.raises(UsageError, match="is not a checksum"):
         parse_digest(text)
 
 

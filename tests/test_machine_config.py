@@ -86,11 +86,17 @@ def test_every_file_may_be_a_descriptor():
     assert all(name in words for name in names.values())
 
 
-def test_nothing_listens():
-    words = " ".join(qemu_argv(CONFIG, qmp_fd=7))
-    assert "socket,id=qmp,fd=7" in words
-    assert not {"tcp:", "server=on", "-vnc", "-spice", "-gdb", "-s"} & set(words.split())
-    assert "server" not in words
+@pytest.mark.parametrize("network", Network)
+def test_nothing_listens(network):
+    argv = qemu_argv(replace(CONFIG, network=network), qmp_fd=7)
+    assert [argv[at + 1] for at, word in enumerate(argv) if word == "-chardev"] == [
+        "stdio,id=console,signal=off",
+        "socket,id=qmp,fd=7",
+    ]
+    assert not {"-vnc", "-spice", "-gdb", "-s", "-qmp", "-incoming"} & set(argv)
+    parts = [part for word in argv for part in word.split(",")]
+    listening = ("server", "tcp:", "udp:", "unix:", "telnet:", "host=", "port=", "path=", "vnc=")
+    assert [part for part in parts if part.startswith(listening)] == []
 
 
 @pytest.mark.parametrize("sandbox", [True, False])

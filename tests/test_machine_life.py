@@ -36,7 +36,7 @@ from cloudlab.run.boot import boot
 from cloudlab.run.options import Options
 from cloudlab.run.value import Run
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("own_cache")]
 
 TESTS = Path(__file__).parent
 

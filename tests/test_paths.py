@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
+import gzip
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,22 @@ def test_a_text_is_read_up_to_its_limit(tmp_path):
     path.write_bytes(bytes(paths.TEXT_LIMIT_BYTES + 1))
     with pytest.raises(UsageError, match="longer than 1 MiB"):
         paths.read_text(path)
+
+
+def test_a_gzip_file_is_unpacked_up_to_the_limit(tmp_path):
+    path = tmp_path / "f.gz"
+    path.write_bytes(gzip.compress(b"#cloud-config\r\n"))
+    assert paths.read_text(path) == "#cloud-config\n"
+    path.write_bytes(gzip.compress(bytes(1 << 30)))
+    with pytest.raises(UsageError, match="longer than 1 MiB"):
+        paths.read_text(path)
+
+
+@pytest.mark.parametrize("cut", [2, 12, 25, -3], ids=str)
+def test_a_damaged_gzip_file_is_refused(cut, tmp_path):
+    (tmp_path / "f.gz").write_bytes(gzip.compress(b"#cloud-config\nruncmd: []\n")[:cut])
+    with pytest.raises(UsageError, match="damaged gzip"):
+        paths.read_text(tmp_path / "f.gz")
 
 
 def test_an_endless_device_is_not_read_to_its_end():

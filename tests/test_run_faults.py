@@ -49,7 +49,7 @@ from cloudlab.run.record import Outcome, RecordedError
 from cloudlab.run.report import save_demo
 from cloudlab.run.value import Run
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("own_cache")]
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 

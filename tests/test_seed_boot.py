@@ -7,7 +7,7 @@ import pytest
 
 from cloudlab.image.build import build_image
 from cloudlab.image.cache import Image
-from cloudlab.seed import SeedConfig, build_seed, custom_seed, write_iso
+from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.sizes import GuestBlock, ParsedConsole, check_sizes, parse_console
 
 pytestmark = pytest.mark.boots
@@ -104,7 +104,8 @@ def test_one_boot_shows_before_and_after_and_a_second_one_reports_too(disk, tmp_
 
 
 def test_broken_user_data_is_reported_by_vendor_data(disk, tmp_path):
-    typo = custom_seed("#cloud-config\ngrowpart: {mode: 'off'\nruncmd: []\n", check=False)
+    text = "#cloud-config\ngrowpart: {mode: 'off'\nruncmd: []\n"
+    typo = build_seed(user_data=text, check=False)
     parsed = boot(disk, write_iso(typo, tmp_path / "seed.iso"))
     after = whole(parsed.block("after"))
     assert facts(after)["user_data_valid"] == "no"

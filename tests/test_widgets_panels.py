@@ -93,7 +93,7 @@ def test_a_combination_that_nobody_recorded_is_called_one():
     ("option", "said"),
     [
         pytest.param({"disk_size": "lots"}, "lots", id="disk size"),
-        pytest.param({"extra": "a: ["}, "cloud-init would not take", id="extra YAML"),
+        pytest.param({"extra": "a: ["}, "cloud-init would not accept", id="extra YAML"),
         pytest.param({"devices": "vda1"}, "growpart takes mount points", id="device"),
     ],
 )

@@ -1,127 +1,249 @@
-"""What each command takes.  The commands themselves are loaded when they are carried out."""
+"""What each command accepts. The commands themselves are imported when they are carried out."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudlab
 
-Parser = argparse.ArgumentParser
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the closest of the known words; empty if none is close."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+#: What the help of each command shows.
+_EXAMPLES = """
+cloudlab doctor
+cloudlab ps
+cloudlab ps --json
+cloudlab stop default
+cloudlab stop --all
+cloudlab lab
+cloudlab lab --folder ~/course -- --no-browser --port 8899
+cloudlab images
+cloudlab images --json
+cloudlab fetch ubuntu-24.04
+cloudlab fetch https://example.org/my.qcow2 --checksum sha256:HEX
+cloudlab build
+cloudlab build --suite trixie --filesystem btrfs
+cloudlab build --variant help
+cloudlab verify
+cloudlab verify ubuntu-24.04
+cloudlab share
+cloudlab share --address 192.168.1.20 --port 9000
+cloudlab inspect disk.qcow2
+cloudlab inspect disk.img --format raw --json
+cloudlab seed seed.iso --growpart off --hostname node-1
+cloudlab seed seed.iso --user-data my-user-data.yaml
+cloudlab run --growpart off
+cloudlab run --image ubuntu-24.04 --disk-size 30G --resize-rootfs false
+cloudlab run --user-data my-user-data.yaml --console
+cloudlab demo
+cloudlab demo --image debian-12-generic --output my-demo
+cloudlab parse console.log
+cloudlab parse - --json < pasted.txt
+cloudlab replay default --speed 10
+cloudlab replay runs/2026-11-26-101500-default --from growth
+cloudlab explain growpart-off
+cloudlab explain cloud-init.log lsblk.txt --json
+cloudlab explain - < pasted.txt
+cloudlab explain --redact cloud-init.log > for-the-bug-report.log
+cloudlab figure default --kind disk-map
+cloudlab figure default growpart-off --kind scenarios --output scenarios.svg
+cloudlab figure default --kind prediction --predict 19.9G,20G
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests a command, option or value in place of a mistyped one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if action.dest == argparse.SUPPRESS else "value"
+            raise argparse.ArgumentError(
+                action,
+                f"unknown {what} {value!r}.{did_you_mean(str(value), action.choices)} "
+                f"Choose one of: {', '.join(action.choices)}.",
+            )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse arguments; unknown ones are an error of the command that they were given to."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name.split("=")[0] for name in unknown if name.startswith("-")]
+            hint = did_you_mean(options[0], self._option_string_actions) if options else ""
+            self.error(f"unknown argument: {' '.join(unknown)}.{hint}")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and where to find help, and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}\nTry: {self.prog} --help\n")
 
 
 def make_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(
         prog="cloudlab",
-        description="How does a cloud image of a few hundred megabytes become a 20 GB disk? "
-        "Boot one and see.",
-        epilog="Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted. "
-        "The cache moves with the variable CLOUDLAB_CACHE.",
+        description="How does a cloud image of a few hundred megabytes become a 20 GB disk?",
+        epilog="examples:\n  cloudlab demo\n  cloudlab run --growpart off --disk-size 30G\n"
+        "  cloudlab explain growpart-off\n\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"cloudlab {cloudlab.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_doctor, _images, _disks, _runs, _reading, _machines, _course):
+    for add in (_hosts, _images, _disks, _runs, _reading):
         add(commands)
     return parser
 
 
-def _lazily(module: str, function: str) -> Callable[[argparse.Namespace], None]:
+def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
     def carry_out(args: argparse.Namespace) -> None:
-        getattr(importlib.import_module(f"cloudlab.cli.{module}"), function)(args)
+        getattr(importlib.import_module(f"cloudlab.cli.{module}"), name)(args)
 
-    return carry_out
-
-
-def _command(commands: Any, name: str, summary: str, where: str) -> Parser:
+    lines = _EXAMPLES.splitlines()
+    examples = [line for line in lines if line.split()[1:2] == [name]]
     parser: Parser = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(carry_out=_lazily(where, name), command=name)
+    parser.set_defaults(carry_out=carry_out, command=name)
     return parser
 
 
+def _flag(group: Any, name: str, text: str) -> None:
+    group.add_argument(name, action="store_true", help=text)
+
+
+def _file(group: Any, name: str, text: str, metavar: str | None = "FILE") -> None:
+    group.add_argument(name, type=Path, metavar=metavar, help=text)
+
+
+def _choice(group: Any, name: str, words: str, text: str, default: str | None = None) -> None:
+    choices = tuple(words.split())
+    group.add_argument(name, type=str.lower, choices=choices, default=default, help=text)
+
+
+def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> None:
+    text = f"{text}; repeatable"
+    group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
+
+
 def _json(parser: Parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    _flag(parser, "--json", "print JSON instead of a table")
 
 
-def _doctor(commands: Any) -> None:
-    doctor = _command(commands, "doctor", "check what a real boot needs on this host", "hosts")
+def _hosts(commands: Any) -> None:
+    doctor = _command(commands, "doctor", "hosts", "check what a boot needs on this host")
     _json(doctor)
-    doctor.add_argument("--refresh", action="store_true", help="try the accelerators again")
+    _flag(doctor, "--refresh", "test the accelerators again")
+    ps = _command(commands, "ps", "hosts", "list running machines")
+    _json(ps)
+    stop = _command(commands, "stop", "hosts", "stop running machines")
+    stop.add_argument("machine", nargs="*", metavar="MACHINE", help="id or name, as in 'ps'")
+    _flag(stop, "--all", "stop all machines of this user")
+    lab = _command(commands, "lab", "hosts", "open JupyterLab on your copy of the course")
+    _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
+    _flag(lab, "--copy-only", "copy the course, open nothing")
+    lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
 
 
 def _images(commands: Any) -> None:
-    images = _command(commands, "images", "list the images that cloudlab knows", "images")
-    _json(images)
-    fetch = _command(commands, "fetch", "print the path of a verified, cached image", "images")
-    fetch.add_argument("image", metavar="NAME_OR_URL")
-    fetch.add_argument("--checksum", metavar="ALGO:HEX", help="what the image must hash to")
-    fetch.add_argument("--refresh", action="store_true", help="look for a newer one")
-    fetch.add_argument("--arch", choices=("amd64", "arm64"), help="default: this host's")
+    _json(_command(commands, "images", "images", "list published and cached images"))
+    fetch = _command(
+        commands, "fetch", "images", "download and verify an image, and print its path"
+    )
+    fetch.add_argument("image", metavar="NAME_OR_URL", help="a name from 'images', or a URL")
+    fetch.add_argument("--checksum", metavar="ALGO:HEX", help="checksum that the image must have")
+    _flag(fetch, "--refresh", "check for a newer version")
+    _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
     _mirror(fetch)
-    build = _command(commands, "build", "build the lab image from Debian packages", "images")
-    build.add_argument("--suite", default="bookworm", help="bookworm, trixie or bullseye")
-    build.add_argument("--filesystem", default="ext4", help="ext4, btrfs or xfs")
-    build.add_argument("--variant", default="plain", help="'help' lists what can be different")
-    build.add_argument("--output", type=Path, metavar="FILE", help="put a copy there")
-    verify = _command(commands, "verify", "hash cached images in full", "images")
-    verify.add_argument("image", nargs="*", metavar="NAME", help="default: all of them")
-    share = _command(commands, "share", "serve the image cache to a classroom", "images")
+    build = _command(
+        commands, "build", "images", "build an image from Debian packages, and print its path"
+    )
+    build.add_argument("--suite", default="bookworm", help="bookworm (default), trixie, bullseye")
+    build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
+    build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
+    _file(build, "--output", "copy the image to FILE")
+    verify = _command(commands, "verify", "images", "verify checksums of cached images")
+    verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
+    share = _command(commands, "share", "images", "serve the image cache to a classroom")
     share.add_argument("--address", help="address to listen on; default: the local network's")
-    share.add_argument("--port", type=_port, help="default: 8765, or a free one")
+    share.add_argument("--port", type=_port, help="default: 8765, or a free port")
 
 
 def _disks(commands: Any) -> None:
-    inspect = _command(commands, "inspect", "show partitions and filesystems of a disk", "disks")
-    inspect.add_argument("disk", type=Path, metavar="DISK")
-    inspect.add_argument("--format", choices=("qcow2", "raw"), help="default: told from the file")
+    inspect = _command(
+        commands, "inspect", "disks", "show partitions and filesystems of a disk image"
+    )
+    _file(inspect, "disk", "a raw or qcow2 file", "DISK")
+    _choice(inspect, "--format", "qcow2 raw", "default: detect the format")
     _json(inspect)
-    seed = _command(commands, "seed", "write a cloud-init seed", "disks")
-    seed.add_argument("output", type=Path, metavar="OUT.iso")
+    seed = _command(
+        commands, "seed", "disks", "write a cloud-init seed (ISO) for any virtual machine"
+    )
+    _file(seed, "output", "the file to write", "OUT.iso")
+    seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
+    _flag(seed, "--force", "replace OUT.iso if it exists")
     _seed_options(seed)
-    seed.add_argument("--instance-id", metavar="ID", help="default: a fresh one")
 
 
 def _runs(commands: Any) -> None:
-    run = _command(commands, "run", "boot one machine and record it", "runs")
-    _seed_options(run)
+    run = _command(commands, "run", "runs", "boot one machine and record it")
+    _file(run, "--output", "the run folder; default: a new one in runs/", "DIR")
+    _flag(run, "--keep-overlay", "keep the overlay, in the run folder")
     _machine_options(run)
-    run.add_argument("--keep-overlay", action="store_true", help="leave the overlay in the folder")
-    run.add_argument("--output", type=Path, metavar="DIR", help="the run folder")
-    demo = _command(commands, "demo", "boot the article's three scenarios", "runs")
+    _seed_options(run)
+    demo = _command(
+        commands, "demo", "runs", "boot the article's three scenarios and write a report"
+    )
+    _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
     _machine_options(demo)
-    demo.add_argument("--output", type=Path, default=Path("build/demo"), metavar="DIR")
 
 
 def _reading(commands: Any) -> None:
-    parse = _command(commands, "parse", "read sizes from a console log or a paste", "reading")
-    parse.add_argument("log", type=Path, metavar="CONSOLE.log", help="'-' reads standard input")
-    _json(parse)
-    replay = _command(commands, "replay", "play a recorded run", "reading")
-    replay.add_argument("run", type=Path, metavar="RUN")
-    replay.add_argument("--speed", type=_positive, default=1.0, help="times as fast; default 1")
-    explain = _command(
-        commands, "explain", "say what grew a machine's disk, or why it did not grow", "reading"
+    parse = _command(
+        commands,
+        "parse",
+        "reading",
+        "read sizes from a console log or from pasted lsblk and df output",
     )
-    explain.formatter_class = argparse.RawDescriptionHelpFormatter
-    explain.epilog = (
-        "Logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives and disk images are\n"
-        "recognised by their content.\n\n"
-        "examples:\n"
-        "  cloudlab explain growpart-off                      # a recording, or a run folder\n"
-        "  cloudlab explain cloud-init.log lsblk.txt\n"
-        "  (lsblk; df -h /; sudo cat /var/log/cloud-init.log) | cloudlab explain -\n"
-        "  cloudlab explain --redact cloud-init.log > for-the-bug-report.log"
+    _file(parse, "log", "a text file; - is standard input")
+    _json(parse)
+    replay = _command(commands, "replay", "reading", "play the console of a recorded run")
+    _run(replay)
+    replay.add_argument("--speed", type=_positive, default=1.0, help="factor; default: 1")
+    replay.add_argument(
+        "--from",
+        dest="start",
+        choices=("before", "growth", "report"),
+        help="start at the report before growth, at growth, or at the report after it",
+    )
+    explain = _command(
+        commands,
+        "explain",
+        "reading",
+        "explain what grew a machine's disk, or why it did not grow, with evidence and the fix",
     )
     explain.add_argument(
         "sources",
         nargs="+",
         metavar="FILE",
-        help="a file, folder, archive or disk image of any machine, - for standard input; or a run",
+        help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
+        "images of any machine, recognised by content; - is standard input; or a run",
     )
     explain.add_argument(
         "--redact",
@@ -129,123 +251,87 @@ def _reading(commands: Any) -> None:
         help="print the files instead, without host names, addresses, keys and UUIDs",
     )
     _json(explain)
-    figure = _command(commands, "figure", "draw a figure of recorded runs", "reading")
-    figure.add_argument("runs", type=Path, nargs="*", metavar="RUN")
-    figure.add_argument("--kind", default="disk-map", help="'help' lists the kinds")
-    figure.add_argument("--output", type=Path, metavar="FILE", help=".svg .png .pdf")
-    figure.add_argument(
-        "--size",
-        choices=("screen", "slide", "page"),
-        default="screen",
-        help="screen (default), slide (1600 x 900) or page (half a page's width)",
-    )
-    figure.add_argument(
-        "--style",
-        choices=("light", "dark", "print"),
-        default="light",
-        help="light (default), dark, or print (grey, with patterns)",
-    )
-    figure.add_argument(
-        "--title", metavar="TEXT", help="instead of the finding; empty for a figure without one"
-    )
-    figure.add_argument(
-        "--predict",
-        metavar="PARTITION,FILESYSTEM",
-        help="what you expected, as lsblk and df write it: 19.9G,20G; for --kind prediction",
-    )
-    figure.add_argument("--data", type=Path, metavar="FILE.csv", help="the numbers behind it")
+    figure = _command(commands, "figure", "reading", "draw a figure of one or more runs")
+    _run(figure, nargs="*")
+    figure.add_argument("--kind", default="disk-map", help="default: disk-map; 'help' lists them")
+    _file(figure, "--output", ".svg, .png or .pdf; default: KIND.svg")
+    words = "screen (default), slide (1600 x 900) or page (half a page's width)"
+    _choice(figure, "--size", "screen slide page", words, "screen")
+    words = "light (default), dark, or print (grey, with patterns)"
+    _choice(figure, "--style", "light dark print", words, "light")
+    figure.add_argument("--title", metavar="TEXT", help="default: the finding; '' for no title")
+    words = "expected sizes, such as 19.9G,20G; for --kind prediction"
+    figure.add_argument("--predict", metavar="PARTITION,FILESYSTEM", help=words)
+    _file(figure, "--data", "also write the data behind it", "FILE.csv")
 
 
-def _machines(commands: Any) -> None:
-    ps = _command(commands, "ps", "list the machines that run", "hosts")
-    _json(ps)
-    stop = _command(commands, "stop", "end running machines", "hosts")
-    stop.add_argument("machine", nargs="*", metavar="ID")
-    stop.add_argument("--all", action="store_true", help="all of this user's")
-
-
-def _course(commands: Any) -> None:
-    lab = _command(commands, "lab", "open JupyterLab on your copy of the course", "course")
-    lab.add_argument("--folder", type=Path, metavar="DIR", help="default: ~/cloudlab-course")
-    lab.add_argument("--copy-only", action="store_true", help="copy the course and stop there")
-    lab.add_argument(
-        "jupyter", nargs="*", metavar="-- OPTION", help="for JupyterLab, such as -- --no-browser"
-    )
+def _run(parser: Parser, **options: Any) -> None:
+    text = "a run folder, or the name of a shipped recording"
+    parser.add_argument("run", type=Path, metavar="RUN", help=text, **options)
 
 
 def _seed_options(parser: Parser) -> None:
     group = parser.add_argument_group("cloud-init")
-    group.add_argument("--growpart", metavar="MODE", help="auto, growpart, gpart or off")
-    group.add_argument("--resize-rootfs", metavar="VALUE", help="true, false or noblock")
-    group.add_argument("--growpart-device", action="append", default=[], metavar="DEV")
-    group.add_argument(
-        "--ignore-growroot-disabled", action="store_true", default=None, help="see cloud-init"
+    words = "what grows the partition; default: auto"
+    _choice(group, "--growpart", "auto growpart gpart off", words)
+    words = "whether to grow the root filesystem; default: true"
+    _choice(group, "--resize-rootfs", "true false noblock", words)
+    _many(group, "--growpart-device", "DEV", "mount point or device to grow; default: /")
+    _flag(group, "--ignore-growroot-disabled", "grow even if /etc/growroot-disabled exists")
+    _many(group, "--bootcmd", "COMMAND", "run before growth")
+    _many(group, "--runcmd", "COMMAND", "run at the end of the boot")
+    group.add_argument("--hostname", metavar="NAME", help="host name of the guest")
+    _many(group, "--user", "NAME", "add a user with sudo rights")
+    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
+    _file(group, "--password-hash-file", "crypt hash of the default user's password")
+    _file(group, "--extra", "further cloud-config keys, as YAML")
+    _file(group, "--user-data", "your own user-data, plain or gzip, instead of the options above")
+    _file(group, "--meta-data", "your own meta-data")
+    _file(group, "--vendor-data", "vendor-data; user-data keys override it")
+    _file(group, "--network-config", "network configuration, version 1 or 2")
+    _flag(group, "--no-check", "accept user-data with errors")
+    words = (
+        "lean: only the modules that growth needs; full: all of them (default for 'seed' and for "
+        "your own user-data)"
     )
-    group.add_argument("--bootcmd", action="append", default=[], metavar="COMMAND")
-    group.add_argument("--runcmd", action="append", default=[], metavar="COMMAND")
-    group.add_argument("--hostname")
-    group.add_argument(
-        "--user", action="append", default=[], metavar="NAME", help="one more user, who has sudo"
-    )
-    group.add_argument(
-        "--ssh-key",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE.pub",
-        help="for the default user",
-    )
-    group.add_argument(
-        "--password-hash-file", type=Path, metavar="FILE", help="a crypt hash, for the default user"
-    )
-    group.add_argument("--extra", type=Path, metavar="FILE", help="further keys, as YAML")
-    group.add_argument(
-        "--user-data", type=Path, metavar="FILE", help="your own, instead of all this"
-    )
-    group.add_argument("--meta-data", type=Path, metavar="FILE")
-    group.add_argument("--vendor-data", type=Path, metavar="FILE", help="a cloud-config, too")
-    group.add_argument("--network-config", type=Path, metavar="FILE")
-    group.add_argument("--no-check", action="store_true", help="take user-data with errors, too")
-    group.add_argument("--profile", default=None, metavar="P", help="lean (default) or full")
-    group.add_argument("--sampler", action="store_true", help="report every change of size")
+    _choice(group, "--profile", "lean full", words)
+    _flag(group, "--sampler", "also report every change of size during the boot")
 
 
 def _machine_options(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
-    group.add_argument("--image", default="auto", help="auto (default), a name, a path or a URL")
-    group.add_argument("--arch", choices=("amd64", "arm64"), help="of a published image")
-    group.add_argument("--disk-size", default="20G", metavar="SIZE", help="default 20G")
-    group.add_argument("--memory", default="1G", metavar="SIZE", help="default 1G")
-    group.add_argument("--cpus", type=int, default=1)
-    group.add_argument("--firmware", choices=("bios", "uefi"))
-    group.add_argument("--network", choices=("none", "user"), default="none")
-    group.add_argument("--accel", choices=("kvm", "hvf", "tcg"), help="default: what works here")
-    group.add_argument(
-        "--start",
-        choices=("cold", "warm", "auto"),
-        default="auto",
-        help="from the firmware on, or from a machine saved amid its boot",
-    )
-    group.add_argument("--timeout", type=_positive, metavar="SECONDS")
-    group.add_argument(
-        "--console", action="store_true", help="print the guest's console, line by line"
-    )
+    add = group.add_argument
+    add("--image", default="auto", help="a name from 'images', a file or a URL; default: auto")
+    _choice(group, "--arch", "amd64 arm64", "of a published image; default: this host's")
+    add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
+    add("--memory", default="1G", metavar="SIZE", help="default: 1G")
+    add("--cpus", type=int, default=1, metavar="N", help="default: 1")
+    _choice(group, "--firmware", "bios uefi", "default: BIOS where the image supports it")
+    words = "none (default), or user for outgoing connections"
+    _choice(group, "--network", "none user", words, "none")
+    _choice(group, "--accel", "kvm hvf tcg", "default: the fastest that works here")
+    words = "boot from the firmware (cold) or resume from a snapshot (warm); default: auto"
+    _choice(group, "--start", "cold warm auto", words, "auto")
+    add("--timeout", type=_positive, metavar="SECONDS", help="how long the boot may take")
+    _flag(group, "--console", "print the guest's console while it boots")
     _mirror(group)
 
 
 def _mirror(parser: Any) -> None:
-    parser.add_argument("--mirror", metavar="URL", help="a classroom's 'cloudlab share'")
+    parser.add_argument("--mirror", metavar="URL", help="address shown by 'cloudlab share'")
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text} is no port")
-    return value
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
+    return int(text)
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value

@@ -1,34 +1,26 @@
-"""Commands about disks and seeds: inspect, seed; and the options that they share with run."""
+"""Commands about disks and seeds: inspect, seed; and the seed options shared with run."""
 
 from __future__ import annotations
 
 import argparse
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from cloudlab import paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.disk import Filesystem, Partition, inspect_disk
 from cloudlab.errors import SeedError, UsageError
-from cloudlab.image.cache import cached_images
 from cloudlab.seed import (
     GrowpartMode,
     Profile,
     ResizeRootfs,
-    Seed,
     SeedConfig,
     User,
-    build_seed,
-    custom_seed,
-    load_schema,
     parse_public_keys,
-    write_iso,
+    write_seed,
 )
 from cloudlab.units import format_bytes
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
 
 _COLUMNS = ("no", "start", "size", "type", "filesystem", "label", "its size", "free")
 _RIGHT = "no,start,size,its size,free"
@@ -73,65 +65,38 @@ def _partition_cells(partition: Partition) -> tuple[str, ...]:
 
 def seed(args: argparse.Namespace) -> None:
     """Write a seed ISO."""
-    config = seed_config(args, report=False, instance_id=args.instance_id)
-    own = own_user_data(args)
-    meta_data = own_meta_data(args)
-    schema = _cached_schema()
-    others = other_texts(args)
-    made = (
-        build_seed(
-            config,
-            schema,
-            meta_data,
-            vendor_data=others["vendor_data"],
-            network_config=others["network_config"],
-        )
-        if own is None
-        else custom_seed(
-            own,
-            meta_data,
-            report=False,
-            instance_id=args.instance_id,
-            profile=config.profile,
-            check=not args.no_check,
-            schema=schema,
-            vendor_data=others["vendor_data"],
-            network_config=others["network_config"],
-        )
+    written = write_seed(
+        args.output,
+        seed_config(args, report=False, instance_id=args.instance_id),
+        **own_texts(args),
+        check=not args.no_check,
+        overwrite=args.force,
     )
-    say_problems(made)
-    write_iso(made, args.output)
+    for problem in written.problems:
+        terminal.say(f"warning: {problem}")
     print_path(args.output)
-
-
-def _cached_schema() -> dict[str, Any] | None:
-    """Return the schema of the newest cached image that brought one: which it is hardly matters."""
-    held = (image.schema_path for image in cached_images() if image.schema_path is not None)
-    return load_schema(next((path for path in held if path.is_file()), None))
 
 
 def seed_config(
     args: argparse.Namespace, *, report: bool = True, instance_id: str | None = None
 ) -> SeedConfig:
     """Return the cloud-init options that the arguments make."""
-    # A seed for somebody else's machine, and somebody's own user-data, run as a cloud would.
+    # A seed for another machine, and the user's own user-data, run as a cloud would.
     lean = report and args.user_data is None
+    password_file = args.password_hash_file
     return SeedConfig(
-        growpart=one_of(GrowpartMode, args.growpart, "--growpart"),
+        growpart=GrowpartMode(args.growpart) if args.growpart else None,
         growpart_devices=tuple(args.growpart_device),
-        ignore_growroot_disabled=args.ignore_growroot_disabled,
-        resize_rootfs=one_of(ResizeRootfs, args.resize_rootfs, "--resize-rootfs"),
+        ignore_growroot_disabled=args.ignore_growroot_disabled or None,
+        resize_rootfs=ResizeRootfs(args.resize_rootfs) if args.resize_rootfs else None,
         bootcmd=tuple(args.bootcmd),
         runcmd=tuple(args.runcmd),
         hostname=args.hostname,
         users=tuple(User(name) for name in args.user),
         ssh_authorized_keys=tuple(key for path in args.ssh_key for key in _public_keys(path)),
-        password_hash=paths.read_text(args.password_hash_file).strip()
-        if args.password_hash_file
-        else None,
+        password_hash=paths.read_text(password_file).strip() if password_file else None,
         extra_yaml=paths.read_text(args.extra) if args.extra else "",
-        profile=one_of(Profile, args.profile, "--profile")
-        or (Profile.LEAN if lean else Profile.FULL),
+        profile=Profile(args.profile or (Profile.LEAN if lean else Profile.FULL)),
         report=report,
         sampler=args.sampler,
         instance_id=instance_id,
@@ -147,80 +112,48 @@ def _public_keys(path: Path) -> tuple[str, ...]:
         raise UsageError(f"{path}: {error.message} Nothing was done.", hint=hint) from error
 
 
-def own_user_data(args: argparse.Namespace) -> str | None:
-    """Return the learner's own user-data, refusing options that it would make idle."""
-    if args.user_data is None:
-        return None
-    idle = [
-        option
-        for option, value in (
-            ("--growpart", args.growpart),
-            ("--resize-rootfs", args.resize_rootfs),
-            ("--growpart-device", args.growpart_device),
-            ("--ignore-growroot-disabled", args.ignore_growroot_disabled),
-            ("--bootcmd", args.bootcmd),
-            ("--runcmd", args.runcmd),
-            ("--hostname", args.hostname),
-            ("--user", args.user),
-            ("--ssh-key", args.ssh_key),
-            ("--password-hash-file", args.password_hash_file),
-            ("--extra", args.extra),
-        )
-        if value
-    ]
-    if idle:
-        raise UsageError(
-            f"{', '.join(idle)} would have no effect beside --user-data; nothing was done.",
-            hint="Write it into your user-data, or leave --user-data out.",
-        )
-    return paths.read_text(args.user_data)
+#: File of the user's own -> the options that have no effect beside it.
+_REPLACED = {
+    "user_data": (
+        "growpart",
+        "resize_rootfs",
+        "growpart_device",
+        "ignore_growroot_disabled",
+        "bootcmd",
+        "runcmd",
+        "hostname",
+        "user",
+        "ssh_key",
+        "password_hash_file",
+        "extra",
+    ),
+    "meta_data": ("hostname", "instance_id"),
+    "vendor_data": (),
+    "network_config": (),
+}
 
 
-def own_meta_data(args: argparse.Namespace) -> str | None:
-    """Return the learner's own meta-data, refusing options that it would make idle."""
-    if args.meta_data is None:
-        return None
-    values = (("--hostname", args.hostname), ("--instance-id", getattr(args, "instance_id", None)))
-    idle = [option for option, value in values if value]
-    if idle:
-        raise UsageError(
-            f"{', '.join(idle)} would have no effect beside --meta-data; nothing was done.",
-            hint="Write it into your meta-data, or leave --meta-data out.",
-        )
-    return paths.read_text(args.meta_data)
-
-
-def other_texts(args: argparse.Namespace) -> dict[str, str | None]:
-    """Return the learner's own vendor-data and network-config, by their names as arguments."""
-    return {
-        name: paths.read_text(path) if path is not None else None
-        for name, path in (
-            ("vendor_data", args.vendor_data),
-            ("network_config", args.network_config),
-        )
-    }
-
-
-def say_problems(seed: Seed) -> None:
-    """Say what may not be as the learner meant it, with line and column."""
-    for problem in seed.problems:
-        terminal.say(f"warning: {problem}")
-
-
-def one_of(kind: type[_Choice], word: str | None, option: str) -> _Choice | None:
-    """Return the choice called ``word``.
+def own_texts(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the user's own user-data, meta-data, vendor-data and network-config, by argument.
 
     Raises
     ------
     UsageError
-        Naming what is accepted.
+        If another option would have no effect beside one of them.
     """
-    if word is None:
-        return None
-    try:
-        return kind(word.lower())
-    except ValueError:
-        raise UsageError(
-            f"{option} {word} is unknown; nothing was done.",
-            hint=f"Choose one of: {', '.join(kind)}.",
-        ) from None
+    texts: dict[str, Any] = {}
+    for name, options in _REPLACED.items():
+        path = getattr(args, name)
+        replaced = [_option(one) for one in options if getattr(args, one, None)]
+        if path is not None and replaced:
+            raise UsageError(
+                f"{', '.join(replaced)} would have no effect beside {_option(name)}; "
+                "nothing was done.",
+                hint=f"Write it into your {name.replace('_', '-')}, or leave {_option(name)} out.",
+            )
+        texts[name] = None if path is None else paths.read_text(path)
+    return texts
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

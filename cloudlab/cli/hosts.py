@@ -1,16 +1,19 @@
-"""Commands about this host: doctor, ps, stop."""
+"""Commands about this host and the course on it: doctor, ps, stop, lab."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import shutil
-from collections.abc import Callable
+import sys
 from dataclasses import dataclass, replace
 
 import psutil
 
 from cloudlab import paths, tools
 from cloudlab.cli import terminal
+from cloudlab.cli.arguments import did_you_mean
 from cloudlab.errors import CloudlabError, ShutdownError, UsageError
 from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
@@ -34,7 +37,7 @@ class _Check:
 
 
 def doctor(args: argparse.Namespace) -> None:
-    """Check everything that a real boot needs; a failure is an error at the end."""
+    """Check what a boot needs; raise an error at the end if a check failed."""
     accel: AccelChoice | None = None
     checks = [_tool(qemu_program(tools.host_arch())), _tool("qemu-img"), _tool("qemu-nbd")]
     if checks[0].ok:
@@ -56,12 +59,12 @@ def doctor(args: argparse.Namespace) -> None:
         )
     else:
         rows = [["ok" if check.ok else "FAILED", check.name, check.detail] for check in checks]
-        terminal.print_table(("", "check", "what was found"), rows)
+        terminal.print_table(("", "check", "found"), rows)
         for check in checks:
             if check.fix:
                 terminal.OUT.print(f"{check.name}: {check.fix}")
     if not all(check.ok for check in checks):
-        raise CloudlabError("A real boot cannot be done here yet.", hint="See the fixes above.")
+        raise CloudlabError("This host cannot boot a machine yet.", hint="See the fixes above.")
 
 
 def _tool(program: str) -> _Check:
@@ -112,14 +115,15 @@ def _image() -> _Check:
 
 
 def ps(args: argparse.Namespace) -> None:
-    """List the machines that run; leftovers of dead ones are cleaned up on the way."""
+    """List running machines; what dead ones left behind is removed first."""
     machines = registry.list_running()
     if args.json:
         fields = ("ident", "name", "started", "owner_pid", "supervisor_pid", "qemu_pid")
         terminal.print_json(
             [
-                {**{name: getattr(one, name) for name in fields}, "run_folder": str(one.run_folder)}
-                for one in machines
+                {name: getattr(machine, name) for name in fields}
+                | {"run_folder": str(machine.run_folder)}
+                for machine in machines
             ]
         )
     elif not machines:
@@ -132,31 +136,57 @@ def ps(args: argparse.Namespace) -> None:
 
 
 def stop(args: argparse.Namespace) -> None:
-    """End the machines that were named, or all."""
+    """Stop the named machines, or all."""
     machines = registry.list_running()
-    wanted: Callable[[registry.RunningMachine], bool] = lambda one: (  # noqa: E731
-        args.all or one.ident in args.machine or one.name in args.machine
-    )
-    chosen = [machine for machine in machines if wanted(machine)]
-    known = {machine.ident for machine in machines} | {machine.name for machine in machines}
-    unknown = set(args.machine) - known
+    known = {word for machine in machines for word in (machine.ident, machine.name)}
+    unknown = sorted(set(args.machine) - known)
     if unknown or not (args.all or args.machine):
         raise UsageError(
-            f"There is no machine {', '.join(sorted(unknown))}."
+            f"There is no running machine {', '.join(unknown)}.{did_you_mean(unknown[0], known)}"
             if unknown
-            else "Which machine shall be stopped?",
-            hint="'cloudlab ps' lists the machines; --all stops every one.",
+            else "Name a machine to stop.",
+            hint="'cloudlab ps' lists the machines; --all stops all of them.",
         )
-    stubborn = []
-    for machine in chosen:
+    errors = []
+    for machine in machines:
+        if not args.all and not {machine.ident, machine.name} & set(args.machine):
+            continue
         try:
             registry.stop(machine)
         except ShutdownError as error:
-            stubborn.append(error)
+            errors.append(error)
         else:
             terminal.say(f"Stopped {machine.name}.")
-    if stubborn:
+    if errors:
         raise ShutdownError(
-            "\n".join(error.message for error in stubborn),
-            hint="\n".join(error.hint for error in stubborn),
+            "\n".join(error.message for error in errors),
+            hint="\n".join(error.hint for error in errors),
         )
+
+
+def lab(args: argparse.Namespace) -> None:
+    """Copy the course, then replace this process by JupyterLab."""
+    from cloudlab.course.notebooks import copy_course, default_folder
+
+    missing = [
+        name
+        for name in ("jupyterlab", "ipykernel", "ipywidgets", "anywidget")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing and not args.copy_only:
+        raise CloudlabError(
+            f"The course needs {', '.join(missing)}, which this Python does not have.",
+            hint=f"Install it with: {sys.executable} -m pip install 'cloudlab[notebook]'",
+        )
+    course = copy_course(paths.expand(args.folder or default_folder()).absolute())
+    terminal.say(f"The course is in {course.folder}; {len(course.written)} files were written.")
+    for name in course.kept:
+        terminal.say(f"Kept your {name}; cloudlab has a newer version of it.")
+    if args.copy_only:
+        return
+    options = [f"--ServerApp.root_dir={course.folder}"]
+    options += [
+        f"--LabApp.default_url=/lab/tree/{p.name}" for p in course.folder.glob("00-*.ipynb")
+    ]
+    # JupyterLab replaces this process, so that it gets Ctrl-C and every other signal itself.
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *args.jupyter])  # noqa: S606

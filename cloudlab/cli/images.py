@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.cli import terminal
-from cloudlab.errors import ImageError, UsageError
+from cloudlab.errors import ImageError, UsageError, suggest
 from cloudlab.image import cache
 from cloudlab.image.build import build_image
 from cloudlab.image.cache import Image
@@ -61,28 +61,27 @@ def images(args: argparse.Namespace) -> None:
     if args.json:
         terminal.print_json(rows)
         return
-    terminal.print_table(
-        ("name", "for", "root", "size", "integrity", "cached"), _shown(rows), right="size"
-    )
-
-
-def _shown(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the rows for a terminal: one for each name, whatever it is published for."""
+    columns = ("name", "for", "root", "size", "integrity", "cached")
     by_name: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], []).append(row)
+    terminal.print_table(columns, [_cells(alike) for alike in by_name.values()], right="size")
+    for name, alike in by_name.items():
+        if alike[0]["refused"]:
+            terminal.say(f"{name} cannot be used: {alike[0]['refused']}")
+
+
+def _cells(alike: list[dict[str, Any]]) -> list[str]:
+    """Return the cells for one name, whatever architectures it is published for."""
+    first = alike[0]
+    integrity = ", ".join(dict.fromkeys(row["integrity"] for row in alike))
     return [
-        [
-            name,
-            ", ".join(row["arch"] for row in alike),
-            alike[0]["root_filesystem"],
-            ", ".join(format_bytes(row["size_bytes"]) for row in alike if row["size_bytes"]),
-            f"refused: {alike[0]['refused']}"
-            if alike[0]["refused"]
-            else ", ".join(dict.fromkeys(row["integrity"] for row in alike)),
-            ", ".join(row["arch"] for row in alike if row["cached"]),
-        ]
-        for name, alike in by_name.items()
+        first["name"],
+        ", ".join(row["arch"] for row in alike),
+        first["root_filesystem"],
+        ", ".join(format_bytes(row["size_bytes"]) for row in alike if row["size_bytes"]),
+        "cannot be used" if first["refused"] else integrity,
+        ", ".join(row["arch"] for row in alike if row["cached"]),
     ]
 
 
@@ -104,9 +103,14 @@ def fetch(args: argparse.Namespace) -> None:
 def build(args: argparse.Namespace) -> None:
     """Build the image, or find it in the cache, and print its path."""
     if args.variant == "help":
-        terminal.print_table(("variants of the lab image",), [[str(one)] for one in Variant])
+        terminal.print_table(("variant", "the image"), [[one, one.summary] for one in Variant])
         return
     if args.output is not None:
+        if args.output.is_dir():
+            raise UsageError(
+                f"{args.output} is a folder; --output names the file to write.",
+                hint=f"Write for example: --output {args.output / 'lab.qcow2'}",
+            )
         check_output(args.output)
     with terminal.build_view() as show:
         image = build_image(
@@ -122,28 +126,34 @@ def build(args: argparse.Namespace) -> None:
 def verify(args: argparse.Namespace) -> None:
     """Hash recorded images, changed ones too, and accept those that are what was recorded."""
     recorded = cache.recorded_names()
-    unknown = [name for name in args.image if name not in recorded]
-    if unknown:
-        raise UsageError(
-            f"There is no image {', '.join(unknown)} in the cache.",
-            hint="'cloudlab images' lists them.",
-        )
+    # As everywhere, a name may stand without its suffix.
+    by_name = {name.rpartition(".")[0]: name for name in recorded} | {n: n for n in recorded}
+    for name in args.image:
+        if name not in by_name:
+            raise UsageError(
+                f"The cache has no image called {name!r}.",
+                hint=suggest(name, by_name, "'cloudlab images' lists the cached images."),
+            )
     bad = 0
-    for name in args.image or recorded:
+    for name in dict.fromkeys(by_name[name] for name in args.image or recorded):
         try:
             image = cache.read_record(name)
             if image is not None:
-                image = cache.touch_record(image)
+                image = cache.verify(image)
         except ImageError as error:
             bad += 1
             terminal.say(str(error))
             continue
         if image is None:
-            terminal.say(f"{name}: there is a record, but no image any more.")
+            terminal.say(f"{name}: the image is gone; only its record is left.")
         else:
             terminal.OUT.print(f"ok  {name}  sha256 {image.sha256}")
     if bad:
-        raise ImageError(f"{bad} of the cached images are not what was recorded.")
+        what = "image is" if bad == 1 else "images are"
+        raise ImageError(
+            f"{bad} cached {what} not what was recorded.",
+            hint="Remove what is damaged, as said above, then fetch or build it again.",
+        )
 
 
 def share(args: argparse.Namespace) -> None:
@@ -192,8 +202,7 @@ def check_output(path: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be written: {folder} takes no files ({error.strerror}); "
-            "nothing was done.",
+            f"{path} cannot be written: no file can be created in {folder} ({error.strerror}).",
             hint="Choose another place with --output.",
         ) from error
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudlab import figures, paths
 from cloudlab.cli import terminal
+from cloudlab.cli.arguments import did_you_mean
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
-from cloudlab.errors import ParseError, UsageError
+from cloudlab.errors import ParseError, RecordingError, UsageError
 from cloudlab.explanation.redact import redact_files
 from cloudlab.run.plots import plot
-from cloudlab.run.value import Run, open_run
+from cloudlab.run.value import Run, open_run, recording_names
 from cloudlab.run.value import explain as explain_sources
-from cloudlab.sizes import ParsedConsole, parse_console, parse_size, to_json
+from cloudlab.sizes import ParsedConsole, parse_console, to_json
 from cloudlab.units import format_bytes
 
 if TYPE_CHECKING:
@@ -51,9 +54,9 @@ def parse(args: argparse.Namespace) -> None:
             right="size,used,line",
         )
     if parsed.damaged:
-        terminal.say(f"{parsed.damaged} damaged lines of the exact report were left out.")
-    for one in parsed.unread[:_MOST_UNREAD]:
-        terminal.say(f"line {one.line} was not understood as a row of {one.tool}: {one.text[:200]}")
+        terminal.say(f"{parsed.damaged} damaged lines of the exact report were ignored.")
+    for row in parsed.unread[:_MOST_UNREAD]:
+        terminal.say(f"line {row.line} was not understood as a row of {row.tool}: {row.text[:200]}")
     if len(parsed.unread) > _MOST_UNREAD:
         terminal.say(f"{len(parsed.unread) - _MOST_UNREAD} further lines were not understood.")
 
@@ -74,11 +77,13 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
 
 
 def replay(args: argparse.Namespace) -> None:
-    """Play a run's console, labelled as the recording that it is."""
-    run = open_run(args.run)
-    terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}")
+    """Play a run's console, labelled as a recording."""
+    run = _open(args.run)
+    first = _first_line(run, args.start)
+    start = f", from line {first}" if first > 1 else ""
+    terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}{start}")
     rest = ""
-    for text in play(run.folder / "console.cast", speed=args.speed):
+    for text in play(run.folder / "console.cast", speed=args.speed, first_line=first):
         rest += text
         # An escape sequence cut in two could not be told from text.
         cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
@@ -90,6 +95,38 @@ def replay(args: argparse.Namespace) -> None:
     terminal.say(f"END OF RECORDING: {run.name}, {run.label}")
 
 
+def _first_line(run: Run, start: str | None) -> int:
+    """Return the first line of a report, or the one after the report before growth."""
+    if start is None:
+        return 1
+    stage = "after" if start == "report" else "before"
+    report = run.console.find(f"^@cloudlab {stage} ", report=True)
+    if not report:
+        raise UsageError(
+            f"{run.name} has no report {stage} growth, so it cannot be played from there.",
+            hint="Leave --from out.",
+        )
+    return report[-1].number + 1 if start == "growth" else report[0].number
+
+
+def _open(name: Path) -> Run:
+    """Return the run in a folder, or a recording by its name.
+
+    Raises
+    ------
+    RecordingError
+        If there is neither, with the closest name of a recording.
+    """
+    try:
+        return open_run(name)
+    except RecordingError as error:
+        if not name.exists():
+            names = recording_names()
+            hint = f"{did_you_mean(str(name), names)} Recordings: {', '.join(names)}.".strip()
+            raise RecordingError(error.message, hint=hint) from error
+        raise
+
+
 def _printable_piece(text: str) -> str:
     # The blanks at its end, which printable() takes off a line, stand before what follows.
     return printable(text + ".")[:-1]
@@ -97,6 +134,13 @@ def _printable_piece(text: str) -> str:
 
 def explain(args: argparse.Namespace) -> None:
     """Say what grew a disk, or why it did not grow."""
+    names = recording_names()
+    for source in args.sources:
+        if source != "-" and source not in names and not os.path.lexists(source):
+            raise ParseError(
+                f"{source} does not exist.{did_you_mean(source, names)}",
+                hint="Name files, folders, archives or disk images, a run folder, or a recording.",
+            )
     if args.redact:
         redact_files(args.sources, sys.stdout, sys.stdin.buffer)
         return
@@ -109,64 +153,49 @@ def explain(args: argparse.Namespace) -> None:
 
 
 def figure(args: argparse.Namespace) -> None:
-    """Draw a figure of one or several runs."""
+    """Draw a figure of one or more runs."""
     if args.kind == "help":
-        rows = [[one.name, one.title] for one in figures.KINDS.values()]
+        rows = [[kind.name, kind.title] for kind in figures.KINDS.values()]
         terminal.print_table(("kind", "shows"), rows)
         return
-    kind = _kind(args)
-    runs = [open_run(run) for run in args.runs]
-    tables = {}
-    if "predictions" in kind.tables:
-        tables["predictions"] = _predictions(runs, args.predict)
+    kind = figures.KINDS.get(args.kind)
+    if kind is None:
+        question = did_you_mean(args.kind, figures.KINDS)
+        raise UsageError(
+            f"There is no figure of the kind {args.kind!r}.{question}",
+            hint=f"Kinds: {', '.join(figures.KINDS)}; --kind help describes them.",
+        )
+    if not args.run:
+        raise UsageError(
+            "Name a run folder or a recording to draw.",
+            hint=f"For example: cloudlab figure default --kind {kind.name}",
+        )
+    if ("predictions" in kind.tables) != (args.predict is not None):
+        raise UsageError(
+            "--kind prediction and --predict PARTITION,FILESYSTEM need each other.",
+            hint="For example: --kind prediction --predict 19.9G,20G",
+        )
+    runs = [_open(run) for run in args.run]
     drawn = plot(
-        args.kind,
+        kind.name,
         runs,
-        tables=tables,
+        tables={"predictions": _predictions(runs, args.predict)} if args.predict else {},
         size=args.size,
         style=args.style,
         title=True if args.title is None else args.title or False,
     )
-    drawn.save(args.output)
+    output = args.output or Path(f"{kind.name}.svg")
+    drawn.save(output)
     if args.data:
         drawn.save_data(args.data)
-    print_path(args.output)
-
-
-def _kind(args: argparse.Namespace) -> figures.Kind:
-    """Return the kind that was asked for.
-
-    Raises
-    ------
-    UsageError
-        If there is none such, or it needs something else.
-    """
-    if args.kind not in figures.KINDS:
-        known = ", ".join(f"{one.name} ({one.title.lower()})" for one in figures.KINDS.values())
-        raise UsageError(f"There is no figure of the kind {args.kind!r}.", hint=f"Kinds: {known}.")
-    kind = figures.KINDS[args.kind]
-    if not args.runs or args.output is None:
-        raise UsageError(
-            f"What to draw is missing: {'--output FILE' if args.runs else 'a run folder'}.",
-            hint="Write: cloudlab figure RUN --kind K --output F.svg; --kind help lists the kinds.",
-        )
-    if kind.one_run and len(args.runs) > 1:
-        raise UsageError(
-            f"The figure {kind.name} shows one run; {len(args.runs)} were named.",
-            hint="Draw one file for each, or all in one with --kind scenarios.",
-        )
-    if ("predictions" in kind.tables) != (args.predict is not None):
-        raise UsageError(
-            "A prediction is drawn with --kind prediction and --predict PARTITION,FILESYSTEM; "
-            "one of the two is missing.",
-            hint="Such as: --kind prediction --predict 19.9G,20G",
-        )
-    return kind
+    print_path(output)
 
 
 def _predictions(runs: Sequence[Run], text: str) -> pd.DataFrame:
-    """Return the predictions table of what was expected of each run's partition and filesystem."""
+    """Return the predictions table: expected and measured sizes of partition and filesystem."""
     import pandas as pd
+
+    from cloudlab.course.prediction import Prediction
 
     parts = text.split(",")
     if len(parts) != 2:  # noqa: PLR2004
@@ -174,12 +203,5 @@ def _predictions(runs: Sequence[Run], text: str) -> pd.DataFrame:
             f"A prediction is two sizes, partition and filesystem; {text!r} has {len(parts)}.",
             hint="For example: --predict 19.9G,20G",
         )
-    layers = ("partition", "filesystem")
-    expected = [parse_size(part) for part in parts]
-    rows = [
-        (run.scenario, layer, guess, measured)
-        for run in runs
-        for layer, guess, measured in zip(layers, expected, run.root_sizes("after"), strict=True)
-    ]
-    columns = ["scenario", "layer", "predicted_bytes", "measured_bytes"]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[2:], "Int64"))
+    prediction = Prediction(*parts)
+    return pd.concat([prediction.table(run) for run in runs], ignore_index=True)

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.cli import terminal
-from cloudlab.cli.disks import (
-    other_texts,
-    own_meta_data,
-    own_user_data,
-    seed_config,
-)
+from cloudlab.cli.disks import own_texts, seed_config
 from cloudlab.cli.images import check_output, image_for, print_path
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError
@@ -25,26 +20,20 @@ from cloudlab.seed import SeedConfig
 
 
 def run(args: argparse.Namespace) -> None:
-    """Boot one machine: a run folder, a table, a figure."""
-    seed = seed_config(args)
-    own = own_user_data(args)
+    """Boot one machine: a run folder, a table, an explanation, a figure."""
+    seed, texts = seed_config(args), own_texts(args)
     machine = _machine_values(args)
-    meta_data = own_meta_data(args)
-    others = other_texts(args)
-    scenario = scenario_name(seed) if own is None else args.user_data.name
+    scenario = args.user_data.name if args.user_data else scenario_name(seed)
     folder = args.output or dated_folder(scenario)
     check_new_folder(folder)
     check_output(folder)
     options = Options(
         image=image_for(args),
         seed=seed,
-        user_data=own,
-        meta_data=meta_data,
         check_user_data=not args.no_check,
         scenario=scenario,
         keep_overlay=args.keep_overlay,
-        vendor_data=others["vendor_data"],
-        network_config=others["network_config"],
+        **texts,
         **machine,
     )
     [done] = _boot([(options, folder)], args, numbered=args.output is None)
@@ -53,10 +42,8 @@ def run(args: argparse.Namespace) -> None:
     figure = done.plot("disk-map")
     for form in (".png", ".svg"):
         figure.save(done.folder / f"disk-map{form}")
-    _print_sizes([done])
-    _print_starts([done])
+    _print_results([done])
     terminal.OUT.print(done.explain().to_text())
-    _print_warnings([done])
     terminal.say(f"Run folder: {done.folder}")
     print_path(done.folder / "disk-map.svg")
 
@@ -64,25 +51,24 @@ def run(args: argparse.Namespace) -> None:
 def demo(args: argparse.Namespace) -> None:
     """Boot the article's three scenarios: one table, figures, report.html."""
     machine = _machine_values(args)
-    check_new_folder(args.output)
-    check_output(args.output)
-    # The sampler sees the moment between the partition's growth and the filesystem's.
+    output = args.output or Path("build/demo")
+    check_new_folder(output)
+    check_output(output)
+    # The sampler reports the moment between the partition's growth and the filesystem's.
     base = Options(image=image_for(args), seed=SeedConfig(sampler=True), **machine)
     runs = article_options(base)
-    done = _boot([(one, args.output / one.scenario.replace(" ", "-")) for one in runs], args)
+    done = _boot([(one, output / one.scenario.replace(" ", "-")) for one in runs], args)
     failed = [one for one in done if one.error is not None]
     for one in failed:
         terminal.say(f"{one.name}: {one.error}")
     if failed:
         raise CloudlabError(
-            f"{len(failed)} of {len(done)} runs failed; what they recorded is in {args.output}."
+            f"{len(failed)} of {len(done)} runs failed; what they recorded is in {output}."
         )
     from cloudlab.run.report import save_demo
 
-    report = save_demo(done, args.output)
-    _print_sizes(done)
-    _print_starts(done)
-    _print_warnings(done)
+    report = save_demo(done, output)
+    _print_results(done)
     terminal.say("Open this in a browser:")
     print_path(report.absolute())
 
@@ -95,7 +81,7 @@ def _boot(
 
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what the arguments make of Options; wrong ones are refused before any download."""
+    """Return the machine's options; wrong ones are refused before any download."""
     memory_bytes = parse_disk_size(args.memory, "memory size")
     check_shape(memory_bytes, args.cpus)
     return {
@@ -110,21 +96,15 @@ def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _print_starts(done: list[Run]) -> None:
-    for run in done:
-        terminal.say(f"{run.name}: {run.took}")
-
-
-def _print_warnings(done: list[Run]) -> None:
-    for run in done:
-        for warning in run.record.warnings:
-            terminal.say(f"warning: {run.name}: {warning}")
-
-
-def _print_sizes(done: list[Run]) -> None:
+def _print_results(done: list[Run]) -> None:
     import pandas as pd
 
     sizes = pd.concat([run.sizes for run in done], ignore_index=True)
     terminal.print_table(
         terminal.SIZES_HEAD, terminal.sizes_rows(sizes), right="before,after,console line"
     )
+    for run in done:
+        terminal.say(f"{run.name}: {run.took}")
+    for run in done:
+        for warning in run.record.warnings:
+            terminal.say(f"warning: {run.name}: {warning}")

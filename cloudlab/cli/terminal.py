@@ -18,7 +18,11 @@ from rich.text import Text
 
 from cloudlab.console import printable
 from cloudlab.run.monitor import RunEvent
-from cloudlab.units import format_bytes
+from cloudlab.units import format_bytes, is_known
+
+#: Columns up to this width never wrap; wide enough for any table that is not shown on a terminal.
+_NARROW = 16
+_UNBOUNDED = 10_000
 
 #: Standard output carries results, standard error what goes on meanwhile.
 OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -46,27 +50,50 @@ def print_json(value: Any) -> None:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print lines on standard output, without anything that a terminal would act on."""
+    """Print lines on standard output, without characters that a terminal would act on."""
     for line in lines:
         OUT.print(printable(line))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
-    """Print a table; columns named in ``right`` (comma-separated) are aligned to the right."""
+    """Print a table; no cell is cut off.
+
+    On a terminal, long cells wrap where the table is too wide; the first column does so last.
+    Elsewhere the lines are as long as they need to be.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        The head.
+    rows : sequence of sequence of str
+        Cells; characters that a terminal would act on are removed.
+    right : str
+        Names of the columns that are aligned to the right, comma-separated.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right.split(",") else "left")
-    for row in rows:
-        # Names come from outside: nothing in them may act on the terminal.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    # A table that is cut to a pipe's 80 columns would lose what it is printed for.
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    cells = [[printable(cell) for cell in row] for row in rows]
+    for number, name in enumerate(columns):
+        widest = max((len(row[number]) for row in cells), default=0)
+        table.add_column(
+            name,
+            justify="right" if name in right.split(",") else "left",
+            overflow="fold",
+            no_wrap=number == 0 or widest <= _NARROW,
+        )
+    for row in cells:
+        table.add_row(*map(Text, row))
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        highlight=False, markup=False, emoji=False, width=None if is_terminal else _UNBOUNDED
+    )
+    with console.capture() as text:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
 
 
 def say(text: str) -> None:
     """Print a line about what goes on."""
-    ERR.print(Text(printable(text)))
+    ERR.print(Text(printable(text)), soft_wrap=not ERR.is_terminal)
 
 
 class FetchView:
@@ -206,33 +233,28 @@ class RunView:
 
 
 def sizes_rows(sizes: Any) -> list[list[str]]:
-    """Return the rows that a terminal shows of a sizes table: root before and after, proven."""
-    rows = []
+    """Return the rows of a sizes table for a terminal: disk and root, before and after growth."""
     found = sizes[sizes["stage"].isin(["before", "after"]) & sizes["exact"]]
-    root = found[(found["layer"] == "filesystem") & (found["mountpoint"] == "/")]
-    for run in found["run"].unique():
-        mine = found[found["run"] == run]
-        devices = root[root["run"] == run]["device"].unique()
-        for layer, devices_of_layer in (
-            ("virtual_disk", mine[mine["layer"] == "virtual_disk"]["device"].unique()),
-            ("partition", devices),
-            ("filesystem", devices),
-        ):
-            for device in devices_of_layer:
-                one = mine[(mine["layer"] == layer) & (mine["device"] == device)]
-                at = {stage: one[one["stage"] == stage] for stage in ("before", "after")}
-                cells = [
-                    format_bytes(int(r["size_bytes"].iloc[0])) if len(r) else "-"
-                    for r in at.values()
-                ]
-                after = at["after"]
-                line = (
-                    str(after["line"].iloc[0])
-                    if len(after) and after["line"].notna().any()
-                    else "-"
+    rows = []
+    for _, run in found.groupby("run", sort=False):
+        root = run.loc[(run["layer"] == "filesystem") & (run["mountpoint"] == "/"), "device"]
+        for layer in ("virtual_disk", "partition", "filesystem"):
+            of_layer = run[run["layer"] == layer]
+            if layer != "virtual_disk":
+                of_layer = of_layer[of_layer["device"].isin(root)]
+            for device, measured in of_layer.groupby("device", sort=False):
+                at = measured.drop_duplicates("stage").set_index("stage")
+                sizes_at = at["size_bytes"].reindex(["before", "after"])
+                line = at["line"].reindex(["after"]).iloc[0]
+                rows.append(
+                    [
+                        str(measured["scenario"].iloc[0]),
+                        layer.replace("_", " "),
+                        str(device),
+                        *(format_bytes(size) if is_known(size) else "-" for size in sizes_at),
+                        str(line) if is_known(line) else "-",
+                    ]
                 )
-                scenario = str(mine["scenario"].iloc[0])
-                rows.append([scenario, layer.replace("_", " "), str(device), *cells, line])
     return rows
 
 

@@ -9,7 +9,7 @@ from cloudlab.console import printable
 from cloudlab.html import Page
 from cloudlab.image.cache import Image
 from cloudlab.image.fetch import fetch as fetch_image
-from cloudlab.image.progress import FetchProgress
+from cloudlab.image.web import FetchProgress
 
 
 class FetchView:

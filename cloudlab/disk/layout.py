@@ -61,6 +61,14 @@ class DiskLayout:
         Faults of the disk, as sentences.
     other_table : str or None
         The name of a partition table that cloudlab does not read (``sun``, ``bsd`` ...).
+
+    Examples
+    --------
+    >>> layout = cloudlab.recorded("default").layout("after")
+    >>> layout.table, layout.virtual_size_bytes
+    ('gpt', 21474836480)
+    >>> [(part.number, part.size_bytes) for part in layout.partitions]
+    [(14, 4194304), (15, 111149056), (1, 21358427648)]
     """
 
     path: Path
@@ -199,6 +207,12 @@ def inspect_disk(
     DiskError
         If the disk cannot be opened or read.
     ToolNotFoundError, ToolTimeoutError
+
+    Examples
+    --------
+    >>> layout = cloudlab.inspect("disk.qcow2")
+    >>> layout.partitions[-1].filesystem.type
+    'ext4'
     """
     chain = backing_chain(Path(path), format)
     in_use = is_in_use(chain[0])

@@ -82,10 +82,9 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
     module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
     if event is None or not partition.grown or not module:
         return None
-    if partition.evidence and partition.evidence[0].order > event.at.order:
-        same = partition.evidence[0].file == event.at.file
-        if same or partition.by is Grower.GROWPART:
-            return None  # the partition grew after resizefs had run
+    later = bool(partition.evidence) and partition.evidence[0].order > event.at.order
+    if partition.by is Grower.GROWPART and later:
+        return None  # the partition grew after resizefs had run; the initramfs comes before
     fills = machine.fills(_device_bytes(machine, partition))
     behind = _volume_behind(machine) or _mapping_behind(machine)
     if fills is False or (fills is None and not resized) or behind:

@@ -218,6 +218,12 @@ class Explanation:
     statements : tuple of Statement
         About the partition first.
     notes : tuple of Note
+
+    Examples
+    --------
+    >>> explanation = cloudlab.recorded("growpart-off").explain()
+    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
+    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
     """
 
     statements: tuple[Statement, ...]

@@ -1,8 +1,8 @@
-"""The image cache: every image lies beside a record that says what it is.
+"""Images on this host, and the cache, where each image lies beside the record of what it is.
 
-``images/NAME`` is the image, ``images/NAME.json`` its record.  The image gets its
-final name first and its record last, so an image without a record is the rest of
-something interrupted and is not used.
+``images/NAME`` is the image, ``images/NAME.json`` its record.  The image gets its final name
+first and its record last, so an image without a record is left over from an interrupted fetch or
+build and is not used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from cloudlab.errors import ChecksumError, ImageError
 from cloudlab.tools import ARCHITECTURES
 from cloudlab.units import format_bytes
 
-_CHUNK_BYTES = 1 << 20
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 #: The fields of a record that are texts, and those that are counts.
@@ -35,24 +33,23 @@ _COUNTS = ("virtual_size_bytes", "file_size_bytes", "mtime_ns")
 
 @dataclass(frozen=True)
 class Image:
-    """One image on this host, and everything that names it for good.
+    """One image on this host.
 
     Attributes
     ----------
     name : str
-        File name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``; for a file of the
-        user's, that file's name.
+        File name, e.g. ``lab-bookworm-ext4-r1.qcow2``.
     path : Path
-        Absolute path.
+        Absolute.
     format : str
-        ``qcow2`` or ``raw``, as qemu-img knows it.
+        ``qcow2`` or ``raw``, as qemu-img calls it.
     arch : str
         ``amd64`` or ``arm64``.
     virtual_size_bytes, file_size_bytes : int
     mtime_ns : int
         With ``file_size_bytes``, the cheap check on use.
     sha256 : str
-        Lower-case hexadecimal; empty for a user's file that was not hashed.
+        Lower-case hexadecimal; empty for a file of the user's own, which is not hashed.
     origin : str
         ``built``, ``fetched`` or ``file``.
     source : str
@@ -60,7 +57,7 @@ class Image:
     date : str
         When it was built or fetched, ISO 8601 in UTC.
     trust : str
-        ``signed``, ``checksum over TLS``, ``unverified``, or ``built here``.
+        One of :class:`~cloudlab.image.trust.Trust`.
     root_filesystem : str
         ``ext4``, ``btrfs``, ``xfs``, or empty where unknown.
     firmware : tuple of str
@@ -69,6 +66,12 @@ class Image:
         cloud-init's own JSON schema of user-data, taken out of the image.
     details : dict
         Whatever else is worth keeping (suite, cloud-init version, checksum file ...).
+
+    Examples
+    --------
+    >>> image = cloudlab.fetch("debian-12-generic")
+    >>> image.trust
+    'checksum over TLS'
     """
 
     name: str
@@ -87,6 +90,11 @@ class Image:
     firmware: tuple[str, ...] = ("bios", "uefi")
     schema_path: Path | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def generation(self) -> int:
+        """How many images of the same name this one has replaced, since clocks may be wrong."""
+        return int(self.details.get("generation", 0))
 
     def _repr_html_(self) -> str:
         from cloudlab.html import table_html
@@ -111,14 +119,71 @@ class Image:
         record["firmware"] = list(self.firmware)
         return record
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], path: Path) -> Image:
+        """Return the image of a record, from this cache or from a mirror.
+
+        Parameters
+        ----------
+        record : mapping
+            As :meth:`to_json` makes it; other keys are ignored.
+        path : Path
+            Where the image is, whatever the record says.
+
+        Raises
+        ------
+        ValueError, LookupError, TypeError, AttributeError
+            If a value is missing or not allowed.
+        """
+        schema, details = record.get("schema_path"), record.get("details", {})
+        quirks, digests = details.get("quirks", {}), details.get("digests", {})
+        allowed = {
+            **{key: isinstance(record[key], str) for key in _TEXTS},
+            **{key: _is_count(record[key]) for key in _COUNTS},
+            "name": _NAME.fullmatch(record["name"]),
+            "format": record["format"] in {"qcow2", "raw"},
+            "arch": record["arch"] in ARCHITECTURES.values(),
+            "sha256": record["sha256"] == "" or is_sha256(record["sha256"]),
+            "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
+            "schema_path": schema is None or _NAME.fullmatch(schema),
+            **{
+                key: isinstance(details.get(key, ""), str)
+                for key in ("requested", "published_at", "mirror_name", "variant")
+            },
+            "generation": _is_count(details.get("generation", 0)),
+            "quirks": all(isinstance(text, str) for pair in quirks.items() for text in pair),
+            "digests": all(isinstance(text, str) for pair in digests.items() for text in pair),
+        }
+        wrong = [key for key, holds in allowed.items() if not holds]
+        if wrong:
+            raise ValueError(f"the value of {', '.join(wrong)} is not allowed")
+        return cls(
+            path=path,
+            schema_path=path.with_name(schema) if schema else None,
+            firmware=tuple(record["firmware"]),
+            details=dict(details),
+            **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
+        )
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether ``text`` is a SHA-256 in lower-case hexadecimal."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
 
 def sha256_of(path: Path) -> str:
     """Return the file's SHA-256 in lower-case hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@functools.lru_cache(64)
+def _sha256_at(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    return sha256_of(path)
 
 
 def remember(image: Image) -> Image:
@@ -188,11 +253,6 @@ def check_unchanged(image: Image) -> Image:
     )
 
 
-@functools.lru_cache(64)
-def _sha256_at(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
-    return sha256_of(path)
-
-
 def read_record(name: str, folder: Path | None = None) -> Image | None:
     """Return what is recorded of ``name``, unchecked; None where record or image is missing.
 
@@ -202,22 +262,25 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
         If the record cannot be read.
     """
     path = (folder or paths.images_folder()) / name
-    record_path = path.with_name(name + ".json")
+    record = path.with_name(name + ".json")
     try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-        image = image_from_json(record, path)
-    except FileNotFoundError:
+        image = Image.from_json(json.loads(record.read_text(encoding="utf-8")), path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
         raise ImageError(
-            f"The record {record_path} cannot be read: {error}.",
-            hint=f"Remove it with: rm '{record_path}'",
+            f"The record {record} cannot be read: {error.strerror}.",
+            hint="Correct its permissions, or set CLOUDLAB_CACHE to another folder.",
+        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ImageError(
+            f"The record {record} cannot be read: {error}.", hint=f"Remove it with: rm '{record}'"
         ) from error
     return image if image.path.is_file() else None
 
 
 def recorded_names(folder: Path | None = None) -> list[str]:
-    """Return the names of which there is a record, in order, whatever became of the images."""
+    """Return the names of all records, sorted; their images may be gone or changed."""
     names = (path.name for path in (folder or paths.images_folder()).glob("*.json"))
     # A schema lies beside its image and is a JSON file as well.
     return sorted(
@@ -228,25 +291,17 @@ def recorded_names(folder: Path | None = None) -> list[str]:
 
 
 def cached_images(folder: Path | None = None) -> list[Image]:
-    """Return every image with a record, newest first; changed ones are left out."""
+    """Return every recorded image, newest first, without those that were changed."""
     found = []
     for name in recorded_names(folder):
-        try:
-            image = recall(name, folder)
-        except ImageError:
-            continue
-        if image is not None:
-            found.append(image)
-    return sorted(found, key=lambda image: image.mtime_ns, reverse=True)
+        with contextlib.suppress(ImageError):
+            found.append(recall(name, folder))
+    images = [image for image in found if image is not None]
+    return sorted(images, key=lambda image: image.mtime_ns, reverse=True)
 
 
-def generation(image: Image) -> int:
-    """Return how many images of the same name an image has replaced: no clock tells that."""
-    return int(image.details.get("generation", 0))
-
-
-def verify(image: Image) -> None:
-    """Hash the whole image and compare with its record.
+def verify(image: Image) -> Image:
+    """Hash the whole image and, if the hash is right, record the file's modification time.
 
     Raises
     ------
@@ -260,70 +315,4 @@ def verify(image: Image) -> None:
             f"SHA-256 {image.sha256}, found {actual}.",
             hint=f"Remove it with: rm '{image.path}'",
         )
-
-
-def touch_record(image: Image) -> Image:
-    """Hash the whole image and, if it is right, accept the file's present modification time.
-
-    Raises
-    ------
-    ChecksumError
-        With both hashes.
-    """
-    verify(image)
     return image if image.path.stat().st_mtime_ns == image.mtime_ns else remember(image)
-
-
-def image_from_json(record: Mapping[str, Any], path: Path) -> Image:
-    """Return the image of a record, from this cache or from a mirror.
-
-    Parameters
-    ----------
-    record : mapping
-        As :meth:`Image.to_json` makes it; other keys are ignored.
-    path : Path
-        Where the image is, whatever the record says.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If a value is missing or is not what it has to be; the message names it.
-    """
-    schema, details = record.get("schema_path"), record.get("details", {})
-    quirks, digests = details.get("quirks", {}), details.get("digests", {})
-    rules = {
-        **{key: isinstance(record[key], str) for key in _TEXTS},
-        **{key: _is_count(record[key]) for key in _COUNTS},
-        "name": _NAME.fullmatch(record["name"]),
-        "format": record["format"] in {"qcow2", "raw"},
-        "arch": record["arch"] in ARCHITECTURES.values(),
-        "sha256": record["sha256"] == "" or is_sha256(record["sha256"]),
-        "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
-        "schema_path": schema is None or _NAME.fullmatch(schema),
-        "requested": isinstance(details.get("requested", ""), str),
-        "published_at": isinstance(details.get("published_at", ""), str),
-        "mirror_name": isinstance(details.get("mirror_name", ""), str),
-        "variant": isinstance(details.get("variant", ""), str),
-        "generation": _is_count(details.get("generation", 0)),
-        "quirks": all(isinstance(text, str) for pair in quirks.items() for text in pair),
-        "digests": all(isinstance(text, str) for pair in digests.items() for text in pair),
-    }
-    wrong = [key for key, holds in rules.items() if not holds]
-    if wrong:
-        raise ValueError(f"the value of {', '.join(wrong)} is not allowed")
-    return Image(
-        path=path,
-        schema_path=path.with_name(schema) if schema else None,
-        firmware=tuple(record["firmware"]),
-        details=dict(details),
-        **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
-    )
-
-
-def is_sha256(text: str) -> bool:
-    """Return whether ``text`` is a SHA-256 as records have it, in lower-case hexadecimal."""
-    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63

@@ -1,4 +1,4 @@
-"""Which image a run uses, and why, in words that a learner can read."""
+"""Which image a run uses, and why."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from pathlib import Path
 from cloudlab import paths
 from cloudlab.errors import DownloadError, ImageError, UsageError
 from cloudlab.formats import detect_format, virtual_size_bytes
-from cloudlab.image import mirror as mirrors
 from cloudlab.image.cache import Image, cached_images, recall
 from cloudlab.image.catalogue import check_arch, host_arch, load_catalogue
-from cloudlab.image.fetch import fetch, find_cached
-from cloudlab.image.progress import Progress
+from cloudlab.image.fetch import fetch, find_cached, matches, mirror_url, read_index
 from cloudlab.image.recipe import make_recipe
-from cloudlab.image.source import known_quirks
 from cloudlab.image.trust import Trust
-from cloudlab.image.web import PassingError, is_url, open_url, read_small
+from cloudlab.image.web import Progress, Transfer, TransientError, is_url, open_url
 from cloudlab.tools import now
 
 #: Seconds within which a publisher has to answer for ``auto`` to fetch from it.
@@ -39,19 +36,22 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
     Raises
     ------
     ImageError
-        If there is no such file, or it is no qcow2 or raw image.
+        If there is no such file, or it is not a qcow2 or raw image.
     """
     path = paths.expand(path).absolute()
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except OSError as error:
         raise ImageError(
-            f"There is no image file {path}.",
+            f"The image file {path} cannot be read: {paths.why_not(path, error)}.",
             hint="'cloudlab images' lists what can be fetched by name.",
-        )
-    # Only the cache's records are believed: any file may have a .json of its own beside it.
+        ) from error
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
+    # Only records in the cache count: any file may have an unrelated .json beside it.
     if path.parent.resolve() == paths.images_folder().resolve() and (known := recall(path.name)):
         return known
     kind = detect_format(path)
-    status = path.stat()
     return Image(
         name=path.name,
         path=path,
@@ -77,7 +77,7 @@ def choose_image(
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
 ) -> tuple[Image, str]:
-    """Return the image that ``choice`` means, and why it is this one.
+    """Return the image that ``choice`` names, and why it is this one.
 
     ``auto`` takes, in this order: from the cache the plain lab image (it boots soonest),
     the catalogue's default, the newest other; from a mirror the same; the default from
@@ -94,20 +94,27 @@ def choose_image(
     builder : callable, optional
         Builds the lab image; default: :func:`cloudlab.image.build.build_image`.
     progress : callable, optional
-        Of a download; a builder has its own.
+        Called with the progress of a download.
     cancel : threading.Event, optional
 
     Raises
     ------
     CloudlabError
         Whatever fetching, opening or building raises.
+
+    Examples
+    --------
+    >>> image, reason = cloudlab.choose_image("debian-12-generic")
     """
     if choice == "auto":
-        return _choose_any(check_arch(arch), mirror, builder, progress, cancel)
-    if _means_path(choice):
+        return _automatic(arch, mirror, builder, progress, cancel)
+    # A bare word is a file only if it is there.
+    if not is_url(choice) and (
+        os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file()
+    ):
         image = open_image(Path(choice), arch=arch)
         if image.origin == "file":
-            quirks = known_quirks(image.name, load_catalogue())
+            quirks = load_catalogue().quirks_of_file(image.name)
             image = replace(image, details={"quirks": quirks})
         return image, "your own file"
     image = fetch(choice, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
@@ -115,23 +122,16 @@ def choose_image(
     return image, f"{kind} ({image.trust})"
 
 
-def _means_path(choice: str) -> bool:
-    """Return whether ``choice`` is a file; a bare word is one only if it is there."""
-    if is_url(choice):
-        return False
-    path = paths.expand(choice)
-    return os.sep in choice or choice.startswith((".", "~")) or path.is_file()
-
-
-def _choose_any(
-    arch: str,
+def _automatic(
+    arch: str | None,
     mirror: str | None,
     builder: Callable[[], Image] | None,
     progress: Progress | None,
     cancel: threading.Event | None,
 ) -> tuple[Image, str]:
-    default, lab = load_catalogue().default, make_recipe(arch=arch).name
-    # A lab image that is built to differ in one way must be asked for by name.
+    arch = check_arch(arch)
+    lab, default = make_recipe(arch=arch).name, load_catalogue().default
+    # Variants of the lab image are used only where they are named.
     plain = (
         image
         for image in cached_images()
@@ -146,7 +146,7 @@ def _choose_any(
             return found, reason
     mirror = mirror or os.environ.get("CLOUDLAB_MIRROR")
     if mirror:
-        name = _best_on_mirror(mirrors.mirror_url(mirror), (lab, default), arch)
+        name = _best_on_mirror(mirror_url(mirror), arch, lab, default)
         image = fetch(name, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
         return image, f"from the mirror {mirror}"
     if _reachable(default, arch):
@@ -155,22 +155,22 @@ def _choose_any(
     if arch != host_arch():
         raise UsageError(
             f"There is no {arch} image in the cache, and no publisher could be reached.",
-            hint="An image can be built for this host's own architecture only.",
+            hint=f"Images are built for this host's architecture, {host_arch()}, only: use a "
+            "network that reaches a publisher, a mirror (--mirror), or a file (--image PATH).",
         )
-    if builder is None:
-        from cloudlab.image.build import build_image
+    from cloudlab.image.build import build_image
 
-        builder = build_image
-    return builder(), "built here: none is in the cache and no publisher could be reached"
+    return (
+        builder or build_image
+    )(), "built here: none is in the cache and no publisher could be reached"
 
 
-def _best_on_mirror(base: str, wishes: tuple[str, ...], arch: str) -> str:
-    """Return the first wish that the mirror holds, else what it has for ``arch``."""
-    index = f"{base}/{mirrors.INDEX}"
-    offers = mirrors.parse_index(read_small(index, allow_http=True), index)
+def _best_on_mirror(base: str, arch: str, *wishes: str) -> str:
+    """Return the first of ``wishes`` that the mirror holds, else its first image for ``arch``."""
+    offers = read_index(base, Transfer(base))
     held = [offer.image for offer in offers if offer.image.arch == arch]
     for wish in wishes:
-        if any(mirrors.matches(image, wish, arch) for image in held):
+        if any(matches(image, wish, arch) for image in held):
             return wish
     return held[0].name if held else wishes[0]
 
@@ -183,6 +183,6 @@ def _reachable(name: str, arch: str) -> bool:
     url = published.checksum_url or published.url
     try:
         open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
-    except (PassingError, DownloadError):
+    except (TransientError, DownloadError):
         return False
     return True

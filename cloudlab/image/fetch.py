@@ -1,44 +1,80 @@
-"""Fetching: a name or URL becomes a verified file in the cache.
+"""Fetching: a name or a URL becomes a verified image in the cache.
 
 ::
 
-    cached? -> one process at a time -> what must it be? -> download -> verify -> record
+    cached? -> one process at a time -> where from, and what must it be? -> download -> verify
 
 Nothing gets its final name before its checksum is known to be right.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import hashlib
+import json
 import os
 import re
 import threading
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import filelock
 
 from cloudlab import paths
-from cloudlab.errors import ChecksumError, ImageError
-from cloudlab.formats import detect_format, virtual_size_bytes
-from cloudlab.image import mirror as mirrors
+from cloudlab.errors import ChecksumError, DownloadError, ImageError, UsageError
+from cloudlab.formats import check_format, detect_format, virtual_size_bytes
 from cloudlab.image.cache import (
     Image,
     cached_images,
-    generation,
+    is_sha256,
     recall,
     recorded_names,
     remember,
     sha256_of,
 )
-from cloudlab.image.catalogue import Catalogue, Published, check_arch, load_catalogue
+from cloudlab.image.catalogue import Catalogue, Published, check_arch, host_arch, load_catalogue
 from cloudlab.image.download import Download, storing
-from cloudlab.image.progress import Meter, Progress
-from cloudlab.image.source import Read, Source, find_published, find_source
-from cloudlab.image.trust import Digest, parse_digest
-from cloudlab.image.turn import turn
-from cloudlab.image.web import PATIENT, Patience, is_url, read_small
-from cloudlab.tools import find_tool, now
+from cloudlab.image.trust import Digest, Trust, find_checksum, parse_digest, verify_signature
+from cloudlab.image.web import PATIENT, Patience, Progress, Transfer, is_url
+from cloudlab.tools import now
+
+#: Where a mirror's index lies, and the version of its form.
+INDEX = "catalogue.json"
+INDEX_VERSION = 1
+
+_MIRROR_HINT = (
+    "Set CLOUDLAB_MIRROR or --mirror to the address that 'cloudlab share' shows on the "
+    "instructor's host, and use the same version of cloudlab on both."
+)
+
+#: Seconds between two looks at another process's download.
+_POLL_S = 0.2
+
+
+class Offer(NamedTuple):
+    """An image that a mirror holds.
+
+    ``image`` is the instructor's record, whose paths are names only; ``schema_sha256`` is that of
+    the file ``image.schema_path``, and empty where there is none.
+    """
+
+    image: Image
+    schema_sha256: str
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an image comes from, and what it has to be."""
+
+    url: str
+    #: What its record will say; the final name begins with the name, the format may be empty.
+    image: Image
+    expected: Digest | None
+    #: Whether something better than TLS proves the bytes, so that plain http is enough.
+    allow_http: bool
+    offer: Offer | None = None
 
 
 def find_cached(
@@ -47,10 +83,10 @@ def find_cached(
     digest: Digest | None = None,
     catalogue: Catalogue | None = None,
 ) -> Image | None:
-    """Return the newest cached image that ``request`` means, or None.
+    """Return the newest cached image that ``request`` names, or None.
 
-    What was fetched by a catalogue's name counts as long as it is what the catalogue means
-    by it now: of that URL, and with the hash that it pins.
+    An image that was fetched by a catalogue's name counts as long as the catalogue still has
+    that URL under the name, and that hash if it pins one.
 
     Parameters
     ----------
@@ -59,7 +95,7 @@ def find_cached(
     arch : str, optional
         Default: this host's, or for a file's name or a URL any.
     digest : Digest, optional
-        Only an image with this checksum will do, wherever it came from.
+        Only an image with this checksum counts, wherever it came from.
     catalogue : Catalogue, optional
         Default: :func:`~cloudlab.image.catalogue.load_catalogue`.
     """
@@ -69,27 +105,47 @@ def find_cached(
         published = known.images.get(request, {}).get(check_arch(arch))
     found = [
         image
-        for image in _matching(request, arch)
-        if (digest is None or _has(image, digest)) and _still_meant(image, published)
+        for image in cached_images()
+        if matches(image, request, arch)
+        and (digest is None or _has(image, digest))
+        and _still_published(image, published)
     ]
     # Of equals max() takes the first, which is the newest by its file.
-    return max(
-        found, key=lambda image: (generation(image), mirrors.named(image, request)), default=None
-    )
+    return max(found, key=lambda image: (image.generation, _named(image, request)), default=None)
 
 
-def _matching(request: str, arch: str | None) -> list[Image]:
-    return [image for image in cached_images() if mirrors.matches(image, request, arch)]
+def matches(image: Image, request: str, arch: str | None) -> bool:
+    """Return whether ``request`` names this image.
+
+    Parameters
+    ----------
+    image : Image
+    request : str
+        A catalogue name or URL as it was asked for, or the file's name, here or on the
+        mirror it came from, with or without its suffix.
+    arch : str or None
+        None means any for a file's name or a URL, and this host's for a catalogue name.
+    """
+    if _named(image, request) or _named(image, request, image.details.get("mirror_name", "")):
+        return arch in {None, image.arch}
+    wanted = arch if arch or is_url(request) else host_arch()
+    return image.details.get("requested") == request and wanted in {None, image.arch}
 
 
-def _still_meant(image: Image, published: Published | None) -> bool:
+def _named(image: Image, request: str, name: str | None = None) -> bool:
+    """Return whether ``request`` is the name, by default its file's, with or without suffix."""
+    name = image.name if name is None else name
+    return bool(name) and request in {name, name.removesuffix(f".{image.format}")}
+
+
+def _still_published(image: Image, published: Published | None) -> bool:
     if published is None:
         return True
     if published.pinned is not None and not _has(image, published.pinned):
         return False
     if published.url in {image.source, image.details.get("published_at")}:
         return True
-    # An instructor's word on a name goes before the shipped catalogue's, not before the user's.
+    # A mirror overrides the shipped catalogue's entry of a name, but not the user's own.
     return "mirror" in image.details and not published.own
 
 
@@ -117,7 +173,7 @@ def fetch(
     name_or_url : str
         A name of the catalogue or the mirror, or a URL.
     checksum : str, optional
-        ``sha256:HEX`` or ``sha512:HEX`` that the image must have; goes before any published.
+        ``sha256:HEX`` or ``sha512:HEX`` that the image must have; overrides any published.
     mirror : str, optional
         A classroom's ``cloudlab share``; default: the variable ``CLOUDLAB_MIRROR``.
     refresh : bool
@@ -127,7 +183,7 @@ def fetch(
     catalogue : Catalogue, optional
         Default: :func:`~cloudlab.image.catalogue.load_catalogue`.
     progress : callable, optional
-        Called with :class:`~cloudlab.image.progress.FetchProgress`.
+        Called with :class:`~cloudlab.image.web.FetchProgress`.
     cancel : threading.Event, optional
         Set from another thread to stop; what has arrived is kept, as with Ctrl-C.
     patience : Patience
@@ -136,10 +192,15 @@ def fetch(
     Raises
     ------
     UsageError
-        For a name or architecture that does not exist, or a malformed checksum.
+        For an unknown name or architecture, or a malformed checksum.
     ImageError
-        If it is refused (no cloud-init), or is no disk image.
+        If it is refused (no cloud-init), or is not a disk image.
     DownloadError, ChecksumError, SignatureError, ToolNotFoundError, InterruptedRunError
+
+    Examples
+    --------
+    >>> image = cloudlab.fetch("ubuntu-24.04")
+    >>> run = cloudlab.boot(image=image)
     """
     digest = parse_digest(checksum) if checksum else None
     arch = check_arch(arch) if arch else None
@@ -147,41 +208,37 @@ def fetch(
     before = find_cached(name_or_url, arch, digest, known)
     if before is not None and not refresh:
         return before
-    find_tool("qemu-img")  # better missed now than after the download
     mirror = mirror or os.environ.get("CLOUDLAB_MIRROR")
     if not mirror and not is_url(name_or_url):
-        _look_up(name_or_url, arch, known)
-    folder = paths.make_folder(paths.images_folder())
-    part = folder / f".{_slug(name_or_url, arch, known)}.part"
-    with turn(part, Meter(name_or_url, progress, waiting=True), cancel):
+        _check_name(name_or_url, arch, known)
+    part = paths.make_folder(paths.images_folder()) / f".{_slug(name_or_url, arch, known)}.part"
+    transfer = Transfer(name_or_url, progress, patience=patience, cancel=cancel)
+    with _lock(part, transfer):
         image = find_cached(name_or_url, arch, digest, known)
         if image is not None and (not refresh or image != before):
             return image  # another process fetched it while this one waited
-        meter = Meter(name_or_url, progress)
-        read = functools.partial(read_small, patience=patience, meter=meter, cancel=cancel)
-        source = find_source(
-            name_or_url, read, arch=arch, digest=digest, mirror=mirror, catalogue=known
-        )
-        matching = _matching(name_or_url, arch)
+        source = _find_source(transfer, arch, digest, mirror, known)
+        matching = [one for one in cached_images() if matches(one, name_or_url, arch)]
         for held in matching:
             if source.expected and _has(held, source.expected) and image in (None, held):
                 return held  # nothing newer is published
-        hashes, final_url = _download(source, part, meter, patience, cancel)
-        replaces = 1 + max(map(generation, matching), default=-1)
-        return _keep(source, part, hashes, {"final_url": final_url, "generation": replaces}, read)
+        hashes, final_url = _download(transfer, source, part)
+        generation = 1 + max((one.generation for one in matching), default=-1)
+        more = {"digests": hashes, "final_url": final_url, "generation": generation}
+        return _keep(transfer, source, part, more)
 
 
-def _look_up(name: str, arch: str | None, known: Catalogue) -> None:
-    """Say what is wrong with a name before anything is made for it."""
+def _check_name(name: str, arch: str | None, known: Catalogue) -> None:
+    """Raise the error for a name that cannot be fetched, before a file is created for it."""
     if name not in known.images:
         for recorded in recorded_names():
             if name in {recorded, recorded.rpartition(".")[0]}:
-                recall(recorded)  # what is cached but was changed is not unknown: this says so
-    find_published(name, arch, known)
+                recall(recorded)  # raises the error for a cached image that was changed
+    known.find(name, arch).check_usable()
 
 
 def _slug(request: str, arch: str | None, known: Catalogue) -> str:
-    """Return one file name for all the ways to ask for one image."""
+    """Return a file name that is the same for every way to name one image."""
     if is_url(request):
         which = request
     elif request in known.images:
@@ -192,69 +249,146 @@ def _slug(request: str, arch: str | None, known: Catalogue) -> str:
     return f"{words}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
 
 
-def _download(
-    source: Source, part: Path, meter: Meter, patience: Patience, cancel: threading.Event | None
-) -> tuple[dict[str, str], str]:
+@contextlib.contextmanager
+def _lock(part: Path, transfer: Transfer) -> Iterator[None]:
+    """Hold this host's one lock on ``part``; while another process does, show its progress."""
+    path = paths.make_folder(paths.cache_folder() / "locks") / part.name.strip(".")
+    lock = filelock.FileLock(path)
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_POLL_S)
+        except filelock.Timeout:
+            transfer.check_cancelled()
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                sidecar = part.with_name(part.name + ".json")
+                transfer.total_bytes = json.loads(sidecar.read_text("utf-8"))["total_bytes"]
+                transfer.show(part.stat().st_size, waiting=True)
+        except OSError:
+            with storing(path):
+                raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _find_source(
+    transfer: Transfer,
+    arch: str | None,
+    digest: Digest | None,
+    mirror: str | None,
+    known: Catalogue,
+) -> _Source:
+    """Return where to take the image from: the mirror, its URL, or its publisher.
+
+    ``digest``, the user's own, overrides any other.
+    """
+    request = transfer.name
+    if mirror:
+        base = mirror_url(mirror)
+        offers = read_index(base, transfer)
+        held = any(matches(offer.image, request, arch) for offer in offers)
+        if held or not is_url(request):
+            return _from_mirror(choose_offer(offers, request, arch, base), request, base, digest)
+    if is_url(request):
+        return _from_url(request, arch, digest, known)
+    published = known.find(request, arch)
+    published.check_usable()
+    return _from_publisher(transfer, published, digest)
+
+
+def _from_publisher(transfer: Transfer, published: Published, digest: Digest | None) -> _Source:
+    details: dict[str, Any] = {
+        "requested": published.name,
+        "title": published.title,
+        "layout": published.layout,
+        "quirks": dict(published.quirks),
+    }
+    expected, trust = digest or published.pinned, published.trust
+    signed = expected is not None
+    if expected is not None:
+        trust = Trust.PINNED
+    elif published.checksum_url:
+        signed = published.key is not None
+        expected = _published_checksum(transfer, published)
+        details["checksum_url"] = published.checksum_url
+        details["signed_by"] = published.key.fingerprint if published.key else None
+    name = f"{published.name}-{published.arch}"
+    image = replace(
+        _draft(name, published.arch, published.url, trust, details),
+        format=published.format,
+        root_filesystem=published.root_filesystem,
+        firmware=published.firmware,
+    )
+    return _Source(published.url, image, expected, allow_http=signed)
+
+
+def _published_checksum(transfer: Transfer, published: Published) -> Digest:
+    key = published.key
+    data = transfer.read_small(published.checksum_url, allow_http=key is not None)
+    if key is not None:
+        signature = None
+        if published.signature_url:
+            signature = transfer.read_small(published.signature_url, allow_http=True)
+        data = verify_signature(data, key, signature)
+    filename = published.url.rpartition("/")[2]
+    text = data.decode("utf-8", "replace")
+    return find_checksum(text, published.style, published.algorithm, filename)
+
+
+def _download(transfer: Transfer, source: _Source, part: Path) -> tuple[dict[str, str], str]:
     """Return the hashes of the complete part and the URL it really came from."""
-    algorithms = {"sha256"} | ({source.expected.algorithm} if source.expected else set())
+    expected = source.expected
     while True:
         download = Download(
             source.url,
             part,
-            algorithms=tuple(sorted(algorithms)),
+            transfer,
+            algorithms={"sha256"} | ({expected.algorithm} if expected else set()),
             allow_http=source.allow_http,
-            meter=meter,
             size_bytes=source.offer.image.file_size_bytes if source.offer else None,
-            patience=patience,
-            cancel=cancel,
         )
         hashes = download.run()
-        if source.expected is None or hashes[source.expected.algorithm] == source.expected.hex:
+        if expected is None or hashes[expected.algorithm] == expected.hex:
             return hashes, download.final_url
         download.discard()
         if not download.resumed:
             break
         # What an earlier call had left was not of this file after all: once more, from zero.
-        meter.show(0, "what was kept does not fit; starting from the beginning", now=True)
+        note = "what was kept is not of this file; starting from the beginning"
+        transfer.show(0, note, now=True)
     raise ChecksumError(
-        f"{source.url} is not what was promised: expected {source.expected}, found "
-        f"{source.expected.algorithm}:{hashes[source.expected.algorithm]}; the file was removed.",
-        hint="Either it was replaced while it was fetched (try again), or something between "
-        "here and there changes files (try another network).",
+        f"The checksum of {source.url} is wrong: expected {expected}, found "
+        f"{expected.algorithm}:{hashes[expected.algorithm]}. The file was removed.",
+        hint="If the publisher was just replacing it, try again in a few minutes. Otherwise "
+        "something on the way changes files: try another network.",
     )
 
 
-def _keep(
-    source: Source, part: Path, hashes: dict[str, str], more: dict[str, Any], read: Read
-) -> Image:
+def _keep(transfer: Transfer, source: _Source, part: Path, more: dict[str, Any]) -> Image:
     """Give the verified part its final name and its record, with ``more`` in its details."""
     sidecar = part.with_name(part.name + ".json")
     try:
-        kind = detect_format(part)
-        size_bytes = virtual_size_bytes(part, source.format or kind)
+        kind = check_format(part, detect_format(part), source.image.format or None)
+        size_bytes = virtual_size_bytes(part, kind)
     except ImageError as error:
         part.unlink(missing_ok=True)
         sidecar.unlink(missing_ok=True)
-        raise ImageError(f"{source.url}: {error.message}", hint=error.hint) from error
-    image = Image(
-        name=_final_name(source, part.parent, hashes["sha256"], kind),
-        path=part,
-        format=source.format or kind,
-        arch=source.arch,
+        message = error.message.replace(str(part), source.url).replace(part.name, source.url)
+        raise ImageError(message, hint=error.hint) from error
+    sha256 = more["digests"]["sha256"]
+    path = part.with_name(_final_name(source, part.parent, sha256, kind))
+    image = replace(
+        source.image,
+        name=path.name,
+        path=path,
+        format=kind,
         virtual_size_bytes=size_bytes,
-        file_size_bytes=0,  # remember() measures the file
-        mtime_ns=0,
-        sha256=hashes["sha256"],
-        origin="fetched",
-        source=source.url,
+        sha256=sha256,
         date=now(),
-        trust=source.trust.value,
-        root_filesystem=source.root_filesystem,
-        firmware=source.firmware,
-        details={**source.details, "digests": hashes, **more},
+        schema_path=_fetch_schema(transfer, source, path),
+        details={**source.image.details, **more},
     )
-    path = part.with_name(image.name)
-    image = replace(image, path=path, schema_path=_fetch_schema(source, path, read))
     with storing(path):
         part.chmod(0o644)
         part.replace(path)
@@ -267,30 +401,156 @@ def _keep(
     return image
 
 
-def _final_name(source: Source, folder: Path, sha256: str, kind: str) -> str:
-    """Return the mirror's own name for an image where that is free, else one of its hash."""
-    if source.offer is not None:
-        path = folder / source.offer.image.name
-        # Another file of that name is the learner's own, whatever the mirror calls its image.
-        if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
-            return path.name
-    return f"{source.stem}-{sha256[:12]}.{source.format or kind}"
-
-
-def _fetch_schema(source: Source, image: Path, read: Read) -> Path | None:
-    """Fetch the schema that a mirror holds beside an image; without one, user-data go unchecked."""
+def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | None:
+    """Fetch the schema beside a mirror's image; without one, user-data is hardly checked."""
     offer = source.offer
     if offer is None or offer.image.schema_path is None:
         return None
     url = f"{source.url.rpartition('/')[0]}/{offer.image.schema_path.name}"
-    data = read(url, allow_http=True)
+    data = transfer.read_small(url, allow_http=True)
     found = hashlib.sha256(data).hexdigest()
     if found != offer.schema_sha256:
         raise ChecksumError(
-            f"{url} is not what the mirror promised: expected {offer.schema_sha256}, found {found}."
+            f"The checksum of {url} is wrong: the mirror's index has sha256:{offer.schema_sha256}, "
+            f"found sha256:{found}.",
+            hint="Tell the instructor: on the mirror, 'cloudlab share' has to be started again.",
         )
     # The mirror's name for it could be that of any file in this cache.
     path = image.with_name(f"{image.name}.schema.json")
     with storing(path), paths.whole_file(path) as file:
         file.write_bytes(data)
     return path
+
+
+def _draft(name: str, arch: str, url: str, trust: Trust, details: dict[str, Any]) -> Image:
+    """Return the record of an image that is still to be fetched."""
+    return Image(
+        name=name, path=Path(name), format="", arch=arch, virtual_size_bytes=0, file_size_bytes=0,
+        mtime_ns=0, sha256="", origin="fetched", source=url, date="", trust=trust.value,
+        details=details,
+    )  # fmt: skip
+
+
+def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -> _Source:
+    image = offer.image
+    url = f"{base}/images/{image.name}"
+    details = {
+        **image.details,
+        "mirror": base,
+        "mirror_trust": image.trust,
+        "published_at": image.details.get("published_at", image.source),
+        # Asked for by its file's name, it answers to that under any name of its own.
+        "mirror_name": image.name if _named(image, request) else "",
+    }
+    trust = Trust.PINNED if digest else Trust.MIRROR
+    stem = image.name.removesuffix(f".{image.format}")
+    record = replace(image, name=stem, origin="fetched", source=url, trust=trust.value)
+    expected = digest or Digest("sha256", image.sha256)
+    return _Source(url, replace(record, details=details), expected, allow_http=True, offer=offer)
+
+
+def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
+    filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(filename).stem)[:100].lstrip(".-_") or "image"
+    words = set(re.split(r"[^a-z0-9_]+", url.lower()))
+    named_arch = next(
+        (one for one in ("arm64", "aarch64", "amd64", "x86_64") if one in words), None
+    )
+    details = {"requested": url, "quirks": known.quirks_of_file(filename)}
+    # With nothing to verify by, https is no proof either, and the label says so.
+    trust = Trust.PINNED if digest else Trust.UNVERIFIED
+    image = _draft(stem, arch or check_arch(named_arch), url, trust, details)
+    return _Source(url, image, digest, allow_http=True)
+
+
+def _final_name(source: _Source, folder: Path, sha256: str, kind: str) -> str:
+    """Return the mirror's own name for an image where that is free, else one with its hash."""
+    if source.offer is not None:
+        path = folder / source.offer.image.name
+        # Another file of that name is the learner's own, whatever the mirror calls its image.
+        if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
+            return path.name
+    return f"{source.image.name}-{sha256[:12]}.{kind}"
+
+
+def read_index(base: str, transfer: Transfer) -> list[Offer]:
+    """Return what the mirror with this base URL offers.
+
+    Raises
+    ------
+    DownloadError
+        If it cannot be reached or is not a mirror.
+    """
+    url = f"{base}/{INDEX}"
+    try:
+        return parse_index(transfer.read_small(url, allow_http=True), url)
+    except DownloadError as error:
+        raise DownloadError(
+            f"The mirror {base} cannot be used: {error.message}", hint=_MIRROR_HINT
+        ) from error
+
+
+def parse_index(data: bytes, source: str) -> list[Offer]:
+    """Return what a mirror's index offers.
+
+    Raises
+    ------
+    DownloadError
+        If it is not such an index, or a value in it is not allowed.
+    """
+    try:
+        index = json.loads(data)
+        if index["cloudlab_mirror"] != INDEX_VERSION:
+            raise ValueError(f"version {index['cloudlab_mirror']!r}")  # noqa: TRY301
+        return [_offer(record) for record in index["images"]]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DownloadError(
+            f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error}).",
+            hint=_MIRROR_HINT,
+        ) from error
+
+
+def _offer(record: dict[str, Any]) -> Offer:
+    image = Image.from_json({**record, "mtime_ns": 0}, Path(record["name"]))
+    # Beside an image, these are its record's and its schema's.
+    if image.name.lower().endswith((".json", ".schema")):
+        raise ValueError(f"the name {image.name!r} is not allowed")
+    if not is_sha256(image.sha256) or not isinstance(record["schema_sha256"], str):
+        raise ValueError("the value of sha256 or schema_sha256 is not allowed")
+    return Offer(image, record["schema_sha256"])
+
+
+def mirror_url(address: str) -> str:
+    """Return a mirror's base URL for what a user writes: ``192.168.1.20:8765`` or a URL.
+
+    Raises
+    ------
+    UsageError
+    """
+    url = address.strip().rstrip("/")
+    url = url if "://" in url else f"http://{url}"
+    if not re.fullmatch(r"https?://[\w.\-\[\]:]+(/[\w./~%-]*)?", url):
+        raise UsageError(
+            f"{address!r} is not the address of a mirror.",
+            hint="Write it as 'cloudlab share' shows it, for example http://192.168.1.20:8765.",
+        )
+    return url
+
+
+def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: str) -> Offer:
+    """Return the newest offer that ``request`` names.
+
+    Raises
+    ------
+    DownloadError
+        With what the mirror holds.
+    """
+    found = [offer for offer in offers if matches(offer.image, request, arch)]
+    if found:
+        return max(found, key=lambda offer: (offer.image.generation, offer.image.date))
+    held = sorted({str(o.image.details.get("requested") or o.image.name) for o in offers})
+    raise DownloadError(
+        f"The mirror {mirror} does not hold {request} for {arch or host_arch()}; "
+        f"it holds {', '.join(held) or 'nothing'}.",
+        hint="Use one of those, or ask the instructor to fetch this one.",
+    )

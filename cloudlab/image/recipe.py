@@ -1,18 +1,18 @@
-"""What can be built, decided before anything is done: suites, variants, packages, layout."""
+"""What can be built: suites, variants, packages and layouts, as values."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from cloudlab.errors import BuildError, UsageError
-from cloudlab.image import lvm
+from cloudlab.errors import BuildError, UsageError, suggest
 from cloudlab.tools import ARCHITECTURES, host_arch
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
-#: Counts up whenever the same options would make another image.
+#: Part of every image's name; raise it when the same options make an image that grows, boots or
+#: measures differently.
 REVISION = 1
 
 SECTOR_BYTES = 512
@@ -20,6 +20,12 @@ _MIB_SECTORS = 2048
 
 #: The size of the root partition, as in Ubuntu's cloud images of the article's day.
 ROOT_MIB = 2000
+
+#: The names of volume group and logical volume, the extent's size, and where the data begins in
+#: the physical volume, behind its headers.
+LVM_GROUP, LVM_VOLUME = "lab", "root"
+LVM_EXTENT_BYTES = 4 << 20
+LVM_DATA_BYTES = 1 << 20
 
 
 class Suite(StrEnum):
@@ -39,39 +45,28 @@ class Filesystem(StrEnum):
 
 
 class Variant(StrEnum):
-    """One way in which published images differ from the plain one, each alone.
+    """One way in which a published image may differ from the plain one; ``summary`` says how."""
 
-    Attributes
-    ----------
-    PLAIN
-        Like Ubuntu's: growth is cloud-init's business.
-    GROWROOT
-        cloud-initramfs-growroot is installed: the initramfs grows the partition.
-    GROWFS
-        ``x-systemd.growfs`` in fstab: systemd grows the filesystem.
-    NO_GROWPART
-        Without cloud-guest-utils, so there is no growpart tool.
-    NOT_LAST
-        Another partition lies behind root.
-    WHOLE_DISK
-        The root filesystem fills the disk, which has no partition table; boots by BIOS only.
-    FULL
-        df says 100%: on the root filesystem root alone may write, some 16 MiB.
-    LVM
-        Root is a logical volume on the partition.
-    """
+    summary: str
 
-    PLAIN = "plain"
-    GROWROOT = "growroot"
-    GROWFS = "growfs"
-    NO_GROWPART = "no-growpart"
-    NOT_LAST = "not-last"
-    WHOLE_DISK = "whole-disk"
-    FULL = "full"
-    LVM = "lvm"
+    def __new__(cls, word: str, summary: str) -> Self:
+        """Return the variant called ``word``."""
+        variant = str.__new__(cls, word)
+        variant._value_ = word
+        variant.summary = summary
+        return variant
+
+    PLAIN = "plain", "like Ubuntu's image: cloud-init grows partition and filesystem"
+    GROWROOT = "growroot", "cloud-initramfs-growroot grows the partition in the initramfs"
+    GROWFS = "growfs", "systemd grows the filesystem (x-systemd.growfs in fstab)"
+    NO_GROWPART = "no-growpart", "without the growpart program (cloud-guest-utils)"
+    NOT_LAST = "not-last", "another partition lies behind the root partition"
+    WHOLE_DISK = "whole-disk", "no partition table: the filesystem fills the disk (BIOS, ext4)"
+    FULL = "full", "df shows 100%: only the root user can write some 16 MiB (ext4)"
+    LVM = "lvm", "the root filesystem is on a logical volume"
 
 
-#: Variants that need what only ext4 has: room for a boot sector, blocks allocated unwritten.
+#: Variants that only ext4 allows: it leaves room for a boot sector, and allocates blocks unwritten.
 _EXT4_ONLY = (Variant.WHOLE_DISK, Variant.FULL)
 
 _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
@@ -82,15 +77,7 @@ _LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 
 @dataclass(frozen=True)
 class Partition:
-    """A place on the disk, in sectors of 512 bytes.
-
-    Attributes
-    ----------
-    number : int
-    start, sectors : int
-    type : str
-        GPT type GUID.
-    """
+    """A partition: number, place in sectors of 512 bytes, and GPT type GUID."""
 
     number: int
     start: int
@@ -105,16 +92,11 @@ class Partition:
 
 @dataclass(frozen=True)
 class Layout:
-    """Which part of the disk is for what.
+    """Where each part of the disk is.
 
-    Attributes
-    ----------
-    root : Partition
-        Holds the root filesystem, or the physical volume that does.  On a disk without a table, the whole disk with number 0.
-    esp, bios, behind : Partition or None
-        EFI system partition, the place of GRUB's core image, the partition behind root.
-    in_volume : bool
-        Whether the root filesystem lies in a logical volume.
+    ``root`` holds the root filesystem, or with ``in_volume`` the physical volume that does; on a
+    disk without a table it is the whole disk, with the number 0.  ``bios`` holds GRUB's core
+    image, ``esp`` is the EFI system partition, ``behind`` a partition behind root.
     """
 
     root: Partition
@@ -126,11 +108,11 @@ class Layout:
     @property
     def root_offset_bytes(self) -> int:
         """Where the root filesystem begins on the disk."""
-        return self.root.offset_bytes + (lvm.DATA_OFFSET_BYTES if self.in_volume else 0)
+        return self.root.offset_bytes + (LVM_DATA_BYTES if self.in_volume else 0)
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """The partitions in order of their place on the disk; none without a table."""
+        """The partitions, ordered by position; none without a table."""
         order = (self.bios, self.esp, self.root, self.behind)
         return tuple(each for each in order if each is not None and each.number)
 
@@ -153,16 +135,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is in an image.
-
-    Parameters
-    ----------
-    suite : Suite
-    filesystem : Filesystem
-    variant : Variant
-    arch : str
-        ``amd64`` or ``arm64``; arm64 has UEFI only.
-    """
+    """Everything that determines what is in an image; ``arch`` is ``amd64`` or ``arm64``."""
 
     suite: Suite = Suite.BOOKWORM
     filesystem: Filesystem = Filesystem.EXT4
@@ -171,19 +144,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.variant in _EXT4_ONLY and self.filesystem is not Filesystem.EXT4:
-            raise UsageError(f"The variant {self.variant} can be built with ext4 only.")
+            raise UsageError(
+                f"The variant {self.variant} can be built with ext4 only, not {self.filesystem}.",
+                hint="Use --filesystem ext4, or another --variant.",
+            )
         if self.variant is Variant.WHOLE_DISK and self.arch != "amd64":
-            raise UsageError(f"The variant {self.variant} boots by BIOS, which {self.arch} lacks.")
+            raise UsageError(
+                f"The variant {self.variant} boots by BIOS, which {self.arch} does not have.",
+                hint="Use another --variant.",
+            )
 
     @property
     def name(self) -> str:
         """The image's name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``."""
-        parts = ["lab", self.suite.value, self.filesystem.value]
-        if self.variant is not Variant.PLAIN:
-            parts.append(self.variant.value)
-        if self.arch != "amd64":
-            parts.append(self.arch)
-        return "-".join([*parts, f"r{REVISION}.qcow2"])
+        variant = "" if self.variant is Variant.PLAIN else f"-{self.variant}"
+        arch = "" if self.arch == "amd64" else f"-{self.arch}"
+        return f"lab-{self.suite}-{self.filesystem}{variant}{arch}-r{REVISION}.qcow2"
 
     @property
     def label(self) -> str:
@@ -195,7 +171,7 @@ class Recipe:
         """What fstab and the kernel's command line call the root filesystem."""
         # The initramfs activates only volumes that are named.
         if self.variant is Variant.LVM:
-            return f"/dev/mapper/{lvm.GROUP}-{lvm.VOLUME}"
+            return f"/dev/mapper/{LVM_GROUP}-{LVM_VOLUME}"
         return f"LABEL={self.label}"
 
     @property
@@ -207,7 +183,7 @@ class Recipe:
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """What is installed besides Debian's minimal base."""
+        """The packages besides Debian's minimal base."""
         chosen = [*_PACKAGES, f"linux-image-cloud-{self.arch}"]
         if self.suite is not Suite.BULLSEYE:  # where it is part of systemd
             chosen.append("systemd-resolved")
@@ -218,7 +194,7 @@ class Recipe:
         if self.variant is Variant.LVM:
             chosen.append("lvm2")
         chosen.append(_FILESYSTEM_PACKAGES[self.filesystem])
-        return tuple(sorted(chosen))
+        return tuple(sorted(set(chosen)))
 
     @property
     def layout(self) -> Layout:
@@ -234,8 +210,8 @@ class Recipe:
         esp = Partition(15, at, 106 * _MIB_SECTORS, _EFI_SYSTEM)
         root = Partition(1, at + esp.sectors, root_sectors, _LINUX)
         if self.variant is Variant.LVM:
-            # The volume is as large as root always is; LVM's own data needs room besides.
-            room = lvm.EXTENT_BYTES // SECTOR_BYTES
+            # The volume has the usual size of the root partition; LVM's own data needs more.
+            room = LVM_EXTENT_BYTES // SECTOR_BYTES
             root = replace(root, sectors=root_sectors + room, type=_LINUX_LVM)
         behind = None
         if self.variant is Variant.NOT_LAST:
@@ -274,37 +250,33 @@ def make_recipe(
     variant: str = Variant.PLAIN,
     arch: str | None = None,
 ) -> Recipe:
-    """Return the recipe that these words name.
+    """Return the recipe with these names, by default for this host's architecture.
 
     Raises
     ------
     UsageError
         With what is accepted.
     BuildError
-        Where this host's architecture is asked for and has no recipe.
+        If there is no recipe for this host's architecture.
     """
+    arch = arch or host_arch()
+    if arch not in ARCHITECTURES:
+        raise BuildError(
+            f"Images cannot be built for this host's architecture, {arch}, only for x86_64 and "
+            "aarch64.",
+            hint="Use a published image: 'cloudlab images' lists them.",
+        )
     return Recipe(
         suite=_one_of(Suite, suite, "suite"),
         filesystem=_one_of(Filesystem, filesystem, "filesystem"),
         variant=_one_of(Variant, variant, "variant"),
-        arch=arch or _recipe_arch(),
+        arch=arch,
     )
-
-
-def _recipe_arch() -> str:
-    arch = host_arch()
-    if arch not in ARCHITECTURES:
-        raise BuildError(
-            f"There is no recipe for this machine's architecture, {arch}; "
-            "expected x86_64 or aarch64."
-        )
-    return arch
 
 
 def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
     try:
         return kind(word)
     except ValueError:
-        raise UsageError(
-            f"There is no {what} {word!r} to build.", hint=f"Choose one of: {', '.join(kind)}."
-        ) from None
+        hint = f"{suggest(word, kind)} Choose one of: {', '.join(kind)}.".strip()
+        raise UsageError(f"There is no {what} {word!r} to build.", hint=hint) from None

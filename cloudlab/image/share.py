@@ -1,8 +1,7 @@
 """``cloudlab share``: serve the image cache, read-only, to a classroom without internet.
 
 The server offers an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a
-record in the cache describes.  It holds a limited number of connections, and no client can
-keep one by doing nothing.
+record in the cache describes.  The number of connections is limited, and idle ones are closed.
 """
 
 from __future__ import annotations
@@ -13,15 +12,15 @@ import errno
 import html
 import io
 import ipaddress
+import json
 import logging
 import os
 import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -30,8 +29,8 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from cloudlab import paths
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.image import mirror
-from cloudlab.image.cache import Image, cached_images, sha256_of
+from cloudlab.image.cache import Image, cached_images, is_sha256, sha256_of
+from cloudlab.image.fetch import INDEX, INDEX_VERSION
 
 #: The port that is tried first.
 PORT = 8765
@@ -59,7 +58,7 @@ class ShareServer:
     ----------
     address : str, optional
         The address of this host to listen on; default: the one that the local network
-        sees.  ``0.0.0.0`` listens on all.
+        uses for it.  ``0.0.0.0`` listens on all.
     port : int, optional
         Default: :data:`PORT`, or a free one if that is taken.
     folder : Path, optional
@@ -68,14 +67,14 @@ class ShareServer:
     Attributes
     ----------
     url : str
-        What learners put into ``CLOUDLAB_MIRROR``.
+        The value for the learners' ``CLOUDLAB_MIRROR``.
 
     Raises
     ------
     UsageError
-        If the address is not this host's, or the port that was asked for is taken.
+        If the address is not this host's, or the given port is taken.
     CloudlabError
-        If no address was given and this host seems to be on no network.
+        If no address was given and this host is on no network.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ShareServer:
         self._ready.wait()
 
     def images(self) -> list[Image]:
-        """Return what is served at this moment, newest first."""
+        """Return the images that are served at this moment, newest first."""
         return served_images(self._folder)
 
     def close(self) -> None:
@@ -110,12 +109,7 @@ class ShareServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     async def _serve(self) -> None:
@@ -131,7 +125,7 @@ class ShareServer:
 
 
 class _Server(httpserver.HTTPServer):
-    """An HTTP server that makes room: a connection without a request gives way to a new one."""
+    """An HTTP server with a limit; a new connection replaces the oldest one without a request."""
 
     def initialize(self, folder: Path) -> None:  # type: ignore[override]
         self._waiting: dict[IOStream, None] = {}
@@ -147,7 +141,7 @@ class _Server(httpserver.HTTPServer):
         )
 
     async def accept(self, listening: socket.socket) -> None:
-        """Take connections for ever, as many at a time as there is room for."""
+        """Accept connections for ever, up to the limit at one time."""
         loop, most = asyncio.get_running_loop(), _most_connections()
         while True:
             try:
@@ -214,8 +208,30 @@ def _escaped_logs() -> Iterator[None]:
 
 
 def served_images(folder: Path) -> list[Image]:
-    """Return the cached images that may be served, newest first."""
-    return [image for image in cached_images(folder) if mirror.shareable(image)]
+    """Return the cached images that may be served, newest first.
+
+    Each is a plain file of the recorded name, with a recorded hash.
+    """
+    return [
+        image
+        for image in cached_images(folder)
+        if image.path.is_file()
+        and not image.path.is_symlink()
+        and image.path.name == image.name
+        and is_sha256(image.sha256)
+    ]
+
+
+def write_index(images: Iterable[Image]) -> str:
+    """Return the index of ``images`` as JSON, for :func:`cloudlab.image.fetch.parse_index`."""
+    entries = []
+    for image in images:
+        record, schema = image.to_json(), image.schema_path
+        good = schema is not None and schema.is_file() and not schema.is_symlink()
+        record["schema_path"] = schema.name if schema is not None and good else None
+        record["schema_sha256"] = sha256_of(schema) if schema is not None and good else ""
+        entries.append(record)
+    return json.dumps({"cloudlab_mirror": INDEX_VERSION, "images": entries}, indent=1) + "\n"
 
 
 def qr_text(url: str) -> str:
@@ -228,31 +244,32 @@ def qr_text(url: str) -> str:
 
 
 def lan_address() -> str:
-    """Return the address by which the local network knows this host.
+    """Return this host's address in the local network.
 
     Raises
     ------
     CloudlabError
-        If it seems to be on none.
+        If it is on none.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Nothing is sent: the kernel only picks the way to an address of no one (RFC 5737).
+            # Nothing is sent: the kernel only chooses a route to an unused address (RFC 5737).
             probe.connect(("192.0.2.1", 9))
             return str(probe.getsockname()[0])
         except OSError:
             pass
-    # A classroom's switch leads nowhere else; only the interfaces tell of it.
+    # Without a default route, as on a classroom's switch, only the interfaces show the address.
     if found := sorted(_own_addresses()):
         return found[0][-1]
     raise CloudlabError(
-        "This host seems to be on no network, so learners could not reach it.",
-        hint="Join the classroom's network, or say which address: --address 192.168.1.20.",
+        "This host is on no network, so learners cannot reach it.",
+        hint="Join the classroom's network, or name an address of this host, for example "
+        "--address 192.168.1.20.",
     )
 
 
 def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
-    """Yield this host's addresses behind what makes them the worse choice."""
+    """Yield this host's addresses, each behind the reasons against it, for sorting."""
     states = psutil.net_if_stats()
     for interface, entries in psutil.net_if_addrs().items():
         if interface not in states or not states[interface].isup:
@@ -261,7 +278,7 @@ def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
             if entry.family not in {socket.AF_INET, socket.AF_INET6}:
                 continue
             address = ipaddress.ip_address(entry.address.partition("%")[0])
-            # Of IPv6, an address of the link only means nothing without an interface's name.
+            # A link-local IPv6 address means nothing without the interface's name.
             if address.is_loopback or (address.version == 6 and address.is_link_local):  # noqa: PLR2004
                 continue
             inner = interface.startswith(("docker", "br-", "veth", "virbr", "podman", "cni"))
@@ -270,23 +287,29 @@ def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
 
 def _listen(address: str, port: int | None) -> socket.socket:
     if port is not None and not 0 <= port <= 65535:  # noqa: PLR2004
-        raise UsageError(f"{port} is no port: they go from 0 to 65535.")
+        raise UsageError(f"{port} is not a port.", hint="Ports are 0 to 65535; 0 means a free one.")
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         listening = socket.create_server(
             (address, PORT if port is None else port),
             family=family,
             backlog=128,
-            # "All addresses" are those of IPv4 as well: one of them is what learners are told.
+            # "All addresses" includes those of IPv4, one of which is shown to the learners.
             dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
         )
     except OSError as error:
         if port is None and error.errno == errno.EADDRINUSE:
             return _listen(address, 0)
+        hint = "Leave out --address, or use one of this host's addresses."
+        if error.errno == errno.EADDRINUSE:
+            hint = "Choose another --port, or leave it out for a free one."
+        elif error.errno == errno.EACCES:
+            hint = "Choose a --port above 1023: only the root user may use the others."
+        # Python puts the address behind the system's words.
+        reason = str(error.strerror).partition(" (while")[0]
         raise UsageError(
-            f"{address} port {PORT if port is None else port} cannot be listened on: "
-            f"{error.strerror}.",
-            hint="Choose another --port, or an --address that this host has.",
+            f"Cannot listen on {address} port {PORT if port is None else port}: {reason}.",
+            hint=hint,
         ) from error
     listening.setblocking(False)
     return listening
@@ -295,9 +318,9 @@ def _listen(address: str, port: int | None) -> socket.socket:
 def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Application:
     return web.Application(
         [
-            (r"/", _FrontPage, {"folder": folder}),
-            (rf"/{mirror.INDEX}", _Index, {"folder": folder}),
-            (r"/SHA256SUMS", _Checksums, {"folder": folder}),
+            (r"/", _Page, {"folder": folder, "kind": "text/html", "render": _front_page}),
+            (rf"/{INDEX}", _Page, {"folder": folder, "kind": "application/json", "render": _index}),
+            (r"/SHA256SUMS", _Page, {"folder": folder, "kind": "text/plain", "render": _sums}),
             (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
         ],
         default_handler_class=_NotFound,
@@ -308,7 +331,7 @@ def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Applica
 
 
 class _Handler(web.RequestHandler):
-    """What all handlers share: no client can print on this terminal, or stall for ever."""
+    """What all handlers share: clients cannot print on this terminal, and stalled ones are cut."""
 
     def prepare(self) -> None:
         self.settings["begin"](self._stream)
@@ -348,43 +371,39 @@ class _NotFound(_Handler):
 
 
 class _Page(_Handler):
-    def initialize(self, folder: Path) -> None:
-        self.folder = folder
+    def initialize(
+        self, folder: Path, kind: str, render: Callable[[list[Image], str], str]
+    ) -> None:
+        self._folder, self._kind, self._render = folder, kind, render
 
-    def set_default_headers(self) -> None:
+    def get(self) -> None:
+        self.set_header("Content-Type", f"{self._kind}; charset=UTF-8")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Content-Security-Policy", "default-src 'none'")
+        self.write(self._render(served_images(self._folder), self.request.host))
 
-    def head(self) -> None:
-        self.get()
-
-
-class _FrontPage(_Page):
-    def get(self) -> None:
-        rows = "".join(
-            f'<li><a href="images/{image.name}">{image.name}</a> '
-            f"({image.file_size_bytes / 1e6:.0f} MB, {html.escape(image.trust)})</li>"
-            for image in served_images(self.folder)
-        )
-        address = html.escape(f"http://{self.request.host}")
-        self.write(
-            "<!doctype html><html lang=en><title>cloudlab mirror</title>"
-            f"<h1>cloudlab mirror</h1><p>Before you start cloudlab, type:</p>"
-            f"<pre>export CLOUDLAB_MIRROR={address}</pre><ul>{rows}</ul></html>"
-        )
+    head = get
 
 
-class _Index(_Page):
-    def get(self) -> None:
-        self.set_header("Content-Type", "application/json")
-        self.write(mirror.write_index(served_images(self.folder)))
+def _front_page(images: list[Image], host: str) -> str:
+    rows = "".join(
+        f'<li><a href="images/{image.name}">{image.name}</a> '
+        f"({image.file_size_bytes / 1e6:.0f} MB, {html.escape(image.trust)})</li>"
+        for image in images
+    )
+    return (
+        "<!doctype html><html lang=en><title>cloudlab mirror</title><h1>cloudlab mirror</h1>"
+        "<p>Before you start cloudlab, type:</p>"
+        f"<pre>export CLOUDLAB_MIRROR={html.escape(f'http://{host}')}</pre><ul>{rows}</ul></html>"
+    )
 
 
-class _Checksums(_Page):
-    def get(self) -> None:
-        self.set_header("Content-Type", "text/plain")
-        for image in served_images(self.folder):
-            self.write(f"{image.sha256} *{image.name}\n")
+def _index(images: list[Image], _host: str) -> str:
+    return write_index(images)
+
+
+def _sums(images: list[Image], _host: str) -> str:
+    return "".join(f"{image.sha256} *{image.name}\n" for image in images)
 
 
 class _ImageFile(_Handler, web.StaticFileHandler):

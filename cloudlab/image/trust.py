@@ -1,9 +1,9 @@
-"""What proves that an image is the published one: checksums and OpenPGP signatures.
+"""Proof that an image is the published one: checksums and OpenPGP signatures.
 
-Signatures are judged by gpgv, GnuPG's verifier.  Sequoia (pysequoia) was tried first:
-its policy has refused SHA-1 since 2023, and with it the self-signature of the key that
-signs every Ubuntu cloud image, so it could verify none of them.  gpgv takes that key;
-signatures made over SHA-1 or MD5 are refused here.
+gpgv, GnuPG's verifier, checks the signatures.  Sequoia (pysequoia) was tried first: its policy
+has refused SHA-1 since 2023, and with it the self-signature of the key that signs every Ubuntu
+cloud image, so it could verify none of them.  gpgv accepts that key; signatures made over SHA-1
+or MD5 are refused here.
 """
 
 from __future__ import annotations
@@ -22,15 +22,22 @@ from cloudlab.errors import ChecksumError, SignatureError, UsageError
 from cloudlab.tools import run
 
 _HEX_DIGITS = {"sha256": 64, "sha512": 128}
-_LINE = re.compile(r"\\?([0-9a-fA-F]{64,128}) [ *](.+)")
-_BSD_LINE = re.compile(r"([A-Z0-9]{4,10}) ?\((.+)\) ?= ?([0-9a-fA-F]{64,128})")
+_KEY_LIMIT_BYTES = 4 << 20
+#: The lines of a checksum file, by the catalogue's names of its forms.
+_LINE = re.compile(r"\\?(?P<hex>[0-9a-fA-F]{64,128}) [ *](?P<name>.+)")
+_LINES = {
+    "binary": _LINE,
+    "text": _LINE,
+    "bsd": re.compile(r"(?P<algorithm>[A-Z0-9]{4,10}) ?\((?P<name>.+)\) ?= ?(?P<hex>[0-9a-fA-F]+)"),
+    "bare": re.compile(r"(?P<name>)(?P<hex>[0-9a-fA-F]+)"),
+}
 
 # RFC 4880, section 9.4: SHA-2 only; 1 to 3 are MD5, SHA-1 and RIPEMD-160.
 _GOOD_HASHES = {"8", "9", "10", "11", "12", "14"}
 
 
 class Trust(StrEnum):
-    """Why an image is believed to be the published one."""
+    """What proves that an image is the published one."""
 
     SIGNED = "signed"
     TLS = "checksum over TLS"
@@ -53,15 +60,10 @@ class Digest:
 
 @dataclass(frozen=True)
 class Key:
-    """Whom to believe.
+    """Who signs a publisher's checksums.
 
-    Attributes
-    ----------
-    name : str
-    file : Path
-        OpenPGP public keys, armored or not.
-    fingerprint : str
-        Of the one primary key whose signatures count, upper-case hexadecimal.
+    ``file`` holds OpenPGP public keys, armored or not; ``fingerprint`` is that of the primary key
+    whose signatures count, in upper-case hexadecimal.
     """
 
     name: str
@@ -75,50 +77,38 @@ def parse_digest(text: str) -> Digest:
     Raises
     ------
     UsageError
-        If it is none, or its length is not the algorithm's.
+        If it has another form or length.
     """
-    algorithm, _, digits = text.strip().partition(":")
-    algorithm = algorithm.lower()
-    if algorithm not in _HEX_DIGITS or not re.fullmatch(
-        f"[0-9a-fA-F]{{{_HEX_DIGITS[algorithm]}}}", digits
-    ):
+    algorithm, _, digits = text.strip().lower().partition(":")
+    if not re.fullmatch(r"[0-9a-f]+", digits) or len(digits) != _HEX_DIGITS.get(algorithm):
         raise UsageError(
-            f"{text!r} is no checksum.",
+            f"{text!r} is not a checksum.",
             hint="Write sha256: and 64 hexadecimal digits, or sha512: and 128.",
         )
-    return Digest(algorithm, digits.lower())
+    return Digest(algorithm, digits)
 
 
 def parse_checksums(text: str, style: str, algorithm: str) -> list[tuple[str, str]]:
     """Return the (file name, hash) pairs of a checksum file, in order.
 
-    Lines of another form (comments, other hashes) are passed over.
+    Lines of another form (comments, other hashes) are ignored.
 
     Parameters
     ----------
     text : str
     style : str
-        ``binary`` (``HASH *FILE``) and ``text`` (``HASH  FILE``), which tools take for each
-        other, ``bsd`` (``SHA256 (FILE) = HASH``) or ``bare`` (the hash alone: its name is
-        empty).
+        ``binary`` (``HASH *FILE``) or ``text`` (``HASH  FILE``), either of which is read as
+        both, ``bsd`` (``SHA256 (FILE) = HASH``) or ``bare`` (the hash alone: its name is empty).
     algorithm : str
         ``sha256`` or ``sha512``.
     """
-    length = _HEX_DIGITS[algorithm]
     pairs = []
-    for raw in text.splitlines():
-        line = raw.strip()
-        if style == "bare":
-            name, digits = ("", line) if re.fullmatch(r"[0-9a-fA-F]+", line) else ("", "")
-        elif style == "bsd":
-            match = _BSD_LINE.fullmatch(line)
-            named = match is not None and match[1].lower() == algorithm
-            name, digits = (match[2], match[3]) if match and named else ("", "")
-        else:
-            match = _LINE.fullmatch(line)
-            name, digits = (match[2], match[1]) if match else ("", "")
-        if len(digits) == length:
-            pairs.append((name.removeprefix("./"), digits.lower()))
+    for line in text.splitlines():
+        match = _LINES[style].fullmatch(line.strip())
+        if match is None or len(match["hex"]) != _HEX_DIGITS[algorithm]:
+            continue
+        if match.groupdict().get("algorithm", algorithm).lower() == algorithm:
+            pairs.append((match["name"].removeprefix("./"), match["hex"].lower()))
     return pairs
 
 
@@ -128,7 +118,7 @@ def find_checksum(text: str, style: str, algorithm: str, filename: str) -> Diges
     Raises
     ------
     ChecksumError
-        If it gives none, or two that differ.
+        If it has none, or two that differ.
     """
     wanted = "" if style == "bare" else filename
     pairs = parse_checksums(text, style, algorithm)
@@ -137,13 +127,12 @@ def find_checksum(text: str, style: str, algorithm: str, filename: str) -> Diges
         return Digest(algorithm, found.pop())
     if found:
         raise ChecksumError(
-            f"The checksum file gives {len(found)} different {algorithm} hashes of {filename}; "
-            "none was believed."
+            f"The checksum file has {len(found)} different {algorithm} hashes for {filename}.",
+            hint="Ask the publisher which one is right, and give it with --checksum ALGO:HEX.",
         )
     raise ChecksumError(
-        f"The checksum file was expected to give the {algorithm} hash of {filename}; it has "
-        f"{len(pairs)} of that kind and not this one.",
-        hint="The publisher may have renamed the file: look at the folder of its URL.",
+        f"The checksum file has no {algorithm} hash for {filename}; it has {len(pairs)} others.",
+        hint="The publisher may have renamed the file: look at the URL's folder.",
     )
 
 
@@ -155,15 +144,15 @@ def verify_signature(signed: bytes, key: Key, signature: bytes | None = None) ->
     signed : bytes
         The text, or with ``signature`` left out a clear-signed message.
     key : Key
-        Whose signature it has to be.
+        Who has to have signed it.
     signature : bytes, optional
         A detached signature, armored or not.
 
     Raises
     ------
     SignatureError
-        If the text was changed, the key or the signature is expired or revoked, somebody
-        else signed, a broken hash was used, or there is no signature at all.
+        If the text was changed, the key or the signature is expired or revoked, another key
+        signed, a broken hash was used, or there is no signature at all.
     ToolNotFoundError
         Without gpgv.
     """
@@ -183,9 +172,7 @@ def verify_signature(signed: bytes, key: Key, signature: bytes | None = None) ->
 
 
 def judge_signature(status: Iterable[str], key: Key) -> None:
-    """Raise the error that gpgv's status lines call for, if they call for one.
-
-    The words are those of GnuPG's doc/DETAILS.
+    """Check gpgv's status lines, which GnuPG's doc/DETAILS explains.
 
     Raises
     ------
@@ -207,23 +194,23 @@ def judge_signature(status: Iterable[str], key: Key) -> None:
                 return
             signers.append((words[10], words[8]))
         facts.setdefault(words[0], words[1:])
-    raise SignatureError(_verdict(facts, signers, key), hint=_SIGNATURE_HINT)
-
-
-_SIGNATURE_HINT = (
-    "Nothing was kept. Try again later or by another network; --checksum ALGO:HEX takes a "
-    "checksum that you know from elsewhere instead."
-)
+    raise SignatureError(
+        _verdict(facts, signers, key),
+        hint="Try again later or from another network, or give a checksum that you have from "
+        "elsewhere with --checksum ALGO:HEX.",
+    )
 
 
 def _verdict(facts: dict[str, list[str]], signers: list[tuple[str, str]], key: Key) -> str:
     expected = f"a signature by the key {key.name} ({key.fingerprint})"
-    day = _day(facts.get("KEYEXPIRED", []))
+    day = ""
+    if (expired := facts.get("KEYEXPIRED", [""])[:1]) and expired[0].isdigit():
+        day = f" on {datetime.fromtimestamp(int(expired[0]), UTC):%Y-%m-%d}"
     for word, verdict in (
         ("BADSIG", f"Bad signature: the checksums were changed after {key.name} signed them."),
         ("REVKEYSIG", f"Revoked key: expected {expected}, which its owner has revoked."),
         ("EXPKEYSIG", f"Expired key: expected {expected}, which expired{day}; the text matches."),
-        ("EXPSIG", f"Expired signature: {key.name}'s signature of the checksums is out of date."),
+        ("EXPSIG", f"Expired signature: {key.name}'s signature of the checksums has expired."),
     ):
         if word in facts:
             return verdict
@@ -232,23 +219,19 @@ def _verdict(facts: dict[str, list[str]], signers: list[tuple[str, str]], key: K
     if strangers:
         return f"Unknown key: expected {expected}, found one by {strangers[0]}."
     if signers:
-        return f"Broken hash: {key.name}'s signature rests on a hash that can be forged."
-    return f"No signature: expected {expected}, found none that could be read."
-
-
-def _day(words: list[str]) -> str:
-    if not words or not words[0].isdigit():
-        return ""
-    return datetime.fromtimestamp(int(words[0]), UTC).strftime(" on %Y-%m-%d")
+        return f"Broken hash: {key.name}'s signature uses a hash that can be forged."
+    return f"No signature: expected {expected}, found none that can be read."
 
 
 def _dearmor(key: Key) -> bytes:
     """Return the key file's bytes without armor, which gpgv does not read."""
     try:
-        data = key.file.read_bytes()
+        with key.file.open("rb") as stream:
+            data = stream.read(_KEY_LIMIT_BYTES)
     except OSError as error:
         raise SignatureError(
-            f"The key {key.name} could not be read from {key.file}: {error.strerror}."
+            f"The key {key.name} could not be read from {key.file}: {error.strerror}.",
+            hint="Correct 'file' of this key in your catalogue.",
         ) from error
     if b"-----BEGIN PGP" not in data:
         return data
@@ -262,4 +245,7 @@ def _dearmor(key: Key) -> bytes:
         bodies = [block.partition(b"\n\n")[2].partition(b"\n=")[0] for block in blocks]
         return b"".join(base64.b64decode(body) for body in bodies)
     except binascii.Error as error:
-        raise SignatureError(f"The key file {key.file} is damaged: {error}.") from error
+        raise SignatureError(
+            f"The key file {key.file} is damaged: {error}.",
+            hint="Export the publisher's key again, with gpg --export.",
+        ) from error

@@ -1,7 +1,7 @@
-"""HTTP requests, with retries and with limits on what a server may send and how slowly.
+"""HTTP requests with retries, progress, and limits on what a server may send and how slowly.
 
-The client is the standard library's: it follows redirects, takes proxies and certificates
-from the environment, and was the fastest of those measured (urllib3 and httpx copy more).
+The client is the standard library's: it follows redirects, takes proxies and certificates from
+the environment, and was the fastest of those measured (urllib3 and httpx copy more).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import email.utils
 import functools
 import http.client
 import os
+import re
 import socket
 import ssl
 import threading
@@ -18,32 +19,35 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cloudlab
 from cloudlab.errors import DownloadError, InterruptedRunError
-from cloudlab.image.progress import Meter
 from cloudlab.tools import Deadline
+from cloudlab.units import format_bytes
 
-_PASSING_CODES = {408, 425, 429, 500, 502, 503, 504}
+_RETRIED_CODES = {408, 425, 429, 500, 502, 503, 504}
+_REDIRECT_CODES = {301, 302, 303, 307, 308}
+_PROGRESS_S = 0.1
+_RESUME = "What has arrived is kept: the same command resumes the download."
+_CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy."
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a transfer is pursued.
+    """How often and how long a transfer is retried.
 
     Attributes
     ----------
     tries : int
-        Failures in a row, without a MiB gained in between, before it is given up.
-    first_wait_s : float
-        Pause after the first failure, doubled after each; at most ``longest_wait_s``.
-    longest_wait_s : float
-        Also the most that a server may ask for by Retry-After.
+        Failures in a row, with less than a MiB received in between, before giving up.
+    first_wait_s, longest_wait_s : float
+        Pause after the first failure, doubled after each; and the most, also for Retry-After.
     timeout_s : float
         For connecting, for the whole of a response's header, and between one byte and the next.
     small_timeout_s : float
@@ -60,8 +64,51 @@ class Patience:
 PATIENT = Patience()
 
 
-class PassingError(Exception):
-    """A failure that may go away by itself."""
+@dataclass(frozen=True)
+class FetchProgress:
+    """How far a transfer is.
+
+    Attributes
+    ----------
+    name : str
+        What is fetched.
+    done_bytes : int
+    total_bytes : int or None
+        None where the server does not say.
+    rate : float
+        Bytes per second over the last seconds.
+    left_s : float or None
+        Seconds to go at that rate, where it is known.
+    waiting_for_other : bool
+        Whether another process of this host is downloading, and this one waits for it.
+    note : str
+        What else is going on, e.g. why there is a pause.
+    """
+
+    name: str
+    done_bytes: int
+    total_bytes: int | None
+    rate: float
+    left_s: float | None
+    waiting_for_other: bool = False
+    note: str = ""
+
+    def words(self) -> str:
+        """Return the progress, or the note, as one line for people."""
+        if self.note:
+            return self.note
+        total = f" of {format_bytes(self.total_bytes)}" if self.total_bytes else ""
+        left = f", {self.left_s:.0f} s left" if self.left_s is not None else ""
+        who = "another process fetches it: " if self.waiting_for_other else ""
+        rate = f", {format_bytes(int(self.rate))}/s" if self.rate else ""
+        return f"{who}{format_bytes(self.done_bytes)}{total}{rate}{left}"
+
+
+Progress = Callable[[FetchProgress], None]
+
+
+class TransientError(Exception):
+    """A failure that is worth another try, after ``wait_s`` if the server says so."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -69,7 +116,7 @@ class PassingError(Exception):
 
 
 class Response(http.client.HTTPResponse):
-    """A response that can be ended from another thread, so that a trickle of bytes ends too."""
+    """A response whose connection a timer ends, so that a trickle of bytes times out, too."""
 
     def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
         super().__init__(sock, *args, **options)
@@ -87,7 +134,7 @@ class Response(http.client.HTTPResponse):
         Raises
         ------
         TimeoutError
-            In place of whatever the block makes of a connection that ended.
+            Instead of the error that the ended connection causes in the block.
         """
         expired = threading.Event()
 
@@ -139,7 +186,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if location := headers.get("Location"):
             url = urllib.parse.urljoin(req.full_url, location)
             try:
-                check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
+                _check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
             except DownloadError:
                 fp.close()
                 raise
@@ -148,49 +195,31 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
-def check_scheme(url: str, *, allow_http: bool, origin: str = "") -> None:
-    """Refuse a URL that is not https, or http where a checksum proves what arrives.
+@functools.lru_cache(maxsize=1)
+def _tls(_: str | None) -> ssl.SSLContext:
+    """Return a context with this host's authorities, read once for each SSL_CERT_FILE."""
+    return ssl.create_default_context()
 
-    Raises
-    ------
-    DownloadError
-    """
+
+def _check_scheme(url: str, *, allow_http: bool, origin: str = "") -> None:
+    """Refuse a URL that is not https, or http where a checksum proves what arrives."""
     scheme = url.partition(":")[0].lower()
     if scheme == "https" or (scheme == "http" and allow_http):
+        if not re.match(r"[^:]+://[^/?#]", url):
+            raise DownloadError(f"{url!r} is not a URL: it names no host.")
         return
     what = f"{url} was refused ({origin} redirects to it)" if origin else f"{url} was refused"
     if scheme != "http":
         raise DownloadError(
             f"{what}: cloudlab fetches from http and https only.",
-            hint="Look at what that server has in its place, or take another image.",
+            hint="Open the URL in a browser to see where it leads, or use another image.",
         )
     raise DownloadError(
-        f"{what}: anyone on the way can change what arrives over plain http, and no "
-        "signed or pinned checksum would show it.",
-        hint="Use an https URL, give --checksum ALGO:HEX, or name a mirror that you trust.",
+        f"{what}: anyone on the network can change what arrives over plain http, and no signed "
+        "or pinned checksum would reveal it.",
+        hint="Use an https URL, give the checksum with --checksum ALGO:HEX, or use a mirror that "
+        "you trust.",
     )
-
-
-def _handlers(*, allow_http: bool) -> urllib.request.OpenerDirector:
-    opener = urllib.request.OpenerDirector()
-    # Not build_opener(): it would open file: and ftp: URLs as well.
-    for handler in (
-        urllib.request.ProxyHandler(),
-        _HttpHandler(),
-        _HttpsHandler(),
-        _Redirects(allow_http=allow_http),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-@functools.lru_cache(maxsize=1)
-def _tls(_: str | None) -> ssl.SSLContext:
-    """Return a context that knows this host's authorities, read once for each SSL_CERT_FILE."""
-    return ssl.create_default_context()
 
 
 def is_url(text: str) -> bool:
@@ -210,41 +239,62 @@ def open_url(
 
     Raises
     ------
-    PassingError
-        For what may be better in a moment.
+    TransientError
+        If another try may succeed.
     DownloadError
-        For what will not; ``__cause__`` is then the :class:`urllib.error.HTTPError`, if any.
+        If not; ``__cause__`` is the :class:`urllib.error.HTTPError`, if there is one.
     """
-    check_scheme(url, allow_http=allow_http)
-    agent = f"cloudlab/{cloudlab.__version__}"
+    _check_scheme(url, allow_http=allow_http)
+    opener = urllib.request.OpenerDirector()
+    # Not build_opener(): it would open file: and ftp: URLs as well.
+    for handler in (
+        urllib.request.ProxyHandler(),
+        _HttpHandler(),
+        _HttpsHandler(),
+        _Redirects(allow_http=allow_http),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    common = {"User-Agent": f"cloudlab/{cloudlab.__version__}", "Accept-Encoding": "identity"}
     try:
-        request = urllib.request.Request(  # noqa: S310 (check_scheme looked at it)
-            url,
-            headers={"User-Agent": agent, "Accept-Encoding": "identity", **(headers or {})},
-            method=method,
+        request = urllib.request.Request(  # noqa: S310 (_check_scheme looked at it)
+            url, headers=common | (headers or {}), method=method
         )
-        opener = _handlers(allow_http=allow_http)
         response: Response = opener.open(request, timeout=timeout_s)
     except (ValueError, http.client.InvalidURL) as error:
-        raise DownloadError(f"{url!r} is no URL: {error}.") from error
+        raise DownloadError(f"{url!r} is not a URL: {error}.") from error
     except urllib.error.HTTPError as error:
         with error:
+            if error.code in _REDIRECT_CODES:
+                raise DownloadError(
+                    f"{error.url} redirects in a circle.",
+                    hint="Try again later, or open the URL in a browser to see where it leads.",
+                ) from error
             said = f"{error.url} answered {error.code} {error.reason}"
-            if error.code in _PASSING_CODES:
-                raise PassingError(said, retry_after_s(error.headers.get("Retry-After"))) from error
-        raise DownloadError(f"{said}.", hint=_code_hint(error.code)) from error
+            if error.code in _RETRIED_CODES:
+                wait_s = retry_after_s(error.headers.get("Retry-After"))
+                raise TransientError(said, wait_s) from error
+        hint = "Open the URL in a browser to see what the server says."
+        if error.code in {404, 410}:
+            hint = (
+                "Publishers move and delete files: look at the URL's folder, or use another image."
+            )
+        raise DownloadError(f"{said}.", hint=hint) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(
-                f"{url} does not prove who it is: {error.reason.verify_message}.",
+                f"The certificate of {url} is not valid: {error.reason.verify_message}.",
                 hint="If a proxy opens TLS, name its authority's certificate in SSL_CERT_FILE. "
                 "Python 3.13 and newer also refuse authorities whose certificate breaks RFC 5280, "
                 "for example without key usage: ask for a corrected one. A wrong clock has the "
                 "same effect.",
             ) from error
-        raise PassingError(f"{url} could not be reached: {error.reason}") from error
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise TransientError(f"{url} could not be reached: {reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise PassingError(f"{url} broke off: {in_words(error)}") from error
+        raise broken(url, error) from error
     return response
 
 
@@ -263,141 +313,157 @@ def retry_after_s(header: str | None) -> float | None:
 
 def whole_number(text: str) -> int | None:
     """Return the number of at most 18 digits that a header's text is, or None."""
-    # Of isdigit() alone, "²" is a digit too; int() refuses that, and thousands of digits.
+    # To isdigit() alone, "²" is a digit too; int() refuses that, and thousands of digits.
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None  # noqa: PLR2004
 
 
-def _code_hint(code: int) -> str:
-    if code in {404, 410}:
-        return "Published files move and go: look at the folder of that URL, or take another image."
-    if code in {301, 302, 303, 307, 308}:
-        return "The server sends its visitors in a circle; try again later."
-    return "Open that URL in a browser to see what the server means by it."
-
-
-def in_words(error: Exception) -> str:
-    """Return what a broken connection means."""
+def broken(url: str, error: Exception) -> TransientError:
+    """Return the error for a connection that broke."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if isinstance(error, TimeoutError):
-        return "nothing came for too long"
-    return str(error) or type(error).__name__
+        words = "nothing came for too long"
+    return TransientError(f"{url} broke off: {words}")
 
 
-def persist(
-    once: Callable[[], T],
-    *,
-    patience: Patience,
-    meter: Meter,
-    gained: Callable[[], int],
-    cancel: threading.Event | None,
-) -> T:
-    """Call ``once`` until it succeeds or patience is at its end.
+class Transfer:
+    """One fetch: its requests share progress, patience and the way to stop them.
 
     Parameters
     ----------
-    once : callable
-        Raises :class:`PassingError` for what is worth another try.
+    name : str
+        What is fetched, for messages.
+    progress : callable, optional
+        Called with :class:`FetchProgress`, ten times a second at most.
     patience : Patience
-    meter : Meter
-        Is told why there is a pause.
-    gained : callable
-        Bytes that are there by now.
     cancel : threading.Event, optional
-        Ends a pause.
+        Set by another thread to stop.
+    clock : callable
+        Seconds that only grow.
 
-    Raises
-    ------
-    DownloadError, InterruptedRunError
+    Attributes
+    ----------
+    total_bytes : int or None
+        How many bytes there will be, where the server says it.
     """
-    failures, best = 0, gained()
-    while True:
-        try:
-            return once()
-        except PassingError as error:
-            now = gained()
-            failures = 1 if now >= best + (1 << 20) else failures + 1
-            best = max(best, now)
-            wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)
-            wait_s = max(wait_s, error.wait_s or 0.0)
-            if failures >= patience.tries or wait_s > patience.longest_wait_s:
-                asked = f" It asks for {wait_s:.0f} s of patience." if error.wait_s else ""
-                raise DownloadError(
-                    f"{meter.name} could not be fetched: {error}. Given up after "
-                    f"{failures} failed attempts.{asked}",
-                    hint="What has arrived is kept: the same command goes on from there.",
-                ) from error
-            meter.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
-        _pause(wait_s, cancel)
 
+    def __init__(
+        self,
+        name: str,
+        progress: Progress | None = None,
+        *,
+        patience: Patience = PATIENT,
+        cancel: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.patience = patience
+        self.total_bytes: int | None = None
+        self._progress = progress
+        self._cancel = cancel or threading.Event()
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque(maxlen=50)
 
-def _pause(wait_s: float, cancel: threading.Event | None) -> None:
-    if cancel is None:
-        time.sleep(wait_s)
-    elif cancel.wait(wait_s):
-        raise_cancelled()
+    def show(
+        self, done_bytes: int, note: str = "", *, now: bool = False, waiting: bool = False
+    ) -> None:
+        """Report that ``done_bytes`` are there; with ``now`` even if the last report is recent.
 
+        ``waiting`` says that another process is downloading them.
+        """
+        moment = self._clock()
+        due = now or not self._seen or moment - self._seen[-1][0] >= _PROGRESS_S
+        if self._progress is None or not due:
+            return
+        if self._seen and done_bytes < self._seen[-1][1]:
+            self._seen.clear()
+        self._seen.append((moment, done_bytes))
+        since, first = self._seen[0]
+        span = moment - since
+        rate = (done_bytes - first) / span if span > 0 else 0.0
+        left = None
+        if self.total_bytes is not None and rate > 0:
+            left = max(0, self.total_bytes - done_bytes) / rate
+        self._progress(
+            FetchProgress(self.name, done_bytes, self.total_bytes, rate, left, waiting, note)
+        )
 
-def raise_cancelled() -> None:
-    """Raise the error that says that the user stopped a transfer."""
-    raise InterruptedRunError(
-        "The download was stopped.",
-        hint="What has arrived is kept: the same command goes on from there.",
-    )
+    def check_cancelled(self) -> None:
+        """Raise an :class:`~cloudlab.errors.InterruptedRunError` if another thread stops this."""
+        if self._cancel.is_set():
+            raise InterruptedRunError("The download was stopped.", hint=_RESUME)
 
+    def persist(self, once: Callable[[], T], gained: Callable[[], int] = lambda: 0) -> T:
+        """Call ``once`` again after each :class:`TransientError`, as long as patience allows.
 
-def read_small(
-    url: str,
-    *,
-    allow_http: bool,
-    patience: Patience = PATIENT,
-    limit_bytes: int = 4 << 20,
-    meter: Meter | None = None,
-    cancel: threading.Event | None = None,
-) -> bytes:
-    """Return what a URL holds, for checksum files and the like.
+        ``gained`` returns the bytes received so far; each further MiB resets the count of failures.
+        """
+        patience = self.patience
+        failures, best = 0, gained()
+        while True:
+            try:
+                return once()
+            except TransientError as error:
+                now = gained()
+                failures = 1 if now >= best + (1 << 20) else failures + 1
+                best = max(best, now)
+                wait_s = min(patience.first_wait_s * 2 ** (failures - 1), patience.longest_wait_s)
+                wait_s = max(wait_s, error.wait_s or 0.0)
+                if failures >= patience.tries or wait_s > patience.longest_wait_s:
+                    asked = f" The server asks to wait {wait_s:.0f} s." if error.wait_s else ""
+                    answered = isinstance(error.__cause__, urllib.error.HTTPError)
+                    raise DownloadError(
+                        f"{error}. Given up after {failures} failed "
+                        f"attempt{'s' * (failures > 1)}.{asked}",
+                        hint=_RESUME if now else "Try again later." if answered else _CONNECT,
+                    ) from error
+                self.show(now, f"{error}; trying again in {wait_s:.0f} s", now=True)
+            self._cancel.wait(wait_s)
+            self.check_cancelled()
 
-    Raises
-    ------
-    DownloadError
-        If it cannot be had, or is longer than ``limit_bytes``.
-    """
-    meter = meter or Meter(url.rpartition("/")[2], None)
-    deadline = Deadline.after(patience.small_timeout_s)
+    def read_small(self, url: str, *, allow_http: bool, limit_bytes: int = 4 << 20) -> bytes:
+        """Return the content of a small file, such as a checksum file.
 
-    def once() -> bytes:
+        Raises
+        ------
+        DownloadError
+            If it does not arrive, or is longer than ``limit_bytes``.
+        InterruptedRunError
+            If it was stopped.
+        """
+        deadline = Deadline.after(self.patience.small_timeout_s)
+        data = self.persist(
+            lambda: self._read_once(url, limit_bytes, deadline, allow_http=allow_http)
+        )
+        if len(data) > limit_bytes:
+            raise DownloadError(
+                f"{url} is longer than {limit_bytes} bytes, so it is not the small file that was "
+                "expected there.",
+                hint="Check the URL, in your catalogue or of the mirror.",
+            )
+        return data
+
+    def _read_once(
+        self, url: str, limit_bytes: int, deadline: Deadline, *, allow_http: bool
+    ) -> bytes:
+        data = bytearray()
         try:
             with (
-                open_url(url, allow_http=allow_http, timeout_s=patience.timeout_s) as response,
+                open_url(url, allow_http=allow_http, timeout_s=self.patience.timeout_s) as response,
                 response.limited(deadline.left_s),
             ):
-                data = _read_up_to(response, limit_bytes, meter, cancel)
+                while block := response.read1(limit_bytes + 1 - len(data)):
+                    data += block
+                    self.show(0, f"reading {url.rpartition('/')[2]}: {len(data)} bytes so far")
+                    self.check_cancelled()
                 total = whole_number(response.headers.get("Content-Length", ""))
         except (OSError, http.client.HTTPException) as error:
             if deadline.expired:
                 raise DownloadError(
-                    f"{url} was not complete after {patience.small_timeout_s:g} s; it was given up.",
+                    f"{url} was not complete after {self.patience.small_timeout_s:g} s.",
                     hint="The server or the network is very slow: try again later.",
                 ) from error
-            raise PassingError(f"{url} broke off: {in_words(error)}") from error
+            raise broken(url, error) from error
         # A read with a limit takes the end of the connection for the end of the file.
         if total is not None and len(data) < min(total, limit_bytes + 1):
-            raise PassingError(f"{url} broke off after {len(data)} of {total} bytes")
-        return data
-
-    data = persist(once, patience=patience, meter=meter, gained=lambda: 0, cancel=cancel)
-    if len(data) > limit_bytes:
-        raise DownloadError(f"{url} is longer than the {limit_bytes} bytes it may have.")
-    return data
-
-
-def _read_up_to(
-    response: Response, limit_bytes: int, meter: Meter, cancel: threading.Event | None
-) -> bytes:
-    """Return the response's body, or one byte more than the limit of a longer one."""
-    name = response.url.rpartition("/")[2]
-    data = bytearray()
-    while block := response.read1(limit_bytes + 1 - len(data)):
-        data += block
-        meter.show(0, f"reading {name}: {len(data)} bytes so far")
-        if cancel is not None and cancel.is_set():
-            raise_cancelled()
-    return bytes(data)
+            raise TransientError(f"{url} broke off after {len(data)} of {total} bytes")
+        return bytes(data)

@@ -149,6 +149,13 @@ def boot_many(
     ------
     CloudlabError
         If a run could not be prepared; then none was started.
+
+    Examples
+    --------
+    >>> image, _ = cloudlab.choose_image()
+    >>> sizes = ("10G", "20G", "40G")
+    >>> jobs = [(cloudlab.make_options(image, disk_size=size), Path("runs") / size) for size in sizes]
+    >>> cloudlab.compare(*cloudlab.boot_many(jobs))
     """
     stop = cancel or threading.Event()
     with contextlib.ExitStack() as undo:

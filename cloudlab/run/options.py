@@ -77,6 +77,12 @@ class Options:
     ------
     UsageError
         If the machine would have no sensible shape.
+
+    Examples
+    --------
+    >>> image, _ = cloudlab.choose_image()
+    >>> options = cloudlab.Options(image, disk_size_bytes=30 << 30)
+    >>> run = cloudlab.boot(options)
     """
 
     image: Image
@@ -144,6 +150,13 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
     ------
     UsageError
         For an unknown name or value, with the accepted ones.
+
+    Examples
+    --------
+    >>> image, _ = cloudlab.choose_image()
+    >>> options = cloudlab.make_options(image, growpart="off", disk_size="30G")
+    >>> options.scenario, options.disk_size_bytes
+    ('partition kept', 32212254720)
     """
     seed_values: dict[str, Any] = {}
     run_values: dict[str, Any] = {}

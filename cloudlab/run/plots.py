@@ -52,6 +52,12 @@ def plot(
         If there is no such kind, or it shows one run only.
     CloudlabError
         If a run lacks what the figure shows.
+
+    Examples
+    --------
+    >>> runs = [cloudlab.recorded("default"), cloudlab.recorded("growpart-off")]
+    >>> cloudlab.plot("scenarios", runs, style="dark").save("scenarios.svg")
+    PosixPath('scenarios.svg')
     """
     import pandas as pd
 

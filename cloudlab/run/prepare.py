@@ -44,7 +44,6 @@ from cloudlab.run.record import (
 from cloudlab.seed import (
     Seed,
     build_seed,
-    custom_seed,
     load_schema,
     new_nonce,
     with_nonce,
@@ -262,21 +261,10 @@ def make_seed(options: Options) -> Seed:
     given = (options.user_data, options.vendor_data, options.seed.extra_yaml or None)
     is_given = any(text is not None for text in given)
     schema = load_schema(options.image.schema_path) if is_given else None
-    if options.user_data is None:
-        return build_seed(
-            options.seed,
-            schema,
-            options.meta_data,
-            vendor_data=options.vendor_data,
-            network_config=options.network_config,
-        )
-    return custom_seed(
-        options.user_data,
-        options.meta_data,
-        report=options.seed.report,
-        sampler=options.seed.sampler,
-        profile=options.seed.profile,
-        instance_id=options.seed.instance_id,
+    return build_seed(
+        options.seed,
+        user_data=options.user_data,
+        meta_data=options.meta_data,
         vendor_data=options.vendor_data,
         network_config=options.network_config,
         check=options.check_user_data,

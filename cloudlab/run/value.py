@@ -285,7 +285,7 @@ class Run:
             faults = [
                 (problem.line, problem.message)
                 for problem in check_user_data(self.user_data)
-                if problem.severity is Severity.ERROR
+                if problem.severity is Severity.ERROR or problem.unknown_key
             ]
         return explain(
             self.parsed,
@@ -327,6 +327,12 @@ def compare(*runs: Run) -> pd.DataFrame:
     """Return root partition and root filesystem before and after, in bytes, a row per run.
 
     A row is named by its scenario, or by the run's folder where two runs share a scenario.
+
+    Examples
+    --------
+    >>> table = cloudlab.compare(cloudlab.recorded("default"), cloudlab.recorded("growpart-off"))
+    >>> table["partition after"].to_list()
+    [21358427648, 2097152000]
     """
     import pandas as pd
 
@@ -341,7 +347,14 @@ def compare(*runs: Run) -> pd.DataFrame:
 
 
 def compare_options(*runs: Run) -> pd.DataFrame:
-    """Return what runs were made with: a row for each option, a column for each run."""
+    """Return what runs were made with: a row for each option, a column for each run.
+
+    Examples
+    --------
+    >>> options = cloudlab.compare_options(*cloudlab.recordings())
+    >>> str(options.loc["growpart", "growpart-off"])
+    'off'
+    """
     import pandas as pd
 
     columns = {run.name: {"image": run.image.name, **vars(run.options)} for run in runs}
@@ -355,6 +368,13 @@ def open_run(run: Run | Path | str) -> Run:
     ------
     RecordingError
         If there is none.
+
+    Examples
+    --------
+    >>> cloudlab.open_run("runs/2026-11-25-101500-default").name
+    '2026-11-25-101500-default'
+    >>> cloudlab.open_run("default").is_recording
+    True
     """
     if isinstance(run, Run):
         return run
@@ -417,6 +437,11 @@ def recorded(name: str) -> Run:
     ------
     UsageError
         If there is none of that name.
+
+    Examples
+    --------
+    >>> cloudlab.recorded("growpart-off").root_sizes("after").partition_bytes
+    2097152000
     """
     names = recording_names()
     if name not in names:
@@ -427,7 +452,13 @@ def recorded(name: str) -> Run:
 
 
 def recordings() -> list[Run]:
-    """Return every recording that ships with cloudlab."""
+    """Return every recording that ships with cloudlab.
+
+    Examples
+    --------
+    >>> "growpart-off" in [run.name for run in cloudlab.recordings()]
+    True
+    """
     return [recorded(name) for name in recording_names()]
 
 

@@ -1,46 +1,52 @@
-"""What is wrong in a user-data text, told before the guest finds out a minute later.
+"""Check user-data and meta-data before a guest reads them.
 
-An error is what cloud-init would refuse, ignore or trip over; a warning is what it takes,
-but perhaps not as meant.  Values are never repeated in a message: they may be passwords.
+A cloud-config is validated against :file:`cloud-config.yaml`, which holds in depth what cloud-init
+accepts for disks, growth and commands, and against the schema of the image's cloud-init if any.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
+import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+import msgspec
 import yaml
 
 from cloudlab.errors import SeedError
-from cloudlab.seed.modules import KNOWN_KEYS
 from cloudlab.seed.text import (
     HEADER,
     Document,
     Problem,
     Severity,
-    YamlPath,
-    child_nodes,
     is_cloud_config,
     kind_of,
-    problem_at,
     read_document,
 )
+from cloudlab.yamltext import node_place
 
-#: How cloud-init tells other kinds of user-data (cloudinit/handlers/__init__.py).
+#: How other kinds of user-data begin (cloudinit/handlers/__init__.py).
 _OTHER_KINDS = {
     "#!": "a script",
-    "#include": "a list of addresses to include",
+    "#include": "a list of URLs to include",
     "#part-handler": "a part handler",
     "#cloud-boothook": "a boothook",
-    "#cloud-config-archive": "an archive",
+    "#cloud-config-archive": "a cloud-config archive",
     "#cloud-config-jsonp": "a JSON patch",
     "## template: jinja": "a template",
-    "mime-version:": "a MIME message",
-    "content-type: multipart": "a MIME message",
 }
+#: A MIME message has this header in its first bytes (cloudinit/user_data.py).
+_MIME_HEADER, _MIME_BYTES = b"mime-version:", 4096
+_TEMPLATE_HEADER = re.compile(r"##\s*template:\s*jinja", re.IGNORECASE)
+
+#: JSON schema's types in words.
+_TYPES = {"object": "keys with values", "array": "a list", "string": "text", "null": "nothing"}
+_TYPES |= {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
 
 def load_schema(path: Path | None) -> dict[str, Any] | None:
@@ -49,61 +55,66 @@ def load_schema(path: Path | None) -> dict[str, Any] | None:
     Raises
     ------
     SeedError
-        If the file cannot be read or is no JSON schema.
+        If the file cannot be read or is not a JSON schema.
     """
     if path is None:
         return None
     from jsonschema import Draft4Validator, SchemaError
 
     try:
-        schema = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(schema, dict):
-            raise SeedError(f"{path} is not cloud-init's JSON schema: expected an object.")
+        schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         Draft4Validator.check_schema(schema)
-    except (OSError, ValueError, SchemaError) as error:
-        raise SeedError(f"{path} is not cloud-init's JSON schema: {error}.") from error
+    except (OSError, msgspec.MsgspecError, SchemaError) as error:
+        reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
+        raise SeedError(
+            f"{path} is not a JSON schema of cloud-init: {reason}.",
+            hint="Fetch or build the image again.",
+        ) from error
     return schema
 
 
 def check_user_data(
     text: str, schema: dict[str, Any] | None = None, *, header: bool = True
 ) -> list[Problem]:
-    """Return what is wrong in ``text``, in the order of its lines.
+    """Return the problems of a user-data text, in the order of its lines.
 
     Parameters
     ----------
     text : str
-        A whole user-data, or with ``header=False`` some keys of one.
+        A whole user-data, or with ``header=False`` some keys of a cloud-config.
     schema : dict, optional
-        cloud-init's own schema, from :func:`load_schema`; without it only the keys
-        about growth and commands are checked thoroughly.
+        The schema of the image's cloud-init, from :func:`load_schema`; without it only the keys
+        about disks, growth, commands and passwords are checked in depth.
     header : bool
         Whether the first line must be ``#cloud-config``.
     """
-    found = _check_header(text) if header else []
+    found = list(_check_kind(text)) if header else []
     if header and not is_cloud_config(text):
         return found
     document = read_document(text)
     if isinstance(document, Problem):
         return sorted([*found, document])
-    own = [*_growth_traps(document), *_command_traps(document)]
-    found += [*own, *_duplicates(document), *_plain_passwords(document)]
-    found += _unknown_keys(document, schema or {})
-    if schema is not None:
-        told = {problem.line for problem in own}
-        found += [p for p in _schema_problems(document, schema) if p.line not in told]
-    return sorted(set(found))
+    for path, node in document.text.duplicates:
+        message = f"the key {path[-1]!r} appears twice; only the last one counts"
+        found.append(Problem(*node_place(node), message, Severity.WARNING))
+    own = set(_schema_problems(document, _own_schema(schema or {})))
+    overridden = read_document(text, first=True) if document.text.duplicates else document
+    if isinstance(overridden, Document):
+        own |= set(_schema_problems(overridden, _own_schema(schema or {})))
+    lines = {problem.line for problem in own}
+    images = _schema_problems(document, schema) if schema is not None else ()
+    return sorted([*found, *own, *{one for one in images if one.line not in lines}])
 
 
 def check_meta_data(text: str) -> list[Problem]:
-    """Return what is wrong in a meta-data text, in the order of its lines."""
+    """Return the problems of a meta-data text, in the order of its lines."""
     document = read_document(text)
     if isinstance(document, Problem):
         return [document]
     instance_id = document.value.get("instance-id")
     if instance_id in (None, ""):
-        # NoCloud's own default; what ran once for it would not run again.
-        message = "meta-data has no instance-id, so cloud-init calls this instance 'nocloud'"
+        # The default of the NoCloud datasource; what ran once for it would not run again.
+        message = "meta-data has no instance-id (add one), so cloud-init uses the id 'nocloud'"
         return [document.problem(("instance-id",), message, Severity.WARNING)]
     if isinstance(instance_id, dict | list):
         message = f"the instance-id must be text, found {kind_of(instance_id)}"
@@ -111,153 +122,77 @@ def check_meta_data(text: str) -> list[Problem]:
     return []
 
 
-def _check_header(text: str) -> list[Problem]:
-    severity = Severity.WARNING
+def _check_kind(text: str) -> Iterator[Problem]:
     start = text.lower().lstrip()
     kind = next((kind for mark, kind in _OTHER_KINDS.items() if start.startswith(mark)), None)
-    if text.startswith(HEADER) and is_cloud_config(text):
-        return []
+    if kind is None and _MIME_HEADER in text.encode(errors="replace")[:_MIME_BYTES].lower():
+        kind = "a MIME message"
     if is_cloud_config(text):
-        message = f"write {HEADER} at the very start, in lower case"
+        if not text.startswith(HEADER):
+            yield Problem(
+                1, 1, f"write {HEADER} at the very start, in lower case", Severity.WARNING
+            )
     elif not start:
-        message = "the text is empty: every default holds"
+        yield Problem(1, 1, "the text is empty, so the defaults apply", Severity.WARNING)
     elif kind is not None:
-        message = f"this is {kind}, not a cloud-config: it goes in as it is, unchecked"
+        message = f"this is {kind}; cloudlab checks cloud-configs only"
+        yield Problem(1, 1, message, Severity.WARNING)
+    elif text.startswith("\ufeff"):
+        yield Problem(1, 1, f"a byte order mark precedes {HEADER}; save the file without one")
     else:
-        severity = Severity.ERROR
-        message = f"the first line must be {HEADER}: without it cloud-init ignores the whole text"
-        if text.startswith("\ufeff"):
-            message = f"an invisible byte order mark stands before the first line {HEADER}"
-    return [Problem(1, 1, message, severity)]
+        message = f"the first line must be {HEADER}; without it cloud-init ignores the whole text"
+        yield Problem(1, 1, message)
+    marks = [at for at, line in enumerate(text.splitlines(), 1) if _TEMPLATE_HEADER.match(line)]
+    if marks and marks[0] > 1 and (kind == "a template" or is_cloud_config(text)):
+        message = "this line makes a template only as line 1; cloud-init will render nothing"
+        yield Problem(marks[0], 1, message, Severity.WARNING)
 
 
-def _growth_traps(document: Document) -> Iterator[Problem]:
-    growpart = document.value.get("growpart", {})
-    if not isinstance(growpart, dict):
-        yield document.problem(
-            ("growpart",),
-            f"growpart holds keys such as mode, found {kind_of(growpart)}; to switch it off "
-            "write growpart: {mode: 'off'}",
-        )
-    elif growpart.get("mode", "auto") is False:
-        yield document.problem(
-            ("growpart", "mode"),
-            "an unquoted off, no or false is a YAML boolean: it works, but is deprecated; "
-            "write mode: 'off'",
-            Severity.WARNING,
-        )
-    elif growpart.get("mode", "auto") not in ("auto", "growpart", "gpart", "off"):
-        yield document.problem(
-            ("growpart", "mode"), "the mode must be auto, growpart, gpart or 'off'"
-        )
-    if document.value.get("resize_rootfs", True) not in (True, False, "noblock"):
-        yield document.problem(("resize_rootfs",), "it must be true, false or noblock")
+@functools.cache
+def _shipped_schema() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("cloud-config.yaml").read_text(encoding="utf-8")
+    schema: dict[str, Any] = yaml.safe_load(text)
+    return schema
 
 
-def _command_traps(document: Document) -> Iterator[Problem]:
-    for name in ("bootcmd", "runcmd"):
-        commands = document.value.get(name) or []
-        if not isinstance(commands, list):
-            message = f"{name} must be a list ('- COMMAND'), found {kind_of(commands)}"
-            yield document.problem((name,), message)
-            continue
-        for position, command in enumerate(commands):
-            if isinstance(command, dict):
-                message = "a ': ' made keys of this command; put the whole command in quotes"
-                yield document.problem((name, position), message)
-            elif not isinstance(command, str | list | None):
-                message = f"a command is text or a list of words, found {kind_of(command)}"
-                yield document.problem((name, position), message)
-
-
-def _duplicates(document: Document) -> Iterator[Problem]:
-    todo = [document.root] if document.root else []
-    seen = set()
-    while todo:
-        node = todo.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        todo.extend(child_nodes(node))
-        keys = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in keys:
-                message = f"the key {key.value!r} stands here twice; only the last one counts"
-                yield problem_at(key, message, Severity.WARNING)
-            keys.add(key.value)
-
-
-def _plain_passwords(document: Document) -> Iterator[Problem]:
-    message = "a password in plain text stays readable in the seed; openssl passwd -6 makes a hash"
-    for path, password in _passwords(document.value):
-        if password is not None and not str(password).startswith(("$", "!", "*")):
-            yield document.problem(path, message, Severity.WARNING)
-
-
-def _passwords(cloud_config: dict[str, Any]) -> Iterator[tuple[YamlPath, object]]:
-    """Yield every password with its place, but for those that cloud-init makes up itself."""
-    yield ("password",), cloud_config.get("password")
-    users, user = cloud_config.get("users"), cloud_config.get("user")
-    places: list[tuple[YamlPath, object]] = [(("user",), user)]
-    places += [(("users", at), one) for at, one in enumerate(users if _is_list(users) else ())]
-    for path, one in places:
-        for key in ("plain_text_passwd", "passwd", "hashed_passwd"):
-            if isinstance(one, dict) and key in one:
-                # A hash in plain_text_passwd would be taken for the password itself.
-                yield (*path, key), "" if key == "plain_text_passwd" else one[key]
-    chpasswd = cloud_config.get("chpasswd")
-    if not isinstance(chpasswd, dict):
-        return
-    listed, made_up = chpasswd.get("list"), {"R", "RANDOM"}
-    lines = listed.splitlines() if isinstance(listed, str) else listed
-    for at, line in enumerate(lines if _is_list(lines) else ()):
-        password = str(line).partition(":")[2].strip()
-        if password and password not in made_up:
-            yield ("chpasswd", "list", *(() if isinstance(listed, str) else (at,))), password
-    entries = chpasswd.get("users")
-    for at, entry in enumerate(entries if _is_list(entries) else ()):
-        if isinstance(entry, dict) and entry.get("type") != "RANDOM":
-            given = entry.get("password")
-            plain = given is not None and entry.get("type") == "text"
-            yield ("chpasswd", "users", at, "password"), "" if plain else given
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
-
-
-def _unknown_keys(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
-    known = KNOWN_KEYS.union(
-        schema.get("properties", {}),
-        *(part.get("properties", {}) for part in schema.get("$defs", {}).values()),
-    )
-    for key in document.value:
-        if key in known:
-            continue
-        near = difflib.get_close_matches(str(key), known, 1, cutoff=0.8)
-        if near:
-            message = f"unknown key {key!r}; did you mean {near[0]!r}?"
-            yield document.problem((key,), message, key=True)
-        elif schema:
-            message = f"the image's cloud-init does not know the key {key!r}"
-            yield document.problem((key,), message, Severity.WARNING, key=True)
+def _own_schema(images: dict[str, Any]) -> dict[str, Any]:
+    """Return the shipped schema, which also accepts every top-level key of the image's."""
+    own = _shipped_schema()
+    parts = [images, *images.get("$defs", {}).values()]
+    known: dict[str, Any] = {key: {} for part in parts for key in part.get("properties", {})}
+    return own | {"properties": known | own["properties"]}
 
 
 def _schema_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
-    from jsonschema import Draft4Validator
+    from jsonschema import Draft4Validator, FormatChecker
     from jsonschema.exceptions import best_match
 
-    for error in Draft4Validator(schema).iter_errors(_jsonable(document.value)):
-        # Of several forms that a value may have, the one that nearly fits tells most.
+    validator = Draft4Validator(schema, format_checker=FormatChecker())
+    for error in validator.iter_errors(_jsonable(document.value)):
+        # Of several forms that a value may have, the nearest one explains most.
         closest = best_match([error])
         path = tuple(closest.absolute_path)
-        if path:  # unknown keys at the top are told by their names above
-            rule = _broken_rule(closest)
-            # The guest only warns of these; a misspelt key, though, does nothing at all.
-            severity = Severity.ERROR if "did you mean" in rule else Severity.WARNING
-            yield document.problem(path, f"{'.'.join(map(str, path))}: {rule}", severity)
+        if closest.validator == "additionalProperties":
+            for key, remedy in _unknown_keys(closest):
+                message = f"cloud-init ignores the unknown key {key!r}{remedy}"
+                place = document.text.place((*path, key), key=True)
+                yield Problem(*place, message, Severity.WARNING, unknown_key=True)
+        elif message := error.schema.get("message"):
+            severity = Severity(error.schema.get("severity", "warning"))
+            words = message.replace("{found}", kind_of(error.instance))
+            yield document.problem(tuple(error.absolute_path), words, severity)
+        else:
+            words = f"{'.'.join(map(str, path))}: {_broken_rule(closest)}".removeprefix(": ")
+            yield document.problem(path, words, Severity.WARNING)
+
+
+def _unknown_keys(error: Any) -> Iterator[tuple[str, str]]:
+    """Yield each key that a mapping may not have, and a suggestion."""
+    known, patterns = error.schema.get("properties", {}), error.schema.get("patternProperties", {})
+    for key in error.instance:
+        if key not in known and not any(re.search(pattern, key) for pattern in patterns):
+            near = difflib.get_close_matches(key, known, 1, cutoff=0.65)
+            yield key, f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _broken_rule(error: Any) -> str:
@@ -265,21 +200,16 @@ def _broken_rule(error: Any) -> str:
     match error.validator:
         case "type":
             names = wanted if isinstance(wanted, list) else [wanted]
-            return f"expected {' or '.join(names)}, found {kind_of(error.instance)}"
+            words = " or ".join(_TYPES[name] for name in names)
+            return f"expected {words}, found {kind_of(error.instance)}"
         case "enum":
             return "expected " + " or ".join(json.dumps(choice) for choice in wanted)
         case "required":
             return f"lacks {' and '.join(name for name in wanted if name not in error.instance)}"
-        case "additionalProperties":
-            known = error.schema.get("properties", {})
-            unknown = [key for key in error.instance if key not in known]
-            near = difflib.get_close_matches(unknown[0], known, 1) if unknown else []
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            return f"unknown key {', '.join(map(repr, unknown))}{hint}"
         case "anyOf" | "oneOf":
-            return "none of the forms that cloud-init takes"
+            return "has none of the forms that cloud-init accepts"
         case rule:
-            return f"breaks cloud-init's rule {rule}: {json.dumps(wanted)[:80]}"
+            return f"breaks the rule {rule} of cloud-init's schema: {json.dumps(wanted)[:80]}"
 
 
 def _jsonable(value: object) -> Any:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from cloudlab.errors import SeedError
-from cloudlab.paths import whole_file
-from cloudlab.seed.config import Seed
+from cloudlab.paths import expand, whole_file
+from cloudlab.seed.config import Profile, Seed, SeedConfig, build_seed
 
 VOLUME_ID = "cidata"
 
-#: The size of a seed, unless its files need more: what genisoimage makes of the article's.
-#: One size for all, because a machine that was saved with a disk must find it of the same size.
+#: The size of a seed whose files fit: what genisoimage makes of the article's.  It is the same
+#: for all, because a snapshot resumes only with disks of the size they had.
 SEED_BYTES = 183 * 2048
 
 _SECTOR_BYTES = 2048
@@ -25,6 +24,62 @@ _DESCRIPTOR_END = 255
 _ROOT_RECORD = 156
 _VOLUME_DATE = b"2000010100000000\0"
 _RECORD_DATE = bytes((100, 1, 1, 0, 0, 0, 0))
+
+
+def write_seed(
+    path: Path | str,
+    config: SeedConfig | None = None,
+    *,
+    user_data: str | None = None,
+    meta_data: str | None = None,
+    vendor_data: str | None = None,
+    network_config: str | None = None,
+    check: bool = True,
+    overwrite: bool = False,
+) -> Seed:
+    r"""Build a seed and write it as an ISO image that any machine with cloud-init can use.
+
+    >>> import cloudlab as cl
+    >>> seed = cl.write_seed("seed.iso", user_data="#cloud-config\nresize_rootfs: false\n")
+    >>> seed.problems
+    ()
+
+    Parameters
+    ----------
+    path : Path or str
+    config : SeedConfig, optional
+        By default, options without cloudlab's report, with the full profile.
+    user_data, meta_data, vendor_data, network_config, check
+        As of :func:`build_seed`.
+    overwrite : bool
+        Whether an existing file is replaced.
+
+    Returns
+    -------
+    Seed
+        With the warnings about the given texts as its ``problems``.
+
+    Raises
+    ------
+    SeedError
+        If an option or a text is not valid, ``path`` exists, or it cannot be written.
+    """
+    path = expand(path)
+    if os.path.lexists(path) and not overwrite:
+        raise SeedError(
+            f"{path} exists; nothing was written.",
+            hint="Choose another name, or replace it with --force (in Python, overwrite=True).",
+        )
+    seed = build_seed(
+        config or SeedConfig(report=False, profile=Profile.FULL),
+        user_data=user_data,
+        meta_data=meta_data,
+        vendor_data=vendor_data,
+        network_config=network_config,
+        check=check,
+    )
+    write_iso(seed, path)
+    return seed
 
 
 def write_iso(seed: Seed, path: Path) -> Path:
@@ -44,7 +99,7 @@ def write_iso(seed: Seed, path: Path) -> Path:
     except OSError as error:
         raise SeedError(
             f"The seed {path} could not be written: {error.strerror}.",
-            hint="Choose a folder that exists, can be written to and has room.",
+            hint="Choose a path in a writable folder with free space.",
         ) from error
     return path
 
@@ -61,7 +116,16 @@ def iso_bytes(seed: Seed) -> bytes:
         vol_ident=VOLUME_ID,
         app_ident_str="CLOUDLAB",
     )
-    for name, text in _files(seed).items():
+    texts = {
+        "user-data": seed.user_data,
+        "meta-data": seed.meta_data,
+        "vendor-data": seed.vendor_data,
+        "network-config": seed.network_config,
+        "report.sh": seed.report_sh,
+    }
+    for name, text in texts.items():
+        if text is None:
+            continue
         data = text.encode("utf-8", "surrogatepass")
         iso_name = name.upper().replace("-", "_")
         iso_name = f"/{iso_name if '.' in iso_name else iso_name + '.'};1"
@@ -76,65 +140,18 @@ def iso_bytes(seed: Seed) -> bytes:
 
 
 def iso_head(image: bytes) -> bytes:
-    """Return what lies before the root directory of a seed: descriptors, no names, no files.
+    """Return the part of a seed before its root directory: descriptors, no names, no files.
 
-    Two seeds with the same head differ in nothing that a guest knows before it mounts them.
+    A guest cannot tell two seeds with the same head apart before it mounts them.
     """
     sector, _ = _extent(image, _FIRST_DESCRIPTOR * _SECTOR_BYTES + _ROOT_RECORD)
     return image[: sector * _SECTOR_BYTES]
 
 
-def read_iso(path: Path) -> Seed:
-    """Return the texts that a seed image holds.
-
-    Raises
-    ------
-    SeedError
-        If ``path`` is not a seed.
-    """
-    import pycdlib
-    from pycdlib.pycdlibexception import PyCdlibException
-
-    iso = pycdlib.PyCdlib()
-    texts: dict[str, str] = {}
-    try:
-        iso.open(str(path))
-        try:
-            for name in _FILE_NAMES.values():
-                stream = io.BytesIO()
-                try:
-                    iso.get_file_from_iso_fp(stream, rr_path=f"/{name}")
-                except PyCdlibException:
-                    continue
-                texts[name] = stream.getvalue().decode("utf-8", "replace")
-        finally:
-            iso.close()
-    except (OSError, PyCdlibException) as error:
-        raise SeedError(f"{path} cannot be read as a seed: {error}.") from error
-    if not {"user-data", "meta-data"} <= set(texts):
-        raise SeedError(f"{path} is no seed: it lacks user-data or meta-data.")
-    found: dict[str, Any] = {
-        field: texts[name] for field, name in _FILE_NAMES.items() if name in texts
-    }
-    return Seed(**found)
-
-
-_FILE_NAMES = {
-    field.name: "report.sh" if field.name == "report_sh" else field.name.replace("_", "-")
-    for field in fields(Seed)
-    if field.name != "problems"
-}
-
-
-def _files(seed: Seed) -> dict[str, str]:
-    texts = {name: getattr(seed, field) for field, name in _FILE_NAMES.items()}
-    return {name: text for name, text in texts.items() if text is not None}
-
-
 def _fix_descriptors(image: bytearray) -> None:
     """Set the volume's size, and one fixed date for every time stamp.
 
-    Places as of ECMA-119 8.4 and 9.1, and RRIP 4.1.6.
+    The offsets are those of ECMA-119 8.4 and 9.1, and RRIP 4.1.6.
     """
     descriptor = _FIRST_DESCRIPTOR * _SECTOR_BYTES
     sectors = len(image) // _SECTOR_BYTES

@@ -265,7 +265,7 @@ class ConsoleParser:
 
 
 def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
-    """Return every report of sizes in a console log.
+    r"""Return every report of sizes in a console log.
 
     Parameters
     ----------
@@ -279,6 +279,13 @@ def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
     ------
     ParseError
         If it is empty, not text, or holds no sizes that could be read.
+
+    Examples
+    --------
+    >>> text = "NAME MAJ:MIN RM SIZE RO TYPE MOUNTPOINT\nvda 252:0 0 20G 0 disk\n"
+    >>> [report] = cloudlab.parse(text).reports
+    >>> report.lsblk[0].size_bytes
+    21474836480
     """
     parser = ConsoleParser(nonce)
     beginning = b""

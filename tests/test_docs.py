@@ -1,0 +1,79 @@
+"""The pages of docs/ name what exists."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import cloudlab
+
+ROOT = Path(__file__).parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+ROOMS = sorted(
+    path.stem
+    for path in (ROOT / "cloudlab").iterdir()
+    if (path.suffix == ".py" or (path / "__init__.py").exists()) and not path.stem.startswith("__")
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(set(re.findall(r"`((?:cloudlab|tests|notebooks|scripts)/[^` ]*)`", ARCHITECTURE))),
+)
+def test_the_architecture_page_names_files_that_exist(path):
+    assert (ROOT / path).exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        set(re.findall(rf"`((?:{'|'.join(ROOMS)})\.\w+(?:\.\w+)?)`", ARCHITECTURE))
+        - {"run.json", "console.log", "console.cast", "sizes.csv"}
+    ),
+)
+def test_the_architecture_page_names_functions_that_exist(name):
+    module, _, attribute = name.rpartition(".")
+    assert hasattr(importlib.import_module(f"cloudlab.{module}"), attribute)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(_?[A-Z]{3,})`", ARCHITECTURE))))
+def test_the_architecture_page_names_tables_that_exist(name):
+    sources = (ROOT / "cloudlab").rglob("*.py")
+    assert any(re.search(rf"^{name}\b", path.read_text(), re.MULTILINE) for path in sources)
+
+
+def test_the_architecture_page_has_every_room():
+    table = ARCHITECTURE.partition("| room |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`(\w+)`", table))
+    assert named >= set(ROOMS) - {"prerequisites"}
+
+
+def test_the_api_reference_has_every_public_name():
+    page = (ROOT / "docs" / "api.md").read_text()
+    found = re.findall(r"auto(?:function|class|exception):: (?:cloudlab\.)?(\w+)", page)
+    assert set(cloudlab.__all__) <= set(found)
+
+
+@pytest.mark.parametrize("name", cloudlab.__all__)
+def test_every_public_name_has_an_example(name):
+    assert ">>> " in getattr(cloudlab, name).__doc__
+
+
+#: Their examples boot, download, build or open files that the reader has.
+NEED_MORE = {
+    "GrowpartMode", "Image", "Options", "Run", "boot", "boot_many", "build", "choose_image", "fetch",
+    "inspect", "make_options", "open_run",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(cloudlab.__all__) - NEED_MORE))
+def test_an_example_gives_what_it_says(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    value, told = getattr(cloudlab, name), []
+    runner = doctest.DocTestRunner(verbose=False)
+    [example] = doctest.DocTestFinder(recurse=False).find(
+        value, name, globs={"cloudlab": cloudlab}, module=False
+    )
+    assert runner.run(example, out=told.append).failed == 0, "".join(told)
