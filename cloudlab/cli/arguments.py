@@ -53,8 +53,7 @@ cloudlab replay default --speed 10
 cloudlab replay runs/2026-11-26-101500-default --from growth
 cloudlab explain growpart-off
 cloudlab explain cloud-init.log lsblk.txt --json
-cloudlab explain - < pasted.txt
-cloudlab explain --redact cloud-init.log > for-the-bug-report.log
+cloudlab explain --redact cloud-init.log
 cloudlab figure default --kind disk-map
 cloudlab figure default growpart-off --kind scenarios --output scenarios.svg
 cloudlab figure default --kind prediction --predict 19.9G,20G
