@@ -235,7 +235,7 @@ def _reading(commands: Any) -> None:
         commands,
         "explain",
         "reading",
-        "explain what grew a machine's disk, or why it did not grow, with evidence and the fix",
+        "explain what grew a machine's disk, or why it did not grow",
     )
     explain.add_argument(
         "sources",
