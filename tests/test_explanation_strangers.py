@@ -326,3 +326,40 @@ def test_a_large_log_is_read_in_one_pass_without_keeping_it(tmp_path):
     statement = partition(log)
     assert statement.finding == (True, Grower.GROWPART, None)
     assert statement.evidence[0].line == 40_015
+
+
+MULTIPATH = """\
+# lsblk
+NAME        MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINT
+sda           8:0    0  100G  0 disk
+└─mpatha    253:0    0  100G  0 mpath
+  ├─mpatha1 253:1    0    1G  0 part  /boot
+  └─mpatha2 253:2    0   39G  0 part  /
+2025-03-04 05:06:07,112 - cc_growpart.py[DEBUG]: '/' SKIPPED: Resizing mapped device (/dev/mapper/mpatha2) skipped as it is not encrypted.
+"""
+
+
+def test_a_mapped_device_that_is_no_volume_is_not_called_one():
+    found = partition(MULTIPATH)
+    assert (found.grown, found.reason) == (False, None)
+    assert "growpart /dev/mapper/mpatha 2" in found.fix
+
+
+IGNITION = """\
+[    8.1] ignition-ostree-growfs[701]: CHANGED: partition=4 start=1050624 old: size=4257792 end=5308415 new: size=19920863 end=20971486
+[    8.9] ignition-ostree-growfs[733]: meta-data=/dev/vda4              isize=512    agcount=4
+[    8.9] ignition-ostree-growfs[733]: data blocks changed from 532224 to 2490107
+[    9.2] XFS (vda4): Mounting V5 Filesystem
+"""
+
+
+def test_growth_in_another_initramfs_is_told_apart_from_growroot():
+    found = cl.explain(IGNITION)
+    assert [one.finding[:2] for one in found.statements] == [(True, Grower.INITRAMFS)] * 2
+
+
+def test_a_hypervisors_own_disks_are_left_out():
+    host = "root@pve:~# qm resize 100 scsi0 +80G\nroot@pve:~# lsblk\n" + LSBLK.replace("20G", "90G")
+    guest = "me@vm:~$ lsblk\n" + LSBLK.replace("10G", "19.9G")
+    assert partition(host + guest).grown is None
+    assert partition(guest.replace("19.9G", "10G") + host).evidence[0].line == 3

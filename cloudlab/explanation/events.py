@@ -45,6 +45,7 @@ class Kind(StrEnum):
     TOOL = "a resize program grew a filesystem"
     IDLE = "a resize program found nothing to do"
     GROWFS = "systemd-growfs grew a filesystem"
+    VIRTUAL_SIZE = "a disk image's size, as the host sees it"
     MOUNTED = "the kernel mounted a filesystem"
     CAPACITY = "a disk's size changed"
     GPT_BACKUP = "the backup GPT is not at the disk's end"
@@ -141,6 +142,7 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
             r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)"
         ),
     ),
+    (Kind.VIRTUAL_SIZE, r"^virtual size: .*\((?P<bytes>\d+) bytes\)"),
     (
         Kind.MOUNTED,
         r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",

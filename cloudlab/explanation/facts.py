@@ -27,6 +27,10 @@ _USER_DATA_KEYS = frozenset(
 )
 _SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
 _LABEL = re.compile(r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)")
+# A root prompt looks like a comment; in MIME a boundary follows.
+_AFTER_USER_DATA = re.compile(
+    r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
+)
 _PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
 
 
@@ -145,7 +149,7 @@ def short_name(path: str) -> str:
 
 def split_partition(name: str) -> tuple[str, str] | None:
     """Return the disk and the number that a partition's kernel name shows."""
-    match = re.fullmatch(r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w)(\d+)", name)
+    match = re.fullmatch(r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)", name)
     return (match[1] or match[3], match[2] or match[4]) if match else None
 
 
@@ -487,7 +491,8 @@ def _user_data(document: Document, first: Line) -> Iterator[UserData]:
     for start in starts[:20]:
         lines: list[str] = []
         for line in document.lines[start : start + 2000]:
-            if lines and _PROMPT.match(line.text) and not line.text.startswith("# "):
+            prompt = _PROMPT.match(line.text) and not line.text.startswith("# ")
+            if lines and (prompt or _AFTER_USER_DATA.match(line.text)):
                 break
             lines.append(line.text)
         found = read_document("\n".join(lines))

@@ -16,6 +16,7 @@ from cloudlab.explanation.machine import (
     OFF_WORDS,
     Machine,
     Verdict,
+    in_initramfs,
     not_grown,
     undecided,
 )
@@ -64,7 +65,8 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         target = event.get("device", "target")
         if target == "/" or (target and machine.root and _is_root(machine, target)):
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
-            return Verdict(True, Grower.RESIZEFS if module else Grower.OTHER, None, [event.at])
+            by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
+            return Verdict(True, Grower.RESIZEFS if module else by, None, [event.at])
     return _resized_after_growth(machine, partition)
 
 

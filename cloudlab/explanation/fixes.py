@@ -53,7 +53,8 @@ def _plain(name: str, otherwise: str) -> str:
 
 
 def _disk(machine: Machine) -> str:
-    return f"/dev/{_plain(machine.disk, 'DISK')}"
+    folder = "mapper/" if machine.disk.startswith("mpath") else ""
+    return f"/dev/{folder}{_plain(machine.disk, 'DISK')}"
 
 
 def _number(machine: Machine) -> str:
@@ -65,7 +66,8 @@ def _partition(machine: Machine) -> str:
 
 
 def _root(machine: Machine) -> str:
-    if split_partition(machine.root) or machine.root in {machine.disk, ""}:
+    mapped = machine.root.startswith("mpath")
+    if (split_partition(machine.root) and not mapped) or machine.root in {machine.disk, ""}:
         return f"/dev/{_plain(machine.root, 'ROOT')}"
     if machine.root == "root" and not machine.stack[1:]:
         return _partition(machine) if machine.partition else "$(findmnt -no SOURCE /)"
@@ -107,7 +109,7 @@ def _mounts(machine: Machine) -> tuple[str, ...]:
 def _above_partition(machine: Machine) -> list[str]:
     """Return the commands for what lies between partition and filesystem, from below."""
     steps, grown = [], False
-    holder = machine.partition
+    holder = machine.partition or machine.disk
     names = [one.name for one in machine.stack]
     above = machine.stack[: names.index(holder)] if holder in names else machine.stack
     for device in reversed(above):

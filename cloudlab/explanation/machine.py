@@ -432,6 +432,11 @@ class Machine:
         return value
 
 
+def in_initramfs(event: Event) -> bool:
+    """Tell whether a program of the initramfs wrote a line."""
+    return bool(re.search(r"dracut-|initramfs|initcpio|ignition-ostree-growfs", event.at.text))
+
+
 _NOWHERE = Line("", 0, "")
 
 

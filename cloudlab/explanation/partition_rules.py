@@ -24,6 +24,7 @@ from cloudlab.explanation.machine import (
     OFF_WORDS,
     Machine,
     Verdict,
+    in_initramfs,
     not_grown,
     undecided,
 )
@@ -88,7 +89,7 @@ def _partition_growth(machine: Machine) -> Verdict | None:
         by = Grower.GROWPART
         if re.search(r"(?i)growroot", event.at.text):
             by = Grower.GROWROOT
-        elif re.search(r"dracut-|initramfs|initcpio", event.at.text):
+        elif in_initramfs(event):
             by = Grower.INITRAMFS
         old, new = _sizes_in(event)
         busy = _stale(machine, event, old, new)
@@ -266,8 +267,9 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
         elif re.search(r"stat of|unable to convert to device|not a block device", why):
             yield not_grown(Reason.DEVICE_NOT_FOUND, event)
         elif "apped device" in why:
-            locked = top is not None and top.type == "crypt"
-            yield not_grown(Reason.ENCRYPTED if locked else Reason.LOGICAL_VOLUME, event)
+            known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
+            reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
+            yield not_grown(Reason.ENCRYPTED if top and top.type == "crypt" else reason, event)
         elif machine.raid:
             yield not_grown(Reason.RAID, event, machine.raid.at)
         elif "device_part_info" in why or "not a partition" in why:
@@ -320,7 +322,7 @@ def _unchanged(machine: Machine, attempts: list[Event]) -> Iterator[Verdict]:
         yield not_grown(Reason.WALL, event, *room.evidence)
     elif enlarged is not None and not by_hand:
         yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
-    elif room.some is False and by_hand:
+    elif room.some is False and (by_hand or machine.last(Kind.VIRTUAL_SIZE)):
         yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
     elif gap and room.some is None:
         yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
