@@ -1,8 +1,8 @@
-"""Printable slides out of the notebooks: ``python notebooks/slides.py build/slides.html``.
+"""Write printable slides from the notebooks: ``python slides.py slides.html``.
 
-Cells that Jupyter's slideshow metadata calls ``slide`` become slides; of code cells called
-``fragment``, what they show becomes one.  The notebooks are run on recordings, so neither QEMU
-nor a network is needed, and the page stands alone.
+Cells that Jupyter's slideshow metadata calls ``slide`` become slides; so does the output of code
+cells called ``fragment``.  The notebooks run on recordings, so neither QEMU nor a network is
+needed, and the page needs no other file.
 """  # noqa: INP001
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
@@ -85,11 +86,17 @@ def slides_of(book: Any) -> Iterator[str]:
         if cell.cell_type == "markdown":
             heading = [heading, *re.findall(r"^##? (.*)$", cell.source, re.MULTILINE)][-1]
         if cell.cell_type == "markdown" and kind == "slide":
-            # How long a notebook takes is for who works through it, not for an audience.
-            yield markdown2html(re.sub(r"\n\n\*\*(Before you start|Time):.*", "", cell.source))
+            # An audience does not need to know how long the notebook takes.
+            shown = re.sub(r"\n\n\*\*(Before you start|Time):.*", "", cell.source)
+            yield re.sub(r'src="(images/[\w-]+\.svg)"', _embedded, markdown2html(shown))
         elif cell.cell_type == "code" and kind == "fragment":
             shown = "".join(_html_of(output) for output in cell.outputs)
             yield f"<h2>{escape(heading)}</h2>{shown}"
+
+
+def _embedded(match: re.Match[str]) -> str:
+    picture = (Path(__file__).parent / match[1]).read_bytes()
+    return f'src="data:image/svg+xml;base64,{b64encode(picture).decode()}"'
 
 
 def _html_of(output: Any) -> str:

@@ -16,7 +16,7 @@ from jupyter_client.manager import start_new_kernel
 _READY = """
 from cloudlab.widgets import GrowthLab
 lab = GrowthLab()
-lab.predict(19.9, 19.7)
+lab.predict("fills", "fills")
 lab
 """
 
@@ -57,7 +57,7 @@ def _boot(folder: Path, mode: str) -> tuple[float, int, float]:
             sent_bytes += len(text) + sum(len(buffer) for buffer in message["buffers"])
             if not first_s and _KERNEL_LINE.search(text):
                 first_s = time.perf_counter() - started
-            if "(done)" in text:
+            if "<b>Done</b>" in text:
                 break
         return first_s, sent_bytes, time.perf_counter() - started
     finally:

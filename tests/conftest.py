@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import inspect
 import os
 import shutil
 import signal
@@ -35,6 +36,13 @@ def pytest_configure():
     ):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that execute a notebook, with ``executed`` of their module, as slow."""
+    for item in items:
+        if "executed(" in inspect.getsource(item.function):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_the_wheel_brings_the_course(wheel, tmp_path):
     assert {one.name for one in mine.glob("*.ipynb")} == {
         one.name for one in (ROOT / "notebooks").glob("*.ipynb")
     }
-    for name in ("form.js", "pane.js", "look.css"):
+    for name in ("common.js", "form.js", "pane.js", "look.css", "disk.css"):
         assert (wheel / "cloudlab" / "widgets" / name).is_file()
 
 

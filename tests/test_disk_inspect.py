@@ -302,7 +302,7 @@ FILESYSTEMS = {
     "swap": (["mkswap", "-L", "swap"], 20, nothing),
     "swap-64k": (["mkswap", "-p", "65536"], 20, nothing),
     "luks1": (
-        ["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", "FILE"],
+        [*LUKS, "luks1", "--pbkdf-force-iterations=1000", "FILE"],
         20,
         nothing,
     ),

@@ -71,7 +71,8 @@ def encrypted(raw: Path, path: Path) -> Path:
 
 def luks(raw: Path, path: Path) -> Path:
     cut(written(path, b""), 32 * MIB)
-    tools.run(["cryptsetup", "-q", "luksFormat", "--type", "luks1", "-i", "1", path], stdin="x\n")
+    options = ["--type", "luks1", "--pbkdf-force-iterations=1000"]
+    tools.run(["cryptsetup", "-q", "luksFormat", *options, path], stdin="x\n")
     return path
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 import cloudlab
 
@@ -48,6 +49,19 @@ def test_the_architecture_page_has_every_room():
     table = ARCHITECTURE.partition("| room |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", table))
     assert named >= set(ROOMS) - {"prerequisites"}
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cloudlab.__version__
+
+
+def test_the_workflow_runs_what_there_is():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]
+    for command in [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]:
+        program, *words = command.split()
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert set(words) <= set(targets) if program == "make" else (ROOT / program).is_file()
 
 
 def test_the_api_reference_has_every_public_name():

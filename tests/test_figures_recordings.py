@@ -23,7 +23,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 LOOKS = list(itertools.product(SIZES, STYLES))
 
 
-@pytest.mark.parametrize("name", RUNS)
+# One of each kind: what grew, LVM, no table, no report.
+FEW = {"default", "growpart-off", "lvm", "wall", "whole-disk", "no-seed"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_every_kind_draws_every_recording(name):
     run = recorded(name)
     measured = figures.KINDS["scenarios"].data({"sizes": run.sizes})
@@ -113,7 +119,6 @@ def test_wrong_usage_says_what_to_write(arguments, said, tmp_path, capsys):
     assert not path.exists()
 
 
-def test_a_run_and_an_output_are_asked_for(capsys):
+def test_a_run_is_asked_for(capsys):
     assert figure("--kind", "layers") == 2
-    assert figure(RUNS["default"]) == 2
-    assert "--output" in capsys.readouterr().err
+    assert "a run folder or a recording" in capsys.readouterr().err

@@ -464,6 +464,15 @@ def test_an_unreachable_mirror_is_the_reason_that_is_given(tmp_path, monkeypatch
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.builds
+def test_a_step_that_takes_too_long_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "_PACKAGES_TIMEOUT_S", 0.5)
+    with pytest.raises(BuildError, match="its step 'packages' took too long"):
+        build_image()
+    assert left_in(tmp_path) == []
+
+
 @pytest.fixture
 def start_build(tmp_path):
     """Start builds in processes of their own, each returned when it is amid its packages."""

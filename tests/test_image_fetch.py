@@ -504,8 +504,9 @@ def test_retry_after_is_honoured(server, disk):
 def test_a_server_that_asks_for_too_much_patience(server, disk):
     url = server.put(PATH, disk)
     server.fail(PATH, faulty.status(503, Retry_After="9999"))
-    with pytest.raises(DownloadError, match="asks to wait 9999 s"):
+    with pytest.raises(DownloadError, match="asks to wait 9999 s") as caught:
         fetch(url, patience=HASTY)
+    assert caught.value.hint == "Try again later."
 
 
 @pytest.mark.parametrize(
@@ -562,8 +563,11 @@ def test_garbage_instead_of_http(server):
 def test_nobody_there():
     with FaultyServer() as server:
         url = server.url + PATH
-    with pytest.raises(DownloadError, match="could not be reached"):
+    with pytest.raises(
+        DownloadError, match=r"could not be reached: Connection refused\."
+    ) as caught:
         fetch(url, patience=HASTY)
+    assert "Check the network" in caught.value.hint
 
 
 def test_redirects_are_followed_and_recorded(server, disk):

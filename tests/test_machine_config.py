@@ -132,11 +132,13 @@ def test_what_could_not_boot_is_refused():
         qemu_program("s390x")
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
 def test_emulation_runs_guest_code_here(arch):
     assert probe(arch, Accel.TCG) > 0
 
 
+@pytest.mark.vm
 def test_the_choice_is_remembered_until_what_it_depends_on_changes(own_cache, monkeypatch):
     first = choose_accel()
     record = own_cache / f"accelerator-{host_arch()}.json"
@@ -147,6 +149,7 @@ def test_the_choice_is_remembered_until_what_it_depends_on_changes(own_cache, mo
     assert choose_accel() != replace(first, reason="as remembered")
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": null}', "\x00"])
 def test_a_damaged_record_is_probed_again(own_cache, monkeypatch, text):
     monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 0.5)
@@ -181,6 +184,7 @@ KVMS = {
 }
 
 
+@pytest.mark.vm
 @pytest.mark.usefixtures("own_cache", "kvm")
 @pytest.mark.parametrize(("script", "why"), KVMS.values(), ids=KVMS)
 def test_a_kvm_that_is_there_and_does_not_work(tmp_path, monkeypatch, script, why):
@@ -193,6 +197,7 @@ def test_a_kvm_that_is_there_and_does_not_work(tmp_path, monkeypatch, script, wh
     assert why in choice.reason
 
 
+@pytest.mark.vm
 def test_a_kvm_that_works_is_taken(own_cache, tmp_path, monkeypatch, kvm):
     fake_qemu(tmp_path, monkeypatch, AS_TCG)
     monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 60.0)
@@ -200,6 +205,7 @@ def test_a_kvm_that_works_is_taken(own_cache, tmp_path, monkeypatch, kvm):
     assert choose_accel("amd64", refresh=True).accel is Accel.KVM
 
 
+@pytest.mark.vm
 def test_a_qemu_without_seccomp(own_cache, tmp_path, monkeypatch):
     fake_qemu(
         tmp_path,
@@ -224,6 +230,7 @@ def test_a_probe_that_hangs_is_ended(tmp_path, monkeypatch):
         probe("amd64", Accel.TCG)
 
 
+@pytest.mark.vm
 @pytest.mark.usefixtures("own_cache", "kvm")
 def test_a_kvm_that_does_not_end_when_asked_to_is_killed_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(accels, "PROBE_TIMEOUT_S", 1.0)

@@ -120,6 +120,7 @@ WHY_NOT = {
 }
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize(("script", "words"), WHY_NOT.values(), ids=WHY_NOT)
 def test_without_passt_the_user_is_warned(script, words, tmp_path, own_cache, monkeypatch):
     monkeypatch.setattr(network, "_START_S", 0.5)

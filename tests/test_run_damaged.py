@@ -20,7 +20,7 @@ from cloudlab.seed import SeedConfig, to_user_data
 from cloudlab.widgets import DiskMap, Scrubber
 from cloudlab.widgets.background import replay_events
 from cloudlab.widgets.nearest import Wish, nearest, playable
-from cloudlab.widgets.results import Finished, earlier_html, export, result_html
+from cloudlab.widgets.results import Finished, export, history_html, result_html
 
 FILES = [
     "run.json", "sizes.csv", "extents.csv", "console.log", "console.cast", "user-data", "meta-data",
@@ -53,7 +53,7 @@ DRAWERS = {
     "display": lambda run, _: run._repr_html_(),
     "report": lambda run, tmp: run.save_report(tmp / "report.html"),
     "demo": lambda run, tmp: save_demo([run], tmp),
-    "panels": lambda run, _: earlier_html([Finished(run), Finished(run)]),
+    "panels": lambda run, _: history_html([Finished(run), Finished(run)]),
     "export": lambda run, tmp: export(Finished(run), tmp / "exports"),
     **{
         f"figure {kind}": lambda run, _, kind=kind: run.plot(kind).to_html()
@@ -129,6 +129,7 @@ def test_bytes_that_were_changed(scratch, name, data):
 NUMBERS = [0, -1, 1, 1 << 62, -(1 << 62), "NaN", "inf", "1e300", "", "x", "0.5"]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(["sizes.csv", "extents.csv"]), st.data())
 def test_cells_that_were_changed(scratch, name, data):

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 
 import pytest
+from guests import wait_until
 
 from cloudlab.console import Stage
 from cloudlab.course import Prediction
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
-from cloudlab.figures import KINDS
+from cloudlab.machine import registry
 from cloudlab.run.monitor import RunEvent
 from cloudlab.run.value import Run, open_run, recorded
-from cloudlab.units import GIB
-from cloudlab.widgets import Console, DiskMap, GrowthLab, Question, Quiz, Scrubber, SeedEditor
-from cloudlab.widgets.background import BackgroundRun, Outcome, replay_job
+from cloudlab.units import format_bytes
+from cloudlab.widgets import (
+    Console,
+    DiskMap,
+    GrowthLab,
+    Question,
+    Quiz,
+    RunningMachines,
+    Scrubber,
+    SeedEditor,
+    running,
+)
+from cloudlab.widgets.background import (
+    BackgroundRun,
+    Outcome,
+    Snapshot,
+    replay_events,
+    replay_job,
+)
+from cloudlab.widgets.boot_part import Plan
+
+WATCHING = "cloudlab-machines"
 
 #: Seconds that anything may take, on a busy machine; no pass condition.
 PATIENCE_S = 300
@@ -28,7 +50,7 @@ def _replay(monkeypatch, tmp_path):
 
 
 def at_speed(panel, speed: str):
-    form = panel.boot_part.source
+    form = panel.boot_part.form
     form.values = {**form.values, "speed": speed}
     return panel
 
@@ -43,13 +65,13 @@ def boots() -> list[str]:
 
 def test_a_prediction_unlocks_boot():
     lab = at_speed(GrowthLab(), "100")
-    button = lab.boot_part.buttons
+    button = lab.boot_part.form
     assert button.state["boot"]["disabled"]
     lab.boot()
     assert not lab.boot_part.running, "Boot is locked"
-    lab.prediction.values = {"partition": 20.0, "filesystem": None}
-    assert button.state["boot"]["disabled"], "one of two sliders"
-    lab.predict(20.0, 19.6)
+    lab.prediction.values = {**lab.prediction.values, "partition": "fills"}
+    assert button.state["boot"]["disabled"], "one of two"
+    lab.predict("fills", "19.6G")
     assert not button.state["boot"]["disabled"]
     lab.choose(growpart="off")
     assert button.state["boot"]["disabled"], "other options need another prediction"
@@ -57,36 +79,90 @@ def test_a_prediction_unlocks_boot():
 
 def test_plays_compares_and_keeps():
     lab = at_speed(GrowthLab(), "100")
-    lab.predict(19.9, 1.0)
+    assert "17.9 GiB unallocated" in lab._disk.html, "the disk is there before the boot"
+    lab.predict("fills", "1G")
     lab.boot()
-    assert not lab.boot_part.buttons.state["stop"]["disabled"]
+    assert not lab.boot_part.form.state["stop"]["disabled"]
     assert lab.wait(PATIENCE_S)
     [done] = lab.finished
     assert done.run.name == "default"
-    assert done.prediction.partition_bytes == round(19.9 * GIB)
-    assert done.measured()["partition"][1] > 19 * GIB
-    assert "Recording: recorded on" in lab._kept_html
-    assert "<td>right</td>" in lab._kept_html
-    assert "Stage: <b>report</b> (done)" in lab.boot_part.stage.html
-    assert lab.boot_part.buttons.state["stop"]["disabled"]
+    assert done.prediction == Prediction("fills", "1G")
+    assert "Recorded on" in lab._kept_html
+    assert "<figure>" in lab._kept_html
+    assert lab._kept_html.count(">right<") == lab._kept_html.count(">wrong<") == 1
+    assert "<b>Done</b>" in lab.boot_part.stage.html
+    assert lab.boot_part.form.state["stop"]["disabled"]
+    assert "vda1 19.9 GiB" in lab._disk.html
+
+
+def test_the_disk_changes_as_the_guest_measures_it():
+    lab = GrowthLab()
+    lab.predict("fills", "fills")
+    plan = lab._plan(False, lambda: 1.0)
+    assert plan.usual_s == recorded("default").record.time_s
+    blocks, shown = [], []
+    for event in replay_events(recorded("default")):
+        if event.block is not None:
+            blocks.append(event.block)
+            lab._watch(Snapshot(time_s=event.time_s, stage=event.stage, blocks=tuple(blocks)))
+            shown.append(lab._disk.html)
+    assert len(shown) >= 4
+    assert "17.9 GiB unallocated" in shown[0]
+    assert any("vda1 19.9 GiB" in one and ">1.9 GiB</span>" in one for one in shown), (
+        "the partition grows first"
+    )
+    assert "/ 19.7 GiB" in shown[-1]
+
+
+def test_an_older_result_says_so():
+    lab = at_speed(GrowthLab(), "100")
+    lab.add("default")
+    assert not lab._stale.html
+    assert "GiB unallocated" not in lab._disk.html
+    at_speed(lab, "25")
+    assert "GiB unallocated" not in lab._disk.html, "the speed is no option"
+    at_speed(lab, "100")
+    lab.choose(growpart="off")
+    assert "other options" in lab._stale.html
+    assert "17.9 GiB unallocated" in lab._disk.html, "the disk is that of the new options"
+    lab.predict("stays", "stays")
+    lab.boot()
+    assert "earlier run" in lab._stale.html
+    assert [one.run.name for one in lab.finished] == ["default", "growpart-off"], "this waits"
+    assert not lab._stale.html
+    assert lab._history.html.count("<li>") == 2
+
+
+def test_a_disk_smaller_than_the_image_is_refused_in_the_form():
+    lab = GrowthLab()
+    lab.predict("stays", "stays")
+    lab.choose(disk_size="1G")
+    image = format_bytes(recorded("default").image.virtual_size_bytes)
+    assert f"A disk of 1.0 GiB is smaller than the image, which is a disk of {image}" in (
+        lab._match_note.html
+    )
+    assert "2112M" in lab._match_note.html
+    assert lab.boot_part.form.state["boot"]["disabled"]
+    lab.predict("stays", "stays")
+    assert lab.boot_part.form.state["boot"]["disabled"], "a prediction does not mend the options"
 
 
 def test_a_combination_that_nobody_recorded_is_called_one():
     lab = at_speed(GrowthLab(), "100")
     lab.choose(disk_size="40G")
-    assert "Nobody recorded this combination" in lab._match_note.html
-    lab.predict(40.0, 39.0)
+    assert "No recording has these options" in lab._match_note.html
+    lab.predict("40G", "39G")
     lab.boot()
     lab.choose(disk_size="20G")  # what was booted counts, not what is chosen meanwhile
     assert lab.wait(PATIENCE_S)
     [done] = lab.finished
     assert done.differences == ("disk size: recorded with 20.0 GiB, you chose 40.0 GiB",)
-    assert done.prediction.partition_bytes == 40 * GIB
+    assert done.prediction == Prediction("40G", "39G")
     # The prediction was of another boot than the one that is shown.
-    assert lab._kept_html.count("not judged: the recording is of other options") == 2
-    assert "too large" not in lab._kept_html
-    assert KINDS["prediction"].title not in lab._kept_html
-    assert "not quite what you asked for" in lab._kept_html
+    assert lab._kept_html.count("not judged: the recording has other options") == 2
+    assert ">wrong<" not in lab._kept_html
+    assert "differs from your options" in lab._kept_html
+    assert "other options" in lab._stale.html
 
 
 @pytest.mark.parametrize(
@@ -99,10 +175,10 @@ def test_a_combination_that_nobody_recorded_is_called_one():
 )
 def test_wrong_options_lock_boot_and_say_why(option, said):
     lab = GrowthLab()
-    lab.predict(20.0, 20.0)
+    lab.predict("20G", "20G")
     lab.choose(**option)
     assert said in lab._match_note.html
-    assert lab.boot_part.buttons.state["boot"]["disabled"]
+    assert lab.boot_part.form.state["boot"]["disabled"]
 
 
 def test_marks_the_line_that_an_option_changes():
@@ -128,7 +204,7 @@ def test_stop_ends_a_playback_and_no_thread_is_left():
     assert not boots()
     assert console.recording is None
     assert "stopped" in console.boot_part.problem.html
-    assert "(interrupted)" in console.boot_part.stage.html
+    assert "<b>Stopped</b>" in console.boot_part.stage.html
 
 
 def test_boot_pressed_twice_is_one_boot():
@@ -204,9 +280,9 @@ def test_a_run_is_found_by_what_names_it():
 
 def test_a_plain_run_is_only_played():
     console = Console(recorded("default"))
-    assert console.boot_part.source.state["live"]["hidden"]
-    assert console.boot_part.buttons.state["boot"]["label"] == "Play"
-    assert not Console("default").boot_part.source.state["live"]["hidden"]
+    assert console.boot_part.form.state["live"]["hidden"]
+    assert console.boot_part.form.state["boot"]["label"] == "Play"
+    assert not Console("default").boot_part.form.state["live"]["hidden"]
 
 
 def test_going_live_in_vain_says_why(monkeypatch, tmp_path):
@@ -214,21 +290,28 @@ def test_going_live_in_vain_says_why(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("cloudlab.tools._SYSTEM_FOLDERS", ())
-    form = console.boot_part.source
+    form = console.boot_part.form
     form.values = {**form.values, "live": True}
     assert not console.boot_part.live
-    assert "cannot go live" in form.state["live"]["help"]
+    assert "this host cannot boot" in form.state["live"]["help"]
 
 
-def test_a_console_waits_for_a_prediction():
-    locked = Console("default", prediction=Prediction())
-    assert locked.boot_part.buttons.state["boot"]["disabled"]
-    assert "predict first" in locked.boot_part.buttons.state["boot"]["label"]
-    locked.boot()
-    assert not locked.boot_part.running
-    assert locked.run.name == "default"
+def test_a_console_asks_for_a_prediction():
+    screen = at_speed(Console("growpart-off", prediction=Prediction()), "100")
+    assert screen.boot_part.form.state["boot"]["disabled"]
+    assert "predict first" in screen.boot_part.form.state["boot"]["label"]
+    screen.boot()
+    assert not screen.boot_part.running
+    assert screen.run.name == "growpart-off"
+    assert ("stays", "stay at 2.0 GiB") in screen.prediction_form.state["partition"]["choices"]
+    screen.prediction_form.set(Prediction("stays", "2.0G"))
+    assert not screen.boot_part.form.state["boot"]["disabled"]
+    screen.boot()
+    assert screen.run is screen.recording, "asking for the run waits for the boot"
+    assert screen._outcome.html.count(">right<") == 2
+    assert screen.prediction == Prediction("stays", "2.0G")
     free = Console("default", prediction=Prediction("3G", "3G"))
-    assert not free.boot_part.buttons.state["boot"]["disabled"]
+    assert not free.boot_part.form.state["boot"]["disabled"]
 
 
 def test_a_console_leaves_its_last_lines_and_stages():
@@ -236,7 +319,7 @@ def test_a_console_leaves_its_last_lines_and_stages():
     assert "Nothing was booted" in console._kept_html
     console.boot()
     assert console.wait(PATIENCE_S)
-    assert "Recording: recorded on" in console._kept_html
+    assert "Recorded on" in console._kept_html
     assert "cloud-init init" in console._kept_html
     assert "<pre>" in console._kept_html
 
@@ -291,7 +374,7 @@ def test_disk_map_needs_no_kernel():
     assert "19." not in before
     assert "vda1" in before
     text = DiskMap("default")._repr_html_()
-    assert "Recording: recorded on" in text
+    assert "Recorded on" in text
     assert "widget" not in text
 
 
@@ -344,3 +427,60 @@ def test_time_passes_between_events():
     assert run.snapshot().time_s > first >= 5.0
     hold.set()
     assert run.wait(PATIENCE_S)
+
+
+def test_a_live_boot_has_one_clock_and_says_when_it_is_slow():
+    hold = threading.Event()
+    shown: list[str] = []
+
+    def job(on_event, cancel):
+        note = "resuming from a snapshot"
+        on_event(RunEvent("r", 0.0, Stage.FIRMWARE, note=note, expected_s=0.05))
+        time.sleep(0.2)
+        # A boot that loads a snapshot counts from there on.
+        on_event(RunEvent("r", 0.01, Stage.CLOUD_INIT_LOCAL))
+        hold.wait(PATIENCE_S)
+        return Outcome(None)
+
+    console = Console("default")
+    console.boot_part._plan = lambda live, pace: Plan(job, "a job", lambda _: None)
+    console.boot_part._watch = lambda now: shown.append((now.time_s, console.boot_part.stage.html))
+    console.boot()
+    while not any("slower than usual" in text for _, text in shown):
+        time.sleep(0.05)
+    hold.set()
+    assert console.wait(PATIENCE_S)
+    times = [time_s for time_s, _ in shown]
+    assert times == sorted(times)
+    assert "<b>Failed</b> after" in console.boot_part.stage.html
+
+
+def test_running_machines_keeps_itself_up_to_date(monkeypatch, tmp_path):
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr(running, "_PERIOD_S", 0.05)
+    panel = RunningMachines()
+    assert "No machine is running" in panel._list.html
+    entry = registry.Entry("one", run_folder=tmp_path)
+    entry.about |= dict.fromkeys(("qemu_pid", "supervisor_pid"), os.getpid())
+    entry.path.write_text(json.dumps(entry.about))
+    assert wait_until(lambda: '<th scope="row"' in panel._list.html)
+    assert str(tmp_path) in panel._list.html
+    entry.close()
+    assert wait_until(lambda: "No machine is running" in panel._list.html)
+    panel.close()
+    assert wait_until(lambda: not [t for t in threading.enumerate() if t.name == WATCHING])
+
+
+def test_a_report_that_cannot_be_drawn_does_not_end_the_boot(caplog):
+    lab = at_speed(GrowthLab(), "100")
+
+    def fail(_):
+        raise ValueError("no such disk")
+
+    lab.boot_part._watch = fail
+    lab.predict("fills", "fills")
+    lab.boot()
+    assert lab.wait(PATIENCE_S)
+    assert [one.run.name for one in lab.finished] == ["default"]
+    assert "no such disk" in caplog.text

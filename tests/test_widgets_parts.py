@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 
 import pytest
 
 from cloudlab.console import ConsoleLine, Stage
+from cloudlab.course import Prediction
 from cloudlab.course.cases import CASES
+from cloudlab.course.prediction import ends
 from cloudlab.errors import InterruptedRunError, RecordingError
-from cloudlab.figures.data import prediction_data
+from cloudlab.figures.data import disk_map_data, prediction_data
+from cloudlab.html import table_html
 from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
 from cloudlab.widgets.background import replay_events
-from cloudlab.widgets.map_html import map_html
+from cloudlab.widgets.boot_part import console_html, error_html
+from cloudlab.widgets.disk_map import disk_at, map_html
+from cloudlab.widgets.growth_lab import marked_html
 from cloudlab.widgets.nearest import Wish, choices, nearest, playable
+from cloudlab.widgets.prediction_form import PredictionForm
 from cloudlab.widgets.results import (
     Finished,
-    Prediction,
-    compared_html,
-    earlier_html,
     export,
-    predictions_table,
-    proofs,
+    history_html,
+    linked,
+    predicted_html,
+    proof_html,
     result_html,
+    still_html,
 )
-from cloudlab.widgets.scrubber import change_times, disk_at, overlay_at
-from cloudlab.widgets.texts import console_html, error_html, marked_html, table_html
+from cloudlab.widgets.scrubber import change_times, overlay_at
 
 PLAIN = "lab-bookworm-ext4-r1.qcow2"
 OFF = SeedConfig(growpart=GrowpartMode.OFF)
@@ -166,6 +173,7 @@ HOSTILE = b"\x1b[31m<script>alert(1)</script>\x07\xe2\x80\xaeevil"
 def test_escapes_what_a_guest_prints():
     text = console_html([ConsoleLine(7, 1.0, HOSTILE)])
     assert "<i>    7</i> &lt;script&gt;alert(1)&lt;/script&gt;evil" in text
+    assert 'data-number="7"' in text
     for harmful in ("<script", "\x1b", "\x07", "\u202e"):
         assert harmful not in text
 
@@ -174,7 +182,7 @@ def test_escapes_errors_and_tables():
     hostile = HOSTILE.decode()
     for text in (
         error_html(InterruptedRunError(hostile)),
-        table_html([hostile, "b"], [(hostile, hostile)], caption=hostile, code="b"),
+        table_html([hostile, "b"], [(hostile, hostile)], caption=hostile, code=["b"]),
     ):
         assert "<script" not in text
         assert "&lt;script&gt;" in text
@@ -192,45 +200,88 @@ def test_a_replay_sends_the_lines_and_stages_of_its_day(default):
 
 
 def test_scores_a_prediction_against_the_run(default):
-    measured = Finished(default).measured()
-    right = Prediction(measured["partition"][1], measured["filesystem"][1])
-    wrong = Prediction(measured["partition"][1] // 2, measured["filesystem"][1] * 2)
-    assert compared_html([Finished(default, right)], "").count("<td>right</td>") == 2
-    text = compared_html([Finished(default, wrong)], "")
-    assert "50% too small" in text
-    assert "100% too large" in text
-    other = Finished(default, wrong, ("disk size: recorded with 20.0 GiB, you chose 33.0 GiB",))
-    assert compared_html([other], "").count("not judged") == 2
-    assert "too small" not in compared_html([other], "")
-    table = predictions_table([Finished(default, right), other])
-    assert list(table["predicted_bytes"]) == list(table["measured_bytes"])
+    assert predicted_html(Finished(default, Prediction("fills", "fills"))).count(">right<") == 2
+    text = predicted_html(Finished(default, Prediction("stays", "40G")))
+    assert text.count(">wrong<") == 2
+    assert "%" not in text
+    assert "stays as it is" in text
+    differs = ("disk size: recorded with 20.0 GiB, you chose 33.0 GiB",)
+    other = predicted_html(Finished(default, Prediction("stays", "40G"), differs))
+    assert other.count("not judged") == 2
+    assert "wrong" not in other
 
 
 @pytest.mark.parametrize("share", [0.5, 0.94, 0.96, 1.04, 1.06])
 def test_the_verdict_is_that_of_the_figure(default, share):
-    measured = Finished(default).measured()
-    sizes = [round(measured[layer][1] * share) for layer in ("partition", "filesystem")]
-    run = Finished(default, Prediction(*sizes))
-    right = prediction_data(predictions_table([run]))["right"]
-    assert compared_html([run], "").count("<td>right</td>") == right.sum()
+    guesses = [f"{round(sizes[1] * share)}B" for sizes in ends(default).values()]
+    prediction = Prediction(*guesses)
+    right = prediction_data(prediction.table(default))["right"]
+    assert list(prediction.verdicts(default).values()) == list(right)
+    text = predicted_html(Finished(default, prediction))
+    assert text.count(">right<") == right.sum()
 
 
-def test_each_proof_quotes_its_console_line(default):
-    log = (default.folder / "console.log").read_bytes().split(b"\n")
-    rows = proofs(default)
-    assert {row[0] for row in rows} >= {"partition vda1, before", "filesystem vda1, after"}
-    for _, size, _, line, said in rows:
-        assert size.replace(",", "").encode() in log[int(line) - 1]
-        assert log[int(line) - 1].decode().startswith(said)
+@pytest.mark.parametrize(
+    ("name", "partition", "filesystem", "right"),
+    [
+        pytest.param("default", "fills", "fills", True, id="both grew"),
+        pytest.param("default", "stays", "stays", False, id="neither stayed"),
+        pytest.param("resize-rootfs-false", "fills", "stays", True, id="filesystem kept"),
+        pytest.param("growpart-off", "stays", "stays", True, id="both kept"),
+        pytest.param("growpart-off", "stays", "fills", True, id="kept, and fills its partition"),
+        pytest.param("growroot", "fills", "fills", True, id="grown before cloud-init ran"),
+        pytest.param("growroot", "stays", "stays", False, id="smaller in the image"),
+        pytest.param("xfs", "fills", "fills", True, id="another filesystem's overhead"),
+        pytest.param("wall", "fills", "stays", False, id="a partition behind it"),
+    ],
+)
+def test_a_prediction_is_judged_by_its_meaning(name, partition, filesystem, right):
+    verdicts = Prediction(partition, filesystem).verdicts(recorded(name))
+    assert verdicts == {"partition": right, "filesystem": right}
+
+
+def test_a_prediction_form_asks_for_a_size_only_where_one_is_needed():
+    form = PredictionForm()
+    assert form.prediction() == Prediction()
+    assert form.state["partition_size"]["hidden"]
+    form.values = {**form.values, "partition": "size", "filesystem": "fills"}
+    assert not form.state["partition_size"]["hidden"]
+    assert form.prediction() == Prediction()
+    form.values = {**form.values, "partition_size": "20"}
+    assert "no unit" in form.problem()
+    assert "no unit" in form.state["partition_size"]["help"]
+    form.values = {**form.values, "partition_size": "20 GiB"}
+    assert form.prediction() == Prediction("20 GiB", "fills")
+    assert not form.problem()
+    form.set(Prediction("19.9G", "stays"))
+    assert form.prediction() == Prediction("19.9G", "stays")
+
+
+def test_each_proof_quotes_its_console_line_and_leads_to_it(default):
+    lines = default.console
+    text = proof_html(default)
+    numbers = [int(one) for one in re.findall(r'data-line="(\d+)"', text)]
+    assert len(numbers) >= 4
+    for number in numbers:
+        said = lines[number - 1].text[:160]
+        assert html.escape(said) in text
+    for size in ends(default)["partition"]:
+        assert f"{size:,}" in text
+
+
+def test_evidence_leads_to_its_console_line():
+    text = linked("<li>line 587, console: <code>line 3</code></li>")
+    assert text.count("<button") == 1
+    assert 'data-line="587">line 587</button>' in text
 
 
 def test_a_result_says_that_it_is_recorded_and_what_differs(default):
     text = result_html(Finished(default, None, ("disk size: <recorded>",)))
-    assert "Recording: recorded on 2" in text
+    assert "Recorded on 2" in text
     assert "under TCG" in text
-    assert "not quite what you asked for" in text
+    assert "differs from your options" in text
     assert "disk size: &lt;recorded&gt;" in text
-    assert "<img alt=" in text
+    assert "<img alt=" in still_html([Finished(default)])
 
 
 def test_a_result_without_sizes_says_why(tmp_path, default):
@@ -238,22 +289,23 @@ def test_a_result_without_sizes_says_why(tmp_path, default):
 
     shutil.copytree(default.folder, tmp_path / "run")
     (tmp_path / "run" / "sizes.csv").unlink()
-    text = result_html(Finished(Run(tmp_path / "run")))
+    text = result_html(Finished(Run(tmp_path / "run"), Prediction("fills", "fills")))
     assert "cannot be read" in text
-    assert "Why" in text
+    assert "not measured" in text
 
 
 def test_earlier_runs_stand_side_by_side(default):
     off = recorded("growpart-off")
-    assert earlier_html([Finished(default)]) == ""
-    both = earlier_html([Finished(default), Finished(off)])
-    assert both.count("<figure>") == 1
-    assert "growpart-off" in both
-    assert "<figure>" not in earlier_html([Finished(default), Finished(default)])
+    assert history_html([Finished(default)]) == ""
+    text = history_html([Finished(default), Finished(off, Prediction("stays", "40G"))])
+    assert text.count('cloudlab-map"') == 2
+    assert text.index("growpart-off") < text.index("<b>default</b>")
+    assert "wrong" in text
+    assert "right" in text
 
 
 def test_exports_figures_data_and_run(default, tmp_path):
-    prediction = Prediction(20 * GIB, 20 * GIB)
+    prediction = Prediction("20G", "20G")
     first = export(Finished(default, prediction), tmp_path)
     second = export(Finished(default, prediction), tmp_path)
     assert first != second, "an export never overwrites one"
@@ -265,8 +317,6 @@ def test_exports_figures_data_and_run(default, tmp_path):
 
 
 def test_the_map_tells_every_byte(sizes):
-    from cloudlab.figures.data import disk_map_data
-
     data = disk_map_data(sizes)
     text = map_html(data)
     parts = data[data["kind"] != "disk"]
@@ -280,7 +330,7 @@ def test_the_disk_at_each_moment(default, sizes):
     [first, *_, last] = changes
 
     def root(time_s: float, kind: str) -> int | None:
-        data, _ = disk_at(default, sizes, time_s)
+        data, _ = disk_at(sizes, time_s, default.layout("before"))
         rows = data[(data["kind"] == kind) & (data["device"] == "vda1")]
         return int(rows["size_bytes"].iloc[0]) if len(rows) else None
 
@@ -292,7 +342,8 @@ def test_the_disk_at_each_moment(default, sizes):
     # The partition grows before the filesystem does.
     assert root(between[0], "filesystem") < 3 * GIB
     assert root(last, "filesystem") > 19 * GIB
-    assert "host read" in disk_at(default, sizes, first - 50)[1]
+    assert "host reads" in disk_at(sizes, first - 50, default.layout("before"))[1]
+    assert disk_at(sizes, first - 50, None)[0] is None
 
 
 def test_stage_and_overlay_at_a_moment(default, sizes):
@@ -300,3 +351,24 @@ def test_stage_and_overlay_at_a_moment(default, sizes):
     assert default.stage_at(1e6) is Stage.REPORT
     assert overlay_at(sizes, 0.0) == default.record.overlay.start_bytes
     assert overlay_at(sizes, 1e6) == default.record.overlay.end_bytes
+
+
+def test_the_console_ends_on_lsblk_and_df_with_its_report_folded(default):
+    text = console_html(default.console)
+    folded = re.findall(r"<details><summary>(\d+) lines of the exact report</summary>", text)
+    frames = sum(b"@cloudlab " in line.raw for line in default.console)
+    assert sum(map(int, folded)) == frames > 0
+    outside = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    assert "@cloudlab" not in outside
+    assert "/boot/efi" in outside[outside.rindex("Filesystem") :]
+    assert "resizing filesystem" in "".join(re.findall(r"<mark>.*?</mark>", text))
+    # Every line can be found by its number, folded ones too.
+    assert text.count("data-number=") == len(default.console)
+
+
+def test_the_picture_keeps_its_scale_while_the_disk_grows(default, sizes):
+    start, _ = disk_at(sizes, 0.0, default.layout("before"))
+    grown, _ = disk_at(sizes, 1e6, None)
+    place = re.compile(r'data-key="partition vda1 [^"]*" style="left: ([\d.]+)%')
+    before, after = map_html(start, title="x"), map_html(grown, title="x", scale_of=start)
+    assert place.search(before)[1] == place.search(after)[1]

@@ -1,6 +1,6 @@
 """The command line: arguments, exit codes, tables for a terminal.
 
-Exit codes: 0 done, 1 it failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from cloudlab.errors import CloudlabError
 
 INTERRUPTED = 130
 
-_MACHINES = "; no machine is left running, and what was recorded is kept"
+_MACHINES = "; no machine is left running, and the recorded part is kept"
 #: Command -> what Ctrl-C leaves behind.
 _INTERRUPTED = {
     "run": _MACHINES,
     "demo": _MACHINES,
-    "fetch": "; what has arrived is kept, and the same command resumes the download",
-    "build": "; what was built so far was removed",
+    "fetch": "; the received part is kept, and the same command resumes the download",
+    "build": "; the unfinished image was removed",
     "share": "; the images are no longer served",
 }
 
@@ -42,11 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"cloudlab: {error}")
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output went away; closing it again must not complain.
+        # The reader of our output has gone; Python must not complain when it closes the stream.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # What no room foresaw: a file or folder of the user's that is not as it should be.
+        # A file or folder of the user's has a fault that no room translates.
         where = f"{error.filename}: " if error.filename else ""
         _say(f"cloudlab: {where}{error.strerror or error}.")
         return 1
@@ -62,9 +62,9 @@ def entry_point() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Let standard streams that are closed lead nowhere.
+    """Open closed standard streams on the null device.
 
-    Else the next files and sockets get their numbers, and children take them for streams.
+    Otherwise the next files get their numbers, and child processes use these as streams.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
@@ -78,7 +78,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _say(text: str) -> None:
     from cloudlab.console import printable
 
-    # Who would read it may have left; the exit code says the same.
+    # The reader may have gone; the exit code says the same.
     with contextlib.suppress(BrokenPipeError):
         for line in text.splitlines():
             sys.stderr.write(printable(line) + "\n")

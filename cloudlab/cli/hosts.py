@@ -79,7 +79,7 @@ def _gpgv() -> _Check:
     found = _tool("gpgv")
     if found.ok:
         return found
-    # Machines boot without it; only signed images cannot be fetched.
+    # Not a failure: only signed images need it.
     return replace(found, ok=True, detail="not found: signed images cannot be verified")
 
 

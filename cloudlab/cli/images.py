@@ -14,7 +14,7 @@ from cloudlab.errors import ImageError, UsageError, suggest
 from cloudlab.image import cache
 from cloudlab.image.build import build_image
 from cloudlab.image.cache import Image
-from cloudlab.image.catalogue import load_catalogue
+from cloudlab.image.catalogue import Published, load_catalogue
 from cloudlab.image.choose import choose_image
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.fetch import find_cached
@@ -25,36 +25,15 @@ from cloudlab.units import format_bytes
 
 def images(args: argparse.Namespace) -> None:
     """List the catalogue and what else is in the cache."""
-    rows: list[dict[str, Any]] = []
     catalogue = load_catalogue()
+    rows = []
     for published in catalogue.rows():
         cached = find_cached(published.name, published.arch, catalogue=catalogue)
-        rows.append(
-            {
-                "name": published.name,
-                "title": published.title,
-                "arch": published.arch,
-                "size_bytes": cached.file_size_bytes if cached else None,
-                "integrity": cached.trust if cached else str(published.trust),
-                "root_filesystem": published.root_filesystem,
-                "cached": str(cached.path) if cached else None,
-                "refused": published.refused or None,
-                "quirks": dict(published.quirks),
-            }
-        )
+        about = {"refused": published.refused or None, "quirks": dict(published.quirks)}
+        rows.append(_row(published, published.name, published.title, cached) | about)
     known = {row["cached"] for row in rows}
     rows += [
-        {
-            "name": image.name,
-            "title": image.source,
-            "arch": image.arch,
-            "size_bytes": image.file_size_bytes,
-            "integrity": image.trust,
-            "root_filesystem": image.root_filesystem,
-            "cached": str(image.path),
-            "refused": None,
-            "quirks": {},
-        }
+        _row(image, image.name, image.source, image)
         for image in cache.cached_images()
         if str(image.path) not in known
     ]
@@ -69,6 +48,20 @@ def images(args: argparse.Namespace) -> None:
     for name, alike in by_name.items():
         if alike[0]["refused"]:
             terminal.say(f"{name} cannot be used: {alike[0]['refused']}")
+
+
+def _row(one: Published | Image, name: str, title: str, cached: Image | None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "title": title,
+        "arch": one.arch,
+        "size_bytes": cached.file_size_bytes if cached else None,
+        "integrity": str(cached.trust if cached else one.trust),
+        "root_filesystem": one.root_filesystem,
+        "cached": str(cached.path) if cached else None,
+        "refused": None,
+        "quirks": {},
+    }
 
 
 def _cells(alike: list[dict[str, Any]]) -> list[str]:

@@ -24,12 +24,12 @@ from cloudlab.units import format_bytes, is_known
 _NARROW = 16
 _UNBOUNDED = 10_000
 
-#: Standard output carries results, standard error what goes on meanwhile.
+#: Standard output carries results, standard error progress and warnings.
 OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class _Meanwhile(Console):
-    """Standard error; a reader of it who leaves ends nothing that goes on."""
+    """Standard error; a run goes on if its reader goes away."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -44,7 +44,7 @@ ERR = _Meanwhile(stderr=True, highlight=False, markup=False, emoji=False)
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on standard output.
 
-    In ASCII: a name from outside may hold characters that a terminal acts on.
+    It is ASCII, because a name may hold characters that a terminal acts on.
     """
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
@@ -92,12 +92,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
 
 def say(text: str) -> None:
-    """Print a line about what goes on."""
+    """Print a line on standard error."""
     ERR.print(Text(printable(text)), soft_wrap=not ERR.is_terminal)
 
 
 class FetchView:
-    """A callback that shows downloads as a bar, or as lines where there is no terminal."""
+    """Callback that shows a download as a bar on a terminal, and as lines elsewhere."""
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -118,11 +118,11 @@ class FetchView:
         self.close()
 
     def close(self) -> None:
-        """Leave the screen to others; closing twice is harmless."""
+        """Remove the bar; idempotent."""
         self._bar.stop()
 
     def __call__(self, news: Any) -> None:
-        """Show how far a download is."""
+        """Show the progress of a download."""
         name, detail = printable(news.name), printable(news.words())
         if ERR.is_terminal:
             if self._task is None:
@@ -153,16 +153,16 @@ def build_view() -> Iterator[Callable[[Any], None]]:
 
 
 class RunView:
-    """Running machines, a line each: stage, elapsed and typical time, last console line.
+    """Callback that shows a line per machine: stage, elapsed and typical time, last console line.
 
-    On anything but a terminal it prints a line whenever a machine enters a stage.
+    Elsewhere than on a terminal it prints a line whenever a machine enters a stage.
 
     Parameters
     ----------
     console : bool
-        Whether each console line is printed with the host's time, in seconds since launch.
+        Print each console line with its time, in seconds since launch.
     named : bool
-        Whether the run's name stands before it.
+        Print the run's name before it.
     """
 
     def __init__(self, *, console: bool = False, named: bool = False) -> None:
@@ -185,7 +185,7 @@ class RunView:
             self._live.stop()
 
     def __call__(self, event: RunEvent) -> None:
-        """Take in an event."""
+        """Show an event."""
         before = self._events.get(event.run)
         self._events[event.run] = event
         if event.expected_s:

@@ -1,77 +1,55 @@
-"""What the notebooks call: boots, views of a run, predictions, exercises.
+"""What the notebooks call: boots, predictions, exercises and their checks.
 
-==============  ===========================================================
-module          owns
-==============  ===========================================================
-cases           what each boot of the gallery is made of, and what must come out
-mode            whether real machines are booted or recordings played
-notebooks       copying the notebooks to a folder of the learner's
-questions       the questions of the quizzes
-fetching        an image from its publisher or a mirror, with a bar that moves
-runs            a case of the course, booted here or played back
-views           a run as pictures, tables and numbered console lines
-prediction      what the learner expects, and how far off it was
-disks           real files: an image of the cache, an overlay on it, a seed
-settings        what cloud-init makes of a user-data text, as far as growth goes
-verdict         the answer to an answer
-exercises       the exercises of notebooks 0 to 4
-more_exercises  those of notebooks 5, 6 and 8
-storage         those of notebook 7
-==============  ===========================================================
+==========  ===============================================================
+module      owns
+==========  ===============================================================
+cases       the boots of the gallery: how each is made and what it must show
+mode        whether machines are booted here or recordings are played
+runs        booting a case of the course, or playing its recording
+prediction  the learner's prediction, compared with the measurement
+disks       real files: an image of the cache, an overlay on it, a seed
+notebooks   copying the notebooks to a folder of the learner's
+questions   the questions of the quiz
+fetching    fetching an image with a progress bar
+settings    which growth a user-data text asks for
+shell, gpt  interpreting a bootcmd; a GPT disk under sgdisk
+node        a model of a node: what boots with a user-data text do to it
+answers     learners' answers in one form
+verdict     feedback on an answer, progress
+checks      the exercises' checks, one module for each notebook
+==========  ===============================================================
 """
 
-from cloudlab.course.disks import image_layout, iso_contents, try_overlay
-from cloudlab.course.fetching import fetch
-from cloudlab.course.prediction import Prediction
-from cloudlab.course.runs import (
-    boot,
-    boot_all,
-    boot_text,
-    machine_check,
-)
-from cloudlab.course.verdict import Verdict, check
-from cloudlab.course.views import (
-    console,
-    explain_run,
-    extents,
-    file,
-    layout,
-    logs,
-    modules,
-    options,
-    say,
-    show,
-    sizes,
-    stages,
-    tables,
-)
-from cloudlab.run.value import recorded, recordings
+from __future__ import annotations
 
-__all__ = [
-    "Prediction",
-    "Verdict",
-    "boot",
-    "boot_all",
-    "boot_text",
-    "check",
-    "console",
-    "explain_run",
-    "extents",
-    "fetch",
-    "file",
-    "image_layout",
-    "iso_contents",
-    "layout",
-    "logs",
-    "machine_check",
-    "modules",
-    "options",
-    "recorded",
-    "recordings",
-    "say",
-    "show",
-    "sizes",
-    "stages",
-    "tables",
-    "try_overlay",
-]
+import importlib
+from typing import Any
+
+#: Name -> the module that has it; each module is imported when one of its names is first used.
+_HOMES = {
+    name: module
+    for module, names in {
+        "checks.nb00": ("BROKEN_HOST",),
+        "checks.nb03": ("BROKEN_USER_DATA",),
+        "checks.nb04": ("labelled",),
+        "checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
+        "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
+        "disks": ("image_layout", "iso_contents", "try_overlay", "write_seed"),
+        "fetching": ("fetch",),
+        "prediction": ("Prediction",),
+        "questions": ("WHEN_IT_DOES_NOT_GROW",),
+        "runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
+        "verdict": ("Verdict", "check", "progress"),
+    }.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

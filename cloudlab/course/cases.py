@@ -1,4 +1,4 @@
-"""The cases of the gallery: what each boot is made of, what it teaches, what must come out."""
+"""The cases of the gallery: how each boot is made, what it teaches, what it must show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NOTHING_SET = SeedConfig()
 _IMAGE_BYTES = _PLAIN.layout.disk_bytes
 
 #: The lab image ends 1 MiB behind root, of which the table's second copy takes 33 sectors.
-#: With 32 sectors more, root could gain 2047: one less than growpart thinks worth it.
+#: With 32 sectors more, root could gain 2047: one less than growpart's threshold of 1 MiB.
 _SHORT_OF_A_MIB_BYTES = _IMAGE_BYTES + 32 * SECTOR_BYTES
 
 _WALL = "sgdisk --move-second-header --new=2:8GiB:+1GiB /dev/vda; partx --add --nr 2 /dev/vda"
@@ -36,7 +36,7 @@ growpat:
   mode: 'off'
 """
 
-# bootcmd runs in every boot, so it looks first whether the partitions are there.
+# bootcmd runs in every boot, so it checks first whether the partitions exist.
 _NODE_STORAGE = """\
 #cloud-config
 bootcmd:
@@ -68,18 +68,17 @@ class Case:
     Attributes
     ----------
     title, teaches : str
-        What it is called, and what it shows in a sentence.
+        Its title, and what it shows, in one sentence.
     partition, filesystem : Finding
-        What the explanation must come to.
+        What the explanation must find.
     notes : tuple of NoteKind
-        What it must note besides.
+        What the explanation must note.
     recipe : Recipe
-        What is different in the image.
+        The image, if it is not the plain one.
     disk_size_bytes : int
     seed : SeedConfig
-        What is different in the seed.
     user_data : str or None
-        A text of the learner's own, taken whatever is wrong with it.
+        A whole user-data, used even if it has mistakes.
     attach_seed : bool
     follows : str or None
         The case whose disk this one boots again.
@@ -105,7 +104,7 @@ CASES: dict[str, Case] = {
     ),
     "as-in-a-cloud": Case(
         "all modules, as in a cloud",
-        "Modules that growth does not need take time and change none of its sizes.",
+        "Modules that growth does not need take time and do not change its sizes.",
         seed=SeedConfig(profile=Profile.FULL),
     ),
     "growpart-off": Case(
@@ -117,13 +116,13 @@ CASES: dict[str, Case] = {
     ),
     "resize-rootfs-false": Case(
         "resize_rootfs false",
-        "A partition can grow and leave its filesystem as it was.",
+        "A partition can grow without its filesystem.",
         filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
         seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
     ),
     "both-off": Case(
         "growpart off, resize_rootfs false",
-        "With both switched off the image stays as it was built, whatever the disk's size.",
+        "With both off, partition and filesystem keep the image's sizes, however large the disk is.",
         partition=_not(Reason.GROWPART_OFF),
         filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
         seed=SeedConfig(growpart=GrowpartMode.OFF, resize_rootfs=ResizeRootfs.FALSE),
@@ -149,13 +148,13 @@ CASES: dict[str, Case] = {
     ),
     "growroot": Case(
         "an image with cloud-initramfs-growroot",
-        "The initramfs can grow the partition before cloud-init is there to be asked.",
+        "The initramfs can grow the partition before cloud-init starts.",
         partition=(True, Grower.GROWROOT, None),
         recipe=Recipe(variant=Variant.GROWROOT),
     ),
     "growroot-disabled": Case(
         "the file /etc/growroot-disabled",
-        "A file in the image can switch growpart off, too.",
+        "A file in the image can switch growpart off.",
         partition=_not(Reason.GROWROOT_DISABLED),
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
         seed=SeedConfig(bootcmd=("touch /etc/growroot-disabled",)),
@@ -170,7 +169,7 @@ CASES: dict[str, Case] = {
     ),
     "growfs-second-boot": Case(
         "x-systemd.growfs in fstab, second boot",
-        "In the next boot systemd finds the partition larger, whatever cloud-init was told.",
+        "In the next boot systemd finds a larger partition and fills it, whatever cloud-init's options.",
         partition=_not(Reason.DISK_NOT_LARGER),
         filesystem=(True, Grower.GROWFS, None),
         seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
@@ -178,7 +177,7 @@ CASES: dict[str, Case] = {
     ),
     "no-growpart-tool": Case(
         "an image without the growpart tool",
-        "Without its tool cloud-init grows nothing and says so only in its log.",
+        "Without the growpart tool cloud-init does not grow the partition, and only its log shows it.",
         partition=_not(Reason.NO_GROWPART_TOOL),
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
         recipe=Recipe(variant=Variant.NO_GROWPART),
@@ -198,12 +197,12 @@ CASES: dict[str, Case] = {
     ),
     "nearly-full": Case(
         "a root filesystem that df calls full",
-        "What is left to root alone is enough to grow a filesystem that df calls full.",
+        "The blocks reserved for the root user are enough to grow a filesystem that df shows as full.",
         recipe=Recipe(variant=Variant.FULL),
     ),
     "full": Case(
         "a root filesystem without a free block",
-        "Growing needs a little room to work in.",
+        "growpart needs some free space for its temporary files.",
         partition=_not(Reason.FILESYSTEM_FULL),
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
         recipe=Recipe(variant=Variant.FULL),
@@ -221,13 +220,13 @@ CASES: dict[str, Case] = {
     ),
     "whole-disk": Case(
         "root on the whole disk",
-        "Without a partition table there is nothing for growpart to do.",
+        "Without a partition table growpart has nothing to do; resizefs grows the filesystem.",
         partition=_not(Reason.NO_PARTITION),
         recipe=Recipe(variant=Variant.WHOLE_DISK),
     ),
     "lvm": Case(
         "root on a logical volume",
-        "growpart leaves what lies under a logical volume alone.",
+        "growpart skips a root filesystem on LVM, unless growpart.devices names its partition.",
         partition=_not(Reason.LOGICAL_VOLUME),
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
         recipe=Recipe(variant=Variant.LVM),
@@ -242,7 +241,7 @@ CASES: dict[str, Case] = {
     ),
     "second-boot-fresh-id": Case(
         "a second boot with a fresh instance-id, after the disk was enlarged again",
-        "With a fresh instance-id everything runs again.",
+        "With a fresh instance-id, modules that run once per instance run again.",
         disk_size_bytes=30 * GIB,
         follows="default",
     ),
@@ -254,14 +253,14 @@ CASES: dict[str, Case] = {
         attach_seed=False,
     ),
     "unclosed-quote": Case(
-        "user-data that is no YAML",
-        "Broken user-data is left out as a whole: the defaults hold, and everything grows.",
+        "user-data that is not YAML",
+        "cloud-init ignores broken user-data as a whole and uses its defaults: everything grows.",
         notes=(NoteKind.USER_DATA_IGNORED,),
         user_data=_UNCLOSED,
     ),
     "misspelt-key": Case(
         "user-data with a misspelt key",
-        "A key that cloud-init does not know has no effect, and 22.4 does not even complain.",
+        "cloud-init ignores an unknown key. 22.4 does so without a warning; since 23.4 it warns.",
         notes=(NoteKind.USER_DATA_FAULTS,),
         user_data=_MISSPELT,
     ),
@@ -275,7 +274,7 @@ CASES: dict[str, Case] = {
 
 
 def case_options(name: str, image: Image, start: Start = Start.AUTO) -> Options:
-    """Return what a case boots with."""
+    """Return the options that a case boots with."""
     case = CASES[name]
     seed = replace(
         case.seed, sampler=True, instance_id=case.seed.instance_id or f"iid-gallery-{name}"

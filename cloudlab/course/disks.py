@@ -5,54 +5,57 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudlab.course.views import layout, partitions_frame, say
+from cloudlab import paths
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, SeedError
 from cloudlab.html import Page
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.run.options import DISK_SIZE_BYTES
+from cloudlab.run.tables import layout_frame
 from cloudlab.run.value import recorded
+from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.tools import host_arch
 from cloudlab.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_NO_IMAGE = "No image is in your cache ('cloudlab fetch' or 'cloudlab build' brings one)"
+_NO_IMAGE = "There is no image in your cache ('cloudlab fetch' or 'cloudlab build' gets one)"
 
 
 def image_layout() -> pd.DataFrame:
-    """Return the partitions of an image in the cache, else of the recorded one; say which.
+    """Return the partitions of an image in the cache, or of the recorded one; print which.
 
-    The columns are those of :func:`~cloudlab.course.layout`.
+    The columns are those of :meth:`cloudlab.Run.partitions`.
     """
     image = _image()
     if image is None:
-        say(f"{_NO_IMAGE}: this is the recorded one.")
-        return layout(recorded("default"))
+        print(f"{_NO_IMAGE}: this is the recorded one.")  # noqa: T201 - what a notebook shows
+        return recorded("default").partitions("image")
     try:
         found = inspect_disk(image.path, image.format)
     except CloudlabError as error:
-        say(f"{image.name} could not be read, so this is the recorded one. {error.message}")
-        return layout(recorded("default"))
-    say(f"Read just now from {image.name} in your cache.")
-    return partitions_frame(found)
+        print(f"{image.name} cannot be read: {error.message} This is the recorded one.")  # noqa: T201
+        return recorded("default").partitions("image")
+    print(f"Read just now from {image.name} in your cache.")  # noqa: T201
+    return layout_frame(found)
 
 
-def try_overlay(path: Path | str = "my-overlay.qcow2") -> Page:
-    """Make an overlay of 20 GiB on an image in the cache, and say what it takes on the host.
+def try_overlay(path: Path | str = "runs/my-overlay.qcow2") -> Page:
+    """Create an overlay of 20 GiB on an image in the cache, and say what it takes on the host.
 
-    One that is there already is made anew.
+    An overlay that exists already is replaced.
     """
     image = _image()
     if image is None:
-        return Page(f"{_NO_IMAGE}: nothing was made.")
+        return Page(f"{_NO_IMAGE}: no overlay was made.")
     target = Path(path)
-    target.unlink(missing_ok=True)
     try:
+        paths.make_folder(target.parent)
+        target.unlink(missing_ok=True)
         overlay = create_overlay(image.path, image.format, target, DISK_SIZE_BYTES)
     except CloudlabError as error:
-        return Page(f"The overlay could not be made. {error.message}")
+        return Page(f"The overlay could not be created. {error.message}")
     return Page(
         f"{target}: {format_count(allocated_bytes(target))} bytes on the host\n"
         f"virtual size: {format_count(overlay.virtual_size_bytes)} bytes\n"
@@ -60,8 +63,28 @@ def try_overlay(path: Path | str = "my-overlay.qcow2") -> Page:
     )
 
 
+def write_seed(path: Path | str, **options: Any) -> Path:
+    """Write a seed for any machine, without the course's own commands; return its path.
+
+    Parameters
+    ----------
+    path : Path or str
+        The ISO image; its folder is created.
+    **options
+        Fields of :class:`cloudlab.SeedConfig`, such as ``hostname``.
+
+    Raises
+    ------
+    SeedError
+        If an option is refused, or the file cannot be written.
+    """
+    target = Path(path)
+    paths.make_folder(target.parent)
+    return write_iso(build_seed(SeedConfig(report=False, **options)), target)
+
+
 def iso_contents(path: Path) -> Page:
-    """Return the label of an ISO image and its files, each with its size.
+    """Return the label of an ISO image and its files with their sizes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A case of the course, booted here or played back, and always said which."""
+"""A case of the course, booted here or played back, with a line that says which."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from cloudlab.course.cases import CASES, case_options
 from cloudlab.course.fetching import FetchView
 from cloudlab.course.mode import mode
 from cloudlab.course.prediction import Prediction
-from cloudlab.course.settings import growth_of
-from cloudlab.course.views import say
-from cloudlab.errors import SeedError
+from cloudlab.course.settings import growth_of, values_of
+from cloudlab.errors import SeedError, UsageError
 from cloudlab.html import Page, table_html
 from cloudlab.image.cache import Image
 from cloudlab.image.choose import choose_image
@@ -33,6 +32,14 @@ from cloudlab.tools import run as run_tool
 
 _DOCTOR_TIMEOUT_S = 120.0
 _SHOWN_EVERY_S = 0.5
+
+
+def _say(text: str) -> None:
+    """Display one line below the cell."""
+    from IPython.display import display
+
+    page = Page(text, f'<p style="font-style: italic">{html.escape(text)}</p>')
+    display(page)  # type: ignore[no-untyped-call]
 
 
 def boot(case: str, prediction: Prediction | None = None) -> Run:
@@ -64,12 +71,12 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
     live = [case for case in cases if _bootable(case)] if mode().live else []
     for case in [case for case in live if cases[case] == Prediction()]:
         live.remove(case)
-        say(f"{case} waits for your prediction: it is not booted, its recording is shown.")
+        _say(f"{case} needs your prediction before it is booted. This is its recording.")
     booted = dict(zip(live, _boot(live), strict=True)) if live else {}
     for case in cases:
         if case not in booted:
             booted[case] = recorded(case)
-            say(f"{case}: {booted[case].label}")
+            _say(f"{case}: {booted[case].label}")
     return [booted[case] for case in cases]
 
 
@@ -79,26 +86,36 @@ def _bootable(case: str) -> bool:
 
 
 def boot_text(user_data: str) -> Run:
-    """Boot a user-data text on this host, or play back the recorded case that means the same.
+    """Boot a user-data text on this host, or play the recording with equivalent options.
 
     Raises
     ------
     SeedError
-        If cloud-init would not take the text.
+        If cloud-init would refuse or ignore the text.
+    UsageError
+        If recordings are played and none is equivalent.
     CloudlabError
-        What kept the boot from its end.
+        If the boot failed.
     """
     problems = [one for one in check_user_data(user_data) if one.severity is Severity.ERROR]
     if problems:
         raise SeedError(f"cloud-init would not take this text: {problems[0]}.")
+    values, storage = values_of(user_data), values_of(str(CASES["node-storage"].user_data))
     growth = growth_of(user_data)
     case = _BY_GROWTH[growth.partition, growth.filesystem]
-    if not mode().live:
-        say("Nobody recorded your text. Played back is a boot whose options mean the same.")
-        return boot(case)
-    options = replace(case_options(case, _choose_image()), user_data=user_data)
-    [run] = _run({case: options})
-    return run
+    if values == storage:
+        case = "node-storage"
+    if mode().live:
+        options = replace(case_options(case, _choose_image()), user_data=user_data)
+        [run] = _run({case: options})
+        return run
+    if case != "node-storage" and storage.keys() & values.keys():
+        raise UsageError(
+            "No recording uses this user-data, because it sets up disks.",
+            hint="Boot it live: see notebook 00 for what your machine needs.",
+        )
+    _say("No recording uses this user-data. This is one with equivalent growth options:")
+    return boot(case)
 
 
 #: (partition grows, filesystem may grow) -> the recorded case with these options.
@@ -136,7 +153,7 @@ def _run(boots: Mapping[str, Options]) -> list[Run]:
         if run.error is not None:
             raise run.error
         took_s = run.record.took_s or 0.0
-        say(f"{run.scenario}: booted here in {took_s:.0f} s, kept in runs/{run.name}")
+        _say(f"{run.scenario}: booted here in {took_s:.0f} s, kept in runs/{run.name}")
     return runs
 
 
@@ -161,8 +178,14 @@ class _Watcher:
             self._handle.update(Page("\n".join(self._last.values())))
 
     def end(self) -> None:
-        """Leave nothing but what is said at the end."""
+        """Remove the progress; the lines at the end stay."""
         self._handle.update(Page(""))
+
+
+def show_mode() -> Page:
+    """Return whether the course boots machines here or plays recordings, and why."""
+    choice = mode()
+    return Page(f"{choice.mode}, because {choice.reason}")
 
 
 def machine_check(report: dict[str, object] | None = None) -> Page:
@@ -192,5 +215,5 @@ def machine_check(report: dict[str, object] | None = None) -> Page:
 
 
 def _without_quote(one: dict[str, object]) -> str:
-    """Return what a check found; why QEMU cannot use the hardware is for who mends QEMU."""
+    """Return what a check found, without QEMU's own message, which is shown folded."""
     return re.sub(r"(cannot use \w+): .*", r"\1", str(one["detail"]), flags=re.DOTALL)

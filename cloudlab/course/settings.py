@@ -1,34 +1,30 @@
-"""What cloud-init makes of a user-data text, as far as growth goes."""
+"""Which growth a user-data text asks cloud-init for."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from cloudlab.seed.text import Document, is_cloud_config, read_document
 
-_NEW_PARTITION = re.compile(r"--new=(\d+):(\d+)GiB:(?:\+(\d+)GiB|0)")
 _TRUE = frozenset({"true", "1", "on", "yes"})
 _FALSE = frozenset({"off", "0", "no", "false"})
-# What the lab image's root goes by.
+# Names of the root partition in the lab image.
 _ROOT = frozenset({"/", "/dev/vda1"})
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What is switched on.
+    """Which growth a user-data text switches on.
 
     Attributes
     ----------
     kept_by : str
-        What of the text keeps growpart from root's partition; empty where nothing does.
+        Why growpart does not grow the root partition; empty if it does.
     filesystem : bool
-        Whether resizefs is asked to work.
+        Whether resizefs grows the root filesystem.
     ignores_growroot_disabled : bool
-        Whether growpart works although ``/etc/growroot-disabled`` is there.
+        Whether growpart works even if ``/etc/growroot-disabled`` exists.
     """
 
     kept_by: str
@@ -37,12 +33,12 @@ class Growth:
 
     @property
     def partition(self) -> bool:
-        """Whether growpart is asked to grow root's partition."""
+        """Whether growpart grows the root partition."""
         return not self.kept_by
 
 
 def values_of(user_data: str) -> dict[str, Any]:
-    """Return what cloud-init reads; nothing where it would leave the text out."""
+    """Return the keys that cloud-init reads; none if it ignores the text."""
     if not is_cloud_config(user_data):
         return {}
     document = read_document(user_data)
@@ -50,16 +46,16 @@ def values_of(user_data: str) -> dict[str, Any]:
 
 
 def growth_of(user_data: str) -> Growth:
-    """Return what a user-data text switches on; what it does not say is cloud-init's default.
+    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest.
 
-    Source: cc_growpart and cc_resizefs of cloud-init 22.4.
+    Source: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2.
     """
     values = values_of(user_data)
     growpart = values.get("growpart", {})
     ignores = isinstance(growpart, dict) and growpart.get("ignore_growroot_disabled") is True
     return Growth(
         kept_by=_keeps_partition(growpart),
-        # What is no word for true switches resizefs off, a misspelt one as well.
+        # cloud-init's translate_bool: any other word, even a misspelt one, means false.
         filesystem=_word(values.get("resize_rootfs", True)) in {*_TRUE, "noblock"},
         ignores_growroot_disabled=ignores,
     )
@@ -67,40 +63,20 @@ def growth_of(user_data: str) -> Growth:
 
 def _keeps_partition(growpart: object) -> str:
     if not isinstance(growpart, dict):
-        return "growpart has no keys of its own, so cloud-init leaves it with a warning"
+        return "growpart has no keys below it, so cloud-init warns and skips it"
     mode = growpart.get("mode", "auto")
     if _word(mode) in _FALSE:
         return f"growpart's mode is {mode!r}"
     if mode not in {"auto", "growpart"}:
-        return f"on Linux there is no tool for growpart's mode {mode!r}"
+        return f"growpart's mode {mode!r} needs a tool that Linux does not have"
     devices = growpart.get("devices", ["/"])
     named = [devices] if isinstance(devices, str) else devices or []
-    return "" if _ROOT & set(map(str, named)) else "root is not among growpart's devices"
+    return (
+        ""
+        if _ROOT & set(map(str, named))
+        else "growpart's devices do not include the root partition"
+    )
 
 
 def _word(value: object) -> str:
     return str(value).strip().lower()
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A partition that a bootcmd makes with ``sgdisk --new=NUMBER:START:END``, in GiB."""
-
-    number: int
-    start_gib: int
-    size_gib: int | None
-
-    @property
-    def end_gib(self) -> float:
-        """Where it ends; infinity for the disk's end."""
-        return float("inf") if self.size_gib is None else self.start_gib + self.size_gib
-
-
-def planned_partitions(user_data: str) -> list[Planned]:
-    """Return the partitions that bootcmd makes, by place; only whole GiB are understood."""
-    text = yaml.safe_dump(values_of(user_data).get("bootcmd", []), width=10_000)
-    found = [
-        Planned(int(number), int(start), int(size) if size else None)
-        for number, start, size in _NEW_PARTITION.findall(text)
-    ]
-    return sorted(found, key=lambda one: one.start_gib)

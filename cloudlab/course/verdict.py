@@ -1,50 +1,73 @@
-"""The answer to an answer: right, or what is off and why."""
+"""Feedback on a learner's answer, and which exercises were passed so far."""
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib
-import operator
+import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
+from cloudlab import paths
+from cloudlab.course.shell import UndecidedError
 from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.html import Page, table_html
 
-#: Yields what is off in an answer, in sentences; nothing where it is right.
+#: Yields what is wrong with an answer, in sentences; nothing if it is right.
 Check = Callable[[Any], Iterable[str]]
 
-_HOMES = ("exercises", "more_exercises", "storage")
-_GIVEN = "This is still what you were given. Change it, and run the cell again."
-_HEADS = {True: "Right", False: "Not yet", None: "No answer yet"}
-_COLOURS = {True: "#0a7d4f", False: "#b3541e", None: "#6b6b6b"}
+_NOTEBOOKS = 9
+_GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
+_FILE = "progress.json"
+
+
+class Outcome(StrEnum):
+    """The result of a check, as it is shown."""
+
+    RIGHT = "Right"
+    WRONG = "Not yet"
+    UNANSWERED = "No answer yet"
+    UNDECIDED = "Cannot tell"
+
+
+_COLOURS = {Outcome.RIGHT: "#0a7d4f", Outcome.WRONG: "#b3541e"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of an answer.
+    """Feedback on an answer.
 
     Attributes
     ----------
     exercise : str
-    right : bool or None
-        None where there is no answer yet.
+    outcome : Outcome
     words : tuple of str
-        What is off and why, or why it is right.
+        What is wrong and why, or why it is right.
     """
 
     exercise: str
-    right: bool | None
+    outcome: Outcome
     words: tuple[str, ...]
 
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is right; None if there is none, or the check cannot tell."""
+        return {Outcome.RIGHT: True, Outcome.WRONG: False}.get(self.outcome)
+
     def __repr__(self) -> str:
-        head = f"{_HEADS[self.right]} ({self.exercise})"
+        head = f"{self.outcome} ({self.exercise})"
         return "\n".join([head, *(f"  {words}" for words in self.words)])
 
     def _repr_html_(self) -> str:
-        head = f"<strong>{_HEADS[self.right]}</strong> ({self.exercise})"
+        head = f"<strong>{self.outcome}</strong> ({self.exercise})"
         below = "".join(f"<div>{html.escape(words)}</div>" for words in self.words)
-        style = f"border-left: 4px solid {_COLOURS[self.right]}; padding: 0.3em 0.8em"
+        colour = _COLOURS.get(self.outcome, "#6b6b6b")
+        style = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
         return f'<div role="status" style="{style}">{head}{below}</div>'
 
 
@@ -55,6 +78,7 @@ class UnansweredError(Exception):
 @dataclass(frozen=True)
 class _Exercise:
     check: Check
+    asks: str
     right: str
     start: Any
 
@@ -62,78 +86,119 @@ class _Exercise:
 _EXERCISES: dict[str, _Exercise] = {}
 
 
-def exercise(name: str, *, right: str, start: Any = None) -> Callable[[Check], Check]:
-    """Make a function the check of an exercise.
+def exercise(name: str, *, asks: str, right: str, start: Any = None) -> Callable[[Check], Check]:
+    """Register a function as the check of an exercise.
 
     Parameters
     ----------
     name : str
         Notebook and number, e.g. ``05-1``.
+    asks : str
+        What form of answer the exercise asks for, e.g. ``a line number``.
     right : str
-        What a right answer shows.
+        Why a right answer is right.
     start : object
-        What the notebook begins with: no answer yet.
+        What the notebook begins with, which counts as no answer.
     """
 
     def enter(check_function: Check) -> Check:
-        _EXERCISES[name] = _Exercise(check_function, right, start)
+        _EXERCISES[name] = _Exercise(check_function, asks, right, start)
         return check_function
 
     return enter
 
 
 def exercises() -> list[str]:
-    """Return the names of all exercises, in their order."""
-    for home in _HOMES:
-        importlib.import_module(f"cloudlab.course.{home}")
+    """Return the names of all exercises, in order."""
+    for number in range(_NOTEBOOKS):
+        importlib.import_module(f"cloudlab.course.checks.nb{number:02}")
     return sorted(_EXERCISES)
 
 
 def check(name: str, answer: object = None) -> Verdict:
-    """Say whether an answer is right, or what is off and why.
+    """Check an answer, and keep a right one in ``runs/progress.json``.
 
     Parameters
     ----------
     name : str
         Notebook and number, e.g. ``05-1``.
     answer : object
-        What the exercise asks for; None, or what the notebook began with, where there is
-        none yet.
+        What the exercise asks for; None, or what the notebook began with, is no answer.
 
     Raises
     ------
     UsageError
         For an exercise that the course does not have.
+
+    Examples
+    --------
+    >>> course.check("05-1", {"resize_rootfs": False})
+    Right (05-1)
+      A recorded boot with these options shows it.
     """
     known = exercises()
     if name not in known:
         raise UsageError(f"There is no exercise {name!r}.", hint=f"There are {', '.join(known)}.")
     if answer is None:
-        return Verdict(name, None, ("Put your answer in place of None and run the cell again.",))
+        words = "Replace None by your answer, and run the cell again."
+        return Verdict(name, Outcome.UNANSWERED, (words,))
+    verdict = _judge(name, answer)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if verdict.right and hasattr(shell, "kernel"):
+        _keep(name)
+    return verdict
+
+
+def _judge(name: str, answer: object) -> Verdict:
     found = _EXERCISES[name]
     if type(answer) is type(found.start) and answer == found.start:
-        return Verdict(name, None, (_GIVEN,))
+        return Verdict(name, Outcome.UNANSWERED, (_GIVEN,))
     try:
         problems = tuple(found.check(answer))
     except UnansweredError:
-        return Verdict(name, None, (_GIVEN,))
+        return Verdict(name, Outcome.UNANSWERED, (_GIVEN,))
+    except UndecidedError as error:
+        words = (
+            f"This check does not cover {error}, so it cannot judge your answer. In live mode, "
+            "boot it: course.boot_text(text). Or try a simpler form."
+        )
+        return Verdict(name, Outcome.UNDECIDED, (words,))
     except CloudlabError as error:
         problems = (error.message,)
     except Exception as error:  # noqa: BLE001 - a learner's function may raise anything
-        problems = (f"The answer could not be checked: {type(error).__name__}: {error}.",)
-    return Verdict(name, not problems, problems or (found.right,))
+        if callable(answer):
+            problems = (f"Your function raised {type(error).__name__}: {error}.",)
+        else:
+            kind = type(answer).__name__
+            problems = (f"The exercise asks for {found.asks}, but this is of the type {kind}.",)
+    return Verdict(name, Outcome.WRONG if problems else Outcome.RIGHT, problems or (found.right,))
 
 
-def whole_number(answer: Any) -> int | None:
-    """Return an answer as a whole number, digits of a text included; None where it is none."""
-    if isinstance(answer, bool):
-        return None
-    if isinstance(answer, str):
-        text = answer.strip()
-        return int(text) if text.isascii() and text.isdigit() else None
-    if isinstance(answer, float) and answer.is_integer():
-        return int(answer)
+def _keep(name: str) -> None:
+    """Add an exercise to the progress file, if the folder can be written to."""
+    with contextlib.suppress(CloudlabError, OSError):
+        path = paths.make_folder(Path("runs")) / _FILE
+        with paths.whole_file(path) as part:
+            part.write_text(json.dumps(sorted({*passed(), name})) + "\n", encoding="utf-8")
+
+
+def passed() -> list[str]:
+    """Return the exercises that were passed in this folder, as ``runs/progress.json`` has them."""
     try:
-        return operator.index(answer)
-    except TypeError:
-        return None
+        found = json.loads((Path("runs") / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in exercises() if isinstance(found, list) and name in found]
+
+
+def progress() -> Page:
+    """Return a table of the exercises: which were passed in this folder, and which were not."""
+    done, names = set(passed()), exercises()
+    rows = [
+        [book, *("passed" if f"{book}-{place}" in done else "open" for place in (1, 2, 3))]
+        for book in sorted({name[:2] for name in names})
+    ]
+    told = f"{len(done)} of {len(names)} exercises passed"
+    plain = "\n".join([told, *("  ".join(row) for row in rows)])
+    head = ("notebook", "1 Tweak", "2 Extend", "3 Find the fault")
+    return Page(plain, table_html(head, rows, caption=told))

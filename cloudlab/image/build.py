@@ -25,7 +25,7 @@ from pathlib import Path
 import filelock
 
 from cloudlab import paths
-from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError
+from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
 from cloudlab.image import bootable
 from cloudlab.image.cache import Image, recall, remember, sha256_of
 from cloudlab.image.recipe import ROOT_MIB, Filesystem, Recipe, Suite, Variant, make_recipe
@@ -253,6 +253,11 @@ class _Build:
                 f"The build failed at its step '{title}': {' '.join(cause.split())}",
                 hint=_FAILED_HINT.get(title, "Check the free space of the cache and try again."),
             ) from error
+        except ToolTimeoutError as error:
+            raise BuildError(
+                f"The build was stopped because its step '{title}' took too long.",
+                hint="Try again when this host is less busy.",
+            ) from error
         self._seconds[title] = round(time.monotonic() - start, 2)
 
     def _store(self, packed: Path, sha256: str) -> Image:
@@ -275,8 +280,6 @@ class _Build:
                 format="qcow2",
                 arch=recipe.arch,
                 virtual_size_bytes=recipe.layout.disk_bytes,
-                file_size_bytes=0,  # remember() takes size and time from the file
-                mtime_ns=0,
                 sha256=sha256,
                 origin="built",
                 source=f"Debian {recipe.suite} packages, {recipe.filesystem}, {recipe.variant}",

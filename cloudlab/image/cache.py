@@ -45,19 +45,19 @@ class Image:
         ``qcow2`` or ``raw``, as qemu-img calls it.
     arch : str
         ``amd64`` or ``arm64``.
-    virtual_size_bytes, file_size_bytes : int
-    mtime_ns : int
-        With ``file_size_bytes``, the cheap check on use.
-    sha256 : str
-        Lower-case hexadecimal; empty for a file of the user's own, which is not hashed.
     origin : str
         ``built``, ``fetched`` or ``file``.
     source : str
         URL, or the build's recipe in words, or the user's path.
-    date : str
-        When it was built or fetched, ISO 8601 in UTC.
     trust : str
         One of :class:`~cloudlab.image.trust.Trust`.
+    date : str
+        When it was built or fetched, ISO 8601 in UTC.
+    sha256 : str
+        Lower-case hexadecimal; empty for a file of the user's own, which is not hashed.
+    virtual_size_bytes, file_size_bytes : int
+    mtime_ns : int
+        With ``file_size_bytes``, the cheap check on use.
     root_filesystem : str
         ``ext4``, ``btrfs``, ``xfs``, or empty where unknown.
     firmware : tuple of str
@@ -78,14 +78,14 @@ class Image:
     path: Path
     format: str
     arch: str
-    virtual_size_bytes: int
-    file_size_bytes: int
-    mtime_ns: int
-    sha256: str
     origin: str
     source: str
-    date: str
     trust: str
+    date: str = ""
+    sha256: str = ""
+    virtual_size_bytes: int = 0
+    file_size_bytes: int = 0
+    mtime_ns: int = 0
     root_filesystem: str = ""
     firmware: tuple[str, ...] = ("bios", "uefi")
     schema_path: Path | None = None

@@ -60,7 +60,6 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
         virtual_size_bytes=virtual_size_bytes(path, kind),
         file_size_bytes=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        sha256="",
         origin="file",
         source=str(path),
         date=now(),
@@ -100,7 +99,7 @@ def choose_image(
     Raises
     ------
     CloudlabError
-        Whatever fetching, opening or building raises.
+        As of fetching, opening or building.
 
     Examples
     --------

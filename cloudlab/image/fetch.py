@@ -38,7 +38,7 @@ from cloudlab.image.catalogue import Catalogue, Published, check_arch, host_arch
 from cloudlab.image.download import Download, storing
 from cloudlab.image.trust import Digest, Trust, find_checksum, parse_digest, verify_signature
 from cloudlab.image.web import PATIENT, Patience, Progress, Transfer, is_url
-from cloudlab.tools import now
+from cloudlab.tools import ARCHITECTURES, now
 
 #: Where a mirror's index lies, and the version of its form.
 INDEX = "catalogue.json"
@@ -314,11 +314,17 @@ def _from_publisher(transfer: Transfer, published: Published, digest: Digest | N
         details["checksum_url"] = published.checksum_url
         details["signed_by"] = published.key.fingerprint if published.key else None
     name = f"{published.name}-{published.arch}"
-    image = replace(
-        _draft(name, published.arch, published.url, trust, details),
-        format=published.format,
+    image = Image(
+        name,
+        Path(name),
+        published.format,
+        published.arch,
+        origin="fetched",
+        source=published.url,
+        trust=trust.value,
         root_filesystem=published.root_filesystem,
         firmware=published.firmware,
+        details=details,
     )
     return _Source(published.url, image, expected, allow_http=signed)
 
@@ -422,44 +428,37 @@ def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | No
     return path
 
 
-def _draft(name: str, arch: str, url: str, trust: Trust, details: dict[str, Any]) -> Image:
-    """Return the record of an image that is still to be fetched."""
-    return Image(
-        name=name, path=Path(name), format="", arch=arch, virtual_size_bytes=0, file_size_bytes=0,
-        mtime_ns=0, sha256="", origin="fetched", source=url, date="", trust=trust.value,
-        details=details,
-    )  # fmt: skip
-
-
 def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -> _Source:
     image = offer.image
     url = f"{base}/images/{image.name}"
-    details = {
-        **image.details,
-        "mirror": base,
-        "mirror_trust": image.trust,
-        "published_at": image.details.get("published_at", image.source),
-        # Asked for by its file's name, it answers to that under any name of its own.
-        "mirror_name": image.name if _named(image, request) else "",
-    }
-    trust = Trust.PINNED if digest else Trust.MIRROR
-    stem = image.name.removesuffix(f".{image.format}")
-    record = replace(image, name=stem, origin="fetched", source=url, trust=trust.value)
+    record = replace(
+        image,
+        name=image.name.removesuffix(f".{image.format}"),
+        origin="fetched",
+        source=url,
+        trust=(Trust.PINNED if digest else Trust.MIRROR).value,
+        details={
+            **image.details,
+            "mirror": base,
+            "mirror_trust": image.trust,
+            "published_at": image.details.get("published_at", image.source),
+            # An image that is requested by its file's name keeps answering to it.
+            "mirror_name": image.name if _named(image, request) else "",
+        },
+    )
     expected = digest or Digest("sha256", image.sha256)
-    return _Source(url, replace(record, details=details), expected, allow_http=True, offer=offer)
+    return _Source(url, record, expected, allow_http=True, offer=offer)
 
 
 def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
     filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(filename).stem)[:100].lstrip(".-_") or "image"
-    words = set(re.split(r"[^a-z0-9_]+", url.lower()))
-    named_arch = next(
-        (one for one in ("arm64", "aarch64", "amd64", "x86_64") if one in words), None
-    )
+    words = re.split(r"[^a-z0-9_]+", url.lower())
+    arch = arch or check_arch(next((word for word in words if word in ARCHITECTURES), None))
+    # Without a checksum, https proves nothing about the file, and the label says so.
+    trust = (Trust.PINNED if digest else Trust.UNVERIFIED).value
     details = {"requested": url, "quirks": known.quirks_of_file(filename)}
-    # With nothing to verify by, https is no proof either, and the label says so.
-    trust = Trust.PINNED if digest else Trust.UNVERIFIED
-    image = _draft(stem, arch or check_arch(named_arch), url, trust, details)
+    image = Image(stem, Path(stem), "", arch, "fetched", url, trust, details=details)
     return _Source(url, image, digest, allow_http=True)
 
 

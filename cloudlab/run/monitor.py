@@ -33,7 +33,7 @@ from cloudlab.errors import (
     MachineError,
 )
 from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
-from cloudlab.sizes import ConsoleParser
+from cloudlab.sizes import ConsoleParser, GuestBlock
 from cloudlab.tools import Deadline
 
 #: Seconds between two checks of what causes no event (cancellation, time, the overlay's size).
@@ -84,6 +84,8 @@ class RunEvent:
         network, ``accelerator: ...`` or ``network: ...``; else empty.
     expected_s : float
         At the launch: how long such a run usually takes, in seconds; else 0.
+    block : GuestBlock or None
+        What the guest measured, if this line completed it.
     """
 
     run: str
@@ -92,6 +94,7 @@ class RunEvent:
     line: ConsoleLine | None = None
     note: str = ""
     expected_s: float = 0.0
+    block: GuestBlock | None = None
 
     @property
     def is_remark(self) -> bool:
@@ -360,17 +363,18 @@ class BootMonitor:
             log.lines = line.number
             log.clock.note(line.number, now_s)
             log.watcher.feed(line)
-            complete = self._take_sizes(line) or complete
+            block = self._take_sizes(line)
+            complete = complete or (block is not None and block.stage == "after" and block.ended)
             frames = log.parser.frames_so_far("after")
             if frames != self._reported[0]:
                 self._reported = frames, now_s
             passed_s = time.monotonic() - self._launched_s
-            self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line))
+            self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line, block=block))
         log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
         return complete
 
-    def _take_sizes(self, line: ConsoleLine) -> bool:
-        """Return whether this line completes the report after growth."""
+    def _take_sizes(self, line: ConsoleLine) -> GuestBlock | None:
+        """Return the part of the guest's report that this line completes, if any."""
         parser = self._log.parser
         block = parser.feed(line.raw, line.number)
         if block is not None or parser.busy:
@@ -381,7 +385,7 @@ class BootMonitor:
                     "the guest prints tables of sizes without end",
                     "Check whether its user-data runs lsblk or df in a loop.",
                 )
-        return block is not None and block.stage == "after" and block.ended
+        return block
 
     def _report_broke_off(self) -> bool:
         frames, last_s = self._reported

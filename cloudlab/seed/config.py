@@ -134,7 +134,7 @@ class SeedConfig:
     sampler : bool
         Whether it also reports every change in between.
     instance_id : str or None
-        None makes a fresh one; a used one makes cloud-init skip what runs once per instance.
+        None makes a fresh one; with a used one cloud-init skips what runs once per instance.
 
     Examples
     --------

@@ -39,11 +39,6 @@ def write_seed(
 ) -> Seed:
     r"""Build a seed and write it as an ISO image that any machine with cloud-init can use.
 
-    >>> import cloudlab as cl
-    >>> seed = cl.write_seed("seed.iso", user_data="#cloud-config\nresize_rootfs: false\n")
-    >>> seed.problems
-    ()
-
     Parameters
     ----------
     path : Path or str
@@ -63,6 +58,12 @@ def write_seed(
     ------
     SeedError
         If an option or a text is not valid, ``path`` exists, or it cannot be written.
+
+    Examples
+    --------
+    >>> seed = cloudlab.write_seed("seed.iso", user_data="#cloud-config\nresize_rootfs: false\n")
+    >>> seed.problems
+    ()
     """
     path = expand(path)
     if os.path.lexists(path) and not overwrite:

@@ -3,12 +3,12 @@
 =================  =========================================================
 panel              shows
 =================  =========================================================
-GrowthLab          choose, predict, boot, compare
+GrowthLab          the disk before, during and after a boot: choose, predict, boot, compare
 Console            one boot's console, booted here or played
 DiskMap            what lies where on the disk, before and after a run
 Scrubber           the disk at any moment of a boot
 SeedEditor         user-data, checked as it is typed
-Quiz               questions with an answer to each answer
+Quiz               questions with feedback on every answer
 RunningMachines    the machines that run on this host, with Stop
 =================  =========================================================
 

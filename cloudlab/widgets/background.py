@@ -18,9 +18,10 @@ from pathlib import Path
 from cloudlab.console import ORDER, ConsoleLine, Stage
 from cloudlab.errors import CloudlabError, InterruptedRunError
 from cloudlab.run.boot import boot_many
-from cloudlab.run.monitor import RunEvent
+from cloudlab.run.monitor import OnEvent, RunEvent
 from cloudlab.run.options import Options
 from cloudlab.run.value import Run
+from cloudlab.sizes import ConsoleParser, GuestBlock
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -35,20 +36,12 @@ _SLICE_S = 0.1
 
 _GOES_ON = ("launched", "resuming from a snapshot")
 
-OnEvent = Callable[[RunEvent], None]
 Pace = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a boot ended.
-
-    Attributes
-    ----------
-    run : Run or None
-        None where nothing was recorded.
-    error : CloudlabError or None
-    """
+    """How a boot ended: its run, None where nothing was recorded, and what went wrong."""
 
     run: Run | None
     error: CloudlabError | None = None
@@ -70,6 +63,10 @@ class Snapshot:
         The last :data:`LINES` of the console.
     note : str
         What cloudlab itself did last (``preparing``, ``launched``, ``done`` ...).
+    expected_s : float
+        How long such a boot usually takes; 0 where that is not known.
+    blocks : tuple of GuestBlock
+        What the guest has measured.
     """
 
     stage: Stage = ORDER[0]
@@ -77,6 +74,7 @@ class Snapshot:
     lines: tuple[ConsoleLine, ...] = ()
     note: str = "preparing"
     expected_s: float = 0.0
+    blocks: tuple[GuestBlock, ...] = ()
 
 
 def live_job(options: Options, folder: Path) -> Job:
@@ -117,8 +115,10 @@ def replay_events(recording: Run) -> Iterator[RunEvent]:
     RunError
         If the recorded console cannot be read.
     """
+    parser = ConsoleParser(recording.record.nonce)
     for line in recording.console:
-        yield RunEvent(recording.name, line.time_s, recording.stage_at(line.time_s), line)
+        stage, block = recording.stage_at(line.time_s), parser.feed(line.raw, line.number)
+        yield RunEvent(recording.name, line.time_s, stage, line, block=block)
 
 
 def _wait(recorded_s: float, pace: Pace, cancel: threading.Event) -> None:
@@ -148,11 +148,11 @@ class BackgroundRun:
     job : callable
         Carries the boot out; see :func:`live_job` and :func:`replay_job`.
     show : callable
-        Told a :class:`Snapshot` every :data:`PERIOD_S` seconds and once at the end.
+        Called with a :class:`Snapshot` every :data:`PERIOD_S` seconds and once at the end.
     done : callable
-        Told the :class:`Outcome` after that.
-    pace : callable
-        How fast the boot's clock runs.
+        Called with the :class:`Outcome` after that.
+    pace : callable, optional
+        How fast a recording plays; a live boot goes by the clock of this host.
     """
 
     def __init__(
@@ -161,20 +161,18 @@ class BackgroundRun:
         *,
         show: Callable[[Snapshot], None],
         done: Callable[[Outcome], None],
-        pace: Pace = lambda: 1.0,
+        pace: Pace | None = None,
     ) -> None:
-        self._job = job
-        self._show = show
-        self._done = done
-        self._pace = pace
+        self._job, self._show, self._done, self._pace = job, show, done, pace
         self._cancel = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
         self._lines: deque[ConsoleLine] = deque(maxlen=LINES)
-        self._last = RunEvent("", 0.0, ORDER[0], note="preparing")
-        self._last_at_s = time.monotonic()
+        self._blocks: list[GuestBlock] = []
+        self._last = RunEvent("", 0.0, ORDER[0])
+        self._last_at_s = self._launched_at_s = time.monotonic()
+        self._time_s = self._expected_s = 0.0
         self._note = "preparing"
-        self._expected_s = 0.0
         self._outcome = Outcome(None)
         # Daemons: an interpreter that exits does not wait for them, and the supervisors
         # end the machines that it leaves.
@@ -187,7 +185,7 @@ class BackgroundRun:
         self._writer.start()
 
     def stop(self) -> None:
-        """Ask for the end; returns at once."""
+        """End it soon; returns at once."""
         self._cancel.set()
 
     @property
@@ -196,34 +194,46 @@ class BackgroundRun:
         return self._writer.is_alive()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end, for scripts; return whether it came."""
+        """Wait for the end; return whether it came."""
         self._writer.join(timeout_s)
         return not self._writer.is_alive()
 
     def snapshot(self) -> Snapshot:
         """Return the boot as it is now."""
         with self._lock:
-            time_s = self._last.time_s
-            if self._note in _GOES_ON:
-                time_s += (time.monotonic() - self._last_at_s) * self._pace()
+            now_s, last = time.monotonic(), self._last
+            if self._pace is None and self._note in _GOES_ON:
+                # One clock from the launch on: a boot that resumes, or that starts again
+                # without its snapshot, begins to count anew in its events.
+                self._time_s = now_s - self._launched_at_s
+            elif self._pace is not None:
+                ahead_s = (now_s - self._last_at_s) * self._pace()
+                running = self._note in _GOES_ON
+                self._time_s = max(self._time_s, last.time_s + ahead_s) if running else last.time_s
             return Snapshot(
-                self._last.stage, time_s, tuple(self._lines), self._note, self._expected_s
-            )
+                last.stage, self._time_s, tuple(self._lines), self._note, self._expected_s,
+                tuple(self._blocks),
+            )  # fmt: skip
 
     def _take(self, event: RunEvent) -> None:
         with self._lock:
             self._last, self._last_at_s = event, time.monotonic()
-            self._note = (not event.is_remark and event.note) or self._note
+            if event.note and not event.is_remark:
+                if self._note == "preparing" and event.note in _GOES_ON:
+                    self._launched_at_s = self._last_at_s
+                self._note = event.note
             self._expected_s = event.expected_s or self._expected_s
             if event.line is not None:
                 self._lines.append(event.line)
+            if event.block is not None:
+                self._blocks.append(event.block)
 
     def _work(self) -> None:
         try:
             self._outcome = self._job(self._take, self._cancel)
         except CloudlabError as error:
             self._outcome = Outcome(None, error)
-        except Exception as error:  # noqa: BLE001 - nobody else hears of what a thread does wrong
+        except Exception as error:  # noqa: BLE001 - an exception in a thread would be lost
             _LOG.exception("a boot in the background failed")
             self._outcome = Outcome(None, own_fault(error))
         finally:
@@ -232,7 +242,8 @@ class BackgroundRun:
     def _write(self) -> None:
         while not self._ended.wait(PERIOD_S):
             self._show(self.snapshot())
-        if self._note in _GOES_ON:
+        self.snapshot()
+        if self._note in (*_GOES_ON, "preparing"):
             self._note = "interrupted" if self._cancel.is_set() else "failed"
         self._show(self.snapshot())
         self._done(self._outcome)

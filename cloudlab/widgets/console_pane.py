@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import ipywidgets
+
 from cloudlab.course.cases import CASES, case_options
-from cloudlab.course.prediction import Prediction
+from cloudlab.course.prediction import Prediction, ends
 from cloudlab.errors import ImageError, UsageError
+from cloudlab.html import escaped, table_html
 from cloudlab.image.cache import recall
 from cloudlab.image.recipe import make_recipe
 from cloudlab.run.boot import dated_folder
 from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
-from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPart, Plan
-from cloudlab.widgets.panel import AnyRun, Panel
-from cloudlab.widgets.results import Finished, origin, result_html
-from cloudlab.widgets.texts import safe, table_html
+from cloudlab.widgets.background import LINES, Outcome, Pace, live_job, replay_job
+from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, console_html
+from cloudlab.widgets.disk_map import origin
+from cloudlab.widgets.native import Pane
+from cloudlab.widgets.panel import AnyRun
+from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.results import Finished, predicted_html
 
 
-class Console(Panel):
+class Console(BootPanel):
     """A boot's serial console with its stages, as it comes.
 
     Parameters
@@ -28,11 +34,10 @@ class Console(Panel):
     run : run or str
         A run to play; or the name of a case of the gallery, which live is booted here.
     prediction : Prediction, optional
-        What the learner expects of it; an empty one keeps Boot locked.
+        What the learner expects of it; with an empty one the panel asks, and Boot is locked
+        until there is an answer.
     folder : Path
         Where live runs are recorded.
-    result : bool
-        Whether the sizes and their explanation stay below it at the end.
 
     Attributes
     ----------
@@ -46,26 +51,37 @@ class Console(Panel):
         *,
         prediction: Prediction | None = None,
         folder: Path | str = "runs",
-        result: bool = False,
     ) -> None:
         self.recording: Run | None = None
         self._shipped = open_run(run)
         self._case = run if isinstance(run, str) and run in CASES else None
         self._folder = Path(folder)
-        self._result = result
+        self._asks = prediction is not None
+        self._outcome = Pane(look="result", name="Result", role="region")
         self.boot_part = BootPart(self._plan, only_plays=self._case is None)
-        if prediction == Prediction():
-            self.boot_part.unlock(
-                unlocked=False,
-                label="Boot: predict first",
-                help="Fill in your prediction above and run both cells again",
-            )
-        super().__init__(self.boot_part.source, self.boot_part.buttons, *self.boot_part.widgets)
+        self.prediction_form = PredictionForm()
+        asking: list[ipywidgets.Widget] = []
+        if prediction is not None:
+            asking = [self.prediction_form]
+            form = self.prediction_form
+            form.on_values(lambda: self.boot_part.need(form))
+            first = {layer: sizes[0] for layer, sizes in ends(self._shipped).items() if sizes}
+            form.about(first)
+            form.set(prediction)
+            self.boot_part.need(form)
+        part = self.boot_part
+        super().__init__(
+            *asking, part.form, part.problem, part.stage, part.progress, part.console, self._outcome
+        )
         self.keep("<p>Nothing was booted or played here yet.</p>")
 
     @property
     def run(self) -> Run:
-        """The last run that came to its end here; until then the shipped recording."""
+        """The last run that came to its end here; until then the shipped recording.
+
+        While a boot goes on, this waits for its end.
+        """
+        self.boot_part.settle()
         return self.recording or self._shipped
 
     @property
@@ -73,29 +89,16 @@ class Console(Panel):
         """Where :attr:`run` comes from, in words."""
         return origin(self.run)
 
-    def boot(self) -> None:
-        """Press Boot."""
-        self.boot_part.boot()
-
-    def stop(self) -> None:
-        """Press Stop."""
-        self.boot_part.stop()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the boot's end, for scripts; return whether it came."""
-        return self.boot_part.wait(timeout_s)
-
-    def close(self) -> None:
-        """Stop what goes on and close the panel."""
-        self.boot_part.stop()
-        super().close()
+    @property
+    def prediction(self) -> Prediction:
+        """What was predicted in this panel; may be empty."""
+        return self.prediction_form.prediction()
 
     def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
         if live:
             return self._live_plan()
-        job = replay_job(self._shipped, pace)
-        typical_s = self._shipped.record.time_s or 0.0
-        return Plan(job, typical_s, origin(self._shipped), self._done, plays=True)
+        shipped, done = self._shipped, self._ending()
+        return Plan(replay_job(shipped, pace), origin(shipped), done, shipped.record.time_s or 0.0)
 
     def _live_plan(self) -> Plan:
         assert self._case is not None, "a run that is only played has no live switch"
@@ -113,21 +116,25 @@ class Console(Panel):
                 f"--variant {recipe.variant}",
             )
         options = case_options(self._case, image)
-        return Plan(
-            live_job(options, dated_folder(options.scenario, self._folder)),
-            None,
-            f"Booting {image.name}",
-            self._done,
-        )
+        job = live_job(options, dated_folder(options.scenario, self._folder))
+        return Plan(job, f"Booting {image.name}", self._ending())
 
-    def _done(self, outcome: Outcome) -> None:
-        recording = outcome.run
-        if recording is None or recording.outcome is RunOutcome.INTERRUPTED:
-            return
-        self.recording = recording
-        kept = f"<p><small>{safe(origin(recording))}</small></p>{_stages_html(recording)}"
-        kept += self.boot_part.console.html
-        self.keep(kept + (result_html(Finished(recording)) if self._result else ""))
+    def _ending(self) -> Callable[[Outcome], None]:
+        """Return what shows the outcome; the prediction that holds now is compared with it."""
+        prediction = self.prediction if self._asks else None
+
+        def done(outcome: Outcome) -> None:
+            run = outcome.run
+            if run is None or run.outcome is RunOutcome.INTERRUPTED:
+                return
+            self.recording = run
+            if prediction is not None:
+                self._outcome.html = predicted_html(Finished(run, prediction))
+            last = console_html(run.console[-LINES:])
+            about = f"<p><small>{escaped(origin(run))}</small></p>"
+            self.keep(f"{about}{_stages_html(run)}{last}{self._outcome.html}")
+
+        return done
 
 
 def _stages_html(recording: Run) -> str:

@@ -1,17 +1,67 @@
-"""DiskMap: what lies where on the disk, before and after a run."""
+"""The disk as HTML, to scale: the picture that DiskMap, GrowthLab and Scrubber share.
+
+Its data, its scale, its texts and its colours are those of the figure *disk-map*.
+"""
 
 from __future__ import annotations
 
-from cloudlab.figures.data import disk_map_data
-from cloudlab.run.value import open_run
-from cloudlab.widgets.map_html import map_html
-from cloudlab.widgets.panel import AnyRun
-from cloudlab.widgets.results import origin
-from cloudlab.widgets.texts import safe
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from cloudlab.console import printable
+from cloudlab.figures.data import VOLUMES, disk_map_data, obstacle, records
+from cloudlab.figures.disks import ruler
+from cloudlab.figures.style import STYLES
+from cloudlab.figures.words import STATES, filesystem_texts, name_of, obstacle_text
+from cloudlab.html import escaped, table_html
+from cloudlab.run.tables import layout_sizes
+from cloudlab.run.value import Run, open_run
+from cloudlab.units import (
+    byte_ticks,
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_tick,
+    is_known,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cloudlab.disk import DiskLayout
+    from cloudlab.widgets.panel import AnyRun
+
+#: What the picture is laid out for, in pixels; it shrinks to the page's width.
+_WIDTH, _SMALL_WIDTH = 860.0, 440.0
+#: A letter's width, the room beside a text, and the heights of strips, zone and gauge.
+_LETTER, _PAD, _STRIP, _ZONE, _GAUGE = 6.6, 14, 20, 44, 7
+_KINDS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
+_ON_DISK = ("virtual_disk", "partition", "filesystem", *VOLUMES)
+
+
+def _colours(theme: str) -> str:
+    style = STYLES[theme]
+    looks = {kind: style.looks[kind] for kind in _KINDS}
+    colours = {"pale": style.pale, "paper": style.paper, "ink": style.ink, "faint": style.faint}
+    colours["edge"] = looks["unallocated"].line
+    for kind, look in looks.items():
+        colours |= {kind: look.fill, f"{kind}-text": look.text}
+    return "; ".join(f"--{name}: {colour}" for name, colour in colours.items())
+
+
+#: The picture's own style sheet, which must be with it wherever it is shown.
+STYLE = (
+    f"<style>.cloudlab-disk {{ {_colours('light')} }} "
+    f'[data-jp-theme-light="false"] .cloudlab-disk {{ {_colours("dark")} }}\n'
+    f"{resources.files('cloudlab.widgets').joinpath('disk.css').read_text('utf-8')}</style>"
+)
 
 
 class DiskMap:
-    """The disk to scale in each state of a run; hovering or focusing a part tells its bytes.
+    """The disk to scale in each state of a run; each part tells its bytes on hover or focus.
 
     It needs no kernel: all of it is HTML, alive in a notebook that is opened again.
 
@@ -19,7 +69,7 @@ class DiskMap:
     ----------
     run : run
     only_before : bool
-        Whether what the boot made of it stays hidden.
+        Whether what the boot changed stays hidden.
 
     Raises
     ------
@@ -33,7 +83,212 @@ class DiskMap:
         self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:
-        return f"<p><small>{safe(origin(self.recording))}</small></p>{map_html(self.data)}"
+        return f"<p><small>{escaped(origin(self.recording))}</small></p>{map_html(self.data)}"
 
     def __repr__(self) -> str:
         return f"<DiskMap of {self.recording.name}>"
+
+
+def origin(run: Run) -> str:
+    """Return where a run comes from, as a sentence's beginning."""
+    return run.label[:1].upper() + run.label[1:]
+
+
+def disk_at(
+    sizes: pd.DataFrame, time_s: float, layout: DiskLayout | None
+) -> tuple[pd.DataFrame | None, str]:
+    """Return what lay on the disk at a moment, as far as it was measured, and how that is known.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        A sizes table.
+    time_s : float
+        Seconds since launch.
+    layout : DiskLayout or None
+        The disk as the host read it before the boot.
+    """
+    rows = sizes[sizes["layer"].isin(_ON_DISK) & (sizes["stage"] != "image")]
+    rows = rows[rows["time_s"].le(time_s).fillna(False)]
+    if rows.empty:
+        if layout is None or not layout.partitions:
+            return None, "Nothing was measured yet"
+        return disk_map_data(layout_sizes(layout)), "As the host reads it off the image"
+    # The exact row of a moment stands last; what was measured last still holds.
+    rows = rows.sort_values(["time_s", "exact"], kind="stable")
+    rows = rows.drop_duplicates(["layer", "device", "mountpoint"], keep="last")
+    last = format_seconds(float(rows["time_s"].max()))
+    return disk_map_data(rows.assign(stage="after")), f"Measured by the guest at {last}"
+
+
+def map_html(
+    data: pd.DataFrame,
+    *,
+    title: str = "",
+    scale_of: pd.DataFrame | None = None,
+    small: bool = False,
+) -> str:
+    """Return the states of :func:`cloudlab.figures.data.disk_map_data` as bars.
+
+    Parameters
+    ----------
+    data : DataFrame
+    title : str
+        What a single state is called; without it all numbers follow as a table.
+    scale_of : DataFrame, optional
+        Data of the same disk whose scale is used, so that the picture does not jump.
+    small : bool
+        Whether to leave out scale, legend and notes, and what the keyboard reaches.
+    """
+    same = scale_of is not None and _disk_bytes(scale_of) == _disk_bytes(data)
+    width = _SMALL_WIDTH if small else _WIDTH
+    scale = _scale(scale_of if scale_of is not None and same else data, width)
+    bars = []
+    for state, rows in data.groupby("state", sort=False):
+        deduced = "" if rows["measured"].all() else " (deduced)"
+        name = title or STATES[str(state)] + deduced
+        disk = format_bytes(rows.loc[rows["kind"] == "disk", "size_bytes"].iloc[0])
+        head = "" if small else f"<div><b>{escaped(name)}</b> {disk} disk</div>"
+        bars.append(head + _bar(rows, scale, f"{name}: a disk of {disk}", small=small))
+    below = "" if small else _below(data, scale) + ("" if title else _numbers(data))
+    return f'{STYLE}<div class="cloudlab-disk">{"".join(bars)}{below}</div>'
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Bytes -> per cent of the width, which is in pixels; ``breaks`` is where the scale changes."""
+
+    width: float
+    bytes: Sequence[float]
+    places: Sequence[float]
+    breaks: list[float]
+
+    def at(self, place: Any) -> float:
+        import numpy as np
+
+        return float(np.interp(float(place), self.bytes, self.places))
+
+
+def _scale(data: pd.DataFrame, width: float) -> _Scale:
+    least = {
+        (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _LETTER
+        * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
+        + _PAD
+        for row in records(data[data["kind"] == "partition"])
+    }
+    edges, places, breaks = ruler(_disk_bytes(data), width, least)
+    return _Scale(width, edges, places * 100 / width, [100 / width * float(at) for at in breaks])
+
+
+def _disk_bytes(data: pd.DataFrame) -> float:
+    return float(max(1, (data["start_bytes"] + data["extent_bytes"]).max()))
+
+
+def _bar(rows: pd.DataFrame, scale: _Scale, label: str, *, small: bool) -> str:
+    strips = [kind for kind in ("partition", *VOLUMES) if (rows["kind"] == kind).any()]
+    high = _STRIP * len(strips) + _ZONE
+    # What lies inside is drawn after what is around it.
+    order = {kind: number for number, kind in enumerate(("unallocated", *_KINDS))}
+    inside = rows.assign(order=rows["kind"].map(order)).dropna(subset=["order"])
+    inside = inside.sort_values(["order", "start_bytes"], kind="stable")
+    used = {row.device: row for row in records(inside[inside["kind"] == "used"])}
+    end = scale.at(rows.loc[rows["kind"] == "disk", "size_bytes"].iloc[0])
+    parts = [f'<span class="cloudlab-whole" style="width: {end:.3f}%"></span>']
+    for row in records(inside):
+        left, right = (scale.at(row.start_bytes + size) for size in (0, row.extent_bytes))
+        top = _STRIP * (strips.index(row.kind) if row.kind in strips else len(strips))
+        top = {"unallocated": 0, "used": high - _GAUGE}.get(row.kind, top)
+        # A text stands in the widest part that no torn edge cuts.
+        torn = [left, *(one for one in scale.breaks if left + 0.5 < one < right - 0.5), right]
+        start, stop = max(itertools.pairwise(torn), key=lambda span: span[1] - span[0])
+        text = _label(row, used, (stop - start) * scale.width / 100 - _PAD)
+        indent = 100 * (start - left) / max(right - left, 1e-9)
+        near = 6 if any(abs(one - start) < 0.5 for one in scale.breaks) else 0  # noqa: PLR2004
+        says = escaped(describe(row))
+        # What begins on the right half is described towards the left.
+        side = "right" if left > 50 else "left"  # noqa: PLR2004
+        fill = "pale" if row.kind == "partition" else row.kind
+        name = "cloudlab-name" + " cloudlab-strip" * (row.kind == "partition")
+        reach = "" if small else f'tabindex="0" role="img" aria-label="{says}" '
+        parts.append(
+            f'<span class="cloudlab-part" {reach}'
+            f'data-key="{escaped(f"{row.kind} {row.device} {row.mountpoint}")}" '
+            f'style="left: {left:.3f}%; width: max({right - left:.3f}%, 2px); top: {top}px; '
+            f'bottom: 0; background: var(--{fill}); color: var(--{row.kind}-text)">'
+            f'<span class="{name}" style="text-indent: calc({indent:.2f}% + {near}px)" '
+            f'aria-hidden="true">{escaped(text)}</span>'
+            f'<span class="cloudlab-says" style="{side}: 0" aria-hidden="true">{says}</span></span>'
+        )
+    parts += [
+        f'<span class="cloudlab-tear" style="left: {one:.3f}%"></span>'
+        for one in scale.breaks
+        if one < end
+    ]
+    if small:
+        label = "; ".join([label, *(describe(row) for row in records(inside))])
+    role = f'role="{"img" if small else "group"}" aria-label="{escaped(label)}"'
+    return f'<div class="cloudlab-map" style="height: {high}px" {role}>{"".join(parts)}</div>'
+
+
+def _label(row: Any, used: Mapping[str, Any], room: float) -> str:
+    """Return the longest text that fits a part of the disk; room is in pixels."""
+    size = format_bytes(row.size_bytes)
+    texts = {
+        "partition": [f"{row.device} {size}", str(row.device)],
+        "unallocated": [f"{size} unallocated", size, ""],
+        "used": [""],
+    }.get(row.kind, [f"{name_of(row.kind, row.device)} {size}", str(row.device)])
+    if row.kind == "filesystem":
+        texts = [*filesystem_texts(row, [used[row.device]] if row.device in used else []), ""]
+    return next((printable(text) for text in texts if len(text) * _LETTER <= room), texts[-1])
+
+
+def _below(data: pd.DataFrame, scale: _Scale) -> str:
+    """Return what stands below the bars: the scale, the legend, and what to know of both."""
+    disk = _disk_bytes(data)
+    ticks, last = "", -99.0
+    for tick in byte_ticks(disk, 8):
+        if scale.at(tick) - last > 9:  # noqa: PLR2004 - per cent; labels must not touch
+            last = scale.at(tick)
+            ticks += f'<span style="left: {last:.2f}%">{format_tick(tick)}</span>'
+    key = "".join(
+        f'<span class="cloudlab-key" style="background: var(--{kind})"></span>{name_of(kind)}'
+        for kind in _KINDS
+        if (data["kind"] == kind).any()
+    )
+    found = obstacle(data)
+    notes = [f"<b>{escaped(obstacle_text(found))}.</b>"] if found else []
+    notes += (
+        ["Torn edges: the scale changes, to make room for small partitions."]
+        if scale.breaks
+        else []
+    )
+    notes += [] if data["placed"].all() else ["Positions were not measured; the order is assumed."]
+    return f'<div class="cloudlab-ticks">{ticks}</div><p>{key}</p><p>{" ".join(notes)}</p>'
+
+
+def describe(row: Any) -> str:
+    """Return what a part of the disk is, with all its bytes."""
+    owner = row.mountpoint if row.kind in ("filesystem", "used") else row.device
+    name = name_of(row.kind, owner)
+    if not is_known(row.size_bytes):
+        return f"{name}: size not measured"
+    end = int(row.start_bytes) + int(row.size_bytes)
+    guessed = "" if bool(row.placed) else " (position not measured)"
+    return (
+        f"{name}: {format_bytes(row.size_bytes)} = {format_count(row.size_bytes)} bytes, "
+        f"from byte {format_count(row.start_bytes)} to {format_count(end)}{guessed}"
+    )
+
+
+def _numbers(data: pd.DataFrame) -> str:
+    rows: Iterable[tuple[object, ...]] = (
+        (state, row.kind, row.device if is_known(row.device) else "-",
+         format_count(row.start_bytes), format_count(row.size_bytes))
+        for state, group in itertools.groupby(records(data), key=lambda row: row.state)
+        for row in group
+        if is_known(row.size_bytes)
+    )  # fmt: skip
+    head = ("state", "what", "device", "from byte", "bytes")
+    table = table_html(head, rows, caption="Everything on the disk, in bytes")
+    return f"<details><summary>All numbers</summary>{table}</details>"

@@ -1,28 +1,4 @@
-// Native controls: a label that belongs to each, and keys that reach them.  JupyterLab would
-// take arrow keys pressed in a control for its own shortcuts; this attribute tells it not to.
-// It reads it in the document's capture phase, so it is set before, in the window's; and not
-// for Ctrl+S and its like, which stay JupyterLab's.
-const OWN_KEYS = "data-lm-suppress-shortcuts";
-
-function keepKeys(root) {
-  const mark = (event) => {
-    if (root.contains(event.target)) {
-      event.target.toggleAttribute(OWN_KEYS, !(event.ctrlKey || event.metaKey || event.altKey));
-    }
-  };
-  window.addEventListener("keydown", mark, true);
-  return () => window.removeEventListener("keydown", mark, true);
-}
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
+// Native controls: a label that belongs to each, and keys that reach them.
 function options(select, choices) {
   select.replaceChildren(...choices.map(([value, label]) => make("option", { value }, label)));
 }
@@ -162,13 +138,20 @@ function render({ model, el }) {
     else if (field.kind === "question") addQuestion(field);
     else addControl(field);
   }
+  function gone() {
+    for (const node of root.querySelectorAll("input, select, textarea, button")) {
+      node.disabled = true;
+      if (node.tagName === "BUTTON") node.setAttribute("aria-disabled", "true");
+    }
+  }
+
   showState();
   model.on("change:values", showValues);
   model.on("change:state", showState);
   el.append(root);
-  const release = keepKeys(root);
+  const releases = [keepKeys(root), whenGone(model, gone)];
   return () => {
-    release();
+    for (const release of releases) release();
     model.off("change:values", showValues);
     model.off("change:state", showState);
   };

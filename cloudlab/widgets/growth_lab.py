@@ -1,37 +1,47 @@
-"""GrowthLab: choose, predict, boot, compare."""
+"""GrowthLab: the disk, and what decides what a boot makes of it: choose, predict, boot, compare."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cloudlab.disk import parse_disk_size
+import ipywidgets
+
+from cloudlab.course.prediction import Prediction
+from cloudlab.disk import DiskLayout, inspect_disk, parse_disk_size
 from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.figures.data import disk_map_data
+from cloudlab.figures.words import Given, disk_map_words
+from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
 from cloudlab.run.boot import dated_folder
 from cloudlab.run.options import Options, scenario_name
 from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.tables import layout_sizes
 from cloudlab.run.value import open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
+from cloudlab.sizes import ParsedConsole, console_sizes
+from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
-from cloudlab.units import GIB, format_bytes
-from cloudlab.widgets.background import Outcome, Pace, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPart, Plan
+from cloudlab.units import format_bytes, format_seconds
+from cloudlab.widgets.background import Outcome, Pace, Snapshot, live_job, replay_job
+from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, error_html
+from cloudlab.widgets.disk_map import disk_at, map_html, origin
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun, Panel
+from cloudlab.widgets.panel import AnyRun
+from cloudlab.widgets.prediction_form import PredictionForm
 from cloudlab.widgets.results import (
     Finished,
-    Prediction,
-    differences_html,
-    earlier_html,
     export,
-    origin,
+    history_html,
+    items_html,
     result_html,
+    still_html,
 )
-from cloudlab.widgets.texts import error_html, marked_html, safe
 
 _NOT_SET = ("", "not set")
 _MORE = "More options"
@@ -55,20 +65,18 @@ _OPTIONS = (
     ),
     field(
         "profile", "select", "Modules", Profile.LEAN.value, group=_MORE,
-        choices=[("lean", "lean: what growth needs"), ("full", "full: as a cloud runs them")],
+        choices=[("lean", "lean: what growth needs"), ("full", "full: as in a cloud")],
     ),
-    field("bootcmd", "textarea", "bootcmd, a command a line", rows=2, group=_MORE,
+    field("bootcmd", "textarea", "bootcmd, one command per line", rows=2, group=_MORE,
           help="runs before the growth"),
-    field("runcmd", "textarea", "runcmd, a command a line", rows=2, group=_MORE,
+    field("runcmd", "textarea", "runcmd, one command per line", rows=2, group=_MORE,
           help="runs after the growth"),
     field("extra", "textarea", "Further keys, as YAML", rows=3, group=_MORE),
 )  # fmt: skip
 
-_STEP_GIB = 0.1
 
-
-class GrowthLab(Panel):
-    """Flip an option, predict, boot, and see what grew.
+class GrowthLab(BootPanel):
+    """Flip an option, predict, boot, and watch the disk grow.
 
     Live it boots cached images and records them below ``folder``; else it plays the
     recording that is nearest to the options, and says in what it differs.
@@ -79,56 +87,62 @@ class GrowthLab(Panel):
         The name of the image to begin with.
     folder : Path
         Where live runs are recorded, and below it exports.
-
-    Attributes
-    ----------
-    finished : list of Finished
-        The runs so far, with their predictions.
     """
 
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
-        self.finished: list[Finished] = []
+        self._finished: list[Finished] = []
         self._folder = Path(folder)
         self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
+        self._layouts: dict[str, DiskLayout | None] = {}
+        #: The map's data of the disk before the boot, whose scale holds during it.
+        self._scale_of: Any = None
+        self._measured, self._faulty = 0, False
         self.options = Form("Options", _OPTIONS)
-        self.prediction = Form(
-            "Your prediction",
-            [
-                field(
-                    layer, "range", f"After the boot the {layer} will be", None,
-                    min=0, max=20.0, step=_STEP_GIB, unit="GiB", unset="not predicted yet",
-                )
-                for layer in ("partition", "filesystem")
-            ],
-        )  # fmt: skip
+        self.prediction = PredictionForm()
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
-        self._user_data = Pane(name="User-data", look="text", role="region")
+        self._disk = Pane(name="The disk", look="disk", role="region")
+        self._user_data = Pane(name="User-data", role="region")
         self._match_note = Pane(look="note", role="status")
+        self._stale = Pane(look="note", role="status")
         self._result = Pane(look="result", name="Result", role="region")
+        self._history = Pane(look="result", name="All runs so far", role="region")
         self._exported = Pane(role="status")
         self._shown_user_data = "#cloud-config\n"
         self._shown_choices: dict[str, Any] = {}
-        self.boot_part = BootPart(self._plan, self._switched)
+        part = self.boot_part = BootPart(
+            self._plan,
+            changed=self._switched,
+            watch=self._watch,
+            after=self._keep,
+            console="closed",
+        )
+        columns = ipywidgets.Box(
+            [
+                ipywidgets.VBox(
+                    [self.options, self._match_note, self.prediction, part.form, part.problem,
+                     part.stage, part.progress]
+                ),
+                ipywidgets.VBox([self._stale, self._result, self._user_data]),
+            ]
+        ).add_class("cloudlab-columns")  # fmt: skip
         super().__init__(
-            self.boot_part.source,
-            self.options,
-            self._user_data,
-            self._match_note,
-            self.prediction,
-            self.boot_part.buttons,
-            *self.boot_part.widgets,
-            self._result,
-            self.exports,
-            self._exported,
+            self._disk, columns, part.console, self._history, self.exports, self._exported
         )
         self.options.on_values(self._changed)
-        self.prediction.on_values(self._refresh_boot)
+        self.prediction.on_values(self._predicted)
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
+        self.keep(self._disk.html)
         if image is not None:
             self.choose(image=image)
+
+    @property
+    def finished(self) -> list[Finished]:
+        """The runs so far, with their predictions; while a boot goes on, waits for its end."""
+        self.boot_part.settle()
+        return self._finished
 
     def choose(self, **values: Any) -> None:
         """Set options as if they were typed: ``growpart="off"``, ``disk_size="40G"`` ...
@@ -146,26 +160,9 @@ class GrowthLab(Panel):
             )
         self.options.values = {**self.options.values, **values}
 
-    def predict(self, partition_gib: float, filesystem_gib: float) -> None:
-        """Predict both sizes after the boot, in GiB; this unlocks Boot."""
-        self.prediction.values = {"partition": partition_gib, "filesystem": filesystem_gib}
-
-    def boot(self) -> None:
-        """Press Boot."""
-        self.boot_part.boot()
-
-    def stop(self) -> None:
-        """Press Stop."""
-        self.boot_part.stop()
-
-    def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the boot's end, for scripts; return whether it came."""
-        return self.boot_part.wait(timeout_s)
-
-    def close(self) -> None:
-        """Stop what goes on and close the panel."""
-        self.boot_part.stop()
-        super().close()
+    def predict(self, partition: str, filesystem: str) -> None:
+        """Predict the boot as :class:`~cloudlab.course.Prediction` does; this unlocks Boot."""
+        self.prediction.set(Prediction(partition, filesystem))
 
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
@@ -175,10 +172,13 @@ class GrowthLab(Panel):
         RecordingError
             If there is no such run.
         """
-        self._show_result(Finished(open_run(run)))
+        finished = Finished(open_run(run))
+        self.boot_part.show_console(finished.run.console)
+        self._show_result(finished)
+        self._keep()
 
     def seed_config(self) -> SeedConfig:
-        """Return the options as cloudlab knows them.
+        """Return the options as a seed's configuration.
 
         Raises
         ------
@@ -186,13 +186,12 @@ class GrowthLab(Panel):
             If one cannot be understood.
         """
         values = self.options.values
+        resize = values["resize_rootfs"]
         return SeedConfig(
             growpart=GrowpartMode(values["growpart"]) if values["growpart"] else None,
             growpart_devices=tuple(values["devices"].replace(",", " ").split()),
             ignore_growroot_disabled=True if values["ignore_growroot"] else None,
-            resize_rootfs=ResizeRootfs(values["resize_rootfs"])
-            if values["resize_rootfs"]
-            else None,
+            resize_rootfs=ResizeRootfs(resize) if resize else None,
             bootcmd=_commands(values["bootcmd"]),
             runcmd=_commands(values["runcmd"]),
             extra_yaml=values["extra"],
@@ -207,13 +206,9 @@ class GrowthLab(Panel):
         CloudlabError
             If an option cannot be understood, or no recordings are there.
         """
-        seed = self.seed_config()
-        wish = Wish(
-            image=str(self.options.values["image"]),
-            disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
-            user_data=to_user_data(seed),
-            profile=seed.profile.value,
-        )
+        seed, size_bytes = self.seed_config(), parse_disk_size(self.options.values["disk_size"])
+        image, profile = str(self.options.values["image"]), seed.profile.value
+        wish = Wish(image, size_bytes, to_user_data(seed), profile)
         return nearest(wish, self._recordings)
 
     def _switched(self) -> None:
@@ -231,111 +226,182 @@ class GrowthLab(Panel):
 
     def _changed(self) -> None:
         with self._lock:
-            if self.options.values != self._shown_choices:
-                # A prediction is about these options; others need one of their own.
-                self.prediction.values = {"partition": None, "filesystem": None}
-                self._shown_choices = dict(self.options.values)
+            chosen = {**self.options.values, "live": self.boot_part.live}
+            if chosen == self._shown_choices:
+                return
+            # A prediction is about these options; others need one of their own.
+            self._shown_choices = chosen
+            self.prediction.set(Prediction())
+            self._mark_stale("The result below belongs to other options than these.")
             self._refresh()
+
+    def _mark_stale(self, why: str) -> None:
+        self._stale.html = f"<b>{escaped(why)}</b>" if self._result.html and why else ""
 
     def _refresh(self) -> None:
         try:
             seed = self.seed_config()
-            text = to_user_data(replace(seed, report=False, profile=Profile.FULL))
             whole = to_user_data(seed)
-            disk_gib = parse_disk_size(self.options.values["disk_size"]) / GIB
-            note = "" if self.boot_part.live else self._note(self.match())
+            text = to_user_data(replace(seed, report=False, profile=Profile.FULL))
+            match = None if self.boot_part.live else self.match()
+            layout = self._layout(match)
         except CloudlabError as error:
-            self._match_note.html = error_html(error)
-            self.boot_part.unlock(unlocked=False, help="Correct the options first")
+            self._match_note.html, self._faulty = error_html(error), True
+            self._predicted()
             return
         if text != self._shown_user_data or not self._user_data.html:
             self._user_data.html = (
-                "<b>The user-data that these options make</b>"
-                f"{marked_html(self._shown_user_data, text)}"
+                f"<b>The user-data of these options</b>{marked_html(self._shown_user_data, text)}"
                 "<details><summary>with what cloudlab adds to measure the disk</summary>"
-                f"<pre>{safe(whole)}</pre></details>"
+                f"<pre>{escaped(whole)}</pre></details>"
             )
             self._shown_user_data = text
-        self._match_note.html = note
-        limit = {"max": max(4.0, round(disk_gib * 1.1, 1))}
-        self.prediction.change(partition=limit, filesystem=limit)
-        self._refresh_boot()
+        self._match_note.html, self._faulty = _differences(match), False
+        if not self.boot_part.running:
+            self._show_start(layout)
+        self._predicted()
 
-    def _note(self, match: Match) -> str:
-        if match.exact:
-            return ""
-        return (
-            "<b>Nobody recorded this combination.</b> Boot plays the nearest recording, "
-            f"which differs:{differences_html(match.differences)}"
-        )
+    def _predicted(self) -> None:
+        if self._faulty:
+            self.boot_part.unlock("correct the options")
+        else:
+            self.boot_part.need(self.prediction)
 
-    def _refresh_boot(self) -> None:
-        unlocked = None not in self.prediction.values.values()
-        word = "Boot" if self.boot_part.live else "Boot (recorded)"
-        self.boot_part.unlock(
-            unlocked=unlocked,
-            label=word if unlocked else f"{word}: predict first",
-            help="" if unlocked else "Move both sliders to unlock Boot",
-        )
+    def _layout(self, match: Match | None) -> DiskLayout | None:
+        """Return the disk before the boot: what the image holds, on a disk of the chosen size.
 
-    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
-        # The options may be changed while the machine boots; the prediction was for these.
-        prediction = self._prediction()
-        if not live:
-            match = self.match()
-            recording = match.recording
-            return Plan(
-                replay_job(recording, pace),
-                recording.record.time_s or 0.0,
-                origin(recording),
-                lambda outcome: self._done(outcome, prediction, match.differences),
-                plays=True,
+        None where the host cannot read it, which is no reason not to boot.
+        """
+        size_bytes = parse_disk_size(self.options.values["disk_size"])
+        image = match.recording.image if match else self._image()
+        if size_bytes < image.virtual_size_bytes:
+            raise UsageError(
+                f"A disk of {format_bytes(size_bytes)} is smaller than the image, which is a disk "
+                f"of {format_bytes(image.virtual_size_bytes)}.",
+                hint=f"Choose at least {-(-image.virtual_size_bytes >> 20)}M.",
             )
-        seed = self.seed_config()
+        layout = match.recording.record.disk_before if match else self._read(self._image())
+        return layout and replace(layout, virtual_size_bytes=size_bytes)
+
+    def _read(self, image: Image) -> DiskLayout | None:
+        if image.name not in self._layouts:
+            try:
+                self._layouts[image.name] = inspect_disk(image.path, image.format)
+            except CloudlabError:
+                self._layouts[image.name] = None
+        return self._layouts[image.name]
+
+    def _image(self) -> Image:
         image = self._images.get(str(self.options.values["image"]))
         if image is None:
             raise UsageError("No image is chosen.", hint="Run 'cloudlab build' first.")
-        options = Options(
-            image=image,
-            disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
-            seed=replace(seed, sampler=True),
-            scenario=scenario_name(seed),
-        )
-        disk = format_bytes(options.disk_size_bytes)
-        return Plan(
-            live_job(options, dated_folder(options.scenario, self._folder)),
-            None,
-            f"Booting {image.name} with a disk of {disk}",
-            lambda outcome: self._done(outcome, prediction, ()),
-        )
+        return image
 
-    def _done(
-        self, outcome: Outcome, prediction: Prediction | None, differences: tuple[str, ...]
-    ) -> None:
-        recording = outcome.run
-        if recording is not None and recording.outcome is not RunOutcome.INTERRUPTED:
-            self._show_result(Finished(recording, prediction, differences))
+    def _show_start(self, layout: DiskLayout | None) -> None:
+        self._scale_of, self._measured = None, 0
+        if layout is None or not layout.partitions:
+            self._disk.html = "<p>The disk is drawn once the guest has measured it.</p>"
+            return
+        root = layout_sizes(layout)
+        self._scale_of = disk_map_data(root)
+        self._disk.html = map_html(self._scale_of, title="Before the boot:")
+        root = root[root["mountpoint"] == "/"]
+        self.prediction.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
 
-    def _prediction(self) -> Prediction | None:
-        partition, filesystem = self.prediction.values.values()
-        if partition is None or filesystem is None:
-            return None
-        return Prediction(round(partition * GIB), round(filesystem * GIB))
+    def _watch(self, now: Snapshot) -> None:
+        """Show the disk as the guest has measured it so far in a boot."""
+        if len(now.blocks) == self._measured:
+            return
+        self._measured = len(now.blocks)
+        reports = tuple(filter(None, map(exact_report, now.blocks[-1:])))
+        sizes = console_sizes(ParsedConsole(reports, (), now.blocks[-1:], 0))
+        data, _ = disk_at(sizes, float("inf"), None)
+        if data is not None:
+            title = f"At {format_seconds(now.time_s)}, {now.stage}:"
+            self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
+
+    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
+        # The options may be changed while the machine boots; the prediction was for these.
+        prediction, match, seed = self.prediction.prediction(), None, self.seed_config()
+        if live:
+            image = self._image()
+            options = Options(
+                image=image,
+                disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
+                seed=replace(seed, sampler=True),
+                scenario=scenario_name(seed),
+            )
+            job = live_job(options, dated_folder(options.scenario, self._folder))
+            disk = format_bytes(options.disk_size_bytes)
+            about, usual_s = f"Booting {image.name} with a disk of {disk}", None
+        else:
+            match = self.match()
+            job, about = replay_job(match.recording, pace), origin(match.recording)
+            usual_s = match.recording.record.time_s or 0.0
+        chosen, differences = dict(self.options.values), match.differences if match else ()
+        layout = match.recording.record.disk_before if match else self._layout(None)
+        self._show_start(layout)
+        self._mark_stale("The result below is that of an earlier run; a boot goes on.")
+
+        def done(outcome: Outcome) -> None:
+            run = outcome.run
+            if run is None or run.outcome is RunOutcome.INTERRUPTED:
+                self._mark_stale("The result below is that of an earlier run.")
+                return
+            self._show_result(Finished(run, prediction, differences))
+            if chosen != self.options.values:
+                self._mark_stale("The result below belongs to other options than these.")
+
+        return Plan(job, about, done, usual_s)
 
     def _show_result(self, finished: Finished) -> None:
-        self.finished.append(finished)
-        html = result_html(finished) + earlier_html(self.finished)
-        self._result.html = html
-        self.keep(html)
+        self._finished.append(finished)
+        run = finished.run
+        self._result.html = result_html(finished)
+        self._stale.html = ""
+        self._history.html = history_html(self._finished)
         self.exports.change(export={"hidden": False})
+        data, _ = disk_at(run.sizes, float("inf"), None)
+        if data is not None:
+            found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
+            self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
+
+    def _keep(self) -> None:
+        if self._finished:
+            self.keep(still_html(self._finished))
 
     def _export(self) -> None:
         try:
-            folder = export(self.finished[-1], self._folder / "exports")
+            folder = export(self._finished[-1], self._folder / "exports")
         except CloudlabError as error:
             self._exported.html = error_html(error)
             return
-        self._exported.html = f"<p>Written to <code>{safe(folder)}</code>.</p>"
+        self._exported.html = f"<p>Written to <code>{escaped(folder)}</code>.</p>"
+
+
+def marked_html(before: str, after: str) -> str:
+    """Return a text whose lines that were not in ``before`` are marked, by more than colour."""
+    old, new = before.splitlines(), after.splitlines()
+    changed: set[int] = set()
+    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new).get_opcodes():
+        if kind in {"replace", "insert"}:
+            changed |= set(range(start, end))
+    lines = [
+        f"<mark>{escaped(line)}</mark> <b>&larr; changed</b>"
+        if number in changed
+        else escaped(line)
+        for number, line in enumerate(new)
+    ]
+    return f"<pre>{chr(10).join(lines)}</pre>"
+
+
+def _differences(match: Match | None) -> str:
+    if match is None or match.exact:
+        return ""
+    return (
+        "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
+        f"{items_html(match.differences)}"
+    )
 
 
 def _commands(text: str) -> tuple[str, ...]:

@@ -14,7 +14,10 @@ import anywidget
 import traitlets
 
 _HERE = resources.files("cloudlab.widgets")
-_LOOK = _HERE.joinpath("look.css").read_text("utf-8")
+_LOOK, _COMMON, _FORM, _PANE = (
+    _HERE.joinpath(name).read_text("utf-8")
+    for name in ("look.css", "common.js", "form.js", "pane.js")
+)
 
 
 class Form(anywidget.AnyWidget):
@@ -33,7 +36,7 @@ class Form(anywidget.AnyWidget):
         ``max``, ``choices``.
     """
 
-    _esm = _HERE.joinpath("form.js").read_text("utf-8")
+    _esm = _COMMON + _FORM
     _css = _LOOK
     label = traitlets.Unicode().tag(sync=True)
     fields: traitlets.List[Any] = traitlets.List().tag(sync=True)
@@ -71,24 +74,29 @@ class Form(anywidget.AnyWidget):
 class Pane(anywidget.AnyWidget):
     """A part of the page whose HTML changes; what goes in must be escaped already.
 
+    Parts with ``data-key`` move from their former place; a button with ``data-line`` shows and
+    marks the part of the same panel with that ``data-number``, such as a console line.
+
     Attributes
     ----------
     html : str
     name, role : str
         For screen readers.
     look : str
-        ``text``, ``console`` or ``note``.
-    scrolls : bool
-        Whether it scrolls on its own and stays at its end.
+        ``text``, ``note``, ``disk``, ``result``; ``console`` scrolls and stays at its end;
+        ``gone`` shows its name once the kernel is gone.
+    folds : str
+        ``open`` or ``closed`` for a fold with ``summary`` (HTML) as its head; else empty.
     """
 
-    _esm = _HERE.joinpath("pane.js").read_text("utf-8")
+    _esm = _COMMON + _PANE
     _css = _LOOK
     html = traitlets.Unicode().tag(sync=True)
     name = traitlets.Unicode().tag(sync=True)
     role = traitlets.Unicode().tag(sync=True)
     look = traitlets.Unicode("text").tag(sync=True)
-    scrolls = traitlets.Bool(default_value=False).tag(sync=True)
+    folds = traitlets.Unicode().tag(sync=True)
+    summary = traitlets.Unicode().tag(sync=True)
 
 
 def field(
@@ -110,30 +118,17 @@ def field(
         ``select``, ``text``, ``textarea``, ``checkbox``, ``range`` or ``question``.
     label, help : str
     value : Any
-        Its first value; a range may start at None, unset.
+        Its first value.
     group : str
         The fold that it is in.
     **more
-        ``choices`` of (value, label); ``rows``; ``min``, ``max``, ``step``, ``unit``, ``unset``.
+        ``choices`` of (value, label); ``rows``; ``min``, ``max``, ``step``, ``unit``.
     """
-    return {
-        "name": name,
-        "kind": kind,
-        "label": label,
-        "value": value,
-        "help": help,
-        "group": group,
-        **more,
-    }
+    own = {"name": name, "kind": kind, "label": label, "value": value, "help": help}
+    return {**own, "group": group, **more}
 
 
-def button(name: str, label: str, *, help: str = "", primary: bool = False) -> dict[str, Any]:  # noqa: A002
+def button(name: str, label: str, *, primary: bool = False) -> dict[str, Any]:
     """Return a button."""
-    return {
-        "name": name,
-        "kind": "button",
-        "label": label,
-        "help": help,
-        "primary": primary,
-        "group": "",
-    }
+    own = {"name": name, "kind": "button", "label": label, "help": "", "group": ""}
+    return {**own, "primary": primary}

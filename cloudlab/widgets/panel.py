@@ -1,4 +1,4 @@
-"""What all panels share: which run is meant, what stays when they are gone, who replaces whom."""
+"""What all panels share: what stays when they are gone, and which panel replaces which."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 
 from cloudlab.run.value import Run
+from cloudlab.widgets.native import Pane
 
 AnyRun = Run | Path | str
+
+
+_GONE = (
+    "The kernel of this panel is gone, so nothing here works any more. Run the cell again to "
+    "get a new panel."
+)
 
 
 class Panel:
     """A panel of widgets, with a static result beside it.
 
-    Widgets are dead in a notebook that is opened again; so what they showed last stays
-    below them as plain HTML, hidden as long as they live.  Running a cell anew closes
-    the panels that the same cell made before.
+    Widgets are dead in a notebook that is opened again; so what they showed last comes before
+    them as plain HTML, hidden while they live.  Running a cell again closes the panels that the
+    same cell made before.
 
     Parameters
     ----------
@@ -32,8 +39,9 @@ class Panel:
 
     def __init__(self, *parts: ipywidgets.Widget) -> None:
         self._kept_id = f"cloudlab-kept-{uuid.uuid4().hex[:12]}"
-        hider = ipywidgets.HTML(f"<style>#{self._kept_id} {{ display: none }}</style>")
-        self._box = ipywidgets.VBox([*parts, hider])
+        hider = f"<style>#{self._kept_id} {{ display: none }}</style>"
+        self._box = ipywidgets.VBox([Pane(html=hider, look="gone", name=_GONE), *parts])
+        self._box.add_class("cloudlab-panel")
         self._kept_html = ""
         self._handle: Any = None
         self._closed = False
@@ -53,11 +61,18 @@ class Panel:
         self._box.close()
 
     def _kept(self) -> str:
-        return f'<div id="{self._kept_id}">{self._kept_html}</div>'
+        # A panel that is not there leaves "model not found", a widget output without elements.
+        dead = f".jp-OutputArea-child:has(#{self._kept_id}) + .jp-OutputArea-child"
+        return (
+            f'<div id="{self._kept_id}"><style>{dead} .jupyter-widgets:not(:has(*)) '
+            "{ display: none }</style>"
+            "<p><small>What this panel showed last. Run the cell to use it again.</small></p>"
+            f"{self._kept_html}</div>"
+        )
 
     def _ipython_display_(self) -> None:
-        _display(self._box)
         self._handle = _display(_html(self._kept()), display_id=True)
+        _display(self._box)
 
 
 class _Cells:

@@ -1,4 +1,4 @@
-"""Quiz: questions, with an answer to each answer."""
+"""Quiz: questions with feedback on every answer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cloudlab.errors import UsageError
+from cloudlab.html import escaped
 from cloudlab.widgets.native import Form, field
 from cloudlab.widgets.panel import Panel
-from cloudlab.widgets.texts import safe
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Question:
     ----------
     text : str
     answers : mapping of str to str
-        Each answer, and what is said to who gives it.
+        Each answer, and the feedback on it.
     right : str
         The right one.
 
@@ -38,13 +38,13 @@ class Question:
             raise UsageError(f"The right answer {self.right!r} is none of {list(self.answers)}.")
 
     def verdict(self, answer: str) -> str:
-        """Return what is said to an answer."""
+        """Return the feedback on an answer."""
         word = "Right." if answer == self.right else "Not quite."
         return f"{word} {self.answers[answer]}".strip()
 
 
 class Quiz(Panel):
-    """Questions that answer at once.
+    """Questions with feedback at once.
 
     Parameters
     ----------
@@ -83,6 +83,8 @@ class Quiz(Panel):
         for (name, given), one in zip(self.form.values.items(), self.questions, strict=True):
             said = one.verdict(given) if given in one.answers else ""
             self.form.change(**{name: {"help": said}})
-            answer = f"you said: {given}. {said}" if said else f"answers: {', '.join(one.answers)}"
-            still.append(f"<li>{safe(one.text)}<br>{safe(answer)}</li>")
+            answer = (
+                f"your answer: {given}. {said}" if said else f"answers: {', '.join(one.answers)}"
+            )
+            still.append(f"<li>{escaped(one.text)}<br>{escaped(answer)}</li>")
         self.keep(f"<ol>{''.join(still)}</ol>")

@@ -1,43 +1,30 @@
-"""What a run came to, as HTML: figures, numbers, reasons, and the console lines that prove them."""
+"""What a run came to, as HTML: reasons, sizes beside the prediction, and the lines behind them."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cloudlab import figures, paths
+from cloudlab import paths
+from cloudlab.course.prediction import LAYERS, Prediction, ends
 from cloudlab.errors import CloudlabError
-from cloudlab.figures.data import RunSizes, prediction_data, records
+from cloudlab.figures.data import RunSizes, records
+from cloudlab.figures.words import span, verdict
+from cloudlab.html import escaped, table_html
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run
-from cloudlab.units import format_bytes, format_count, is_known
-from cloudlab.widgets.texts import safe, table_html
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-LAYERS = ("partition", "filesystem")
+from cloudlab.units import format_bytes, format_count
+from cloudlab.widgets.disk_map import disk_at, map_html, origin
+from cloudlab.widgets.nearest import choices
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
 
 #: Files of a machine, of no use without it.
 _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a learner expects after the boot, in bytes."""
-
-    partition_bytes: int
-    filesystem_bytes: int
-
-    def of(self, layer: str) -> int:
-        """Return what is expected of a layer."""
-        return self.partition_bytes if layer == "partition" else self.filesystem_bytes
 
 
 @dataclass(frozen=True)
@@ -61,146 +48,131 @@ class Finished:
         """Whether there is a prediction, and of just the boot that is shown."""
         return self.prediction is not None and not self.differences
 
-    def measured(self) -> dict[str, tuple[int, int] | None]:
-        """Return each layer's size in bytes before and after; None where it is not known."""
-        try:
-            sizes = RunSizes(self.run.sizes)
-        except CloudlabError:
-            return dict.fromkeys(LAYERS)
-        return {layer: sizes.ends(layer) for layer in LAYERS}
-
-
-def origin(recording: Run) -> str:
-    """Return where a run comes from: a recording is always called one."""
-    if recording.is_recording:
-        return f"Recording: {recording.label}"
-    return recording.label[0].upper() + recording.label[1:]
-
 
 def result_html(finished: Finished) -> str:
-    """Return the whole result of one run."""
-    recording = finished.run
-    scenario = recording.scenario
+    """Return the result of one run in words and tables; evidence leads to its console line."""
+    run = finished.run
+    error = run.record.error
     parts = [
-        f"<h3>Result: {safe(scenario)}</h3>",
-        f"<p><small>{safe(origin(recording))}</small></p>",
+        f"<h3>Result: {escaped(run.scenario)}</h3><p><small>{escaped(origin(run))}</small></p>"
     ]
     if finished.differences:
-        parts.append(
-            f"<p><b>This is not quite what you asked for.</b></p>{differences_html(finished.differences)}"
-        )
-    error = recording.record.error
+        parts += [
+            "<p><b>The recording differs from your options.</b></p>",
+            items_html(finished.differences),
+        ]
     if error:
-        parts.append(
-            f"<p><b>The boot did not come to its end.</b></p><pre>{safe(error.text)}</pre>"
-        )
+        parts.append(f"<p><b>The boot did not finish.</b></p><pre>{escaped(error.text)}</pre>")
     parts += [
-        _or_reason(lambda: figure_html("disk-map", [recording])),
-        compared_html([finished], "Predicted and measured"),
-        _or_reason(lambda: prediction_html([finished])) if finished.judged else "",
-        "<h4>Why</h4>",
-        _or_reason(lambda: recording.explain().to_html()),
-        _or_reason(lambda: proof_html(recording)),
+        predicted_html(finished),
+        _or_reason(lambda: linked(run.explain().to_html())),
+        _or_reason(lambda: _folded("The console line behind each size", proof_html(run))),
     ]
     return "".join(parts)
 
 
-def earlier_html(runs: Sequence[Finished]) -> str:
-    """Return several runs side by side; empty for fewer than two."""
-    different = {one.run.name: one.run for one in runs}
+def still_html(runs: Sequence[Finished]) -> str:
+    """Return what stays in a notebook of these runs: the last one in full, with its figure."""
+    last = runs[-1]
+    drawn = _or_reason(lambda: plot("disk-map", [last.run]).to_html())
+    # Without the panel there is no console that evidence could lead to.
+    result = re.sub(r"<button[^>]*>(.*?)</button>", r"\1", result_html(last))
+    return result + drawn + (_all_runs(runs) if len(runs) > 1 else "")
+
+
+def history_html(runs: Sequence[Finished]) -> str:
+    """Return several runs side by side, the last one first; empty for fewer than two."""
     if len(runs) < 2:  # noqa: PLR2004
         return ""
-    figure = figure_html("scenarios", list(different.values())) if len(different) > 1 else ""
-    return f"<h3>All runs so far</h3>{figure}{compared_html(runs, 'All runs so far')}"
-
-
-def differences_html(differences: Sequence[str]) -> str:
-    """Return the differences between a wish and a recording as a list."""
-    return f"<ul>{''.join(f'<li>{safe(one)}</li>' for one in differences)}</ul>"
-
-
-def compared_html(runs: Sequence[Finished], caption: str) -> str:
-    """Return the table of predicted and measured sizes."""
-    rows = []
-    for run in runs:
-        predictions = _judged(run)
-        for layer, ends in run.measured().items():
-            rows.append(
-                (
-                    run.run.scenario,
-                    layer,
-                    format_bytes(ends and ends[0]),
-                    format_bytes(ends and ends[1]),
-                    format_bytes(run.prediction.of(layer)) if run.prediction else "-",
-                    predictions[layer],
-                )
-            )
-    head = ("run", "layer", "before", "after", "you predicted", "your prediction")
-    return table_html(head, rows, caption=caption)
-
-
-def predictions_table(runs: Sequence[Finished]) -> pd.DataFrame:
-    """Return the table that the figure *prediction* is made from.
-
-    A prediction of another experiment than the recorded one has no row.
-    """
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = [
-        {
-            "scenario": run.run.scenario,
-            "layer": layer,
-            "predicted_bytes": run.prediction.of(layer),
-            "measured_bytes": ends[1] if ends else None,
-        }
-        for run in runs
-        if run.prediction is not None and run.judged
-        for layer, ends in run.measured().items()
+    cards = [
+        f"<li><b>{escaped(one.run.scenario)}</b> <small>{escaped(_settings(one.run))}</small>"
+        f"{_or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
+        for one in reversed(runs)
     ]
-    return pd.DataFrame(rows)
+    return (
+        f'<h3>All runs so far</h3><ul class="cloudlab-cards">{"".join(cards)}</ul>{_all_runs(runs)}'
+    )
 
 
-def prediction_html(runs: Sequence[Finished]) -> str:
-    """Return the figure of predicted and measured sizes."""
-    tables = {"predictions": predictions_table(runs)}
-    return plot("prediction", [runs[0].run], tables=tables).to_html()
+def _settings(run: Run) -> str:
+    """Return what the run was made with, in one line."""
+    set_here = [f"{key}: {value}" for key, value in choices(run.user_data).items()]
+    text = ", ".join([f"{format_bytes(run.options.disk_size_bytes)} disk", *set_here])
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]} ..."
 
 
-def figure_html(kind_name: str, recordings: Sequence[Run]) -> str:
-    """Return a figure of runs, with its words."""
-    return plot(kind_name, recordings).to_html()
+def _picture(run: Run) -> str:
+    data, _ = disk_at(run.sizes, float("inf"), None)
+    return "" if data is None else map_html(data, title=run.scenario, small=True)
 
 
-def proof_html(recording: Run) -> str:
-    """Return, for each bar, the console line that proves it."""
-    rows = proofs(recording)
-    head = ("bar", "size in bytes", "seconds", "console line", "what it says")
-    return table_html(head, rows, caption="The console line behind each bar", code="what it says")
+def _all_runs(runs: Sequence[Finished]) -> str:
+    rows = [
+        (
+            one.run.scenario,
+            *(
+                span(*sizes, "{} to {}") if sizes else "not measured"
+                for sizes in ends(one.run).values()
+            ),
+            *(_judgement(one, layer) for layer in LAYERS),
+        )
+        for one in runs
+    ]
+    head = ("run", *LAYERS, *(f"your prediction: {layer}" for layer in LAYERS))
+    return table_html(head, rows, caption="All runs so far")
 
 
-def proofs(recording: Run) -> list[tuple[str, str, str, str, str]]:
-    """Return a row for each measurement of the root partition and filesystem, in time's order.
+def predicted_html(finished: Finished) -> str:
+    """Return the table of root's sizes before and after, and of the prediction."""
+    rows = [
+        (
+            layer,
+            *((format_bytes(one) for one in sizes) if sizes else ("not measured", "")),
+            (finished.prediction.words(layer) if finished.prediction else "") or "-",
+            _judgement(finished, layer),
+        )
+        for layer, sizes in ends(finished.run).items()
+    ]
+    head = ("layer", "before", "after", "you predicted", "verdict")
+    return table_html(head, rows, caption="Predicted and measured")
 
-    Raises
-    ------
-    CloudlabError
-        If the run has no sizes or no transcript.
-    """
-    run = RunSizes(recording.sizes)
-    lines = recording.console
+
+def _judgement(finished: Finished, layer: str) -> str:
+    if finished.prediction is None:
+        return "-"
+    if not finished.judged:
+        return "not judged: the recording has other options"
+    return verdict(finished.prediction.verdicts(finished.run)[layer])
+
+
+def proof_html(run: Run) -> str:
+    """Return a row for each measurement of root's partition and filesystem, in time's order."""
+    lines = run.console
+    sizes = RunSizes(run.sizes)
     found = []
     for layer in LAYERS:
-        rows = run.of(layer).dropna(subset=["line"])
+        rows = sizes.of(layer).dropna(subset=["line"])
         # Of the samples in between, those that saw a change.
         changed = rows["size_bytes"].ne(rows["size_bytes"].shift())
         for row in records(rows[(rows["stage"] != "sample") | changed]):
             number = int(row.line)
             said = lines[number - 1].text[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
-            found.append(
-                (name, format_count(row.size_bytes), f"{row.time_s:.1f}", str(number), said)
-            )
-    return found
+            time_s = f"{row.time_s:.1f}"
+            found.append((name, format_count(row.size_bytes), time_s, f"line {number}", said))
+    head = ("size of", "bytes", "seconds", "console", "what it says")
+    return linked(table_html(head, found, code=("what it says",)))
+
+
+def linked(text: str) -> str:
+    """Return HTML in which the names of console lines, such as ``line 587``, lead to them."""
+    button = r'\1<button type="button" class="cloudlab-line" data-line="\2">line \2</button>'
+    return re.sub(r"(<li>|<td[^>]*>)line (\d+)\b", button, text)
+
+
+def items_html(texts: Sequence[object]) -> str:
+    """Return texts as a list."""
+    return f"<ul>{''.join(f'<li>{escaped(one)}</li>' for one in texts)}</ul>"
 
 
 def export(finished: Finished, folder: Path) -> Path:
@@ -211,38 +183,27 @@ def export(finished: Finished, folder: Path) -> Path:
     CloudlabError
         If it cannot be written.
     """
-    recording = finished.run
-    target = paths.free_folder(folder / recording.name)
-    for kind_name in ("disk-map", "timeline"):
-        figure = recording.plot(kind_name, size="slide")
+    run = finished.run
+    target = paths.free_folder(folder / run.name)
+    for kind in ("disk-map", "timeline"):
+        figure = run.plot(kind, size="slide")
         for form in ("svg", "png"):
-            figure.save(target / f"{kind_name}.{form}")
-    if finished.judged:
-        predictions = {"predictions": predictions_table([finished])}
-        figures.plot("prediction", predictions).save_data(target / "prediction.csv")
+            figure.save(target / f"{kind}.{form}")
+    if finished.judged and finished.prediction is not None:
+        tables = {"predictions": finished.prediction.table(run)}
+        plot("prediction", [run], tables=tables).save_data(target / "prediction.csv")
     try:
-        shutil.copytree(recording.folder, target / "run", ignore=_MACHINE_FILES)
+        shutil.copytree(run.folder, target / "run", ignore=_MACHINE_FILES)
     except (OSError, shutil.Error) as error:
         raise CloudlabError(
-            f"The run {recording.folder} could not be copied to {target}: {error}.",
+            f"The run {run.folder} could not be copied to {target}: {error}.",
             hint="Free some space there.",
         ) from error
     return target
 
 
-def _judged(run: Finished) -> dict[str, str]:
-    if not run.judged:
-        why = "not judged: the recording is of other options" if run.prediction else "-"
-        return dict.fromkeys(LAYERS, why)
-    words = {}
-    for row in records(prediction_data(predictions_table([run]))):
-        if not is_known(row.error):
-            words[row.layer] = "nothing to compare with"
-        elif row.right:
-            words[row.layer] = "right"
-        else:
-            words[row.layer] = f"{abs(row.error):.0%} too {'large' if row.error > 0 else 'small'}"
-    return words
+def _folded(head: str, body: str) -> str:
+    return f"<details><summary>{escaped(head)}</summary>{body}</details>"
 
 
 def _or_reason(make: Callable[[], str]) -> str:
@@ -250,4 +211,4 @@ def _or_reason(make: Callable[[], str]) -> str:
     try:
         return make()
     except CloudlabError as error:
-        return f"<p><small>{safe(error.message)}</small></p>"
+        return f"<p><small>{escaped(error.message)}</small></p>"

@@ -6,16 +6,13 @@ import bisect
 from typing import TYPE_CHECKING
 
 from cloudlab.errors import CloudlabError
-from cloudlab.figures.data import disk_map_data
-from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import Run, open_run
+from cloudlab.html import escaped
+from cloudlab.run.value import open_run
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.background import replay_events
-from cloudlab.widgets.map_html import map_html
+from cloudlab.widgets.boot_part import console_html
+from cloudlab.widgets.disk_map import disk_at, map_html, origin
 from cloudlab.widgets.native import Form, Pane, button, field
 from cloudlab.widgets.panel import AnyRun, Panel
-from cloudlab.widgets.results import figure_html, origin
-from cloudlab.widgets.texts import console_html, safe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,9 +41,11 @@ class Scrubber(Panel):
     def __init__(self, run: AnyRun) -> None:
         self.recording = open_run(run)
         self._sizes = self.recording.sizes
-        self._lines = [one.line for one in replay_events(self.recording) if one.line is not None]
+        # What people read, without the report's frames.
+        self._lines = self.recording.console.find()
         self._line_times = [line.time_s for line in self._lines]
         self._changes = change_times(self._sizes)
+        self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
         took_s = self.recording.record.time_s or 0.0
         end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
         # Before the first measurement there is nothing to see.
@@ -56,7 +55,7 @@ class Scrubber(Panel):
             [
                 field(
                     "time_s", "range", "Seconds since launch", start_s, min=0,
-                    max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s", unset="",
+                    max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s",
                 ),
                 button("earlier", "Change before this"),
                 button("later", "Change after this"),
@@ -90,26 +89,26 @@ class Scrubber(Panel):
 
     def _show(self) -> None:
         time_s = self.time_s
-        data, how = disk_at(self.recording, self._sizes, time_s)
-        overlay = overlay_at(self._sizes, time_s)
+        data, how = disk_at(self._sizes, time_s, self.recording.record.disk_before)
+        clock, stage = format_seconds(time_s), self.recording.stage_at(time_s)
+        drawn = (
+            ""
+            if data is None
+            else map_html(data, title=f"The disk at {clock}:", scale_of=self._scale_of)
+        )
         self._moment.html = (
-            f"<p><b>{format_seconds(time_s)}</b>, stage <b>{safe(self.recording.stage_at(time_s))}"
-            f"</b>; the overlay file takes up {format_bytes(overlay)}<br>"
-            f"<small>{safe(how)}. {safe(origin(self.recording))}.</small></p>"
-            + (
-                ""
-                if data is None
-                else map_html(data, title=f"The disk at {format_seconds(time_s)}")
-            )
+            f"<p><b>{clock}</b>, stage <b>{escaped(stage)}</b>; the overlay file takes up "
+            f"{format_bytes(overlay_at(self._sizes, time_s))}<br>"
+            f"<small>{escaped(how)}. {escaped(origin(self.recording))}.</small></p>{drawn}"
         )
         here = bisect.bisect_right(self._line_times, time_s)
         self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
 
     def _still(self) -> str:
         try:
-            return figure_html("timeline", [self.recording])
+            return self.recording.plot("timeline").to_html()
         except CloudlabError as error:
-            return f"<p>{safe(error.message)}</p>"
+            return f"<p>{escaped(error.message)}</p>"
 
 
 def _just_after(time_s: float) -> float:
@@ -125,36 +124,7 @@ def change_times(sizes: pd.DataFrame) -> list[float]:
     return sorted({float(one) for one in changed["time_s"]})
 
 
-def disk_at(recording: Run, sizes: pd.DataFrame, time_s: float) -> tuple[pd.DataFrame | None, str]:
-    """Return what lay on the disk at a moment, as far as it was measured, and how that is known.
-
-    Parameters
-    ----------
-    recording : Run
-    sizes : DataFrame
-        Its sizes table.
-    time_s : float
-        Seconds since launch.
-    """
-    rows = sizes[sizes["layer"].isin(_ON_DISK) & (sizes["stage"] != "image")]
-    rows = rows[rows["time_s"].le(time_s).fillna(False)]
-    if rows.empty:
-        before = _as_built(recording)
-        how = "The guest has not measured anything yet: this is what the host read off the disk"
-        return (None, "Nothing was measured yet") if before is None else (before, how)
-    # The exact row of a moment stands last; what was measured last still holds.
-    rows = rows.sort_values(["time_s", "exact"], kind="stable")
-    rows = rows.drop_duplicates(["layer", "device", "mountpoint"], keep="last")
-    last = float(rows["time_s"].max())
-    return disk_map_data(rows.assign(stage="after")), f"Measured by the guest at {last:.1f} s"
-
-
 def overlay_at(sizes: pd.DataFrame, time_s: float) -> int | None:
     """Return what the overlay file took up on the host at a moment, in bytes."""
     rows = sizes[(sizes["layer"] == "overlay_file") & sizes["time_s"].le(time_s).fillna(False)]
     return int(rows["size_bytes"].iloc[-1]) if len(rows) else None
-
-
-def _as_built(run: Run) -> pd.DataFrame | None:
-    layout = run.record.disk_before
-    return disk_map_data(layout_sizes(layout)) if layout and layout.partitions else None

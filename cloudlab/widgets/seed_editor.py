@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cloudlab.html import escaped
 from cloudlab.seed import Problem, check_user_data, load_schema
 from cloudlab.widgets.native import Form, Pane, field
 from cloudlab.widgets.panel import Panel
-from cloudlab.widgets.texts import problems_html, safe
 
 
 class SeedEditor(Panel):
-    """A text of user-data with what cloud-init would say to it.
+    """A text of user-data with the problems that cloud-init would have with it.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class SeedEditor(Panel):
         self._schema: dict[str, Any] | None = load_schema(schema)
         rows = min(20, max(6, text.count("\n") + 2))
         self.form = Form("User-data", [field("text", "textarea", "User-data", text, rows=rows)])
-        self._problems = Pane(role="status", name="What cloud-init would say")
+        self._problems = Pane(role="status", name="Problems")
         super().__init__(self.form, self._problems)
         self.form.on_values(self._check)
         self._check()
@@ -51,5 +51,11 @@ class SeedEditor(Panel):
         return check_user_data(self.text, self._schema)
 
     def _check(self) -> None:
-        self._problems.html = problems_html(self.problems)
-        self.keep(f"<pre>{safe(self.text)}</pre>{self._problems.html}")
+        items = "".join(
+            f"<li><b>{one.severity.capitalize()}</b>, {escaped(one)}</li>" for one in self.problems
+        )
+        found = (
+            f"<ul>{items}</ul>" if items else "<p>No problem found: cloud-init accepts this.</p>"
+        )
+        self._problems.html = found
+        self.keep(f"<pre>{escaped(self.text)}</pre>{found}")

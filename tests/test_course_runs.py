@@ -7,35 +7,16 @@ import subprocess
 
 import pytest
 
-from cloudlab.course import (
-    Prediction,
-    check,
-    console,
-    disks,
-    layout,
-    logs,
-    machine_check,
-    modules,
-    runs,
-    show,
-    sizes,
-    tables,
-)
+from cloudlab.course import Prediction, disks, machine_check, runs
 from cloudlab.course.cases import CASES
-from cloudlab.course.exercises import CLUSTER_BYTES, GIB, free_behind, written_bytes
+from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.course.mode import Mode, ModeChoice
-from cloudlab.course.more_exercises import evidence
-from cloudlab.course.settings import growth_of, planned_partitions
-from cloudlab.course.storage import BROKEN_STORAGE
-from cloudlab.disk import create_overlay, inspect_disk, overlay_map
+from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
-from cloudlab.explanation import Reason, Subject
 from cloudlab.image.choose import open_image
-from cloudlab.run.value import Run, recorded, recording_names
-from cloudlab.seed import SeedConfig, build_seed, write_iso
+from cloudlab.run.value import Run, compare, recorded
+from cloudlab.seed import read_iso
 from cloudlab.units import format_bytes
-
-RECORDED = recording_names()
 
 
 @pytest.mark.parametrize(
@@ -56,59 +37,11 @@ def test_a_write_costs_what_qemu_allocates(tmp_path, offset_bytes, length_bytes)
     assert written_bytes(offset_bytes, length_bytes) == taken
 
 
-@pytest.mark.parametrize("case", RECORDED)
-def test_what_a_text_switches_off_did_not_run_in_the_boot(case):
-    run = recorded(case)
-    growth = growth_of((run.folder / "user-data").read_text(encoding="utf-8"))
-    reasons = {one.subject: one.reason for one in run.explain().statements}
-    switched_off = reasons[Subject.PARTITION] is Reason.GROWPART_OFF
-    assert growth.partition is not switched_off
-    if reasons[Subject.FILESYSTEM] is Reason.RESIZE_ROOTFS_OFF:
-        assert not growth.filesystem
-
-
-@pytest.mark.parametrize(
-    ("text", "partition", "filesystem"),
-    [
-        ("", True, True),
-        ("#cloud-config\n", True, True),
-        ("growpart: {mode: 'off'}\n", True, True),
-        ("#cloud-config\ngrowpart: {mode: off}\n", False, True),
-        ("#cloud-config\ngrowpart: {mode: 'OFF'}\n", False, True),
-        ("#cloud-config\ngrowpart: 'off'\n", False, True),
-        ("#cloud-config\ngrowpart:\nmode: auto\n", False, True),
-        ("#cloud-config\ngrowpart: {mode: gpart}\n", False, True),
-        ("#cloud-config\ngrowpart: {devices: [/boot]}\n", False, True),
-        ("#cloud-config\ngrowpart: {devices: [/boot, /]}\n", True, True),
-        ("#cloud-config\ngrowpart: {devices: []}\n", False, True),
-        ("#cloud-config\nresize_rootfs: flase\n", True, False),
-        ("#cloud-config\nresize_rootfs: noblock\n", True, True),
-        ("#cloud-config\nresize_rootfs: 'no'\n", True, False),
-        ("#cloud-config\nresize_rootfs: 'false\n", True, True),
-    ],
-)
-def test_settings(text, partition, filesystem):
-    growth = growth_of(text)
-    assert (growth.partition, growth.filesystem) == (partition, filesystem)
-
-
-def test_planned_partitions_are_those_of_the_disk_after_the_boot():
-    planned = planned_partitions(CASES["node-storage"].user_data)
-    disk = layout(recorded("node-storage"), "after").set_index("number")
-    assert [one.number for one in planned] == [2, 3]
-    for one in planned:
-        assert disk.loc[one.number, "start_bytes"] == one.start_gib * GIB
-    assert disk.loc[2, "size_bytes"] == planned[0].size_gib * GIB
-    assert planned[1].size_gib is None
-    # Root grew up to the wall, and no further.
-    assert free_behind(layout(recorded("node-storage"), "after"), 1, 20 * GIB) == 0
-
-
-@pytest.mark.parametrize("view", [console, logs], ids=["console", "logs"])
+@pytest.mark.parametrize("view", ["console", "logs"])
 def test_a_line_number_leads_to_its_line(view):
     run = recorded("default")
     transcript = (run.folder / "console.log").read_bytes().split(b"\n")
-    found = str(view(run, "resizing filesystem")).splitlines()
+    found = str(getattr(run, view).find("resizing filesystem")).splitlines()
     assert found
     for line in found:
         number = int(line.split()[0])
@@ -117,14 +50,14 @@ def test_a_line_number_leads_to_its_line(view):
 
 def test_console_leaves_frames_out_unless_asked():
     run = recorded("default")
-    assert "@cloudlab" not in str(console(run))
-    assert "@cloudlab" in str(console(run, "@cloudlab", frames=True))
+    assert "@cloudlab" not in str(run.console.find())
+    assert "@cloudlab" in str(run.console.find("@cloudlab", report=True))
 
 
 def test_tables_are_those_of_their_moment():
     run = recorded("default")
-    assert re.search(r"vda1 .* 2G .*/$", str(tables(run, "before")), re.MULTILINE)
-    assert re.search(r"vda1 .* 19\.9G .*/$", str(tables(run, "after")), re.MULTILINE)
+    assert re.search(r"vda1 .* 2G .*/$", str(run.tool_output("before")), re.MULTILINE)
+    assert re.search(r"vda1 .* 19\.9G .*/$", str(run.tool_output("after")), re.MULTILINE)
 
 
 def test_prediction_says_both_numbers():
@@ -137,6 +70,8 @@ def test_prediction_says_both_numbers():
 def test_a_prediction_is_checked_before_a_boot():
     with pytest.raises(ParseError, match="'twenty'"):
         Prediction("twenty", "2G")
+    with pytest.raises(UsageError, match="'20' for the partition has no unit"):
+        Prediction("20", "2")
     with pytest.raises(UsageError, match="Half of the prediction"):
         Prediction(partition="2G")
 
@@ -154,56 +89,33 @@ def test_a_mended_text_is_played_as_what_it_means(monkeypatch):
     monkeypatch.setenv("CLOUDLAB_MODE", "replay")
     text = "#cloud-config\ngrowpart:\n  mode: 'off'\nresize_rootfs: false\n"
     assert runs.boot_text(text).name == "both-off"
+    storage = CASES["node-storage"].user_data
+    assert runs.boot_text(storage + "# the same\n").name == "node-storage"
+    with pytest.raises(UsageError, match="sets up disks"):
+        runs.boot_text(storage.replace("8GiB", "9GiB"))
     with pytest.raises(SeedError, match="line"):
         runs.boot_text("#cloud-config\ngrowpart: {mode: 'off\n")
-
-
-def test_sgdisk_makes_all_the_partitions_of_the_broken_text_or_none(tmp_path):
-    disk = tmp_path / "disk.raw"
-    disk.touch()
-    subprocess.run(["qemu-img", "resize", "-q", "-f", "raw", disk, "20G"], check=True)
-    subprocess.run(["sgdisk", "--new=1:1MiB:+2000MiB", disk], check=True, capture_output=True)
-
-    def carve(text):
-        [line] = [one for one in text.splitlines() if "sgdisk" in one]
-        argv = line.replace("/dev/vda", str(disk)).split()
-        return subprocess.run(argv, check=False, capture_output=True).returncode
-
-    def numbers():
-        return [one.number for one in inspect_disk(disk, "raw").partitions]
-
-    assert carve(BROKEN_STORAGE) == 4
-    assert numbers() == [1]
-    assert carve(CASES["node-storage"].user_data) == 0
-    assert numbers() == [1, 2, 3]
-    # Why bootcmd looks first whether they are there.
-    assert carve(CASES["node-storage"].user_data) == 4
 
 
 def test_two_runs_of_one_scenario_have_a_row_each(tmp_path):
     mine = tmp_path / "mine"
     shutil.copytree(recorded("default").folder, mine)
-    table = sizes(recorded("default"), Run(mine))
+    table = compare(recorded("default"), Run(mine))
     assert len(table) == 2
-
-
-def test_patient_bs_text_has_the_lines_that_the_log_counts():
-    shown = str(evidence("B")).split("user-data:\n")[1].splitlines()
-    text = CASES["unclosed-quote"].user_data.splitlines()
-    assert shown.index("  growpart:") == text.index("growpart:")
-    assert "never closed" not in "\n".join(shown)
 
 
 def test_modules_are_those_that_the_guest_told():
     run = recorded("as-in-a-cloud")
     log = (run.folder / "console.log").read_text("utf-8", "replace")
     told = re.search(r'"name":"modules","value":"([^"]+)"', log)[1]
-    found = modules(run).groupby("stage", sort=False)["module"].agg(" ".join)
+    found = run.modules.groupby("stage", sort=False)["module"].agg(" ".join)
     assert [f"{stage}: {names}" for stage, names in found.items()] == told.split("; ")
 
 
 def test_before_shows_nothing_of_the_boot():
-    assert "19." not in show("layers", recorded("default"), only_before=True).alt
+    run = recorded("default")
+    before = run.sizes[run.sizes["stage"].isin(["image", "before"])]
+    assert "19." not in run.plot("layers", tables={"sizes": before}).alt
 
 
 def test_real_files_are_looked_at(tmp_path, monkeypatch):
@@ -216,14 +128,15 @@ def test_real_files_are_looked_at(tmp_path, monkeypatch):
     assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
     assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
     monkeypatch.setattr(disks, "cached_images", list)
-    assert "nothing was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
-    assert disks.image_layout().equals(layout(recorded("default")))
+    assert "no overlay was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
+    assert disks.image_layout().equals(recorded("default").partitions("image"))
 
 
 def test_the_seed_is_listed(tmp_path):
-    iso = write_iso(build_seed(SeedConfig(report=False)), tmp_path / "seed.iso")
+    iso = disks.write_seed(tmp_path / "runs" / "seed.iso", hostname="node-1")
     text = str(disks.iso_contents(iso))
     assert "label: cidata" in text
+    assert "local-hostname: node-1" in read_iso(iso).meta_data
     assert {"meta-data", "user-data"} <= set(re.findall(r"^  (\S+):", text, re.MULTILINE))
     (tmp_path / "no.iso").write_bytes(b"no")
     with pytest.raises(SeedError, match="cannot be read"):
@@ -240,7 +153,7 @@ def test_short_words_stay_whole_and_qemus_own_words_are_folded():
 
 
 def test_a_picture_is_saved_with_its_words(tmp_path):
-    picture = show("layers", recorded("default"))
+    picture = recorded("default").plot("layers")
     text = picture.save(tmp_path / "layers.svg").read_text(encoding="utf-8")
     image_bytes = recorded("default").record.image.file_size_bytes
     assert format_bytes(image_bytes) in text
@@ -265,8 +178,6 @@ def test_what_a_host_says_cannot_become_markup():
     assert "<img" not in machine_check(report)._repr_html_()
 
 
-def test_an_unknown_case_or_exercise_is_told():
+def test_an_unknown_case_is_told():
     with pytest.raises(UsageError, match="no recording called 'no such case'"):
         recorded("no such case")
-    with pytest.raises(UsageError, match="no exercise"):
-        check("99-1", 1)

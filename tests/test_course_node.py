@@ -1,0 +1,279 @@
+"""The model of a node, compared with sgdisk itself, with real boots, and with itself."""
+
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudlab.course import check
+from cloudlab.course.cases import CASES
+from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
+from cloudlab.course.gpt import Gpt, sgdisk_options
+from cloudlab.course.node import Node
+from cloudlab.course.settings import growth_of
+from cloudlab.course.shell import Shell
+from cloudlab.disk import inspect_disk
+from cloudlab.explanation import Reason, Subject
+from cloudlab.run.value import recorded, recording_names
+from cloudlab.seed import to_user_data
+
+GIB = 2**30
+needs_sgdisk = pytest.mark.skipif(shutil.which("sgdisk") is None, reason="sgdisk is not here")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """A disk with the lab image's table, enlarged to 20 GiB."""
+    disk = tmp_path_factory.mktemp("sgdisk") / "image.raw"
+    disk.touch()
+    parts = ["--new=14:2048:10239", "--new=15:10240:227327", "--new=1:227328:4323327"]
+    with disk.open("r+b") as file:
+        file.truncate(2_214_592_512)
+        subprocess.run(["sgdisk", *parts, disk], check=True, capture_output=True)
+        file.truncate(20 * GIB)
+    return disk
+
+
+def real(image, argv):
+    """Return what sgdisk itself makes of the disk: its status and the partitions."""
+    disk = image.with_name("disk.raw")
+    subprocess.run(["cp", "--sparse=always", image, disk], check=True)
+    status = subprocess.run(["sgdisk", *argv, disk], check=False, capture_output=True).returncode
+    found = {
+        one.number: (one.start_bytes // 512, one.end_bytes // 512 - 1)
+        for one in inspect_disk(disk, "raw").partitions
+    }
+    return status, found
+
+
+def modelled(image, argv):
+    disk = Gpt.of(inspect_disk(image, "raw"))
+    options, _ = sgdisk_options(argv)
+    status = 4 if disk.sgdisk(options) else 0
+    return status, {number: (one.first, one.last) for number, one in disk.parts.items()}
+
+
+SIZES = st.one_of(
+    st.sampled_from(["0", "", "-0", "+0"]),
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["", "+", "-"]),
+        st.integers(1, 22),
+        st.sampled_from(["G", "GiB", "GB", "g"]),
+    ),
+    st.builds("{}M".format, st.integers(1, 22_000)),
+    st.builds("{}".format, st.integers(1, 42_000_000)),
+)
+NEW = st.builds("{}:{}:{}".format, st.sampled_from(["0", "2", "3", "1"]), SIZES, SIZES)
+
+
+@needs_sgdisk
+@settings(max_examples=60, deadline=None)
+@given(st.lists(NEW, min_size=1, max_size=3), st.booleans())
+def test_the_model_does_what_sgdisk_does(image, new, moves):
+    argv = ["-e"] * moves + [word for one in new for word in ("-n", one)]
+    assert modelled(image, argv) == real(image, argv)
+
+
+@needs_sgdisk
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "--move-second-header --new=2:8GiB:+4GiB --new=3:12GiB:0",
+        "--new=2:8GiB:+4GiB --move-second-header",
+        # The largest free block ends before the wall, and with it the default end.
+        "-e -n 2:12GiB:+4GiB -n 3:16GiB:0",
+        "-e -n 3:16GiB:0 -n 2:12GiB:+4GiB",
+        "-e -n 2:8GiB:+8GiB -n 3:12GiB:0",
+        "-e -N 2",
+        "-d 1 -n 1:227328:0",
+        "-en 2:8G:+4G -c 2:vol-a -t 2:8300",
+        "-e -a 1 -n 2:16777217:+1G",
+        "-p",
+    ],
+)
+def test_the_model_does_what_sgdisk_does_with_usual_commands(image, argv):
+    assert modelled(image, argv.split()) == real(image, argv.split())
+
+
+@pytest.mark.parametrize("case", ["default", "wall", "node-storage", "growpart-off", "both-off"])
+def test_a_modelled_boot_ends_like_the_recorded_one(case):
+    run, node = recorded(case), Node()
+    boot = node.boot(text_of(case))
+    assert boot.root_partition_bytes == run.root_sizes("after").partition_bytes
+    after = run.partitions("after")
+    found = {number: part.first * 512 for number, part in node.disk.parts.items()}
+    assert found == dict(zip(after["number"], after["start_bytes"], strict=True))
+    assert not boot.problems
+
+
+def text_of(case):
+    """Return a case's user-data without the guest's report, whose commands are not modelled."""
+    seed = replace(CASES[case].seed, report=False, sampler=False)
+    return CASES[case].user_data or to_user_data(seed)
+
+
+def test_volumes_are_mounted_in_each_boot():
+    node = Node()
+    mounts = {"/mnt/disks/vol-a": 2, "/mnt/disks/vol-b": 3}
+    for _ in range(3):
+        boot = node.boot(NODE_STORAGE)
+        assert boot.mounts == mounts
+        assert boot.status == 0
+        assert not boot.problems
+
+
+def test_the_broken_text_has_no_volumes():
+    boot = Node().boot(BROKEN_STORAGE)
+    assert boot.mounts == {}
+    assert boot.root_partition_bytes > 19 * GIB
+
+
+# ------------------------------------------------------------------ equivalent texts
+
+GUARDS = st.sampled_from(
+    [
+        ("[ -e /dev/vda2 ] || {", "}"),
+        ("[ -b /dev/vda2 ] || {", "}"),
+        ("test -e /dev/vda2 || {", "}"),
+        ("test ! -e /dev/vda2 && {", "} || :"),
+        ("if [ ! -e /dev/vda2 ]; then", "fi"),
+        ("if ! lsblk -n | grep -q vda2; then", "fi"),
+        ("if [ -e /dev/vda2 ]; then :; else", "fi"),
+        ("for disk in /dev/vda; do [ -e ${disk}2 ] ||", "done"),
+        ("{", "}"),
+        ("[ -e /dev/vda2 ] && {", "}"),
+        ("if false; then", "fi"),
+    ]
+)
+START, LENGTH = 12 * GIB // 512, 4 * GIB // 512
+
+
+@st.composite
+def notations(draw):
+    """Draw sgdisk options that make the same two partitions, in different words."""
+    sector, length = draw(st.sampled_from([(START, LENGTH), (8 * GIB // 512, LENGTH)]))
+    units = {"": 1, "K": 2, "M": 2048, "MiB": 2048, "G": GIB // 512, "GiB": GIB // 512}
+
+    def size(sectors):
+        return draw(st.sampled_from([f"{sectors // n}{u}" for u, n in units.items()]))
+
+    def new(number, start, end):
+        option = draw(st.sampled_from(["-n ", "-n", "--new=", "-n="]))
+        return f"{option}{number}:{size(start)}:{end}"
+
+    one = new(2, sector, draw(st.sampled_from([f"+{size(length)}", str(sector + length - 1)])))
+    other = new(3, sector + length, "41943006")
+    both = draw(st.permutations([one, other]))
+    header = draw(st.sampled_from(["-e", "--move-second-header"]))
+    return sector == START, f"{header} {' '.join(both)}"
+
+
+@settings(max_examples=150, deadline=None)
+@given(notations(), GUARDS)
+def test_equivalent_texts_get_equal_verdicts(notation, guard):
+    at_twelve, options = notation
+    opened, closed = guard
+    text = NODE_STORAGE.replace(
+        "--move-second-header --new=2:8GiB:+4GiB --new=3:12GiB:0", options
+    ).replace("[ -e /dev/vda2 ] || {", opened)
+    text = text.replace("    }\n", f"    {closed}\n")
+    works = opened not in {"{", "[ -e /dev/vda2 ] && {", "if false; then"}
+    if opened.startswith("for"):
+        text = text.replace("] ||\n      sgdisk", "] || sgdisk").replace(
+            "      partx --add --nr 2:3 /dev/vda", "      partx -u /dev/vda"
+        )
+        text = text.replace("||\n", "|| ")
+    verdicts = [check("07-1", text).right, check("07-3", text).right]
+    assert verdicts == [works and at_twelve, works], text
+
+
+# ------------------------------------------------------------------ the shell
+
+
+@pytest.mark.parametrize(
+    ("script", "called"),
+    [
+        ("a && b || c", ["a", "b"]),
+        ("no && b || c", ["no", "c"]),
+        ("! no && b", ["no", "b"]),
+        ("no; b # c\nd", ["no", "b", "d"]),
+        ("set -e\nno\nb", ["no"]),
+        ("set -e\nno || a\nb", ["no", "a", "b"]),
+        ("if no; then a; elif b; then c; else d; fi", ["no", "b", "c"]),
+        ("for x in 1 2; do a$x; done", ["a1", "a2"]),
+        ("X=a; $X ${Y:-b}", ["a"]),
+        ("a | b > /dev/null 2>&1", ["a", "b"]),
+        ("(exit 3); a; exit 0; b", ["a"]),
+        ("a; exit; b", ["a"]),
+        ("'quoted name' x", ["quoted name"]),
+        ("if a; then", []),
+        ("a 'b", []),
+        ("[ -e /there ] && a; [ -e /gone ] && b; [ x = y ] || c", ["a", "c"]),
+        ("echo a", []),
+        ("sh -c 'a; b'", ["a", "b"]),
+    ],
+)
+def test_a_script_calls_what_sh_would_call(script, called, tmp_path):
+    found = []
+
+    def command(argv, _):
+        found.append(argv[0])
+        return int(argv[0] == "no"), ""
+
+    status = Shell(command, lambda path: path == "/there", lambda path: None).run(script)
+    assert found == called
+    # The same from a real shell, with functions in place of the commands.
+    names = ["a", "b", "c", "d", "no", "a1", "a2"]
+    log = tmp_path / "log"
+    functions = "".join(
+        f"{name}() {{ echo {name} >> {log}; return {int(name == 'no')}; }}\n" for name in names
+    )
+    if "/there" in script or "quoted" in script or "sh -c" in script:
+        return
+    real = subprocess.run(["sh", "-c", functions + script], check=False, capture_output=True)
+    assert (log.read_text().split() if log.exists() else []) == called
+    assert (real.returncode == 0) is (status == 0)
+
+
+# ------------------------------------------------------------------ what a text asks for
+
+
+@pytest.mark.parametrize("case", recording_names())
+def test_what_a_text_switches_off_did_not_run_in_the_boot(case):
+    run = recorded(case)
+    growth = growth_of(run.user_data)
+    reasons = {one.subject: one.reason for one in run.explain().statements}
+    switched_off = reasons[Subject.PARTITION] is Reason.GROWPART_OFF
+    assert growth.partition is not switched_off
+    if reasons[Subject.FILESYSTEM] is Reason.RESIZE_ROOTFS_OFF:
+        assert not growth.filesystem
+
+
+@pytest.mark.parametrize(
+    ("text", "partition", "filesystem"),
+    [
+        ("", True, True),
+        ("#cloud-config\n", True, True),
+        ("growpart: {mode: 'off'}\n", True, True),
+        ("#cloud-config\ngrowpart: {mode: off}\n", False, True),
+        ("#cloud-config\ngrowpart: {mode: 'OFF'}\n", False, True),
+        ("#cloud-config\ngrowpart: {mode: 'no'}\n", False, True),
+        ("#cloud-config\ngrowpart: 'off'\n", False, True),
+        ("#cloud-config\ngrowpart:\nmode: auto\n", False, True),
+        ("#cloud-config\ngrowpart: {mode: gpart}\n", False, True),
+        ("#cloud-config\ngrowpart: {devices: [/boot]}\n", False, True),
+        ("#cloud-config\ngrowpart: {devices: [/boot, /]}\n", True, True),
+        ("#cloud-config\ngrowpart: {devices: []}\n", False, True),
+        ("#cloud-config\nresize_rootfs: flase\n", True, False),
+        ("#cloud-config\nresize_rootfs: noblock\n", True, True),
+        ("#cloud-config\nresize_rootfs: 'no'\n", True, False),
+        ("#cloud-config\nresize_rootfs: 'false\n", True, True),
+    ],
+)
+def test_settings(text, partition, filesystem):
+    growth = growth_of(text)
+    assert (growth.partition, growth.filesystem) == (partition, filesystem)
