@@ -10,7 +10,7 @@ from cloudlab.explanation.events import Kind, read_events, source_of
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem_rules import filesystem_verdict, layer_verdicts
-from cloudlab.explanation.fixes import filesystem_fix, ignored_fix, partition_fix
+from cloudlab.explanation.fixes import IGNORED_FIX, filesystem_fix, partition_fix
 from cloudlab.explanation.machine import Machine, Verdict
 from cloudlab.explanation.model import (
     Evidence,
@@ -51,9 +51,8 @@ def explain_documents(documents: Sequence[Document]) -> Explanation:
     )
     ignored = {partition.reason, filesystem.reason} & {Reason.USER_DATA_IGNORED}
     if ignored:
-        fix = ignored_fix(machine)
         statements = [
-            replace(one, fix=fix) if one.reason is Reason.USER_DATA_IGNORED else one
+            replace(one, fix=IGNORED_FIX) if one.reason is Reason.USER_DATA_IGNORED else one
             for one in statements
         ]
     return Explanation(tuple(statements), tuple(_notes(machine, documents)))

@@ -236,7 +236,6 @@ _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
 _UPTIME = re.compile(r"^\[ *(\d+\.\d+)\]")
-_REVERT = re.compile(r"attempt to resize \S+ failed|attempting to revert")
 _NEAR_LINES = 40
 
 

@@ -20,22 +20,18 @@ _SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
-    if verdict.grown or (verdict.grown is None and verdict.reason is None):
-        return ""
-    if verdict.grown is None:
+    if verdict.grown is not False:
         return ""
     return _text(_PARTITION.get(verdict.reason, _grow)(machine))
 
 
 def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
     """Return what grows the filesystem; empty if nothing is wrong."""
-    if verdict.grown or (verdict.reason is None and verdict.grown is None):
-        return ""
     if verdict.reason is Reason.IN_BACKGROUND:
         return _text(
             iter(["df -h /  # again after a while: it grows while it is in use", *_resize(machine)])
         )
-    if verdict.grown is None:
+    if verdict.grown is not False:
         return ""
     if verdict.reason in _FILESYSTEM:
         return _text(_FILESYSTEM[verdict.reason](machine))
@@ -142,8 +138,7 @@ def _grow(machine: Machine) -> Iterator[str]:
     yield from _above_partition(machine)
 
 
-def _prevent(machine: Machine, *lines: str) -> Iterator[str]:
-    del machine
+def _prevent(*lines: str) -> Iterator[str]:
     yield "# Next time, in user-data:"
     yield from (f"#   {line}" for line in ("#cloud-config", *lines))
 
@@ -152,7 +147,7 @@ def _and_prevent(*lines: str, first: tuple[str, ...] = ()) -> Callable[[Machine]
     def steps(machine: Machine) -> Iterator[str]:
         yield from first
         yield from _grow(machine)
-        yield from _prevent(machine, *lines)
+        yield from _prevent(*lines)
 
     return steps
 
@@ -210,7 +205,7 @@ def _not_listed(machine: Machine) -> Iterator[str]:
         yield from _wall(machine)
     else:
         yield from _grow(machine)
-    yield from _prevent(machine, "growpart:", "  devices: [/]")
+    yield from _prevent("growpart:", "  devices: [/]")
 
 
 def _failed(machine: Machine) -> Iterator[str]:
@@ -242,7 +237,6 @@ def _layered(machine: Machine) -> Iterator[str]:
     if machine.partition and machine.kind_of_stack("lvm") and not machine.kind_of_stack("crypt"):
         volume = machine.kind_of_stack("lvm")
         yield from _prevent(
-            machine,
             "growpart:",
             f"  devices: [{_partition(machine)}]",
             "runcmd:",
@@ -345,7 +339,7 @@ _PARTITION: dict[Reason | None, Callable[[Machine], Iterator[str]]] = {
 
 def _resize_and_prevent(machine: Machine) -> Iterator[str]:
     yield from _above_partition(machine)
-    yield from _prevent(machine, "resize_rootfs: true")
+    yield from _prevent("resize_rootfs: true")
 
 
 _FILESYSTEM: dict[Reason, Callable[[Machine], Iterator[str]]] = {
@@ -356,10 +350,8 @@ _FILESYSTEM: dict[Reason, Callable[[Machine], Iterator[str]]] = {
 }
 
 
-def ignored_fix(machine: Machine) -> str:
-    """Return what makes cloud-init read user-data that it ignored."""
-    del machine
-    return (
-        "# The first line of user-data must be exactly:\n#cloud-config\n"
-        "cloud-init schema --config-file user-data  # check it; on the machine: --system"
-    )
+#: What makes cloud-init read user-data that it ignored.
+IGNORED_FIX = (
+    "# The first line of user-data must be exactly:\n#cloud-config\n"
+    "cloud-init schema --config-file user-data  # check it; on the machine: --system"
+)
