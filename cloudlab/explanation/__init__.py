@@ -16,7 +16,7 @@ partition_rules, filesystem_rules
 fixes          the commands that mend it
 assemble       from evidence to an explanation
 redact         copies of evidence without names
-words          sentences, for a terminal and for pages
+words          an explanation, in sentences for a terminal and for pages
 =============  ==========================================================
 """
 
@@ -30,7 +30,6 @@ from cloudlab.explanation.evidence import EvidenceSource, read_evidence
 from cloudlab.explanation.filesystem import filesystem_statements
 from cloudlab.explanation.model import (
     Evidence,
-    Explanation,
     Finding,
     Grower,
     Measure,
@@ -45,6 +44,7 @@ from cloudlab.explanation.model import (
 from cloudlab.explanation.notes import notes
 from cloudlab.explanation.partition import partition_statements
 from cloudlab.explanation.view import View, telling_lines
+from cloudlab.explanation.words import Explanation
 from cloudlab.sizes import ParsedConsole
 
 __all__ = [

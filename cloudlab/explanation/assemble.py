@@ -14,7 +14,6 @@ from cloudlab.explanation.fixes import IGNORED_FIX, filesystem_fix, partition_fi
 from cloudlab.explanation.machine import Machine, Verdict
 from cloudlab.explanation.model import (
     Evidence,
-    Explanation,
     Note,
     NoteKind,
     Reason,
@@ -23,6 +22,7 @@ from cloudlab.explanation.model import (
     Subject,
 )
 from cloudlab.explanation.partition_rules import partition_verdict
+from cloudlab.explanation.words import Explanation
 
 _MOST_EVIDENCE = 6
 _MOST_NAMES = 5

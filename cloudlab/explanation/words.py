@@ -1,15 +1,16 @@
-"""An explanation in sentences, for a terminal and for pages."""
+"""An explanation, in sentences for a terminal and for pages."""
 
 from __future__ import annotations
 
 import html
 import textwrap
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cloudlab.console import printable
 from cloudlab.explanation.model import (
     Evidence,
-    Explanation,
     Grower,
     Measure,
     Note,
@@ -264,3 +265,63 @@ def _growth(one: Statement) -> str:
     if before == after:
         before, after = f"{one.from_bytes} bytes", f"{one.to_bytes} bytes"
     return f" from {before} to {after}{_counted(one)}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Who grew the root partition and the root filesystem, when, or why nobody did.
+
+    A subject has one statement, or one for each time it grew.
+
+    Attributes
+    ----------
+    statements : tuple of Statement
+        About the partition first.
+    notes : tuple of Note
+
+    Examples
+    --------
+    >>> explanation = cloudlab.recorded("growpart-off").explain()
+    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
+    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
+    """
+
+    statements: tuple[Statement, ...]
+    notes: tuple[Note, ...] = ()
+
+    def of(self, subject: Subject) -> tuple[Statement, ...]:
+        """Return the statements about ``subject``."""
+        return tuple(one for one in self.statements if one.subject is subject)
+
+    def to_text(self, width: int | None = None) -> str:
+        """Return the explanation for a terminal: sentences, each with its evidence below.
+
+        Sentences are wrapped at ``width`` columns; without it they are one line each.
+        """
+        return to_text(self, width)
+
+    def to_html(self) -> str:
+        """Return the explanation as a fragment of a page, everything the guest said escaped."""
+        return to_html(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the explanation as plain values, with its sentences.
+
+        Where it is unknown what grew it, or why it did not grow, ``by`` and ``reason`` are None.
+        """
+        undecided = {Grower.NOBODY, Grower.UNKNOWN, Reason.UNKNOWN}
+        return {
+            "statements": [
+                {
+                    **asdict(one),
+                    "by": None if one.by in undecided else one.by,
+                    "reason": None if one.reason in undecided else one.reason,
+                    "words": sentence(one),
+                }
+                for one in self.statements
+            ],
+            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
+        }
+
+    def _repr_html_(self) -> str:
+        return to_table(self) + self.to_html()
