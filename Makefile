@@ -95,7 +95,7 @@ slides: .venv/installed-dev
 
 fuzz: .venv/installed-dev
 	$(PIP_INSTALL) --editable '.[fuzz]'
-	@for target in console checksums published index cast user_data tables; do \
+	@for target in console checksums published index cast user_data evidence tables; do \
 	  $(BIN)/python scripts/fuzz.py $$target -max_total_time=600 || exit 1; \
 	done
 

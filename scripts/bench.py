@@ -91,6 +91,32 @@ def bench_parse(folder: Path) -> Iterator[Row]:
         yield row("parse", f"{name}: peak memory", "MiB", peaks, scale=scale)
 
 
+def bench_explain(folder: Path) -> Iterator[Row]:
+    """Logs of other machines, 100 MiB: much that is of no interest, and the same boot repeated."""
+    case = SAMPLES / "strangers" / "43-eks-al2023-healthy"
+    boot = (case / "cloud-init.log").read_bytes()
+    boring = b"2025-06-03 14:02:18,466 - util.py[DEBUG]: Read 3333 bytes from /proc/811/mountinfo\n"
+    code = (
+        "import sys, time, cloudlab\n"
+        "start = time.perf_counter()\n"
+        "cloudlab.explain(sys.argv[1])\n"
+        f"print(time.perf_counter() - start, {_PEAK_KIB})"
+    )
+    for name, filler in (("one boot in 100 MiB", boring * 4096), ("a boot, repeated", boot)):
+        log = folder / "cloud-init.log"
+        with log.open("wb") as stream:
+            while stream.tell() < 100 * MIB:
+                stream.write(filler)
+            stream.write(boot)
+        argv = [sys.executable, "-c", code, log]
+        done = [subprocess.run(argv, capture_output=True, text=True, check=True) for _ in range(3)]
+        log.unlink()
+        found = [one.stdout.split() for one in done]
+        yield row("explain", f"{name}: time", "s", [float(took_s) for took_s, _ in found])
+        peaks = [float(peak_kib) / 1024 for _, peak_kib in found]
+        yield row("explain", f"{name}: peak memory", "MiB", peaks)
+
+
 def bench_import(folder: Path) -> Iterator[Row]:
     """Start-up: what a learner waits for before anything happens."""
     run = partial(subprocess.run, check=True, capture_output=True)
@@ -197,6 +223,7 @@ def bench_build(folder: Path) -> Iterator[Row]:
 
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "parse": bench_parse,
+    "explain": bench_explain,
     "import": bench_import,
     "seed": bench_seed,
     "fetch": bench_fetch,

@@ -19,6 +19,7 @@ with atheris.instrument_imports(include=["cloudlab"]):
     from cloudlab.console import read_cast
     from cloudlab.disk import layout, table
     from cloudlab.errors import CloudlabError
+    from cloudlab.explanation import explain_files
     from cloudlab.image import catalogue, fetch, trust
     from cloudlab.seed import check_user_data
     from cloudlab.sizes import check_sizes, parse_console, to_json
@@ -61,6 +62,12 @@ def user_data(data: bytes) -> None:
     check_user_data(data.decode("utf-8", errors="replace"))
 
 
+def evidence(data: bytes) -> None:
+    path = _PLACE / "evidence"
+    path.write_bytes(data)
+    explain_files([path]).to_json()
+
+
 def tables(data: bytes) -> None:
     table.parse_mbr(data)
     formats.parse_qcow2_header(data)
@@ -69,7 +76,8 @@ def tables(data: bytes) -> None:
 
 
 TARGETS = {
-    one.__name__: one for one in (console, checksums, published, index, cast, user_data, tables)
+    one.__name__: one
+    for one in (console, checksums, published, index, cast, user_data, evidence, tables)
 }
 
 

@@ -39,7 +39,7 @@ LOGGED = recorded("growpart-off").logs.find("cc_resizefs.*Resized root")[0].numb
 ORDER = ["bootcmd", "growpart", "resizefs", "runcmd", "scripts_user"]
 SICK = {
     "B": "user-data ignored",
-    "C": "no growpart tool",
+    "C": "growpart missing",
     "D": "partition behind",
     "E": "growroot-disabled",
     "F": "filesystem full",
@@ -114,9 +114,9 @@ RIGHT = {
     "05-2": [THIRTY, f"{THIRTY:,}", float(THIRTY), np.int64(THIRTY), f"{THIRTY} B",
              THIRTY // 2**20 * 2**20],
     "05-3": [LOGGED, str(LOGGED), f"line {LOGGED}"],
-    "06-1": ["disk not larger", "Disk not larger.", "gain below 1 MiB", Reason.DISK_NOT_LARGER],
+    "06-1": ["disk not larger", "Disk not larger.", "gain too small", Reason.DISK_NOT_LARGER],
     "06-2": [SICK, {name.lower(): f" {one} " for name, one in SICK.items()}, [*SICK.values()],
-             pd.Series(SICK), {**SICK, "C": "no-growpart-tool"}],
+             pd.Series(SICK), {**SICK, "C": "growpart_missing"}],
     "06-3": [f"{HEALED}}}\n", f"{HEALED}, devices: /}}\n",
              "#cloud-config\nbootcmd: [rm -f /etc/growroot-disabled]\n",
              "#cloud-config\nbootcmd:\n  - [mv, /etc/growroot-disabled, /root]\n",
@@ -212,7 +212,7 @@ WRONG = {
              THIRTY + 1],
     "05-3": [1, "cc_resizefs", recorded, [1, 2], object()],
     "06-1": ["fills its device", "bad luck", "partition behind", 5, ["a", "b"]],
-    "06-2": [{}, dict.fromkeys("BCDEF", "growpart off"), [*SICK.values()][:4], 5, "disk",
+    "06-2": [{}, dict.fromkeys("BCDEF", "growpart-off"), [*SICK.values()][:4], 5, "disk",
              {**SICK, "C": "no"}],
     "06-3": [
         "#cloud-config\ngrowpart: {mode: growpart}\n",

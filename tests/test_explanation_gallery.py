@@ -180,7 +180,7 @@ def test_a_difference_is_told(capsys, tmp_path):
     assert main(["default", "growpart-off", *kept]) == 1
     told = capsys.readouterr().out
     assert "FAIL growpart-off" in told
-    assert "expected not grown by nobody (growpart off), found grown by growpart" in told
+    assert "expected not grown by nobody (growpart-off), found grown by growpart" in told
 
 
 #: Booted side by side, so that two of them at least start warm; the first one's disk is kept.

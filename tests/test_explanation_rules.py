@@ -97,7 +97,7 @@ def root_filesystem(text, **evidence):
         pytest.param("changed (/dev/vda1) from 2097152000 to 21358427648", id="25.1"),
     ],
 )
-@pytest.mark.parametrize("entry", ["/", "/dev/vda1"])
+@pytest.mark.parametrize("entry", ["/", "/dev/vda1", "/var", "/dev/disk/by-label/root"])
 def test_growpart_is_known_by_its_line(entry, words):
     line = f"2026-11-22 22:28:24,731 - cc_growpart.py[INFO]: '{entry}' resized: {words}"
     found = partition(transcript(SMALL, LARGE, line))
@@ -128,7 +128,23 @@ def test_growpart_is_known_by_its_line(entry, words):
             growpart("growpart unable to find resizer for 'of': unknown resize mode of"),
             Reason.UNKNOWN_MODE,
         ),
+        (
+            growpart("growpart unable to find resizer for 'gpart': mode gpart not available"),
+            Reason.UNKNOWN_MODE,
+        ),
         (growpart("growpart: empty device list"), Reason.NOT_ASKED),
+        (
+            growpart("'/var' SKIPPED: stat of '/dev/vda1' failed: No such file or directory"),
+            Reason.GROWPART_FAILED,
+        ),
+        (
+            growpart("'/srv' FAILED: failed to resize: disk=/dev/vda, ptnum=1: Unexpected error"),
+            Reason.GROWPART_FAILED,
+        ),
+        (
+            growpart("'/srv' FAILED: failed to resize: disk=/dev/vda, ptnum=14: Unexpected"),
+            Reason.NOT_ASKED,
+        ),
         (
             growpart("'/dev/vdb1' NOCHANGE: no change necessary (/dev/vdb, 1)"),
             Reason.NOT_ASKED,
@@ -641,8 +657,8 @@ class TestOtherDevices:
     @pytest.mark.parametrize(
         ("kind", "words", "reason"),
         [
-            ("crypt", "SKIPPED: Resizing mapped device skipped", Reason.MAPPED_DEVICE),
-            ("raid1", "SKIPPED: /dev/lab-root not a partition", Reason.MAPPED_DEVICE),
+            ("crypt", "SKIPPED: Resizing mapped device skipped", Reason.ENCRYPTED),
+            ("raid1", "SKIPPED: /dev/lab-root not a partition", Reason.RAID),
             ("crypt", "FAILED: Resizing encrypted device failed", Reason.GROWPART_FAILED),
             ("lvm", "FAILED: failed to resize", Reason.GROWPART_FAILED),
             ("raid1", "", Reason.UNKNOWN),
@@ -792,7 +808,7 @@ class TestWords:
 
     def test_json_has_the_words_too(self):
         answer = explained(transcript(SMALL, SMALL, RESIZED)).to_json()
-        assert answer["statements"][1]["reason"] == "fills its device"
+        assert answer["statements"][1]["reason"] == "fills-its-device"
         assert "which did not grow" in answer["statements"][1]["words"]
 
     def test_a_filesystems_size_names_its_measure_which_is_explained_once(self):

@@ -150,7 +150,7 @@ def test_an_explanation_shows_table_and_figure(shown):
     explanation = recorded("growpart-off").explain()
     table = explanation._repr_html_()
     assert "<table>" in table
-    assert "growpart off" in table
+    assert "growpart-off" in table
     assert explanation.to_html() in table
     assert "partition" in alt_of(shown(explanation))
 

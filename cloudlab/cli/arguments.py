@@ -45,7 +45,8 @@ cloudlab parse - --json < pasted.txt
 cloudlab replay default --speed 10
 cloudlab replay runs/2026-11-26-101500-default --from growth
 cloudlab explain growpart-off
-cloudlab explain runs/2026-11-26-101500-default --json
+cloudlab explain cloud-init.log lsblk.txt --json
+cloudlab explain --redact cloud-init.log
 cloudlab figure default --kind disk-map
 cloudlab figure default growpart-off --kind scenarios --output scenarios.svg
 cloudlab figure default --kind prediction --predict 19.9G,20G
@@ -224,9 +225,23 @@ def _reading(commands: Any) -> None:
         help="start at the report before growth, at growth, or at the report after it",
     )
     explain = _command(
-        commands, "explain", "reading", "explain what grew, or why it did not, with evidence"
+        commands,
+        "explain",
+        "reading",
+        "explain what grew a machine's disk, or why it did not grow",
     )
-    _run(explain)
+    explain.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FILE",
+        help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
+        "images of any machine, recognised by content; - is standard input; or a run",
+    )
+    explain.add_argument(
+        "--redact",
+        action="store_true",
+        help="print the files instead, without host names, addresses, keys and UUIDs",
+    )
     _json(explain)
     figure = _command(commands, "figure", "reading", "draw a figure of one or more runs")
     _run(figure, nargs="*")

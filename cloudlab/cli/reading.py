@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, RecordingError, UsageError, suggest
+from cloudlab.explanation.redact import redact_files
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run, open_run, recording_names
+from cloudlab.run.value import explain as explain_sources
 from cloudlab.sizes import ParsedConsole, parse_console, to_json
 from cloudlab.units import format_bytes
 
@@ -129,12 +132,27 @@ def _printable_piece(text: str) -> str:
 
 
 def explain(args: argparse.Namespace) -> None:
-    """Explain what grew in a run, or why it did not, with evidence."""
-    explanation = _open(args.run).explain()
+    """Say what grew a disk, or why it did not grow."""
+    names = recording_names()
+    for source in args.sources:
+        if source != "-" and source not in names and not os.path.lexists(source):
+            raise ParseError(
+                f"{source} does not exist.",
+                hint=suggest(
+                    source,
+                    names,
+                    "Name files, folders, archives or disk images, a run folder, or a recording.",
+                ),
+            )
+    if args.redact:
+        redact_files(args.sources, sys.stdout, sys.stdin.buffer)
+        return
+    explanation = explain_sources(*args.sources)
     if args.json:
         terminal.print_json(explanation.to_json())
     else:
-        terminal.OUT.print(explanation.to_text())
+        width = terminal.OUT.width if sys.stdout.isatty() else None
+        terminal.OUT.print(explanation.to_text(width))
 
 
 def figure(args: argparse.Namespace) -> None:

@@ -4,11 +4,19 @@
 module         owns
 =============  ==========================================================
 model          what an explanation is made of
-view           the evidence of one boot, and how it is found
+view           the evidence of one of cloudlab's own boots, and how it is found
 partition      the rules for the root partition
 filesystem     the rules for the root filesystem
 notes          what else decided the outcome
-words          sentences, for a terminal and for pages
+evidence       evidence from any machine: files, archives, pastes
+events, facts  what its lines, and its listings and tables, say
+machine        one machine's storage, put together from them
+partition_rules, filesystem_rules
+               the rules for any machine
+fixes          the commands that mend it
+assemble       from evidence to an explanation
+redact         copies of evidence without names
+words          an explanation, in sentences for a terminal and for pages
 =============  ==========================================================
 """
 
@@ -17,10 +25,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from cloudlab.explanation.assemble import explain_documents
+from cloudlab.explanation.evidence import EvidenceSource, read_evidence
 from cloudlab.explanation.filesystem import filesystem_statements
 from cloudlab.explanation.model import (
     Evidence,
-    Explanation,
     Finding,
     Grower,
     Measure,
@@ -35,6 +44,7 @@ from cloudlab.explanation.model import (
 from cloudlab.explanation.notes import notes
 from cloudlab.explanation.partition import partition_statements
 from cloudlab.explanation.view import View, telling_lines
+from cloudlab.explanation.words import Explanation
 from cloudlab.sizes import ParsedConsole
 
 __all__ = [
@@ -51,6 +61,7 @@ __all__ = [
     "Subject",
     "When",
     "explain",
+    "explain_files",
 ]
 
 
@@ -99,3 +110,31 @@ def explain(
     )
     statements = (*partition_statements(view), *filesystem_statements(view))
     return Explanation(statements, notes(view, statements))
+
+
+def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:
+    """Say what grew the root partition and filesystem of any machine, or why nothing did.
+
+    What the sources are is recognised by their content.  What they do not decide has ``grown``
+    None, and the statement says which command would settle it.
+
+    Parameters
+    ----------
+    sources : iterable of str or Path
+        Logs, listings, user-data, folders, tar archives, disk images, ``-`` for standard input,
+        or texts of several lines.
+
+    Raises
+    ------
+    ParseError
+        If a source cannot be read.
+    """
+    documents = read_evidence(sources)
+    own = [one for one in documents if one.parsed and one.parsed.blocks]
+    if len(own) == 1 == len(documents) and own[0].parsed is not None:
+        # cloudlab's own report measures exactly.
+        lines = [b""] * own[0].total_lines
+        for line in own[0].lines:
+            lines[line.number - 1] = line.text.encode()
+        return explain(own[0].parsed, console=lines)
+    return explain_documents(documents)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class Subject(StrEnum):
     """What a statement is about."""
 
     PARTITION = "partition"
+    RAID = "raid"
+    LUKS = "luks"
+    PHYSICAL_VOLUME = "physical_volume"
+    LOGICAL_VOLUME = "logical_volume"
     FILESYSTEM = "filesystem"
 
 
@@ -27,7 +30,10 @@ class Grower(StrEnum):
     GROWPART = "growpart"
     RESIZEFS = "resizefs"
     GROWROOT = "growroot"
+    REPART = "systemd-repart"
     GROWFS = "systemd-growfs"
+    INITRAMFS = "initramfs"
+    OTHER = "other"
     NOBODY = "nobody"
     UNKNOWN = "unknown"
 
@@ -35,38 +41,50 @@ class Grower(StrEnum):
 class Reason(StrEnum):
     """Why it did not grow, or no further."""
 
-    GROWPART_OFF = "growpart off"
-    RESIZE_ROOTFS_OFF = "resize_rootfs false"
+    GROWPART_OFF = "growpart-off"
+    RESIZE_ROOTFS_OFF = "resize-rootfs-false"
     GROWROOT_DISABLED = "growroot-disabled"
-    UNKNOWN_MODE = "growpart's mode unknown"
-    NO_GROWPART_TOOL = "no growpart tool"
-    NOT_ASKED = "not among growpart's devices"
-    DISK_NOT_LARGER = "disk not larger"
-    GAIN_BELOW_1_MIB = "gain below 1 MiB"
-    WALL = "partition behind"
-    NO_PARTITION = "no partition"
-    LOGICAL_VOLUME = "logical volume"
-    MAPPED_DEVICE = "encrypted or RAID"
-    FILLS_ITS_DEVICE = "fills its device"
-    FILESYSTEM_FULL = "filesystem full"
-    GROWPART_FAILED = "growpart failed"
-    RESIZE_FAILED = "resize failed"
-    IN_BACKGROUND = "resize in the background"
-    UNKNOWN_FILESYSTEM = "unknown kind of filesystem"
-    NO_CLOUD_INIT = "cloud-init did not run"
+    UNKNOWN_MODE = "growpart-mode-unknown"
+    NO_GROWPART_TOOL = "growpart-missing"
+    NOT_ASKED = "device-not-listed"
+    DISK_NOT_LARGER = "disk-not-larger"
+    GAIN_BELOW_1_MIB = "gain-too-small"
+    WALL = "partition-behind"
+    NO_PARTITION = "no-partition-table"
+    LOGICAL_VOLUME = "logical-volume"
+    ENCRYPTED = "encrypted"
+    RAID = "raid"
+    ZFS = "zfs"
+    IMMUTABLE_ROOT = "immutable-root"
+    FILLS_ITS_DEVICE = "fills-its-device"
+    FILESYSTEM_FULL = "filesystem-full"
+    GROWPART_FAILED = "growpart-failed"
+    RESIZE_FAILED = "resize-failed"
+    IN_BACKGROUND = "resize-in-background"
+    UNKNOWN_FILESYSTEM = "filesystem-unsupported"
+    NO_CLOUD_INIT = "cloud-init-did-not-run"
+    MODULE_RAN = "module-already-ran"
+    TABLE_BUSY = "table-busy"
+    MBR_2_TIB = "mbr-2tib"
+    GPT_BACKUP = "gpt-backup-misplaced"
+    DEVICE_NOT_FOUND = "device-not-found"
+    USER_DATA_IGNORED = "user-data-ignored"
     UNKNOWN = "unknown"
 
 
 class NoteKind(StrEnum):
     """What else decided the outcome, or how much is known of it."""
 
-    USER_DATA_IGNORED = "user-data ignored"
+    USER_DATA_IGNORED = "user-data-ignored"
     USER_DATA_DOUBTFUL = "user-data doubtful"
     USER_DATA_FAULTS = "faults in the user-data"
     INSTANCE_KNOWN = "instance-id known"
     GROWFS_IDLE = "systemd-growfs idle"
     CLOUD_INIT_ERRORS = "cloud-init errors"
     DAMAGED = "report damaged"
+    RECOGNISED = "recognised"
+    NOT_RECOGNISED = "not recognised"
+    UNREAD = "not understood"
 
 
 class Source(StrEnum):
@@ -80,6 +98,7 @@ class Source(StrEnum):
     DISK = "bytes on disk"
     RUN = "run's record"
     USER_DATA = "user-data"
+    OUTPUT = "output of a program"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +111,15 @@ class Evidence:
     text : str
         Quoted, or for sizes the names and numbers that stand there.
     line : int or None
-        The transcript's line on which it stands, from 1; None for what is in no transcript.
+        The line on which it stands, from 1; None for what is in no transcript or file.
+    file : str or None
+        The file's name; None for a run's own transcript.
     """
 
     source: Source
     text: str
     line: int | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +170,9 @@ class Statement:
     evidence : tuple of Evidence
     missing : tuple of str
         What evidence would have been needed and is not there, in sentences.
+    fix : str or None
+        What to run on this machine, in order, one command or comment a line; None where nothing
+        is wrong, or what would help is unknown.
     """
 
     subject: Subject
@@ -161,6 +186,7 @@ class Statement:
     when: When | None = None
     evidence: tuple[Evidence, ...] = ()
     missing: tuple[str, ...] = ()
+    fix: str | None = None
 
     @property
     def finding(self) -> Finding:
@@ -178,56 +204,3 @@ class Note:
     kind: NoteKind
     evidence: tuple[Evidence, ...]
     detail: str = ""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Who grew the root partition and the root filesystem, when, or why nobody did.
-
-    A subject has one statement, or one for each time it grew.
-
-    Attributes
-    ----------
-    statements : tuple of Statement
-        About the partition first.
-    notes : tuple of Note
-
-    Examples
-    --------
-    >>> explanation = cloudlab.recorded("growpart-off").explain()
-    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
-    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
-    """
-
-    statements: tuple[Statement, ...]
-    notes: tuple[Note, ...] = ()
-
-    def of(self, subject: Subject) -> tuple[Statement, ...]:
-        """Return the statements about ``subject``."""
-        return tuple(one for one in self.statements if one.subject is subject)
-
-    def to_text(self) -> str:
-        """Return the explanation for a terminal: sentences, each with its evidence below."""
-        from cloudlab.explanation.words import to_text
-
-        return to_text(self)
-
-    def to_html(self) -> str:
-        """Return the explanation as a fragment of a page, everything the guest said escaped."""
-        from cloudlab.explanation.words import to_html
-
-        return to_html(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the explanation as plain values, with its sentences."""
-        from cloudlab.explanation.words import note_sentence, sentence
-
-        return {
-            "statements": [{**asdict(one), "words": sentence(one)} for one in self.statements],
-            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
-        }
-
-    def _repr_html_(self) -> str:
-        from cloudlab.explanation.words import to_table
-
-        return to_table(self) + self.to_html()

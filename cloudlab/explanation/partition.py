@@ -33,7 +33,11 @@ from cloudlab.sizes import GuestBlock
 _GAVE_UP = (
     (r"growpart disabled: mode=", Reason.GROWPART_OFF),
     (r"growpart disabled: /etc/growroot-disabled exists", Reason.GROWROOT_DISABLED),
-    (r"growpart unable to find resizer .*unknown resize mode", Reason.UNKNOWN_MODE),
+    # These modes are for other systems than Linux, whatever tool the image has.
+    (
+        r"growpart unable to find resizer .*(?:unknown resize mode|mode (?:gpart|growfs) not)",
+        Reason.UNKNOWN_MODE,
+    ),
     (r"growpart unable to find resizer", Reason.NO_GROWPART_TOOL),
     (r"growpart: empty device list", Reason.NOT_ASKED),
 )
@@ -158,8 +162,7 @@ def _why_in_vain(view: View, name: str) -> tuple[Reason, list[Evidence]]:
     skipped = view.logged(_about(about, "SKIPPED"))
     if volume:
         proofs = [device_evidence(volume), *([skipped] if skipped else [])]
-        other = Reason.MAPPED_DEVICE if skipped else Reason.UNKNOWN
-        return Reason.LOGICAL_VOLUME if volume.type == "lvm" else other, proofs
+        return _volume_reason(volume.type, skipped=skipped is not None), proofs
     if skipped:
         return Reason.GROWPART_FAILED, [skipped]
     unchanged = view.logged(_about(name, "NOCHANGE"))
@@ -171,10 +174,32 @@ def _why_in_vain(view: View, name: str) -> tuple[Reason, list[Evidence]]:
     return reason, [*([unchanged] if unchanged else []), *proofs]
 
 
+def _volume_reason(kind: str, *, skipped: bool) -> Reason:
+    """Return why growpart leaves a volume of this kind, in the words of ``lsblk``, alone."""
+    if kind == "lvm":
+        return Reason.LOGICAL_VOLUME
+    if not skipped:
+        return Reason.UNKNOWN
+    if kind.startswith(("raid", "md", "linear")):
+        return Reason.RAID
+    return Reason.ENCRYPTED if kind == "crypt" else Reason.GROWPART_FAILED
+
+
 def _about(name: str, action: str) -> str:
-    """Return the pattern of what growpart says of the root partition or volume ``name``."""
-    entry = rf"(?:/|/dev/(?:mapper/)?{re.escape(name)})"
-    return rf"cc_growpart\.py\[\w+\]: '{entry}' (?:{action}): "
+    """Return the pattern of what growpart says of the root partition or volume ``name``.
+
+    The entry may be any path on it; then the message names the device itself.
+    """
+    split = re.fullmatch(r"(.*?\d)p(\d+)|(.*?\D)(\d+)", name)
+    disk, number = (split[1] or split[3], split[2] or split[4]) if split else (name, "")
+    device = rf"/dev/(?:mapper/)?{re.escape(name)}(?!\w)"
+    if number:
+        device += rf"|/dev/{re.escape(disk)}, (?:ptnum=)?{number}(?!\d)"
+    return (
+        rf"cc_growpart\.py\[\w+\]: "
+        rf"(?:'(?:/|/dev/(?:mapper/)?{re.escape(name)})' (?:{action}): "
+        rf"|'[^']+' (?:{action}): .*?(?:{device}))"
+    )
 
 
 def _no_room(view: View) -> tuple[Reason, list[Evidence]]:

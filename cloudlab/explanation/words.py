@@ -1,19 +1,22 @@
-"""An explanation in sentences, for a terminal and for pages."""
+"""An explanation, in sentences for a terminal and for pages."""
 
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cloudlab.console import printable
 from cloudlab.explanation.model import (
     Evidence,
-    Explanation,
     Grower,
     Measure,
     Note,
     NoteKind,
     Reason,
+    Source,
     Statement,
     Subject,
     When,
@@ -25,14 +28,18 @@ _GROWERS = {
     Grower.GROWPART: "cloud-init's growpart",
     Grower.RESIZEFS: "cloud-init's resizefs",
     Grower.GROWROOT: "growroot in the initramfs, before cloud-init began",
-    Grower.GROWFS: "systemd-growfs, because fstab says x-systemd.growfs",
+    Grower.GROWFS: "systemd-growfs",
+    Grower.REPART: "systemd-repart",
+    Grower.INITRAMFS: "the initramfs",
+    Grower.OTHER: "a program that was run by hand",
 }
 
 _REASONS = {
     Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off')",
     Reason.RESIZE_ROOTFS_OFF: "resizing is switched off (resize_rootfs: false)",
     Reason.GROWROOT_DISABLED: "the file /etc/growroot-disabled keeps growpart from running",
-    Reason.UNKNOWN_MODE: "growpart.mode is set to a word that cloud-init does not know",
+    Reason.UNKNOWN_MODE: "growpart.mode is not a mode that cloud-init knows, or one that this "
+    "system does not have",
     Reason.NO_GROWPART_TOOL: "the image has no growpart program",
     Reason.NOT_ASKED: "growpart.devices does not name it",
     Reason.DISK_NOT_LARGER: "the disk is no larger than what it was made from, so there is too "
@@ -42,8 +49,11 @@ _REASONS = {
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
     "under one",
-    Reason.MAPPED_DEVICE: "root is not on the partition itself but on an encrypted device or an "
-    "array, which growpart left alone",
+    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
+    Reason.RAID: "root lies on a RAID array, which growpart left alone",
+    Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
+    Reason.IMMUTABLE_ROOT: "the root filesystem is mounted read-only, and growing it through '/' "
+    "fails",
     Reason.FILLS_ITS_DEVICE: "it already fills its device, which did not grow (cloud-init writes "
     "'Resized' even then)",
     Reason.IN_BACKGROUND: "its resizing was started in the background (resize_rootfs: noblock), "
@@ -53,6 +63,14 @@ _REASONS = {
     Reason.RESIZE_FAILED: "the resize command failed",
     Reason.UNKNOWN_FILESYSTEM: "cloud-init does not know how to grow this kind of filesystem",
     Reason.NO_CLOUD_INIT: "cloud-init did not run: it found no seed, or the image has none",
+    Reason.MODULE_RAN: "the module is configured to run once, and its semaphore says that it ran "
+    "already",
+    Reason.TABLE_BUSY: "the kernel still uses the old partition table, because the disk is in use",
+    Reason.MBR_2_TIB: "an MBR partition table ends at 2 TiB",
+    Reason.GPT_BACKUP: "the backup of the GPT is not at the end of the disk, so the table ends "
+    "where the smaller disk did",
+    Reason.DEVICE_NOT_FOUND: "the device that is mounted as root has no such name in /dev",
+    Reason.USER_DATA_IGNORED: "cloud-init ignored the user-data and used its defaults",
     Reason.UNKNOWN: "the evidence does not say why",
 }
 
@@ -68,11 +86,24 @@ _NOTES = {
     NoteKind.GROWFS_IDLE: "fstab asks systemd to grow the filesystem, too, but systemd-growfs "
     "grew nothing in this boot.",
     NoteKind.CLOUD_INIT_ERRORS: "cloud-init reports errors.",
+    NoteKind.RECOGNISED: "Read",
+    NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
+    NoteKind.UNREAD: "A row was not understood.",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
 }
 
 
+_SUBJECTS = {
+    Subject.RAID: "RAID array",
+    Subject.LUKS: "encrypted device",
+    Subject.PHYSICAL_VOLUME: "physical volume",
+    Subject.LOGICAL_VOLUME: "logical volume",
+}
+
 _COUNTED = {Measure.STATFS: " as df counts", Measure.SUPERBLOCK: " as its superblock counts"}
+
+# In narrower terminals sentences are left to the terminal.
+_NARROWEST = 40
 
 _MEASURES = (
     "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
@@ -86,14 +117,19 @@ def sentence(one: Statement) -> str:
 
 
 def _sentence(one: Statement) -> str:
-    name = f"The {'root ' if one.device == '' else ''}{one.subject} {one.device}".rstrip()
+    subject = _SUBJECTS.get(one.subject, str(one.subject))
+    name = f"The {'root ' if one.device == '' else ''}{subject} {one.device}".rstrip()
     if one.subject is Subject.FILESYSTEM:
         name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
     if one.grown is None:
-        return f"Whether {name[0].lower()}{name[1:]} grew is not known."
+        why = f": {_REASONS[one.reason]}" if one.reason in _REASONS and one.reason else ""
+        why = "" if one.reason is Reason.UNKNOWN else why
+        return f"Whether {name[0].lower()}{name[1:]} grew is not known{why}."
     if one.grown:
-        who = f"by {_GROWERS[one.by]}" if one.by in _GROWERS else "but it is not known by whom"
+        who = f"by {_grower(one)}" if one.by in _GROWERS else "but it is not known by whom"
         limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        if one.reason is Reason.USER_DATA_IGNORED:
+            limit = f" The user-data asked for something else, but {_REASONS[one.reason]}."
         sizes = _growth(one) if one.to_bytes else ""
         return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
     reason = _REASONS[one.reason or Reason.UNKNOWN]
@@ -103,31 +139,57 @@ def _sentence(one: Statement) -> str:
     return f"{name} did not grow{kept}: {reason}."
 
 
+def _grower(one: Statement) -> str:
+    by_hand = {evidence.source for evidence in one.evidence} == {Source.OUTPUT}
+    return "growpart" if one.by is Grower.GROWPART and by_hand else _GROWERS[one.by]
+
+
 def note_sentence(note: Note) -> str:
     """Return a note in words."""
     return printable(" ".join(filter(None, (_NOTES[note.kind], note.detail))))
 
 
-def to_text(explanation: Explanation) -> str:
-    """Return sentences, each with its evidence below."""
+def to_text(explanation: Explanation, width: int | None = None) -> str:
+    """Return sentences, each with its evidence and the commands that help below.
+
+    Sentences are wrapped at ``width`` columns; quoted lines and commands never are.
+    """
     parts = []
-    for words, missing, evidence in _paragraphs(explanation):
-        lines = [words, *(f"  missing: {printable(one)}" for one in missing)]
+    for words, missing, evidence, fix in _paragraphs(explanation):
+        lines = _wrapped(words, width, "")
+        for one in missing:
+            lines += _wrapped(f"missing: {printable(one)}", width, "  ")
         lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
+        lines += ["  to fix it:", *(f"    {printable(one)}" for one in fix)] if fix else []
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
+    if width is None or width < _NARROWEST:
+        return [indent + text]
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent + "  " * bool(indent),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def to_html(explanation: Explanation) -> str:
     """Return a fragment of a page; whatever a guest said is escaped."""
     items = []
-    for words, missing, evidence in _paragraphs(explanation):
+    for words, missing, evidence, fix in _paragraphs(explanation):
         rows = [f"<li>missing: {html.escape(printable(one))}</li>" for one in missing]
         rows += [
             f"<li>{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code></li>"
             for one in evidence
         ]
         below = f"<ul>{''.join(rows)}</ul>" if rows else ""
+        if fix:
+            below += f"<pre>{html.escape(printable(chr(10).join(fix)))}</pre>"
         items.append(f"<p>{html.escape(words)}</p>{below}")
     return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
 
@@ -156,19 +218,20 @@ def to_table(explanation: Explanation) -> str:
 
 def _paragraphs(
     explanation: Explanation,
-) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...]]]:
+) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
     for one in explanation.statements:
-        yield sentence(one), one.missing, one.evidence
+        yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
     if any(one.measure is not None for one in explanation.statements):
-        yield _MEASURES, (), ()
+        yield _MEASURES, (), (), []
     for note in explanation.notes:
-        yield note_sentence(note), (), note.evidence
+        yield note_sentence(note), (), note.evidence, []
 
 
 def _place(evidence: Evidence) -> str:
+    file = f"{evidence.file}, " if evidence.file else ""
     if evidence.line is None:
-        return str(evidence.source)
-    return f"line {evidence.line}, {evidence.source}"
+        return f"{file}{evidence.source}"
+    return f"{file}line {evidence.line}, {evidence.source}"
 
 
 def _moment(when: When | None) -> str:
@@ -202,3 +265,63 @@ def _growth(one: Statement) -> str:
     if before == after:
         before, after = f"{one.from_bytes} bytes", f"{one.to_bytes} bytes"
     return f" from {before} to {after}{_counted(one)}"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Who grew the root partition and the root filesystem, when, or why nobody did.
+
+    A subject has one statement, or one for each time it grew.
+
+    Attributes
+    ----------
+    statements : tuple of Statement
+        About the partition first.
+    notes : tuple of Note
+
+    Examples
+    --------
+    >>> explanation = cloudlab.recorded("growpart-off").explain()
+    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
+    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
+    """
+
+    statements: tuple[Statement, ...]
+    notes: tuple[Note, ...] = ()
+
+    def of(self, subject: Subject) -> tuple[Statement, ...]:
+        """Return the statements about ``subject``."""
+        return tuple(one for one in self.statements if one.subject is subject)
+
+    def to_text(self, width: int | None = None) -> str:
+        """Return the explanation for a terminal: sentences, each with its evidence below.
+
+        Sentences are wrapped at ``width`` columns; without it they are one line each.
+        """
+        return to_text(self, width)
+
+    def to_html(self) -> str:
+        """Return the explanation as a fragment of a page, everything the guest said escaped."""
+        return to_html(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the explanation as plain values, with its sentences.
+
+        Where it is unknown what grew it, or why it did not grow, ``by`` and ``reason`` are None.
+        """
+        undecided = {Grower.NOBODY, Grower.UNKNOWN, Reason.UNKNOWN}
+        return {
+            "statements": [
+                {
+                    **asdict(one),
+                    "by": None if one.by in undecided else one.by,
+                    "reason": None if one.reason in undecided else one.reason,
+                    "words": sentence(one),
+                }
+                for one in self.statements
+            ],
+            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
+        }
+
+    def _repr_html_(self) -> str:
+        return to_table(self) + self.to_html()

@@ -384,6 +384,52 @@ def open_run(run: Run | Path | str) -> Run:
     return Run(Path(run))
 
 
+def explain(*sources: Run | Path | str) -> Explanation:
+    """Say what grew a machine's root partition and filesystem, or why nothing did.
+
+    Parameters
+    ----------
+    *sources : Run, Path or str
+        One run, run folder or recording; or evidence of any machine: logs, listings such as
+        ``lsblk`` and ``df``, user-data, folders, tar archives, disk images, ``-`` for standard
+        input, or texts of several lines.
+
+    Raises
+    ------
+    ParseError
+        If a source cannot be read.
+    UsageError
+        If there is none.
+    """
+    from cloudlab.explanation import explain_files
+
+    if not sources:
+        raise UsageError("There is nothing to explain.", hint="Name a file, a run or a recording.")
+    files: list[Path | str] = []
+    for source in sources:
+        run = _run_of(source)
+        if run is None:
+            files.append(source)  # type: ignore[arg-type]
+        elif len(sources) == 1:
+            return run.explain()
+        else:
+            names = ("console.log", "user-data")
+            files += [path for name in names if (path := run.folder / name).exists()]
+    return explain_files(files)
+
+
+def _run_of(source: Run | Path | str) -> Run | None:
+    """Return the run that a source is; None if it is evidence of another kind."""
+    if isinstance(source, Run):
+        return source
+    if str(source) == "-" or "\n" in str(source):
+        return None
+    path = Path(source)
+    if (path / "run.json").exists() or (str(source) in recording_names() and not path.exists()):
+        return open_run(source)
+    return None
+
+
 def recorded(name: str) -> Run:
     """Return a recording that ships with cloudlab.
 

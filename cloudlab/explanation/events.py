@@ -1,0 +1,370 @@
+"""What logs and programs say about growth, line by line, as typed events.
+
+The words are those of cloud-init 0.7.9 to 26.x (cc_growpart.py, cc_resizefs.py, helpers.py,
+ds-identify), growpart 0.27 to 0.34, Debian's and dracut's growroot, the kernel, systemd,
+util-linux, e2fsprogs, xfsprogs, btrfs-progs, LVM, parted and gdisk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cloudlab.explanation.evidence import Document, Line
+from cloudlab.explanation.model import Source
+
+
+class Kind(StrEnum):
+    """What an event says."""
+
+    CHANGED = "cloud-init's growpart changed a partition"
+    TRIED = "cloud-init's growpart left an entry as it was"
+    GROWPART_OFF = "growpart is off"
+    GROWROOT_MARKER = "/etc/growroot-disabled"
+    MODE_UNKNOWN = "growpart's mode is unknown"
+    GROWPART_MISSING = "no growpart program"
+    NO_DEVICES = "growpart's list of devices is empty"
+    GROWPART_BROKE = "cloud-init's growpart module or its command failed"
+    PROGRAM = "what the growpart program printed"
+    NOT_A_PARTITION = "growroot: root is not a partition"
+    REPART = "systemd-repart grows a partition"
+    REPART_DISK = "the disk that systemd-repart changes"
+    RESIZED = "cloud-init's resizefs ran its command"
+    FORKED = "cloud-init's resizefs started its command in the background"
+    RESIZE_OFF = "resizefs is off"
+    UNSUPPORTED = "cloud-init cannot resize this filesystem"
+    RESIZE_FAILED = "a resize command failed"
+    NO_DEVICE = "root's device has no such name"
+    OVERLAY_ROOT = "root is an overlay"
+    ROOT_IS = "cloud-init names root's device"
+    ALREADY_RAN = "a module ran already"
+    MODULE = "cloud-init runs a module"
+    KERNEL = "the kernel grew a filesystem"
+    TOOL = "a resize program grew a filesystem"
+    IDLE = "a resize program found nothing to do"
+    GROWFS = "systemd-growfs grew a filesystem"
+    VIRTUAL_SIZE = "a disk image's size, as the host sees it"
+    MOUNTED = "the kernel mounted a filesystem"
+    CAPACITY = "a disk's size changed"
+    GPT_BACKUP = "the backup GPT is not at the disk's end"
+    TABLE_BUSY = "the kernel keeps the old partition table"
+    TABLE_EDITED = "a partitioning program wrote the table"
+    MBR_LIMIT = "an MBR ends at 2 TiB"
+    NO_SPACE = "no space left on device"
+    BASIC = "systemd reached its basic target"
+    LOGIN = "a login prompt"
+    DISABLED = "cloud-init is disabled or did not start"
+    RAN = "cloud-init ran"
+    IGNORED = "cloud-init ignored user-data"
+
+
+_ENTRY = r"'(?P<entry>[^']*)' "
+_TABLE: tuple[tuple[Kind, str], ...] = (
+    (
+        Kind.CHANGED,
+        _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
+        r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
+    ),
+    (Kind.TRIED, _ENTRY + r"(?P<verb>NOCHANGE|SKIPPED|FAILED): (?P<why>.*)"),
+    (Kind.GROWPART_OFF, r"growpart disabled: mode="),
+    (Kind.GROWROOT_MARKER, r"/etc/growroot-disabled exists"),
+    (
+        Kind.MODE_UNKNOWN,
+        (
+            r"unknown resize mode|: mode (?:gpart|growfs) not available"
+            r"|'growpart' in config was not a dict"
+        ),
+    ),
+    (
+        Kind.GROWPART_MISSING,
+        (
+            r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
+            r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
+            r"|no packages found matching cloud-guest-utils|which: no growpart"
+        ),
+    ),
+    (Kind.NO_DEVICES, r"growpart: empty device list"),
+    (
+        Kind.GROWPART_BROKE,
+        (
+            r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
+            r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"
+        ),
+    ),
+    (Kind.NOT_A_PARTITION, r"growroot: (?P<device>/dev/\S+) is not a partition"),
+    (
+        Kind.PROGRAM,
+        (
+            r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
+            r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
+            r"|(?P<no_tool>no tools available to resize disk)"
+            r"|GROWROOT: (?P<warning>WARNING: resize failed.*)"
+        ),
+    ),
+    (Kind.REPART, r"Growing existing partition (?P<number>\d+)"),
+    (Kind.REPART_DISK, r"Applying changes to (?P<device>/dev/\S+)"),
+    (Kind.RESIZED, r"Resized root filesystem \(type=(?P<fstype>[^,)]+)"),
+    (Kind.FORKED, r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)"),
+    (Kind.RESIZE_OFF, r"Skipping module named \S*resizefs, resizing disabled"),
+    (Kind.UNSUPPORTED, r"Not resizing unknown filesystem type (?P<fstype>\S+)"),
+    (
+        Kind.GROWFS,
+        r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
+    ),
+    (
+        Kind.RESIZE_FAILED,
+        (
+            r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
+            r"|'resizefs', \w*(?:Error|Exception)\("
+            r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
+            r"|resize2fs: (?P<ext>(?!On-line resizing|\d).*)"
+            r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
+            r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
+        ),
+    ),
+    (
+        Kind.NO_DEVICE,
+        (
+            r"[Dd]evice '(?P<device>[^']*)' (?:did not exist|not a block device)\S*.*cannot resize"
+            r"|Unable to find device '(?P<lost>/dev/root)'"
+        ),
+    ),
+    (Kind.OVERLAY_ROOT, r"Not attempting to resize devpath 'overlayroot'"),
+    (Kind.ROOT_IS, r"resize_info: dev=(?P<device>\S+) mnt_point=/ "),
+    (Kind.ALREADY_RAN, r"config-(?:cc_)?(?P<module>growpart|resizefs) already ran"),
+    (Kind.MODULE, r"Running module (?:cc_)?(?P<module>growpart|resizefs) \(<module"),
+    (
+        Kind.KERNEL,
+        (
+            r"EXT[234]-fs \((?P<device>[^)]+)\): resizing filesystem from (?P<old>\d+) to (?P<new>\d+)"
+            r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)"
+        ),
+    ),
+    (Kind.VIRTUAL_SIZE, r"^virtual size: .*\((?P<bytes>\d+) bytes\)"),
+    (
+        Kind.MOUNTED,
+        r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
+    ),
+    (
+        Kind.TOOL,
+        (
+            r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
+            r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)"
+        ),
+    ),
+    (
+        Kind.IDLE,
+        (
+            r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
+            r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping"
+        ),
+    ),
+    (
+        Kind.CAPACITY,
+        (
+            r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
+            r"|\[(?P<disk>[a-z]\w+)\] new size: (?P<sectors>\d+) 512-byte"
+        ),
+    ),
+    (
+        Kind.GPT_BACKUP,
+        (
+            r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
+            r"|backup GPT table is not on the end|PMBR size mismatch"
+            r"|Not all of the space available to|secondary header's self-pointer indicates"
+            r"|backup GPT table is not at the end"
+        ),
+    ),
+    (
+        Kind.TABLE_BUSY,
+        (
+            r"[Tt]he kernel (?:still uses the old|is still using the old)"
+            r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
+            r"|unable to inform the kernel|old partition\(s\) will remain in use"
+            r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy"
+        ),
+    ),
+    (
+        Kind.MBR_LIMIT,
+        (
+            r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
+            r"|exceeds the msdos-partition-table-imposed maximum"
+        ),
+    ),
+    (Kind.NO_SPACE, r"No space left on device"),
+    (
+        Kind.DISABLED,
+        (
+            r"[Cc]loud-init disabled by|\bstatus\"?: \"?(?:disabled|not run|not started)\b"
+            r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found"
+        ),
+    ),
+    (
+        Kind.RAN,
+        r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
+    ),
+    (Kind.BASIC, r"Reached target .*[Bb]asic"),
+    (Kind.LOGIN, r"^[\w.-]+ login:"),
+    (
+        Kind.IGNORED,
+        (
+            r"Unhandled (?:non-multipart|unknown content-type)|Failed loading yaml blob"
+            r"|Failed at merging in cloud config|Unexpected failure parsing userdata"
+        ),
+    ),
+    (Kind.TABLE_EDITED, r"The partition table has been altered|The operation has completed succ"),
+)
+_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _TABLE)
+_OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
+# These say more than one thing.
+_ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE}
+
+#: A program at a shell's prompt, in a trace, in cloud-init's log or in user-data.
+_GROWPART = re.compile(
+    r"growpart['\"]?,?(?P<options>(?: ['\"]?-[\w-]+['\"]?,?)*)"
+    r" ['\"]?(?P<device>/dev/[\w/.+-]+)['\"]?,? ['\"]?(?P<number>\d+)"
+)
+_RESIZE = re.compile(
+    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b.*?"
+    r"(?P<target>/\S*)?\s*$"
+)
+_OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
+# A path, or the kernel's list of a disk's partitions.
+_DISK = re.compile(
+    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
+)
+_UPTIME = re.compile(r"^\[ *(\d+\.\d+)\]")
+_NEAR_LINES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that a line says.
+
+    Attributes
+    ----------
+    kind : Kind
+    at : Line
+    values : dict of str to str
+        What the line names, by the groups of its pattern.
+    command : str
+        ``growpart`` or another program that a shell or log shows to have been started before.
+    """
+
+    kind: Kind
+    at: Line
+    values: dict[str, str]
+    command: str = ""
+
+    def get(self, *names: str) -> str:
+        """Return the first value that the line has; empty if it has none."""
+        return next((self.values[name] for name in names if self.values.get(name)), "")
+
+    @property
+    def uptime_s(self) -> float | None:
+        """The kernel's clock, where the line begins with it."""
+        match = _UPTIME.match(self.at.text)
+        return float(match[1]) if match else None
+
+
+def read_events(documents: Iterable[Document]) -> list[Event]:
+    """Return all events, in order, and note in the documents what was recognised."""
+    return [event for document in documents for event in _events(document)]
+
+
+@dataclass
+class _Commands:
+    """The last commands that a shell or a log showed: what they print names no device."""
+
+    growpart: tuple[Line, re.Match[str]] | None = None
+    resize: tuple[Line, str] | None = None
+
+    def note(self, line: Line) -> None:
+        """Take the command in a line, if it shows one."""
+        if command := _GROWPART.search(line.text):
+            self.growpart = line, command
+        if command := _RESIZE.search(line.text):
+            self.resize = line, command["target"] or ""
+        if "meta-data=" in line.text:
+            self.resize = line, line.text.split("meta-data=")[1].split(" ")[0]
+
+
+def _events(document: Document) -> Iterator[Event]:
+    commands = _Commands()
+    for place, line in enumerate(document.lines):
+        commands.note(line)
+        for kind, pattern in _PATTERNS:
+            match = pattern.search(line.text)
+            if match is None or (
+                kind is Kind.PROGRAM and not _is_growpart(match, line, commands.growpart)
+            ):
+                continue
+            event = Event(kind, line, {k: v for k, v in match.groupdict().items() if v})
+            document.kinds.add(_source(kind, line.text))
+            yield _in_context(event, commands, document.lines, place)
+            if kind not in _ALSO:
+                break
+
+
+def _in_context(event: Event, commands: _Commands, lines: list[Line], place: int) -> Event:
+    """Return an event with the devices that the lines around it name."""
+    growpart, resize = commands.growpart, commands.resize
+    if event.kind is Kind.PROGRAM and growpart and _near(growpart[0], event.at):
+        named = {"device": growpart[1]["device"], "number": growpart[1]["number"]}
+        return Event(event.kind, event.at, named | event.values, "growpart")
+    if event.kind in _OF_RESIZE and resize and _near(resize[0], event.at):
+        return Event(event.kind, event.at, {"target": resize[1]} | event.values, "resize")
+    if event.kind in _OF_DISK and (near := _disk_near(lines, place)):
+        return Event(event.kind, event.at, {"near": near} | event.values)
+    return event
+
+
+def _disk_near(lines: list[Line], place: int) -> str:
+    """Return the disk that a message without a name is about, from the lines around it."""
+    around = [
+        lines[place],
+        *reversed(lines[max(0, place - 6) : place]),
+        *lines[place + 1 : place + 7],
+    ]
+    for line in around:
+        if match := _DISK.search(line.text):
+            return match[1] or match[2]
+    return ""
+
+
+def _is_growpart(
+    match: re.Match[str], line: Line, command: tuple[Line, re.Match[str]] | None
+) -> bool:
+    """Tell whether FAILED is growpart's word: other programs print it, too."""
+    if match["verb"] or match["no_tool"] or match["warning"]:
+        return True
+    near = command is not None and _near(command[0], line)
+    known = re.search(
+        r"failed to |does not exist|unable to|Did not have|partition-number|pt_resize|lvm resize"
+        r"|exclusive lock|sfdisk|sgdisk|must supply|not a block",
+        match["cause"] or "",
+    )
+    return bool(known) or near or "GROWROOT" in line.text
+
+
+def _near(first: Line, second: Line) -> bool:
+    return first.file == second.file and second.number - first.number <= _NEAR_LINES
+
+
+def _source(kind: Kind, text: str) -> str:
+    return str(source_of(text)) if kind is not Kind.PROGRAM else "growpart's output"
+
+
+def source_of(text: str) -> Source:
+    """Return what kind of log or output a line comes from."""
+    if re.search(r"\.py\[[A-Z]+\]: ", text):
+        return Source.CLOUD_INIT_LOG
+    if re.search(r"systemd[\w-]*(?:\[\d+\])?: ", text):
+        return Source.JOURNAL
+    if _UPTIME.match(text) or " kernel: " in text:
+        return Source.KERNEL_LOG
+    if "cloud-init" in text.lower():
+        return Source.CLOUD_INIT_LOG
+    return Source.OUTPUT

@@ -1,0 +1,321 @@
+"""Evidence from any machine: files, archives, disk images and pastes as numbered, clean lines.
+
+What a file is shows in its content; its name is used in quotations only.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import sys
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from cloudlab.console import printable
+from cloudlab.disk import DiskLayout, inspect_disk
+from cloudlab.errors import CloudlabError, ParseError
+from cloudlab.formats import format_of, read_ends
+from cloudlab.sizes import ParsedConsole, parse_console
+from cloudlab.sizes.lines import texts
+
+#: A path, ``-`` for standard input, or a text of several lines.
+EvidenceSource = str | Path
+
+# All lines of a smaller file are kept.
+_WHOLE_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
+_MOST_UTF16_BYTES = 1 << 26
+_LONGEST_LINE = 2000
+_MOST_LINES = 20_000
+_MOST_MEMBERS = 2000
+_MOST_BYTES = 1 << 30
+_RAW_MARKS = ((510, b"\x55\xaa"), (512, b"EFI PART"), (1080, b"\x53\xef"), (0, b"XFSB"))
+# Of larger files: what a line holds that may be evidence, and headers of tables with their rows.
+_WORDS = tuple(
+    word.encode()
+    for word in (
+        *("growpart", "resizefs", "resizing filesystem", "resized filesystem", "resize device"),
+        *("GROWROOT", "growroot", "CHANGED: ", "CHANGE: ", "FAILED: ", "resize2fs", "xfs_growfs"),
+        *("GPT:", "backup GPT", "capacity change", "] new size:", "blocks changed from"),
+        *("systemd-repart", "Growing existing", "systemd-growfs", 'resized "/', 'resize "/'),
+        *("Cloud-init v. ", "loud-init disabled", "status: ", "Disabled cloud-init", "status_code"),
+        *("No space left", "userdata", "Failed loading yaml", "already ran (freq"),
+        *("root filesystem", "unknown filesystem", "resize_info", "not exist", "not a block"),
+        *("old partition", "old table", "DOS partition table", "MBR/dos", "meta-data=", " blocks="),
+        *("#cloud-config", "Reached target", "login:", "blocks long", "volume group"),
+    )
+)
+_TABLES = tuple(
+    word.encode()
+    for word in (
+        *("Disk /dev/", "Device ", "Number  Start", "label: ", "  PV ", "  VG ", "  LV ", "NAME "),
+        *("TARGET ", "major minor", '"blockdevices"', '"partitiontable"', "Personalities"),
+    )
+)
+_ROWS_AFTER_HEADER = 40
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
+_PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
+_HOST_COMMAND = re.compile(
+    r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
+)
+_MAIL = re.compile(r"(?:> ?)+")
+_INDENT = re.compile(r" {4}")
+
+
+class Line(NamedTuple):
+    """A line of evidence, cleaned; ``order`` counts through all files, logs first."""
+
+    file: str
+    number: int
+    text: str
+    order: int = 0
+
+
+@dataclass
+class Document:
+    """One file, member of an archive, or paste.
+
+    Attributes
+    ----------
+    name : str
+    lines : list of Line
+        All of a small file; of a large one those that may be evidence.
+    parsed : ParsedConsole or None
+        What ``lsblk``, ``df`` and cloudlab's own report in it say.
+    layout : DiskLayout or None
+        Of a disk image.
+    total_lines : int
+    kinds : set of str
+        What was recognised in it, in words; filled by the readers.
+    """
+
+    name: str
+    lines: list[Line] = field(default_factory=list)
+    parsed: ParsedConsole | None = None
+    layout: DiskLayout | None = None
+    total_lines: int = 0
+    kinds: set[str] = field(default_factory=set)
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it was written during a boot, so that what a shell shows came later."""
+        head = "\n".join(line.text for line in self.lines[:40])
+        return bool(re.search(r"\.py\[[A-Z]+\]: |^\[ *\d+\.\d+\] ", head, re.MULTILINE)) or (
+            len(re.findall(r"^\w{3,5}\.? +\d+ \d\d:\d\d:\d\d ", head, re.MULTILINE)) > 1
+        )
+
+
+def read_evidence(sources: Iterable[EvidenceSource]) -> list[Document]:
+    """Return what the sources hold, in the order in which it came about as far as that shows.
+
+    Raises
+    ------
+    ParseError
+        If a source cannot be read, or is empty.
+    """
+    documents = [one for source in sources for one in _read(source)]
+    documents.sort(key=lambda one: not one.is_log)
+    _leave_out_hosts(documents)
+    order = 0
+    for document in documents:
+        for number, line in enumerate(document.lines):
+            document.lines[number] = line._replace(order=order)
+            order += 1
+    return documents
+
+
+def _leave_out_hosts(documents: list[Document]) -> None:
+    """Blank what a hypervisor's own shell shows beside that of its guest.
+
+    Its disks and root filesystem are not the machine's in question.
+    """
+    by_host: dict[str, list[tuple[Document, int]]] = {}
+    hypervisors = set()
+    for document in documents:
+        host = ""
+        for number, line in enumerate(document.lines):
+            if prompt := _PROMPT.match(line.text):
+                host = prompt[1]
+                if _HOST_COMMAND.search(line.text):
+                    hypervisors.add(host)
+            by_host.setdefault(host, []).append((document, number))
+    if len(by_host) > len(hypervisors):
+        for document, number in (place for host in hypervisors for place in by_host[host]):
+            document.lines[number] = document.lines[number]._replace(text="")
+
+
+def _read(source: EvidenceSource) -> Iterator[Document]:
+    if isinstance(source, str) and "\n" in source:
+        yield _document("text", io.BytesIO(source.encode("utf-8", "replace")))
+        return
+    if str(source) == "-":
+        with _spooled(sys.stdin.buffer) as copy:
+            yield _document("standard input", copy)
+        return
+    path = Path(source)
+    try:
+        if path.is_dir():
+            for member in sorted(path.rglob("*"))[:_MOST_MEMBERS]:
+                if member.is_file() and not member.is_symlink():
+                    yield from _read_file(member, str(member.relative_to(path)))
+            return
+        yield from _read_file(path, path.name)
+    except (OSError, EOFError, tarfile.TarError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ParseError(
+            f"{path} cannot be read: {reason}.",
+            hint="Name files, folders, archives or run folders; - reads standard input.",
+        ) from error
+
+
+def _read_file(path: Path, name: str) -> Iterator[Document]:
+    if not path.is_file():  # a pipe, such as <(journalctl -b)
+        with path.open("rb") as stream, _spooled(stream) as copy:
+            yield _document(name, copy)
+        return
+    ends = read_ends(path)
+    kind = format_of(ends.head, ends.tail)
+    raw_disk = kind == "raw" and any(ends.head.startswith(mark, at) for at, mark in _RAW_MARKS)
+    if kind == "qcow2" or raw_disk:
+        document = Document(name, kinds={"disk image"})
+        try:
+            document.layout = inspect_disk(path)
+        except CloudlabError as error:
+            raise ParseError(f"{path} is a disk image: {error.message}", hint=error.hint) from error
+        yield document
+        return
+    with path.open("rb") as stream:
+        if kind == "tar" or tarfile.is_tarfile(stream):
+            stream.seek(0)
+            yield from _members(name, stream)
+            return
+        stream.seek(0)
+        if kind == "gzip":
+            with gzip.open(stream) as unpacked, _spooled(unpacked) as copy:
+                yield _document(name, copy)
+            return
+        yield _document(name, stream)
+
+
+def _spooled(stream: IO[bytes] | gzip.GzipFile) -> IO[bytes]:
+    """Return what a stream holds, as a file that can be read twice; a large one is on disk."""
+    copy = tempfile.SpooledTemporaryFile(_CHUNK_BYTES)  # noqa: SIM115 - the caller reads it
+    size_bytes = 0
+    while chunk := stream.read(1 << 20):
+        size_bytes += copy.write(chunk)
+        if size_bytes > _MOST_BYTES:
+            copy.close()
+            raise ParseError(
+                f"The stream holds more than {_MOST_BYTES >> 20} MiB.",
+                hint="Select what is about the disk first, e.g. with journalctl -b or grep.",
+            )
+    return copy
+
+
+def _members(name: str, stream: IO[bytes]) -> Iterator[Document]:
+    """Yield the files of an archive; nothing is written to the disk."""
+    with tarfile.open(fileobj=stream) as archive:
+        for count, member in enumerate(archive):
+            if count >= _MOST_MEMBERS:
+                return
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None and member.size <= _MOST_BYTES:
+                yield _document(f"{name}:{member.name}", content)
+
+
+def _document(name: str, stream: IO[bytes]) -> Document:
+    document = Document(printable(name))
+    start = stream.read(4)
+    if start[:2] in {b"\xff\xfe", b"\xfe\xff"}:  # PowerShell writes UTF-16
+        text = (start + stream.read(_MOST_UTF16_BYTES)).decode("utf-16", "replace")
+        stream = io.BytesIO(text.encode())
+    stream.seek(0)
+    try:
+        document.parsed = parse_console(stream)
+    except ParseError:
+        document.parsed = None
+    size_bytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    found = _all_lines(stream) if size_bytes <= _WHOLE_BYTES else _telling_lines(stream)
+    quoted = indented = 0
+    last: deque[Line] = deque(maxlen=_MOST_LINES // 2)
+    for number, raw in found:
+        document.total_lines = max(document.total_lines, number)
+        if raw.startswith(b'{"') and b'"MESSAGE"' in raw:
+            raw = _journal_message(raw)  # noqa: PLW2901
+        text = " ".join(piece for piece in texts(raw[:_LONGEST_LINE]) if piece)
+        line = Line(document.name, number, text.translate(_QUOTES).rstrip())
+        # Of too many, the first and the last are kept.
+        (document.lines if len(document.lines) < _MOST_LINES // 2 else last).append(line)
+        quoted += line.text.startswith(">")
+        indented += line.text.startswith("    ") or not line.text
+    document.lines += last
+    around = _MAIL if quoted * 2 > len(document.lines) else None
+    around = _INDENT if indented == len(document.lines) else around
+    if around is not None:
+        document.lines = [
+            line._replace(text=around.sub("", line.text, count=1)) for line in document.lines
+        ]
+    return document
+
+
+def _journal_message(raw: bytes) -> bytes:
+    """Return a line of ``journalctl -o json`` as ``journalctl`` prints it."""
+    try:
+        entry = json.loads(raw)
+        message = entry["MESSAGE"]
+        message = bytes(message) if isinstance(message, list) else str(message).encode()
+        identifier = str(entry.get("SYSLOG_IDENTIFIER", "")).encode()
+        return identifier + b": " + message
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return raw
+
+
+def _all_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    for number, raw in enumerate(stream, 1):
+        yield number, raw.rstrip(b"\r\n")
+
+
+def _telling_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a large file that may be evidence, without looking at each."""
+    first, rest = 1, b""
+    while chunk := stream.read(_CHUNK_BYTES):
+        data = rest + chunk
+        end = data.rfind(b"\n") + 1
+        if end == 0 and len(data) > 2 * _CHUNK_BYTES:
+            end = len(data)  # a line without an end is cut
+        yield from _telling(data[:end], first)
+        first += data.count(b"\n", 0, end)
+        rest = data[end:]
+    yield from _telling(rest, first)
+
+
+def _telling(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:
+    starts: dict[int, int] = {}  # where a line begins -> how many more lines are kept
+    for rows, words in ((0, _WORDS), (_ROWS_AFTER_HEADER, _TABLES)):
+        for word in words:
+            at = data.find(word)
+            while at >= 0 and len(starts) < _MOST_LINES:
+                start = data.rfind(b"\n", 0, at) + 1
+                starts[start] = max(rows, starts.get(start, 0))
+                at = data.find(b"\n", at)
+                at = data.find(word, at) if at >= 0 else -1
+    number, counted, done = first, 0, 0
+    for start in sorted(starts):
+        number += data.count(b"\n", counted, start)
+        counted = start
+        at, line = start, number
+        for _ in range(starts[start] + 1):
+            end = data.find(b"\n", at)
+            end = len(data) if end < 0 else end
+            if at >= done and at < len(data):
+                yield line, data[at : min(end, at + _LONGEST_LINE)].rstrip(b"\r")
+                done = end + 1
+            at, line = end + 1, line + 1

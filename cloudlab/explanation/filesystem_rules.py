@@ -1,0 +1,315 @@
+"""The rules for any machine's root filesystem, and for the layers below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.evidence import Line
+from cloudlab.explanation.facts import short_name
+from cloudlab.explanation.machine import (
+    DF,
+    DMESG,
+    LOG,
+    LSBLK,
+    NEAR_LINES,
+    OFF_WORDS,
+    Machine,
+    Verdict,
+    in_initramfs,
+    not_grown,
+    undecided,
+)
+from cloudlab.explanation.model import Grower, Reason
+
+_SHORT = 0.95
+
+
+def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
+    """Say whether the root filesystem grew, by what, or why not."""
+    growth = _filesystem_growth(machine, partition)
+    if growth is not None:
+        return growth
+    for verdict in _filesystem_causes(machine, partition):
+        return verdict
+    return _filesystem_by_size(machine, partition)
+
+
+def _is_root(machine: Machine, name: str) -> bool:
+    name = short_name(name)
+    mapped = name.startswith("dm-") and len(machine.stack) > 1
+    return mapped or not machine.root or name in {machine.root, "root"}
+
+
+def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
+    resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+    done = [one for one in machine.all(Kind.GROWFS) if one.get("mount") in {"/", "/sysroot"}]
+    for event in reversed(machine.all(Kind.KERNEL)):
+        old, new = int(event.get("old", "from")), int(event.get("new", "to"))
+        if new <= old or not _is_root(machine, event.get("device", "btrfs")):
+            continue
+        by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
+        if not done and not resized and not _within_cloud_init(machine, event):
+            by = Grower.UNKNOWN
+        if done and resized:
+            by = Grower.UNKNOWN
+        unit = 4096 if event.get("device") else 1
+        lines = [event.at, *(one.at for one in (resized, *done) if one is not None)]
+        reason = _resize_despite(machine)
+        return Verdict(True, by, reason, lines, [], old * unit, new * unit)
+    if done and partition.grown is not False:
+        return Verdict(True, Grower.GROWFS, None, [done[-1].at])
+    for event in reversed(machine.all(Kind.TOOL)):
+        if event.get("old") and int(event.get("new")) <= int(event.get("old")):
+            continue
+        target = event.get("device", "target")
+        if target == "/" or (target and machine.root and _is_root(machine, target)):
+            module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
+            by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
+            return Verdict(True, Grower.RESIZEFS if module else by, None, [event.at])
+    return _resized_after_growth(machine, partition)
+
+
+def _within_cloud_init(machine: Machine, event: Event) -> bool:
+    """Tell whether cloud-init was running on the same console, so that it is what resized."""
+    runs = [one for one in machine.all(Kind.RAN) if one.at.file == event.at.file]
+    growfs = any("systemd-growfs" in one.at.text for one in machine.events)
+    return any(one.at.number < event.at.number for one in runs) and not growfs
+
+
+def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
+    """Return that resizefs grew it: its command succeeded and the device was larger by then."""
+    resized = machine.last(Kind.RESIZED)
+    event = resized or machine.last(Kind.FORKED)
+    module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
+    if event is None or not partition.grown or not module:
+        return None
+    later = bool(partition.evidence) and partition.evidence[0].order > event.at.order
+    if partition.by is Grower.GROWPART and later:
+        return None  # the partition grew after resizefs had run; the initramfs comes before
+    fills = machine.fills(_device_bytes(machine, partition))
+    behind = _volume_behind(machine) or _mapping_behind(machine)
+    if fills is False or (fills is None and not resized) or behind:
+        return None
+    followed = any("resized encrypted volume" in one.at.text for one in machine.events)
+    if machine.root not in {machine.partition, ""} and not fills and not followed:
+        return None  # what lies between need not have grown
+    lines = [event.at, *([machine.filesystem.at] if machine.filesystem else [])]
+    return Verdict(True, Grower.RESIZEFS, _resize_despite(machine), lines)
+
+
+def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
+    """Return the size of the device under the filesystem, as listed or as growth left it."""
+    direct = machine.root == machine.partition
+    return machine.size_of(machine.root) or (partition.to_bytes if direct else None)
+
+
+def _mapping_behind(machine: Machine) -> tuple[Line, ...]:
+    """Return what shows that an encrypted device did not follow its partition."""
+    for event in machine.all(Kind.TRIED):
+        if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
+            return (event.at,)
+    device = machine.kind_of_stack("crypt")
+    below = machine.size_of(device.parent) if device else None
+    if device is None or not device.size_bytes or not below:
+        return ()
+    return (device.at,) if device.size_bytes < below * _SHORT else ()
+
+
+def _resize_despite(machine: Machine) -> Reason | None:
+    wished = str(machine.setting("resize_rootfs")).lower() in OFF_WORDS
+    ignored = machine.last(Kind.IGNORED) or (machine.user_data and not machine.user_data.valid)
+    return Reason.USER_DATA_IGNORED if wished and ignored else None
+
+
+def _filesystem_causes(  # noqa: C901 - a list of causes, the strongest first
+    machine: Machine, partition: Verdict
+) -> Iterator[Verdict]:
+    """Yield what kept it from growing, as logs and user-data say it, the strongest first."""
+    fills = machine.fills(_device_bytes(machine, partition))
+    shown = (machine.filesystem.at,) if machine.filesystem else ()
+    if machine.zfs_dataset and partition.grown is False:
+        yield not_grown(Reason.ZFS, *partition.evidence)
+    if partition.reason is Reason.NO_CLOUD_INIT:
+        yield not_grown(Reason.NO_CLOUD_INIT, *partition.evidence, *shown)
+    for event in machine.all(Kind.ALREADY_RAN):
+        if event.get("module") == "resizefs":
+            yield not_grown(Reason.MODULE_RAN, event)
+    off = machine.last(Kind.RESIZE_OFF)
+    if off is not None and partition.grown is None and fills:
+        yield undecided(DMESG, evidence=(off.at, *shown))
+    elif off is not None:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, off)
+    for kind, reason in (
+        (Kind.UNSUPPORTED, Reason.UNKNOWN_FILESYSTEM),
+        (Kind.NO_DEVICE, Reason.DEVICE_NOT_FOUND),
+        (Kind.OVERLAY_ROOT, Reason.IMMUTABLE_ROOT),
+    ):
+        if said := machine.last(kind):
+            overlaid = said.get("fstype") in {"overlay", "composefs", "erofs", "squashfs"}
+            immutable = overlaid or machine.immutable_source is not None
+            yield not_grown(Reason.IMMUTABLE_ROOT if immutable else reason, said)
+    yield from _resize_failures(machine, fills=fills)
+    if forked := machine.last(Kind.FORKED):
+        if partition.grown is False:
+            yield not_grown(Reason.FILLS_ITS_DEVICE, forked, *shown)
+        yield undecided(DF, evidence=(forked.at, *shown), reason=Reason.IN_BACKGROUND)
+    if partition.reason is Reason.FILESYSTEM_FULL:
+        yield not_grown(Reason.FILESYSTEM_FULL, *partition.evidence)
+    yield from _wishes(machine, fills=fills)
+
+
+def _wishes(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
+    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
+    data = machine.user_data
+    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
+    off = str(machine.setting("resize_rootfs")).lower() in OFF_WORDS
+    if data and trusted and off and fills is False and machine.filesystem:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data.at, machine.filesystem.at, missing=LOG)
+
+
+def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
+    for event in reversed(machine.all(Kind.RESIZE_FAILED)):
+        target = event.get("mount", "path")
+        if target not in {"", "/", "/sysroot"}:
+            continue
+        device = event.get("target") if event.command == "resize" else ""
+        if device not in {"", "/"} and not _is_root(machine, device):
+            continue
+        near = [
+            one
+            for one in machine.all(Kind.NO_SPACE)
+            if one.at.file == event.at.file and abs(one.at.number - event.at.number) < NEAR_LINES
+        ]
+        read_only = any(
+            "Read-only file system" in one.at.text
+            and abs(one.at.order - event.at.order) < NEAR_LINES
+            for one in machine.all(Kind.RESIZE_FAILED)
+        )
+        if near or "No space left" in event.at.text:
+            yield not_grown(Reason.FILESYSTEM_FULL, event, *near[:1])
+        elif read_only or machine.immutable_source:
+            yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
+        elif fills is False or machine.filesystem is None:
+            yield not_grown(Reason.RESIZE_FAILED, event)
+        else:
+            shown = machine.filesystem.at
+            yield undecided(DMESG, evidence=(event.at, shown), reason=Reason.RESIZE_FAILED)
+
+
+def _volume_behind(machine: Machine) -> tuple[Line, ...]:
+    """Return what shows that a logical volume takes less than lies below it; empty if it does not."""
+    volume = next((one for one in machine.stack if one.type == "lvm"), None)
+    group = ""
+    for one in machine.facts.volumes:
+        if one.kind == "lv" and volume and one.name == volume.name:
+            group = one.group
+    if volume is None and not any(
+        one.kind == "lv" and one.name == machine.root for one in machine.facts.volumes
+    ):
+        return ()
+    name = volume.name if volume else machine.root
+    for one in machine.facts.volumes:
+        prefix = one.group.replace("-", "--") + "-"
+        mine = one.group == group or name.startswith(prefix)
+        if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
+            return (one.at,)
+    if volume is None:
+        return ()
+    below = next((one for one in machine.stack if one.name == volume.parent), None)
+    siblings = [
+        one for one in machine.devices.values() if one.type == "lvm" and one.parent == volume.parent
+    ]
+    if below is None or not below.size_bytes or not volume.size_bytes:
+        return ()
+    free = below.size_bytes - sum(one.size_bytes or 0 for one in siblings)
+    slack = below.tolerance_bytes + sum(one.tolerance_bytes for one in siblings) + (64 << 20)
+    return (volume.at, below.at) if free > slack else ()
+
+
+def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
+    machine: Machine, partition: Verdict
+) -> Verdict:
+    """Return what sizes alone show."""
+    shown = (machine.filesystem.at,) if machine.filesystem else ()
+    fills = machine.fills(_device_bytes(machine, partition) or partition.from_bytes)
+    behind = _volume_behind(machine)
+    if behind and fills is not False:
+        return not_grown(Reason.LOGICAL_VOLUME, *behind, *shown)
+    if fills is not False and (locked := _mapping_behind(machine)):
+        return not_grown(Reason.ENCRYPTED, *locked, *shown)
+    if machine.zfs_dataset:
+        return undecided("zpool list; zpool status", evidence=shown)
+    if partition.reason is Reason.TABLE_BUSY:
+        return not_grown(Reason.TABLE_BUSY, *partition.evidence, *shown)
+    if partition.grown is False:
+        for verdict in _below_kept_partition(machine, partition, fills=fills):
+            return verdict
+    if fills is False:
+        device = machine.devices.get(machine.root)
+        return not_grown(None, *shown, device.at if device else None, missing=LOG)
+    if partition.grown and partition.from_bytes and partition.to_bytes and machine.filesystem:
+        size = machine.filesystem.size_bytes or 0
+        if size < partition.to_bytes * 0.8:
+            return not_grown(None, *shown, missing=LOG)
+        if size > partition.from_bytes * 1.02:
+            return Verdict(True, Grower.UNKNOWN, None, list(shown), [LOG])
+    lacking = DF if not shown else LSBLK if machine.size_of(machine.root) is None else ""
+    return undecided(*([lacking] if lacking else []), LOG, evidence=shown)
+
+
+def _below_kept_partition(
+    machine: Machine, partition: Verdict, *, fills: bool | None
+) -> Iterator[Verdict]:
+    """Yield that it takes all of a device that cannot have grown, as its partition did not."""
+    shown = (machine.filesystem.at,) if machine.filesystem else ()
+    volume = machine.kind_of_stack("lvm")
+    resized, idle = machine.last(Kind.RESIZED), machine.last(Kind.IDLE)
+    if volume and fills is not False:
+        yield not_grown(Reason.LOGICAL_VOLUME, volume.at, *shown)
+    layered = machine.kind_of_stack("crypt")
+    if fills or (fills is None and (resized or (idle and not layered))):
+        yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, *shown)
+    unknown = fills is None and not machine.size_of(machine.root)
+    mapped = machine.root not in {machine.partition, ""} or partition.reason is Reason.NO_PARTITION
+    if unknown and shown and partition.reason and not mapped:
+        # Nothing shows another device than the one that did not grow.
+        yield not_grown(Reason.FILLS_ITS_DEVICE, *shown, missing=LSBLK)
+
+
+# ---- the layers between ----
+
+
+def layer_verdicts(machine: Machine) -> Iterator[tuple[str, str, Verdict]]:
+    """Yield subject, device and verdict of each layer between the partition and the filesystem."""
+    subjects = {"lvm": "logical_volume", "crypt": "luks", "raid": "raid", "md": "raid"}
+    for device in reversed(machine.stack):
+        subject = next((s for kind, s in subjects.items() if device.type.startswith(kind)), None)
+        below = machine.size_of(device.parent) if device.parent else None
+        if subject is None or device.name == machine.partition:
+            continue
+        if subject == "logical_volume":
+            yield from _physical_volume(machine, device.parent)
+            behind = _volume_behind(machine)
+            verdict = (
+                not_grown(Reason.LOGICAL_VOLUME, *behind)
+                if behind
+                else undecided("sudo vgs; sudo lvs")
+            )
+            yield subject, device.name, verdict
+        elif below and device.size_bytes and device.size_bytes < below * _SHORT:
+            reason = Reason.ENCRYPTED if subject == "luks" else Reason.RAID
+            yield subject, device.name, not_grown(reason, device.at)
+        else:
+            yield subject, device.name, undecided(DMESG, evidence=(device.at,))
+
+
+def _physical_volume(machine: Machine, name: str) -> Iterator[tuple[str, str, Verdict]]:
+    for one in machine.facts.volumes:
+        if one.kind == "pv" and one.name == name:
+            below = machine.size_of(name)
+            if below and one.size_bytes < below * _SHORT:
+                yield "physical_volume", name, not_grown(Reason.LOGICAL_VOLUME, one.at)
+            else:
+                yield "physical_volume", name, undecided(DMESG, evidence=(one.at,))
+            return

@@ -1,0 +1,469 @@
+"""One machine's storage, put together from facts and events: root, what it lies on, and room."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.evidence import Line
+from cloudlab.explanation.facts import (
+    Device,
+    Facts,
+    Mount,
+    Part,
+    Table,
+    UserData,
+    short_name,
+    split_partition,
+)
+from cloudlab.explanation.model import Grower, Reason
+from cloudlab.explanation.view import LEAST_GAIN_BYTES
+
+#: Commands whose output settles what is open.
+LSBLK = "lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS"
+LOG = "grep -E 'growpart|resizefs|resiz' /var/log/cloud-init.log"
+FDISK = "sudo fdisk -l"
+DF = "df -B1 /"
+DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
+
+#: How far apart lines of one traceback or one program's output may be.
+NEAR_LINES = 80
+
+#: What YAML and cloud-init read as false.
+OFF_WORDS = {"off", "false", "no", "0"}
+
+#: The last byte that an MBR with sectors of 512 bytes reaches.
+MBR_LIMIT_BYTES = 2**32 * 512
+# A partition's start is aligned, and the table's copy takes some room.
+_ALIGNMENT_BYTES = 2 << 20
+# ext4 and XFS keep some of their device for themselves.
+_FULL, _NOT_FULL = 0.90, 0.80
+#: Where a machine's root disk usually is.
+FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
+_WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
+_IMMUTABLE = ("composefs", "overlay", "overlayroot")
+
+
+class Room(NamedTuple):
+    """What lies behind the root partition.
+
+    ``free_bytes`` is what it could take at once, ``disk_free_bytes`` what no partition of the
+    disk takes; None where unknown.  ``behind`` is the next partition, if one keeps it from
+    growing.
+    """
+
+    free_bytes: int | None
+    disk_free_bytes: int | None
+    behind: Part | None
+    evidence: tuple[Line, ...]
+
+    @property
+    def some(self) -> bool | None:
+        """Whether the disk has room that no partition takes; None if unknown."""
+        return None if self.disk_free_bytes is None else self.disk_free_bytes > 0
+
+
+@dataclass
+class Machine:
+    """What the evidence says about one machine."""
+
+    facts: Facts
+    events: list[Event]
+    devices: dict[str, Device] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for device in self.facts.devices:
+            known = self.devices.get(device.name)
+            if known is not None and device.size_bytes is None:
+                device = Device(  # noqa: PLW2901
+                    known.name,
+                    known.size_bytes,
+                    known.type or device.type,
+                    known.parent or device.parent,
+                    known.mounts or device.mounts,
+                    known.fstype or device.fstype,
+                    known.at,
+                    known.tolerance_bytes,
+                )
+            elif known is not None and known.parent and split_partition(device.name) is None:
+                device = Device(  # noqa: PLW2901
+                    device.name,
+                    device.size_bytes,
+                    device.type,
+                    # An array lies on several devices; the first is as good as any.
+                    known.parent,
+                    device.mounts or known.mounts,
+                    device.fstype or known.fstype,
+                    device.at,
+                    device.tolerance_bytes,
+                )
+            self.devices[device.name] = device
+
+    def last(self, *kinds: Kind) -> Event | None:
+        """Return the last event of these kinds."""
+        return next((one for one in reversed(self.events) if one.kind in kinds), None)
+
+    def all(self, *kinds: Kind) -> list[Event]:
+        """Return the events of these kinds, in order."""
+        return [one for one in self.events if one.kind in kinds]
+
+    def about_root(self, event: Event) -> bool:
+        """Tell whether an event is about root's disk, or names none."""
+        near = event.get("near")
+        return not near or not self.disk or near in {self.disk, self.partition, self.root}
+
+    # ---- root ----
+
+    @cached_property
+    def root_mounts(self) -> list[Mount]:
+        """What shows the root filesystem as mounted, in order."""
+        return [one for one in self.facts.mounts if one.mountpoint == "/"]
+
+    @cached_property
+    def root(self) -> str:
+        """The device that the root filesystem lies on, as lsblk names it; empty if unknown."""
+        listed = [
+            device.name
+            for point in ("/", "/sysroot")
+            for device in self.devices.values()
+            if point in device.mounts
+        ]
+        sources = [short_name(one.source) for one in reversed(self.root_mounts)]
+        sources = [one for one in sources if one and one not in _IMMUTABLE]
+        real = [
+            one
+            for one in sources
+            if one in self.devices or split_partition(one) or _WHOLE_DISK.fullmatch(one)
+        ]
+        if self.zfs_dataset:
+            return ""
+        named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
+        named = [one for one in named if one != "root" and not one.startswith("disk/")]
+        grown = [
+            self.partition_of(one)
+            for one in self.all(Kind.CHANGED, Kind.TRIED)
+            if one.get("entry") == "/" and self.partition_of(one) != "root"
+        ]
+        volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
+        largest = self._largest_partition() if self.root_mounts else ""
+        shown = next((one.size_bytes for one in self.root_mounts if one.size_bytes), None)
+        if self._fills(shown, self.size_of(largest)) is False:
+            largest = ""
+        mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
+        found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
+        return next((one for one in found if one), "")
+
+    @property
+    def zfs_dataset(self) -> str:
+        """The ZFS dataset that is mounted as root; empty if it is none."""
+        for mount in self.root_mounts:
+            if mount.fstype == "zfs" or re.fullmatch(r"[A-Za-z]\w*/ROOT(?:/.*)?", mount.source):
+                return mount.source
+        for event in self.all(Kind.TRIED):
+            match = re.match(r"stat of '([^/'][^']*)' failed", event.get("why"))
+            if match and event.get("entry") == "/" and match[1] not in _IMMUTABLE:
+                return match[1]
+        return ""
+
+    @property
+    def immutable_source(self) -> Line | None:
+        """Where root is shown to be an image or overlay that cannot grow."""
+        for mount in self.root_mounts:
+            if short_name(mount.source) in _IMMUTABLE or (
+                mount.read_only and mount.fstype in {"btrfs", "erofs", "squashfs"}
+            ):
+                return mount.at
+        for event in self.all(Kind.TRIED, Kind.OVERLAY_ROOT, Kind.NO_DEVICE):
+            if event.kind is Kind.OVERLAY_ROOT or any(
+                f"'{one}'" in event.at.text for one in _IMMUTABLE
+            ):
+                return event.at
+        return None
+
+    def _largest_partition(self) -> str:
+        parts = [one for one in self.devices.values() if one.type == "part" and one.size_bytes]
+        best = max(parts, key=lambda one: one.size_bytes or 0, default=None)
+        return best.name if best else ""
+
+    @cached_property
+    def stack(self) -> list[Device]:
+        """The devices from root's own down to the disk, as far as they are known."""
+        found: list[Device] = []
+        name = self.root
+        while name and len(found) < 20:  # noqa: PLR2004
+            split = split_partition(name)
+            kind = "part" if split else "disk" if _WHOLE_DISK.fullmatch(name) else ""
+            device = self.devices.get(name) or Device(
+                name, None, kind, split[0] if split else "", (), "", _NOWHERE
+            )
+            if any(one.name == name for one in found):
+                break
+            found.append(device)
+            name = device.parent or self._volume_parent(device) or (split[0] if split else "")
+        return found
+
+    def _volume_parent(self, device: Device) -> str:
+        """Return the physical volume of a logical one, where lsblk does not show it."""
+        groups = {one.group: one.name for one in self.facts.volumes if one.kind == "pv"}
+        for group, volume in groups.items():
+            if device.name.startswith(group.replace("-", "--") + "-"):
+                return volume
+        if device.type in {"lvm", "crypt", ""} and split_partition(device.name) is None:
+            holders = [
+                one.name
+                for one in self.devices.values()
+                if one.fstype in {"LVM2_member", "crypto_LUKS"} and one.name != device.name
+            ]
+            return holders[0] if len(holders) == 1 and device.at is not _NOWHERE else ""
+        return ""
+
+    @cached_property
+    def partition(self) -> str:
+        """The partition that root lies on, at whatever depth; empty if unknown or none."""
+        for device in self.stack:
+            if split_partition(device.name) or device.type == "part":
+                return device.name
+        for device in self.devices.values() if self.zfs_dataset else ():
+            if device.type == "part" and device.name == self._largest_partition():
+                return device.name
+        if self.root:
+            return ""
+        changed = [
+            self.partition_of(one)
+            for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GROWPART_BROKE)
+            if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
+            and FIRST_DISK.fullmatch((split_partition(self.partition_of(one)) or ("",))[0])
+        ]
+        return next((one for one in changed if one), "")
+
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing shows which partition is root's."""
+        return not self.root and not self.zfs_dataset
+
+    @property
+    def disk(self) -> str:
+        """The disk of the partition."""
+        split = split_partition(self.partition)
+        if split:
+            return split[0]
+        whole = [one.name for one in self.stack if one.type == "disk"]
+        if whole or self.partition:
+            return whole[0] if whole else ""
+        disks = {one.disk for one in self.facts.tables} | {
+            one.name for one in self.devices.values() if one.type == "disk" and one.size_bytes
+        }
+        return disks.pop() if len(disks) == 1 else ""
+
+    @property
+    def number(self) -> str:
+        """The partition's number."""
+        split = split_partition(self.partition)
+        return split[1] if split else ""
+
+    def kind_of_stack(self, *kinds: str) -> Device | None:
+        """Return the first device between root and its disk whose type begins so."""
+        return next((one for one in self.stack if one.type.startswith(kinds)), None)
+
+    @property
+    def raid(self) -> Device | None:
+        """The array that root lies on."""
+        for device in self.stack:
+            if device.type.startswith(("raid", "md", "linear")) or re.match(r"md\d", device.name):
+                return device
+        return None
+
+    def partition_of(self, event: Event) -> str:
+        """Return the partition that an event of growpart is about; empty if it names none."""
+        device = short_name(event.get("device"))
+        number = event.get("number")
+        if not device:
+            match = re.search(r"disk=(/dev/[^,\s]+), ptnum=(\d+)", event.at.text) or re.search(
+                r"\((/dev/[^,\s)]+), (\d+)\)", event.at.text
+            )
+            if match is None:
+                match = re.search(r"'(/dev/[^']+)'|\((/dev/[^,\s)]+)\)", event.get("why"))
+                return short_name(match[1] or match[2]) if match else ""
+            device, number = short_name(match[1]), match[2]
+        if not number:
+            return device
+        return f"{device}p{number}" if device[-1:].isdigit() else f"{device}{number}"
+
+    # ---- sizes ----
+
+    def size_of(self, name: str) -> int | None:
+        """Return a device's size as the kernel, or else the table on the disk, has it."""
+        device = self.devices.get(name)
+        if device is not None and device.size_bytes is not None:
+            return device.size_bytes
+        for table in reversed(self.facts.tables):
+            if table.disk == name and table.size_bytes:
+                return table.size_bytes
+            for part in table.parts:
+                if part.name == name:
+                    return part.size_bytes
+        return None
+
+    def sizes_of(self, name: str) -> list[Device]:
+        """Return what listings show of a device, in order."""
+        return [one for one in self.facts.devices if one.name == name and one.size_bytes]
+
+    @cached_property
+    def table(self) -> Table | None:
+        """The newest partition table that has root's partition."""
+        found = [
+            one
+            for one in self.facts.tables
+            if one.disk == self.disk and any(part.name == self.partition for part in one.parts)
+        ]
+        exact = [one for one in found if not one.rounded]
+        return next(reversed(exact or found), None)
+
+    @property
+    def label(self) -> str:
+        """``gpt``, ``dos`` or empty."""
+        labels = [one.label for one in self.facts.tables if one.disk == self.disk and one.label]
+        return labels[-1] if labels else ""
+
+    @cached_property
+    def room(self) -> Room:
+        """What lies behind the root partition."""
+        table = self.table
+        disk_bytes = self.size_of(self.disk)
+        if table is None or disk_bytes is None:
+            return self._listed_room(disk_bytes)
+        disk_bytes = table.size_bytes or disk_bytes
+        part = next(one for one in table.parts if one.name == self.partition)
+        slack = _ALIGNMENT_BYTES + (disk_bytes // 100 if table.rounded else 0)
+        followers = [one for one in table.parts if one.start_bytes >= part.end_bytes - slack // 4]
+        following = [one for one in followers if one.name != part.name]
+        behind = min(following, key=lambda one: one.start_bytes, default=None)
+        end = max(one.end_bytes for one in table.parts)
+        free = (behind.start_bytes if behind else disk_bytes) - part.end_bytes
+        blocked = behind is not None and free < max(LEAST_GAIN_BYTES, slack // 2)
+        return Room(
+            free if free > slack else 0,
+            disk_bytes - end if disk_bytes - end > slack else 0,
+            behind if blocked else None,
+            (table.at,),
+        )
+
+    def _listed_room(self, disk_bytes: int | None) -> Room:
+        disk = self.devices.get(self.disk)
+        parts = [
+            one
+            for one in self.devices.values()
+            if split_partition(one.name) and split_partition(one.name)[0] == self.disk  # type: ignore[index]
+        ]
+        if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
+            return Room(None, None, None, ())
+        if self.partition and self.size_of(self.partition) is None:
+            return Room(None, None, None, ())
+        free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
+        tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
+        # Without starts, what lies between partitions looks like room behind them.
+        slack = max(4 * _ALIGNMENT_BYTES, disk_bytes // 500)
+        free = free if free > tolerance + slack else 0
+        part = self.devices.get(self.partition)
+        complete = part is not None and part.size_bytes is not None and len(parts) > 0
+        if free and not complete and self.partition:
+            return Room(None, None, None, ())
+        shown = (disk.at, part.at) if part else (disk.at,)
+        return Room(None if free else 0, free, None, shown)
+
+    # ---- the filesystem ----
+
+    @property
+    def fstype(self) -> str:
+        """The root filesystem's type; empty if unknown."""
+        if self.zfs_dataset:
+            return "zfs"
+        names = [one.fstype for one in reversed(self.root_mounts)]
+        device = self.devices.get(self.root)
+        names += [device.fstype] if device else []
+        names += [
+            one.get("fstype")
+            for one in self.events
+            if one.kind in {Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED}
+        ]
+        if self.last(Kind.KERNEL):
+            names.append("btrfs" if "BTRFS" in self.last(Kind.KERNEL).at.text else "ext4")  # type: ignore[union-attr]
+        names += ["xfs" for one in self.events if "xfs_growfs" in one.at.text]
+        return next((one for one in names if one and one not in _IMMUTABLE), "")
+
+    @cached_property
+    def filesystem(self) -> Mount | None:
+        """The newest measurement of the root filesystem's size."""
+        sized = [one for one in self.root_mounts if one.size_bytes]
+        for event in self.all(Kind.IDLE, Kind.TOOL):
+            count, unit = event.get("blocks", "count"), event.get("unit", "bsize")
+            target = short_name(event.get("target", "device"))
+            about = target in {"", "/", self.root, self.partition} or event.get("target") == "/"
+            if count and about and self.root:
+                unit_bytes = int(unit or 4) * (1 if event.get("bsize") else 1024)
+                sized.append(Mount(self.root, "/", event.at, int(count) * unit_bytes))
+        return max(sized, key=lambda one: one.at.order, default=None)
+
+    def fills(self, device_bytes: int | None) -> bool | None:
+        """Tell whether the root filesystem fills a device of that size; None if undecided."""
+        mount = self.filesystem
+        return self._fills(mount.size_bytes if mount else None, device_bytes)
+
+    @staticmethod
+    def _fills(filesystem_bytes: int | None, device_bytes: int | None) -> bool | None:
+        if not filesystem_bytes or not device_bytes:
+            return None
+        share = filesystem_bytes / device_bytes
+        return True if share >= _FULL else False if share < _NOT_FULL else None
+
+    @property
+    def user_data(self) -> UserData | None:
+        """The user-data, the last one if there are several."""
+        return self.facts.user_data[-1] if self.facts.user_data else None
+
+    def setting(self, *path: str) -> object:
+        """Return a value of the user-data, whether cloud-init reads it or not; None if unset."""
+        value: object = self.user_data.values if self.user_data else None
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+
+def in_initramfs(event: Event) -> bool:
+    """Tell whether a program of the initramfs wrote a line."""
+    return bool(re.search(r"dracut-|initramfs|initcpio|ignition-ostree-growfs", event.at.text))
+
+
+_NOWHERE = Line("", 0, "")
+
+
+@dataclass
+class Verdict:
+    """What is known of one layer.
+
+    ``missing`` are commands whose output would settle what is open.
+    """
+
+    grown: bool | None = None
+    by: Grower = Grower.UNKNOWN
+    reason: Reason | None = None
+    evidence: list[Line] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    from_bytes: int | None = None
+    to_bytes: int | None = None
+
+
+def not_grown(reason: Reason | None, *evidence: Event | Line | None, missing: str = "") -> Verdict:
+    """Return that it did not grow, and why."""
+    lines = [one.at if isinstance(one, Event) else one for one in evidence if one is not None]
+    return Verdict(False, Grower.NOBODY, reason, lines, [missing] if missing else [])
+
+
+def undecided(
+    *missing: str, evidence: tuple[Line, ...] = (), reason: Reason | None = None
+) -> Verdict:
+    """Return that the evidence does not decide it, with what would."""
+    return Verdict(None, Grower.UNKNOWN, reason, list(evidence), list(missing))

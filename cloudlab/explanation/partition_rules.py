@@ -1,0 +1,420 @@
+"""The rules for any machine's root partition: whether it grew, by what, or why not.
+
+A rule answers only what its evidence decides.  Growth that a program reported comes first, then
+what kept it from growing, as logs say it, then what the layout shows; otherwise the answer is
+None, with the command that would settle it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.evidence import Line
+from cloudlab.explanation.facts import short_name, split_partition
+from cloudlab.explanation.machine import (
+    DMESG,
+    FDISK,
+    FIRST_DISK,
+    LOG,
+    LSBLK,
+    MBR_LIMIT_BYTES,
+    NEAR_LINES,
+    OFF_WORDS,
+    Machine,
+    Verdict,
+    in_initramfs,
+    not_grown,
+    undecided,
+)
+from cloudlab.explanation.model import Grower, Reason
+
+_SECTOR = 512
+
+
+def partition_verdict(machine: Machine) -> Verdict:
+    """Say whether the root partition grew, by what, or why not."""
+    grown = _partition_growth(machine)
+    if grown is not None:
+        return _since(machine, grown) or grown
+    for verdict in _partition_causes(machine):
+        return verdict
+    return _by_layout(machine)
+
+
+def _since(machine: Machine, grown: Verdict) -> Verdict | None:
+    """Return what kept it from growing again, where the disk has room and a later log says why."""
+    last = max((line.order for line in grown.evidence[:1]), default=0)
+    if not grown.grown or not machine.room.some:
+        return None
+    later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
+    found = next(_log_causes(later), None)
+    return found if found is not None and found.reason and found.grown is False else None
+
+
+def _concerns_root(machine: Machine, event: Event) -> bool:
+    """Tell whether an event of growpart is about root's partition."""
+    if event.kind is Kind.PROGRAM and "GROWROOT" in event.at.text:
+        return True
+    if event.get("entry") == "/":
+        return True
+    name = machine.partition_of(event)
+    if name and machine.partition:
+        return name in {machine.partition, machine.root}
+    if name:
+        # Of an entry such as /var it is not known whether it is root's.
+        disk = (split_partition(name) or ("",))[0]
+        direct = event.get("entry") in {"", f"/dev/{name}"}
+        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk))
+    number = re.search(r"partition[= ](\d+)", event.at.text)
+    return bool(number and machine.number and number[1] == machine.number)
+
+
+def _partition_growth(machine: Machine) -> Verdict | None:
+    """Return growth that a program reported and no later evidence takes back."""
+    event = next(
+        (
+            one
+            for one in reversed(machine.events)
+            if (
+                one.kind is Kind.CHANGED
+                or (one.kind is Kind.PROGRAM and one.get("verb") == "CHANGED")
+            )
+            and _concerns_root(machine, one)
+        ),
+        None,
+    )
+    if event is not None:
+        by = Grower.GROWPART
+        if re.search(r"(?i)growroot", event.at.text):
+            by = Grower.GROWROOT
+        elif in_initramfs(event):
+            by = Grower.INITRAMFS
+        old, new = _sizes_in(event)
+        busy = _stale(machine, event, old, new)
+        if busy is not None:
+            return busy
+        verdict = Verdict(True, by, _despite(machine), [event.at], [], old, new)
+        verdict.evidence += [one.at for one in machine.sizes_of(machine.partition)[-1:]]
+        return verdict
+    repart = machine.last(Kind.REPART)
+    if repart is not None and machine.disk in _named_disks(repart, machine):
+        return Verdict(True, Grower.REPART, None, [repart.at])
+    return _growth_in_listings(machine)
+
+
+def _named_disks(event: Event, machine: Machine) -> set[str]:
+    """Return the disk to which systemd-repart applied its changes; root's if it names none."""
+    for line in (one.at for one in machine.all(Kind.REPART_DISK)):
+        if line.file == event.at.file and line.number < event.at.number:
+            return {short_name(line.text.split("/dev/")[-1].strip(" .")), ""}
+    return {machine.disk}
+
+
+def _sizes_in(event: Event) -> tuple[int | None, int | None]:
+    if event.get("old") and event.get("new"):
+        return int(event.get("old")), int(event.get("new"))
+    match = re.search(r"old: size=(\d+).*new: size=(\d+)", event.at.text)
+    return (int(match[1]) * _SECTOR, int(match[2]) * _SECTOR) if match else (None, None)
+
+
+def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
+    """Return that the kernel kept the old table, where a later listing shows the old size."""
+    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > event.at.order]
+    if not later or not old or not new or new < old * 1.02:
+        return None
+    if (later[-1].size_bytes or 0) > (old + new) // 2:
+        return None
+    return not_grown(Reason.TABLE_BUSY, event, later[-1].at, machine.last(Kind.TABLE_BUSY))
+
+
+def _despite(machine: Machine) -> Reason | None:
+    """Return why a partition grew that user-data wanted kept."""
+    wished = str(machine.setting("growpart", "mode")).lower() in OFF_WORDS
+    ignored = machine.last(Kind.IGNORED) or (machine.user_data and not machine.user_data.valid)
+    return Reason.USER_DATA_IGNORED if wished and ignored else None
+
+
+def _growth_in_listings(machine: Machine) -> Verdict | None:
+    sizes = machine.sizes_of(machine.partition)
+    if len(sizes) < 2 or not sizes[0].size_bytes or not sizes[-1].size_bytes:  # noqa: PLR2004
+        return None
+    old, new = sizes[0], sizes[-1]
+    gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
+    if gain <= old.tolerance_bytes + new.tolerance_bytes or old.at.file != new.at.file:
+        return None
+    edited = machine.last(Kind.TABLE_EDITED)
+    by = (
+        Grower.OTHER if edited and old.at.order < edited.at.order < new.at.order else Grower.UNKNOWN
+    )
+    lines = [old.at, *([edited.at] if edited else []), new.at]
+    return Verdict(True, by, None, lines, [], old.size_bytes, new.size_bytes)
+
+
+def _partition_causes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what logs say kept it from growing, the strongest first.
+
+    If it fills its disk all the same, the causes decide nothing.
+    """
+    found = list(_log_causes(machine))
+    if found and machine.room.some is False and found[0].reason not in {
+        Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
+        Reason.NO_PARTITION, Reason.FILESYSTEM_FULL, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
+    }:  # fmt: skip
+        yield undecided(DMESG, evidence=(*found[0].evidence, *machine.room.evidence))
+        return
+    yield from found
+
+
+def _log_causes(machine: Machine) -> Iterator[Verdict]:
+    disabled = machine.last(Kind.DISABLED) or _silence(machine)
+    ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
+    attempts = [one for one in machine.all(Kind.PROGRAM) if _concerns_root(machine, one)]
+    if disabled and not ran and not attempts:
+        yield not_grown(Reason.NO_CLOUD_INIT, disabled)
+    failed = next((one for one in reversed(attempts) if _failed(one)), None)
+    if machine.raid is not None and (failed or ran):
+        yield not_grown(Reason.RAID, failed or ran, machine.raid.at)
+    for kind, reason in (
+        (Kind.GROWPART_OFF, Reason.GROWPART_OFF),
+        (Kind.MODE_UNKNOWN, Reason.UNKNOWN_MODE),
+        (Kind.GROWPART_MISSING, Reason.NO_GROWPART_TOOL),
+        (Kind.GROWROOT_MARKER, Reason.GROWROOT_DISABLED),
+        (Kind.NO_DEVICES, Reason.NOT_ASKED),
+    ):
+        if event := machine.last(kind):
+            yield not_grown(reason, event)
+    for event in machine.all(Kind.ALREADY_RAN):
+        if event.get("module") == "growpart":
+            yield not_grown(Reason.MODULE_RAN, event)
+    yield from _failures(machine, failed)
+    yield from _skipped(machine)
+    yield from _other_entries(machine)
+    yield from _busy(machine)
+    if event := machine.last(Kind.NOT_A_PARTITION):
+        yield not_grown(Reason.NO_PARTITION, event)
+    yield from _unchanged(machine, attempts)
+    yield from _wishes(machine)
+
+
+def _silence(machine: Machine) -> Event | None:
+    """Return the login prompt of a boot in which systemd did not start cloud-init."""
+    basic, login = machine.last(Kind.BASIC), machine.last(Kind.LOGIN)
+    silent = basic and login and basic.at.file == login.at.file and not machine.last(Kind.RAN)
+    return login if silent else None
+
+
+def _failed(event: Event) -> bool:
+    return bool(event.get("failed", "no_tool", "warning"))
+
+
+def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
+    """Yield that growpart failed, for want of space or otherwise, on root or on a wrong disk."""
+    module = [
+        one
+        for one in machine.all(Kind.GROWPART_BROKE, Kind.TRIED)
+        if one.get("verb") in {"", "FAILED"}
+        # The partition below an encrypted device is an entry of its own.
+        and "encrypted device" not in one.get("why")
+        and (not machine.partition_of(one) or _concerns_root(machine, one))
+    ]
+    event = failed or (module[-1] if module else None)
+    if event is not None:
+        full = next(
+            (
+                one
+                for one in machine.all(Kind.NO_SPACE)
+                if one.at.file == event.at.file
+                and abs(one.at.number - event.at.number) <= NEAR_LINES
+            ),
+            None,
+        )
+        filesystem = machine.filesystem
+        vague = re.search(r"temp|Running module", event.at.text)
+        if full is None and vague and filesystem and filesystem.available_bytes == 0:
+            yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem.at)
+        yield not_grown(Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED, event, full)
+    if machine.last(Kind.CHANGED, Kind.TRIED) is None:
+        for other in machine.all(Kind.PROGRAM):
+            device = machine.partition_of(other) or _disk_in(other.at.text)
+            disk = re.sub(r"p?\d+$", "", device) if device not in machine.devices else device
+            if _failed(other) and machine.root and disk and disk != machine.disk:
+                empty = not any(
+                    one.parent == disk or (one.mounts and one.name == disk)
+                    for one in machine.devices.values()
+                )
+                if empty:
+                    shown = machine.devices.get(machine.partition)
+                    yield not_grown(Reason.GROWPART_FAILED, other, shown.at if shown else None)
+
+
+def _disk_in(text: str) -> str:
+    match = re.search(r"/dev/([\w/-]+)", text)
+    return short_name(match[0]) if match else ""
+
+
+def _skipped(machine: Machine) -> Iterator[Verdict]:
+    """Yield why cloud-init's growpart skipped root."""
+    for event in machine.all(Kind.TRIED):
+        if event.get("verb") != "SKIPPED" or not _concerns_root(machine, event):
+            continue
+        why, top = event.get("why"), machine.kind_of_stack("lvm", "crypt")
+        if machine.immutable_source:
+            yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
+        elif machine.zfs_dataset:
+            yield not_grown(Reason.ZFS, event)
+        elif re.search(r"stat of|unable to convert to device|not a block device", why):
+            yield not_grown(Reason.DEVICE_NOT_FOUND, event)
+        elif "apped device" in why:
+            known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
+            reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
+            yield not_grown(Reason.ENCRYPTED if top and top.type == "crypt" else reason, event)
+        elif machine.raid:
+            yield not_grown(Reason.RAID, event, machine.raid.at)
+        elif "device_part_info" in why or "not a partition" in why:
+            whole = machine.stack and machine.stack[0].type == "disk"
+            yield not_grown(Reason.NO_PARTITION if whole else Reason.GROWPART_FAILED, event)
+
+
+def _other_entries(machine: Machine) -> Iterator[Verdict]:
+    """Yield that growpart was run for other entries than root's."""
+    tried = machine.all(Kind.CHANGED, Kind.TRIED)
+    links = any(one.get("entry").startswith("/dev/disk/") for one in tried)
+    about_root = any(_concerns_root(machine, one) for one in tried)
+    if tried and machine.partition and not about_root and not links:
+        data = machine.user_data
+        yield not_grown(Reason.NOT_ASKED, tried[-1], data.at if data else None)
+
+
+def _busy(machine: Machine) -> Iterator[Verdict]:
+    sizes = machine.sizes_of(machine.partition)
+    for busy in reversed(machine.all(Kind.TABLE_BUSY)):
+        if machine.about_root(busy):
+            shown = [one.at for one in sizes if one.at.order > busy.at.order]
+            yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
+    table = machine.table
+    if table is not None and not table.rounded and sizes:
+        part = next(one for one in table.parts if one.name == machine.partition)
+        known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
+        if part.size_bytes > known * 1.05:
+            yield not_grown(Reason.TABLE_BUSY, table.at, sizes[-1].at)
+
+
+def _unchanged(machine: Machine, attempts: list[Event]) -> Iterator[Verdict]:
+    """Yield why growpart found nothing to do: it does not say so itself."""
+    by_hand = [one for one in attempts if one.get("verb") == "NOCHANGE"]
+    by_module = [
+        one
+        for one in machine.all(Kind.TRIED)
+        if one.get("verb") == "NOCHANGE" and _concerns_root(machine, one)
+    ]
+    if not by_hand and not by_module:
+        return
+    event, room = (by_hand or by_module)[-1], machine.room
+    enlarged = next((one for one in machine.all(Kind.CAPACITY) if _is_disk(machine, one)), None)
+    gap = re.search(r"could only be grown by|fudge=", event.at.text)
+    if limit := _mbr_limit(machine):
+        yield limit
+    elif gap and enlarged is not None and room.some is False:
+        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, enlarged)
+    elif room.behind is not None or (gap and room.some):
+        yield not_grown(Reason.WALL, event, *room.evidence)
+    elif enlarged is not None and not by_hand:
+        yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
+    elif room.some is False and (by_hand or machine.last(Kind.VIRTUAL_SIZE)):
+        yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
+    elif gap and room.some is None:
+        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
+    elif room.some:
+        yield not_grown(None, event, *room.evidence, missing=FDISK)
+    else:
+        # Whether something grew it before that log began is not shown.
+        yield undecided(LSBLK if room.some is None else DMESG, evidence=(event.at, *room.evidence))
+
+
+def _is_disk(machine: Machine, event: Event) -> bool:
+    return event.get("device", "disk") == machine.disk and (event.uptime_s or 0) > 60  # noqa: PLR2004
+
+
+def _wishes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
+    data = machine.user_data
+    if data is None or not data.valid or machine.last(Kind.IGNORED, Kind.MODULE, Kind.DISABLED):
+        return
+    settings = data.values.get("growpart")
+    if not isinstance(settings, dict) or not machine.room.some:
+        return
+    mode, devices = settings.get("mode", "auto"), settings.get("devices", ["/"])
+    if str(mode).lower() in OFF_WORDS:
+        yield not_grown(Reason.GROWPART_OFF, data.at, *machine.room.evidence, missing=LOG)
+    elif str(mode) not in {"auto", "growpart"}:
+        yield not_grown(Reason.UNKNOWN_MODE, data.at, *machine.room.evidence, missing=LOG)
+    elif isinstance(devices, list) and not {"/", f"/dev/{machine.partition}"} & set(
+        map(str, devices)
+    ):
+        yield not_grown(Reason.NOT_ASKED, data.at, *machine.room.evidence, missing=LOG)
+
+
+def _mbr_limit(machine: Machine) -> Verdict | None:
+    events = [one for one in machine.all(Kind.MBR_LIMIT) if machine.about_root(one)]
+    event, table = next(reversed(events), None), machine.table
+    disk_bytes = machine.size_of(machine.disk) or 0
+    if event is None and (machine.label != "dos" or disk_bytes <= MBR_LIMIT_BYTES):
+        return None
+    end = 0
+    if table is not None:
+        end = next(one.end_bytes for one in table.parts if one.name == machine.partition)
+    if event is not None or end > MBR_LIMIT_BYTES * 0.99:
+        return not_grown(Reason.MBR_2_TIB, event, table.at if table else None)
+    return None
+
+
+def _by_layout(machine: Machine) -> Verdict:
+    """Return what the layout alone shows."""
+    return next(_layouts(machine))
+
+
+def _layouts(machine: Machine) -> Iterator[Verdict]:
+    room = machine.room
+    backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    if room.some is None:  # the kernel looks before anything has grown
+        backups = [one for one in backups if "GPT:" not in one.at.text]
+    backup = next(reversed(backups), None)
+    if limit := _mbr_limit(machine):
+        yield limit
+    whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
+    if whole:
+        yield not_grown(Reason.NO_PARTITION, machine.stack[0].at)
+    if room.some is False:
+        yield undecided(DMESG, LOG, evidence=room.evidence)
+    if room.some is None and backup is None:
+        yield undecided(LSBLK, LOG)
+    layered = _layer_reason(machine)
+    if layered in {Reason.RAID, Reason.ZFS}:
+        yield not_grown(layered, *_stack_lines(machine), missing=LOG)
+    if backup is not None and room.behind is None:
+        yield not_grown(Reason.GPT_BACKUP, backup, *room.evidence)
+    if room.behind is not None:
+        yield not_grown(Reason.WALL, *room.evidence)
+    if layered is not None:
+        yield not_grown(layered, *_stack_lines(machine), missing=LOG)
+    yield not_grown(None, *room.evidence, missing=LOG)
+
+
+def _layer_reason(machine: Machine) -> Reason | None:
+    """Return what lies between root and its partition, the lowest layer."""
+    if machine.zfs_dataset:
+        return Reason.ZFS
+    if machine.raid:
+        return Reason.RAID
+    for device in reversed(machine.stack):
+        if device.type == "crypt":
+            return Reason.ENCRYPTED
+        if device.type == "lvm":
+            return Reason.LOGICAL_VOLUME
+    return None
+
+
+def _stack_lines(machine: Machine) -> tuple[Line, ...]:
+    return tuple(one.at for one in machine.stack if one.at.number)

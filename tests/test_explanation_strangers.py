@@ -1,0 +1,365 @@
+"""Evidence from other people's machines: each case has the right answer beside it."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+import scoreboard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cloudlab as cl
+from cloudlab.errors import ParseError
+from cloudlab.explanation import Grower, NoteKind, Reason, Source, Subject
+from cloudlab.explanation.redact import redact_files
+
+CASES = scoreboard.case_folders()
+LSBLK = """\
+NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+sda      8:0    0   20G  0 disk
+├─sda1   8:1    0   10G  0 part /
+└─sda15  8:15   0  106M  0 part /boot/efi
+"""
+
+
+def files_of(case):
+    return sorted(path for path in case.iterdir() if path.name != "truth.json")
+
+
+def only(explanation, subject):
+    [statement] = explanation.of(subject)
+    return statement
+
+
+def partition(*sources):
+    return only(cl.explain(*sources), Subject.PARTITION)
+
+
+def root_filesystem(*sources):
+    return only(cl.explain(*sources), Subject.FILESYSTEM)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_and_so_is_the_fix(case):
+    found = scoreboard.score(case)
+    assert set(found.verdicts.values()) == {"right"}, found.answers
+    assert found.fixed
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_evidence_stands_in_the_file_and_line_that_it_names(case):
+    for statement in cl.explain(*files_of(case)).statements:
+        for one in statement.evidence:
+            line = (case / one.file).read_text().split("\n")[one.line - 1].replace("\u00a0", " ")
+            assert one.text.split()[:3] == line.removeprefix("> ").split()[:3]
+
+
+def test_the_scoreboard_is_up_to_date():
+    scores = [scoreboard.score(case) for case in CASES]
+    assert scoreboard.PAGE.read_text() == scoreboard.page(scores)
+
+
+def crlf(content):
+    return content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def around(before, after=b""):
+    def change(content):
+        return b"\n".join(before + line + after for line in content.split(b"\n"))
+
+    return change
+
+
+def typographic(content):
+    return content.replace(b"'", "\u2019".encode()).replace(b'"', "\u201d".encode())
+
+
+def journal_json(content):
+    return b"\n".join(
+        json.dumps({"MESSAGE": line.decode(), "SYSLOG_IDENTIFIER": "cloud-init"}).encode()
+        for line in content.split(b"\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "only_logs"),
+    [
+        pytest.param(crlf, False, id="CRLF"),
+        pytest.param(around(b"> "), False, id="quoted mail"),
+        pytest.param(around(b"    "), False, id="indented"),
+        pytest.param(around(b"\x1b[0;32m", b"\x1b[0m"), False, id="ANSI"),
+        pytest.param(typographic, True, id="typographic quotes"),
+        pytest.param(around(b"Nov 02 08:31:14 box cloud-init[731]: "), True, id="journal"),
+        pytest.param(around(b"2025-11-02T08:31:14+0000 box cloud-init[731]: "), True, id="ISO"),
+        pytest.param(journal_json, True, id="journalctl -o json"),
+    ],
+)
+@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.name)
+def test_what_surrounds_the_lines_changes_nothing(case, change, only_logs, tmp_path):
+    changed = []
+    for path in files_of(case):
+        content = path.read_bytes()
+        logs = path.name == "cloud-init.log" or not only_logs
+        data = path.name == "user-data.txt" and change is not crlf
+        (tmp_path / path.name).write_bytes(change(content) if logs and not data else content)
+        changed.append(tmp_path / path.name)
+    plain, found = cl.explain(*files_of(case)), cl.explain(*changed)
+    assert [one.finding for one in found.statements] == [one.finding for one in plain.statements]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_one_paste_one_archive_and_any_order_give_the_same_answer(case, tmp_path):
+    files = files_of(case)
+    # In a paste, user-data without its first line cannot be told from other YAML.
+    expected = [one.finding[:2] for one in cl.explain(*files).statements]
+    prompts = (b"user@host:~$ cat %b\n%b\n" % (p.name.encode(), p.read_bytes()) for p in files)
+    (tmp_path / "paste.txt").write_bytes(b"".join(prompts))
+    archive = tmp_path / "cloud-init.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in files:
+            tar.add(path, f"cloud-init-logs-2026/{path.name}")
+    for sources in ([tmp_path / "paste.txt"], [archive], files[::-1]):
+        assert [one.finding[:2] for one in cl.explain(*sources).statements] == expected
+
+
+def test_texts_gzip_and_utf_16_are_read(tmp_path):
+    text = "$ sudo growpart /dev/sda 1\nFAILED: failed to get a resizer for id ''\n" + LSBLK
+    expected = (False, Grower.NOBODY, Reason.GROWPART_FAILED)
+    assert partition(text).finding == expected
+    (tmp_path / "a").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "b").write_text(text, encoding="utf-16")
+    for name in "ab":
+        assert partition(tmp_path / name).finding == expected
+
+
+def test_a_disk_image_is_evidence(tmp_path):
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(64 << 20)
+    subprocess.run(["sfdisk", "-q", disk], input="label: gpt\nsize=20M\n", text=True, check=True)
+    part = tmp_path / "part"
+    with part.open("wb") as stream:
+        stream.truncate(20 << 20)
+    subprocess.run(["mkfs.ext4", "-q", part], check=True)
+    with disk.open("r+b") as stream:
+        stream.seek(1 << 20)
+        stream.write(part.read_bytes())
+    found = partition(disk)
+    assert (found.grown, found.reason) == (False, None)
+    assert found.evidence[0].source is Source.DISK
+    assert found.evidence[0].file == "disk.raw"
+
+
+def test_what_was_recognised_is_said_and_what_was_ignored(tmp_path):
+    (tmp_path / "poem.txt").write_text("Whose disk this is I think I know.\n")
+    (tmp_path / "lsblk.txt").write_text(LSBLK)
+    notes = cl.explain(tmp_path / "poem.txt", tmp_path / "lsblk.txt").notes
+    assert {note.kind: note.detail for note in notes} == {
+        NoteKind.NOT_RECOGNISED: "poem.txt.",
+        NoteKind.RECOGNISED: "lsblk.txt: lsblk.",
+    }
+
+
+def test_nothing_but_a_poem_is_undecided_and_says_what_would_help():
+    for statement in cl.explain("Whose disk this is\nI think I know.\n").statements:
+        assert statement.grown is None
+        assert statement.fix is None
+        assert any("lsblk" in one or "df" in one for one in statement.missing)
+
+
+@pytest.mark.parametrize("name", ["no-such-file", "folder-without-anything/x"])
+def test_a_source_that_is_not_there_is_refused(name, tmp_path):
+    with pytest.raises(ParseError) as refused:
+        cl.explain(tmp_path / name)
+    assert name in str(refused.value)
+
+
+def test_recordings_and_run_folders_are_explained_as_before():
+    run = cl.recorded("growpart-off")
+    assert cl.explain("growpart-off") == cl.explain(run.folder) == run.explain()
+    findings = [one.finding[:2] for one in cl.explain(run.folder / "console.log").statements]
+    assert findings == [one.finding[:2] for one in run.explain().statements]
+
+
+def test_the_contract_of_json():
+    [part, filesystem] = cl.explain(LSBLK).to_json()["statements"]
+    assert set(part) >= {
+        *("subject", "device", "grown", "by", "reason", "from_bytes", "to_bytes"),
+        *("evidence", "missing", "fix", "words"),
+    }
+    assert (part["subject"], part["device"], part["grown"]) == ("partition", "sda1", False)
+    assert part["by"] is None
+    assert part["reason"] is None
+    assert set(part["evidence"][0]) >= {"source", "file", "line", "text"}
+    assert filesystem["grown"] is None
+
+
+def test_hostile_names_stay_out_of_commands_and_off_the_terminal():
+    text = LSBLK.replace("sda1 ", "sda$(reboot)1 ") + "\x1b]52;c;aGk=\x07\n"
+    for statement in cl.explain(text).statements:
+        assert "$(reboot)" not in (statement.fix or "")
+    assert "\x1b" not in cl.explain(text).to_text()
+
+
+def cloudlab(*args, stdin=""):
+    return subprocess.run(
+        [sys.executable, "-m", "cloudlab", "explain", *map(str, args)],
+        capture_output=True, text=True, input=stdin, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_reads_files_recordings_and_standard_input(tmp_path):
+    (tmp_path / "lsblk.txt").write_text(LSBLK)
+    told = cloudlab(tmp_path / "lsblk.txt")
+    assert "lsblk.txt, line 3" in told.stdout
+    assert "sudo growpart /dev/sda 1" in told.stdout
+    assert (
+        json.loads(cloudlab("--json", "-", stdin=LSBLK).stdout)["statements"][0]["grown"] is False
+    )
+    assert "growpart is switched off" in cloudlab("growpart-off").stdout
+    missing = cloudlab("nowhere.log")
+    assert missing.returncode == 1
+    assert "nowhere.log" in missing.stderr
+
+
+SECRETS = """\
+Nov 02 08:31:12 db7.corp.example systemd[1]: Starting cloud-init
+root@db7:~# ip address
+    inet 192.0.2.77/24 scope global ens3
+    inet6 2001:db8:77::12/64 scope global
+    link/ether 52:54:00:aa:bb:cc brd ff:ff:ff:ff:ff:ff
+root=UUID=7d1c2b3a-0000-4aaa-8bbb-123456789abc /dev/sda1: UUID="7d1c2b3a-0000-4aaa-8bbb-123456789abc"
+ssh_authorized_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHHH me@laptop]
+password: hunter22
+passwd: $6$salt$KjhgfdsaKjhgfdsaKjhgfdsa/
+2026-01-01 08:00:00,100 - cc_growpart.py[INFO]: '/' resized: changed (/dev/vda, 1) from 2097152000 to 21358427648
+"""
+
+
+def test_redaction_takes_names_and_leaves_what_explains():
+    told = cloudlab("--redact", "-", stdin=SECRETS).stdout
+    for secret in (
+        "db7",
+        "192.0.2.77",
+        "2001:db8",
+        "52:54:00",
+        "7d1c2b3a",
+        "AAAAC3",
+        "hunter22",
+        "$6$",
+    ):
+        assert secret not in told
+    assert told.count("UUID-1") == 2
+    assert "'/' resized: changed (/dev/vda, 1) from 2097152000 to 21358427648" in told
+    assert told.count("\n") == SECRETS.count("\n")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_redacted_copy_is_explained_alike(case, tmp_path):
+    copies = []
+    for path in files_of(case):
+        stream = io.StringIO()
+        redact_files([path], stream, io.BytesIO())
+        (tmp_path / path.name).write_text(stream.getvalue())
+        copies.append(tmp_path / path.name)
+    plain = [one.finding for one in cl.explain(*files_of(case)).statements]
+    assert [one.finding for one in cl.explain(*copies).statements] == plain
+
+
+def test_a_redacted_archive_is_refused(tmp_path):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        tar.add(__file__, "x")
+    (tmp_path / "a.tar").write_bytes(stream.getvalue())
+    told = cloudlab("--redact", tmp_path / "a.tar")
+    assert told.returncode == 1
+    assert "Unpack" in told.stderr
+
+
+def test_the_readme_shows_what_is_printed():
+    readme = (scoreboard.ROOT / "README.md").read_text()
+    told = cl.explain(scoreboard.CASES / "53-oke-growpart-by-hand" / "session.txt").to_text()
+    assert told in readme
+
+
+LINES = [
+    line
+    for case in CASES
+    for path in files_of(case)
+    for line in path.read_text().split("\n")
+    if len(line) < 300
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(LINES) | st.text(max_size=60), max_size=60))
+def test_any_lines_in_any_order_are_explained_without_harm(lines):
+    explanation = cl.explain("\n".join(lines) + "\n\n")
+    document = json.loads(json.dumps(explanation.to_json()))
+    assert {one["subject"] for one in document["statements"]} >= {"partition", "filesystem"}
+    assert explanation.to_text().replace("\n", "").isprintable()
+    for one in document["statements"]:
+        assert one["grown"] is not None or one["missing"]
+        assert one["grown"] is not False or one["reason"] or one["missing"] or one["evidence"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(CASES), st.data())
+def test_evidence_that_ends_early_is_explained_too(case, data):
+    texts = [path.read_text() for path in files_of(case)]
+    cut = [text[: data.draw(st.integers(0, len(text)))] + "\n\n" for text in texts]
+    for statement in cl.explain(*cut).statements:
+        assert statement.fix is None or statement.grown is not True or statement.reason
+
+
+def test_a_large_log_is_read_in_one_pass_without_keeping_it(tmp_path):
+    case = scoreboard.CASES / "43-eks-al2023-healthy"
+    noise = b"".join(
+        b"2025-06-03 14:02:18,466 - util.py[DEBUG]: Read %d bytes\n" % n for n in range(40_000)
+    )
+    log = tmp_path / "cloud-init.log"
+    log.write_bytes(noise + (case / "cloud-init.log").read_bytes() + noise)
+    statement = partition(log)
+    assert statement.finding == (True, Grower.GROWPART, None)
+    assert statement.evidence[0].line == 40_015
+
+
+MULTIPATH = """\
+# lsblk
+NAME        MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINT
+sda           8:0    0  100G  0 disk
+└─mpatha    253:0    0  100G  0 mpath
+  ├─mpatha1 253:1    0    1G  0 part  /boot
+  └─mpatha2 253:2    0   39G  0 part  /
+2025-03-04 05:06:07,112 - cc_growpart.py[DEBUG]: '/' SKIPPED: Resizing mapped device (/dev/mapper/mpatha2) skipped as it is not encrypted.
+"""
+
+
+def test_a_mapped_device_that_is_no_volume_is_not_called_one():
+    found = partition(MULTIPATH)
+    assert (found.grown, found.reason) == (False, None)
+    assert "growpart /dev/mapper/mpatha 2" in found.fix
+
+
+IGNITION = """\
+[    8.1] ignition-ostree-growfs[701]: CHANGED: partition=4 start=1050624 old: size=4257792 end=5308415 new: size=19920863 end=20971486
+[    8.9] ignition-ostree-growfs[733]: meta-data=/dev/vda4              isize=512    agcount=4
+[    8.9] ignition-ostree-growfs[733]: data blocks changed from 532224 to 2490107
+[    9.2] XFS (vda4): Mounting V5 Filesystem
+"""
+
+
+def test_growth_in_another_initramfs_is_told_apart_from_growroot():
+    found = cl.explain(IGNITION)
+    assert [one.finding[:2] for one in found.statements] == [(True, Grower.INITRAMFS)] * 2
+
+
+def test_a_hypervisors_own_disks_are_left_out():
+    host = "root@pve:~# qm resize 100 scsi0 +80G\nroot@pve:~# lsblk\n" + LSBLK.replace("20G", "90G")
+    guest = "me@vm:~$ lsblk\n" + LSBLK.replace("10G", "19.9G")
+    assert partition(host + guest).grown is None
+    assert partition(guest.replace("19.9G", "10G") + host).evidence[0].line == 3
