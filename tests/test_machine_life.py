@@ -357,7 +357,7 @@ def test_ps_and_stop_from_another_process(tmp_path):
     assert left_behind(folder) == []
     again = subprocess.run([*cloudlab, "stop", ident], check=False, capture_output=True)
     assert again.returncode == 2
-    assert b"There is no machine" in again.stderr
+    assert b"There is no running machine" in again.stderr
     empty = subprocess.run([*cloudlab, "ps"], check=True, capture_output=True)
     assert b"No machine is running" in empty.stderr
 

@@ -163,6 +163,23 @@ def stop(args: argparse.Namespace) -> None:
         )
 
 
+#: JupyterLab, whose process ends with it.  At the end Python waits for all threads, among them
+#: an idle one of JupyterLab's file manager that, if the host is busy, is never told to end.
+_JUPYTERLAB = """\
+import os, sys
+from jupyterlab.labapp import main
+try:
+    code = main()
+except SystemExit as error:
+    code = error.code
+if isinstance(code, str):
+    print(code, file=sys.stderr)
+sys.stdout.flush()
+sys.stderr.flush()
+os._exit(code if isinstance(code, int) else bool(code))
+"""
+
+
 def lab(args: argparse.Namespace) -> None:
     """Copy the course, then replace this process by JupyterLab."""
     from cloudlab.course.notebooks import copy_course, default_folder
@@ -188,4 +205,5 @@ def lab(args: argparse.Namespace) -> None:
         f"--LabApp.default_url=/lab/tree/{p.name}" for p in course.folder.glob("00-*.ipynb")
     ]
     # JupyterLab replaces this process, so that it gets Ctrl-C and every other signal itself.
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *options, *args.jupyter])  # noqa: S606
+    argv = [sys.executable, "-c", _JUPYTERLAB, *options, *args.jupyter]
+    os.execv(sys.executable, argv)  # noqa: S606

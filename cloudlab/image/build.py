@@ -127,7 +127,8 @@ def build_image(
         return image
     with paths.whole_file(output.absolute()) as part:
         shutil.copyfile(image.path, part)
-    return replace(image, name=output.name, path=output.absolute())
+    path = output.absolute()
+    return replace(image, name=path.name, path=path, mtime_ns=path.stat().st_mtime_ns)
 
 
 def _build_alone(recipe: Recipe, progress: Progress) -> Image:
