@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: No size, time or line number is greater: figures must be able to add and multiply them.
 _MOST = 1 << 60
 
+#: What a displayed table has above its row numbers: screen readers need a word there.
+_HEAD = "row"
+
 #: Columns of ``extents.csv``.
 EXTENTS_COLUMNS = ("run", "start_bytes", "length_bytes", "kind", "region")
 
@@ -238,7 +241,7 @@ def layout_frame(layout: DiskLayout) -> pd.DataFrame:
         for one in layout.partitions
     ]
     columns = ["number", "start_bytes", "size_bytes", "type", "filesystem", "filesystem_bytes"]
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
     return frame.astype({"number": "Int64", "filesystem_bytes": "Int64"})
 
 
@@ -250,7 +253,8 @@ def stages_frame(record: Record) -> pd.DataFrame:
         (record.name, record.scenario, str(one.stage), one.start_s, one.end_s)
         for one in record.stages
     ]
-    return pd.DataFrame(rows, columns=["run", "scenario", "stage", "start_s", "end_s"])
+    columns = ["run", "scenario", "stage", "start_s", "end_s"]
+    return pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
 
 
 def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
@@ -268,7 +272,8 @@ def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
         for stage, _, modules in (part.partition(":") for part in fact.value.split(";"))
         for module in modules.split()
     ]
-    return pd.DataFrame(rows, columns=["stage", "module", "line"])
+    columns = ["stage", "module", "line"]
+    return pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
 
 
 def _of_run(table: pd.DataFrame, record: Record) -> pd.DataFrame:
