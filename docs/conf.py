@@ -69,6 +69,7 @@ docs/course
 docs/api
 docs/architecture
 docs/benchmarks
+docs/scoreboard
 CONTRIBUTING
 SECURITY
 CHANGELOG
