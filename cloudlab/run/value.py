@@ -400,6 +400,11 @@ def explain(*sources: Run | Path | str) -> Explanation:
         If a source cannot be read.
     UsageError
         If there is none.
+
+    Examples
+    --------
+    >>> [str(one.reason) for one in cloudlab.explain("growpart-off").statements]
+    ['growpart-off', 'fills-its-device']
     """
     from cloudlab.explanation import explain_files
 
