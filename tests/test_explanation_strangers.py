@@ -270,6 +270,17 @@ def test_a_redacted_copy_is_explained_alike(case, tmp_path):
     assert [one.finding for one in cl.explain(*copies).statements] == plain
 
 
+@pytest.mark.parametrize(
+    ("source", "words"), [("/dev/zero", "not a text"), ("link", "a link that leads nowhere")]
+)
+def test_what_cannot_be_redacted_is_refused(source, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(ParseError, match=words) as caught:
+        redact_files([source], io.StringIO(), io.BytesIO())
+    assert caught.value.hint
+
+
 def test_a_redacted_archive_is_refused(tmp_path):
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:

@@ -177,7 +177,7 @@ def test_what_is_played_back_says_so(path):
     text = "\n".join(shown(output) for output in outputs(executed(path)))
     source = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
     if BOOTS.search(source):
-        assert re.search(r"recorded on 20\d\d-\d\d-\d\d with \S+ under \w+", text)
+        assert re.search(r"[Rr]ecorded on 20\d\d-\d\d-\d\d with \S+ under \w+", text)
     assert "booted here" not in text
 
 

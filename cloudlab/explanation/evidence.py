@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, inspect_disk
 from cloudlab.errors import CloudlabError, ParseError
@@ -168,7 +169,7 @@ def _read(source: EvidenceSource) -> Iterator[Document]:
             return
         yield from _read_file(path, path.name)
     except (OSError, EOFError, tarfile.TarError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = paths.why_not(path, error) if isinstance(error, OSError) else str(error)
         raise ParseError(
             f"{path} cannot be read: {reason}.",
             hint="Name files, folders, archives or run folders; - reads standard input.",

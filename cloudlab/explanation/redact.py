@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
+from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.errors import ParseError
 
@@ -79,6 +81,9 @@ _HOST_SOURCES = (
 )
 _COMMON_HOSTS = {"localhost", "localhost.localdomain", "debian", "ubuntu", "host", "root"}
 
+#: A text is redacted as a whole, in memory.
+_MOST_BYTES = 256 << 20
+
 
 class Redactor:
     """Replaces names, always the same one by the same."""
@@ -121,7 +126,7 @@ class Redactor:
         return known
 
 
-def redact_files(paths: Iterable[Path | str], streams: IO[str], stdin: IO[bytes]) -> None:
+def redact_files(files: Iterable[Path | str], streams: IO[str], stdin: IO[bytes]) -> None:
     """Write the texts of files, with names replaced, to a stream, each below its own name.
 
     Raises
@@ -129,7 +134,7 @@ def redact_files(paths: Iterable[Path | str], streams: IO[str], stdin: IO[bytes]
     ParseError
         If a file cannot be read or is not text.
     """
-    texts = [(str(path), _read(path, stdin)) for path in paths]
+    texts = [(str(path), _read(path, stdin)) for path in files]
     redactor = Redactor()
     for _, text in texts:
         redactor.learn(text)
@@ -142,12 +147,21 @@ def redact_files(paths: Iterable[Path | str], streams: IO[str], stdin: IO[bytes]
 
 def _read(path: Path | str, stdin: IO[bytes]) -> str:
     try:
-        raw = stdin.read() if str(path) == "-" else Path(path).read_bytes()
+        with contextlib.nullcontext(stdin) if str(path) == "-" else Path(path).open("rb") as stream:
+            raw = stream.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise ParseError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ParseError(
+            f"{path} cannot be read: {paths.why_not(Path(path), error)}.",
+            hint="Name text files, or - for standard input.",
+        ) from error
     if b"\0" in raw[:4096]:
         raise ParseError(
             f"{path} is not a text, so nothing in it can be redacted.",
             hint="Unpack archives first and name the files in them.",
+        )
+    if len(raw) > _MOST_BYTES:
+        raise ParseError(
+            f"{path} is longer than {_MOST_BYTES >> 20} MiB, so it was not redacted.",
+            hint="Select what is about the disk first, e.g. with journalctl -b or grep.",
         )
     return raw.decode("utf-8", "replace").replace("\r\n", "\n")
