@@ -35,6 +35,9 @@ _EXTENSION_DATA_FILE = 0x44415441
 _CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
 _NAME_LIMIT_BYTES = 1023
 
+#: What to do about an image that contradicts itself.
+DAMAGED = "The file is damaged or cut off; copy, fetch or build it again."
+
 #: Offset (below 0: from the end of the file), magic and name of other formats.
 _SIGNATURES = (
     (0, b"KDMV", "vmdk"),
@@ -137,7 +140,9 @@ def read_ends(path: Path) -> Ends:
         mode = path.stat().st_mode
         # Opening a FIFO would wait for a writer.
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            raise DiskError(f"{path} is neither a file nor a block device.")
+            raise DiskError(
+                f"{path} is neither a file nor a block device.", hint="Name a disk image."
+            )
         with path.open("rb") as stream:
             head = stream.read(HEADER_BYTES)
             # Seeking works for block devices too, whose st_size is 0.
@@ -226,7 +231,8 @@ def virtual_size_bytes(path: Path, kind: str) -> int:
         header = parse_qcow2_header(ends.head)
     except DiskError as error:
         raise UnsafeImageError(
-            f"{path} cannot be used as a {kind} image: {error.message}", hint=error.hint
+            f"{path} cannot be used as a {kind} image: {error.message}",
+            hint=error.hint or DAMAGED,
         ) from error
     check_standalone(path, header)
     return header.virtual_size_bytes
@@ -260,10 +266,14 @@ def check_standalone(path: Path, header: Qcow2Header) -> None:
     if header.external_data:
         raise UnsafeImageError(
             f"{path} uses an external data file. cloudlab refuses such images, because they can "
-            "expose other files on this host."
+            "expose other files on this host.",
+            hint="If you trust it, make one file of it: qemu-img convert -f qcow2 -O qcow2 OLD NEW",
         )
     if header.encrypted:
-        raise UnsafeImageError(f"{path} is encrypted; cloudlab cannot use it.")
+        raise UnsafeImageError(
+            f"{path} is encrypted; cloudlab cannot use it.",
+            hint="Make an unencrypted copy with qemu-img convert and the image's secret.",
+        )
     if header.corrupt:
         raise UnsafeImageError(
             f"{path} was marked as corrupt by QEMU.", hint="Fetch or build the image again."

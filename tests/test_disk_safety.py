@@ -143,6 +143,7 @@ def test_bad_images_are_refused_with_the_reason(raw, tmp_path, make, message):
     path = make(raw, tmp_path / "image")
     with pytest.raises(UnsafeImageError, match=message) as caught:
         check_safe(path)
+    assert caught.value.hint
     assert str(path) in caught.value.message
 
 

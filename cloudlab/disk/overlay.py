@@ -20,6 +20,8 @@ from cloudlab.units import format_bytes
 #: Published images have virtual sizes of a few GiB; ext4 with 4 KiB blocks ends here.
 SIZE_LIMIT_BYTES = 16 << 40
 
+_OTHER_IMAGE = "Use a cloud image; 'cloudlab images' lists some."
+
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"([0-9]{1,12})\s*([MGT])(?:iB?)?", re.IGNORECASE | re.ASCII)
 _SECTOR_BYTES = 512
@@ -145,7 +147,8 @@ def check_safe(path: Path, expected_format: str | None = None) -> DiskLayout:
     if not 0 < size_bytes <= SIZE_LIMIT_BYTES:
         raise UnsafeImageError(
             f"{path} has a virtual size of {size_bytes} bytes; cloudlab uses images from 1 byte "
-            "to 16 TiB, and cloud images have a few GiB."
+            "to 16 TiB, and cloud images have a few GiB.",
+            hint=_OTHER_IMAGE,
         )
     try:
         chain = backing_chain(path, found)
@@ -169,10 +172,13 @@ def _check_bootable(layout: DiskLayout) -> None:
     if layout.table is None and not kinds:
         raise UnsafeImageError(
             f"{layout.path} has neither a partition table nor a filesystem that cloudlab knows, "
-            "so it cannot be booted."
+            "so it cannot be booted.",
+            hint=_OTHER_IMAGE,
         )
     if layout.table is None and "crypto_LUKS" in kinds:
-        raise UnsafeImageError(f"{layout.path} is encrypted; cloudlab cannot use it.")
+        raise UnsafeImageError(
+            f"{layout.path} is encrypted; cloudlab cannot use it.", hint=_OTHER_IMAGE
+        )
     last = max((each.end_bytes for each in layout.partitions), default=0)
     if last > layout.virtual_size_bytes:
         raise UnsafeImageError(

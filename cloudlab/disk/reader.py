@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol
 from cloudlab import tools
 from cloudlab.errors import DiskError, ToolTimeoutError, UnsafeImageError
 from cloudlab.formats import (
+    DAMAGED,
     Qcow2Header,
     check_format,
     check_standalone,
@@ -100,7 +101,8 @@ def backing_chain(path: Path, format: str | None = None) -> tuple[Layer, ...]:  
         name = layer.header.backing_file
         if _PROTOCOL.match(name):
             raise DiskError(
-                f"{current} has the backing file {name!r}; cloudlab opens only local files."
+                f"{current} has the backing file {name!r}; cloudlab opens only local files.",
+                hint="Make one local file of it: qemu-img convert -O qcow2 OLD NEW",
             )
         current, declared = current.parent / name, layer.header.backing_format
     raise DiskError(
@@ -120,7 +122,10 @@ def _read_layer(path: Path, declared: str | None) -> Layer:
     except UnsafeImageError as error:
         raise DiskError(error.message, hint=error.hint) from error
     except DiskError as error:
-        raise DiskError(f"{path} could not be read. {error.message}") from error
+        raise DiskError(
+            f"{path} could not be read. {error.message}",
+            hint=DAMAGED,
+        ) from error
     return Layer(path, "qcow2", header.virtual_size_bytes, header)
 
 
