@@ -441,8 +441,12 @@ class CastWriter(_Closing):
             "timestamp": int(time.time()),
             "title": title,
         }
-        self._stream.write(json.dumps(header) + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(header) + "\n")
+            self._stream.flush()
+        except OSError:
+            self.close()
+            raise
 
     def write(self, time_s: float, chunk: bytes) -> None:
         """Append what the console wrote at ``time_s`` seconds after launch."""
@@ -458,6 +462,7 @@ class CastWriter(_Closing):
         with contextlib.suppress(OSError):
             if not self._stream.closed:
                 self.flush()
+        with contextlib.suppress(OSError):
             self._stream.close()
 
     def flush(self) -> None:

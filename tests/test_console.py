@@ -2,7 +2,9 @@
 
 import codecs
 import contextlib
+import gc
 import json
+import resource
 import time
 import unicodedata
 from itertools import pairwise
@@ -406,3 +408,37 @@ def test_playing_keeps_the_pace_but_for_long_pauses(tmp_path, monkeypatch):
     )
     assert "".join(play(path, speed=2.0, longest_pause_s=5.0)) == "abcd"
     assert slept == [0.5, 1.0, 5.0]
+
+
+@pytest.fixture
+def no_more_bytes(tmp_path):
+    """Return a function after whose call the file may not grow: the disk is full for it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def stop(path):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+
+    yield stop
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_cast_on_a_full_disk_is_closed(tmp_path, no_more_bytes):
+    writer = CastWriter(tmp_path / "c", title="t")
+    no_more_bytes(tmp_path / "c")
+    writer.write(0.0, b"x" * 100)
+    writer.close()
+    assert writer._stream.closed
+
+
+def test_a_transcript_on_a_full_disk_is_closed(tmp_path, no_more_bytes):
+    writer = Transcript(tmp_path / "t", cap_bytes=10)
+    writer.write(b"x" * 100)
+    no_more_bytes(tmp_path / "t")
+    writer.close()
+    assert writer._stream.closed
+
+
+def test_a_cast_that_cannot_begin_leaves_no_open_file():
+    with pytest.raises(OSError, match="No space left"):
+        CastWriter(Path("/dev/full"), title="t")
+    gc.collect()  # an open file would be told of here
