@@ -148,7 +148,8 @@ _PROOFS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     ),
 )  # fmt: skip
 
-_LOGIN = re.compile(r"^\S+ login:")
+# Where systemd gave up on the serial console's device, no login prompt comes.
+_UP = re.compile(r"^\S+ login:|Reached target (?:multi-user\.target|Multi-User System)")
 # C0 and C1 control characters and escape sequences have no business on a reader's terminal.
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[PX^_][^\x1b]*(?:\x1b\\)?|[ -/]*[0-~])"
@@ -310,8 +311,8 @@ class BootWatcher:
     failure : Failure or None
     tail : tuple of str
         The last lines, made safe for people; a prompt that waits is one of them.
-    login_s : float or None
-        Seconds from launch to the first login prompt.
+    up_s : float or None
+        Seconds from launch to the first login prompt, or to systemd's multi-user target.
     """
 
     def __init__(self) -> None:
@@ -320,7 +321,7 @@ class BootWatcher:
         self.failure: Failure | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._unfinished = ""
-        self.login_s: float | None = None
+        self.up_s: float | None = None
 
     def feed(self, line: ConsoleLine) -> Stage | None:
         """Take in a line; return the stage that it begins, if it does."""
@@ -328,7 +329,7 @@ class BootWatcher:
         if text:
             self._tail.append(text[:_TAIL_WIDTH])
         self._look_for_failure(text, line.number)
-        self._look_for_login(text, line.time_s)
+        self._look_whether_up(text, line.time_s)
         for stage in ORDER[ORDER.index(self.stage) + 1 :]:
             if _MARKS[stage].search(text):
                 self.stage = stage
@@ -341,7 +342,7 @@ class BootWatcher:
         text = line.text
         self._unfinished = text[:_TAIL_WIDTH]
         self._look_for_failure(text, line.number)
-        self._look_for_login(text, line.time_s)
+        self._look_whether_up(text, line.time_s)
 
     @property
     def tail(self) -> tuple[str, ...]:  # noqa: D102 - see the class
@@ -353,9 +354,9 @@ class BootWatcher:
         """Whether any stage of cloud-init began."""
         return ORDER.index(self.stage) >= ORDER.index(Stage.CLOUD_INIT_LOCAL)
 
-    def _look_for_login(self, text: str, time_s: float) -> None:
-        if self.login_s is None and _LOGIN.search(text):
-            self.login_s = time_s
+    def _look_whether_up(self, text: str, time_s: float) -> None:
+        if self.up_s is None and _UP.search(text):
+            self.up_s = time_s
 
     def _look_for_failure(self, text: str, number: int) -> None:
         if self.failure is not None:

@@ -136,7 +136,7 @@ def test_a_login_prompt_is_seen_with_and_without_a_line_end():
         for line in splitter.feed(b"Debian GNU/Linux 12\n" + prompt, 7.0):
             watcher.feed(line)
         watcher.feed_unfinished(splitter.unfinished(7.0))
-        assert watcher.login_s == 7.0
+        assert watcher.up_s == 7.0
         assert not watcher.cloud_init_seen
 
 

@@ -83,7 +83,7 @@ def assert_stands(proof, line):
 
 @EVERY_CASE
 def test_its_sizes_do_not_contradict_each_other(name, recording):
-    if CASES[name].attach_seed:
+    if CASES[name].reads_seed:
         assert check_sizes(parse_console((recording.folder / "console.log").read_bytes())) == []
     assert not read_sizes(recording.folder / "sizes.csv").empty
 

@@ -474,6 +474,32 @@ def test_unwritable_place_is_named(tmp_path):
         write_iso(SEED, tmp_path / "missing" / "seed.iso")
 
 
+def test_a_seed_that_cloud_init_rejects_can_be_written(tmp_path):
+    path = tmp_path / "seed.iso"
+    write_iso(SEED, path, label="CLOUDLAB", user_data_file="user-data.txt")
+    blkid = shutil.which("blkid", path="/usr/sbin:/sbin:" + os.environ["PATH"])
+    assert output(blkid, "-p", "-o", "value", "-s", "LABEL", path).strip() == "CLOUDLAB"
+    listed = {name.lstrip("/") for name in output("isoinfo", "-R", "-f", "-i", path).split()}
+    assert listed == NAMES - {"user-data"} | {"user-data.txt"}
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ({"label": "seventeen-letters"}, "label 'seventeen-letters' does not fit"),
+        ({"label": ""}, "label '' does not fit"),
+        ({"user_data_file": "meta-data"}, "cannot have the name 'meta-data'"),
+        ({"user_data_file": "a/b"}, "cannot have the name 'a/b'"),
+        ({"user_data_file": "user.data.txt"}, "cannot have the name 'user.data.txt'"),
+    ],
+)
+def test_names_that_no_iso_image_has_are_refused(tmp_path, names, words):
+    with pytest.raises(SeedError, match=words) as caught:
+        write_iso(SEED, tmp_path / "seed.iso", **names)
+    assert caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
 def test_vendor_data_carries_the_report_where_user_data_cannot():
     vendor = "#cloud-config\nruncmd: [ls]\ntimezone: UTC\n"
     script = "#!/bin/sh\necho hello\n"

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from cloudlab.explanation import Finding, Grower, NoteKind, Reason
 from cloudlab.image.cache import Image
-from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Variant
+from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Suite, Variant
 from cloudlab.run.options import DISK_SIZE_BYTES, Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
+from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import GIB
 
 _PLAIN = Recipe()
+_BOOKWORM = Recipe(suite=Suite.BOOKWORM)
 _NOTHING_SET = SeedConfig()
 _IMAGE_BYTES = _PLAIN.layout.disk_bytes
 
@@ -79,7 +81,8 @@ class Case:
     seed : SeedConfig
     user_data : str or None
         A whole user-data, used even if it has mistakes.
-    attach_seed : bool
+    attach_seed, seed_label, user_data_file
+        As in :class:`~cloudlab.run.options.Options`.
     follows : str or None
         The case whose disk this one boots again.
     """
@@ -94,7 +97,15 @@ class Case:
     seed: SeedConfig = _NOTHING_SET
     user_data: str | None = None
     attach_seed: bool = True
+    seed_label: str = VOLUME_ID
+    user_data_file: str = USER_DATA_FILE
     follows: str | None = None
+
+    @property
+    def reads_seed(self) -> bool:
+        """Whether cloud-init gets the seed."""
+        names = (self.seed_label, self.user_data_file)
+        return self.attach_seed and names == (VOLUME_ID, USER_DATA_FILE)
 
 
 CASES: dict[str, Case] = {
@@ -252,6 +263,20 @@ CASES: dict[str, Case] = {
         filesystem=_not(Reason.NO_CLOUD_INIT),
         attach_seed=False,
     ),
+    "wrong-label": Case(
+        "a seed with another label",
+        "cloud-init looks for the label cidata: with any other it does not run, and nothing grows.",
+        partition=_not(Reason.NO_CLOUD_INIT),
+        filesystem=_not(Reason.NO_CLOUD_INIT),
+        seed=SeedConfig(growpart=GrowpartMode.OFF),
+        seed_label="CLOUDLAB",
+    ),
+    "wrong-file-name": Case(
+        "a user-data called user-data.txt",
+        "cloud-init rejects a seed without user-data and uses its defaults: everything grows.",
+        seed=SeedConfig(growpart=GrowpartMode.OFF),
+        user_data_file="user-data.txt",
+    ),
     "unclosed-quote": Case(
         "user-data that is not YAML",
         "cloud-init ignores broken user-data as a whole and uses its defaults: everything grows.",
@@ -260,7 +285,7 @@ CASES: dict[str, Case] = {
     ),
     "misspelt-key": Case(
         "user-data with a misspelt key",
-        "cloud-init ignores an unknown key. 22.4 does so without a warning; since 23.4 it warns.",
+        "cloud-init ignores an unknown key. Since 23.4 it warns; 22.4 does not even complain.",
         notes=(NoteKind.USER_DATA_FAULTS,),
         user_data=_MISSPELT,
     ),
@@ -269,6 +294,26 @@ CASES: dict[str, Case] = {
         "Partitions made before growpart runs keep root small and leave the rest for volumes.",
         partition=(True, Grower.GROWPART, Reason.WALL),
         user_data=_NODE_STORAGE,
+    ),
+    "bookworm-default": Case(
+        "nothing set, on Debian 12",
+        "cloud-init 22.4 is four processes, 25.1 is one: both grow the disk in the same way.",
+        recipe=_BOOKWORM,
+    ),
+    "bookworm-growpart-off": Case(
+        "growpart off, on Debian 12",
+        "growpart: off means the same to cloud-init 22.4.",
+        partition=_not(Reason.GROWPART_OFF),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=_BOOKWORM,
+        seed=SeedConfig(growpart=GrowpartMode.OFF),
+    ),
+    "bookworm-resize-rootfs-false": Case(
+        "resize_rootfs false, on Debian 12",
+        "resize_rootfs: false means the same to cloud-init 22.4.",
+        filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
+        recipe=_BOOKWORM,
+        seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
     ),
 }
 
@@ -286,6 +331,8 @@ def case_options(name: str, image: Image, start: Start = Start.AUTO) -> Options:
         user_data=case.user_data,
         check_user_data=False,
         attach_seed=case.attach_seed,
+        seed_label=case.seed_label,
+        user_data_file=case.user_data_file,
         scenario=name,
         keep_overlay=any(other.follows == name for other in CASES.values()),
         start=start,

@@ -28,7 +28,15 @@ from cloudlab import paths
 from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
 from cloudlab.image import bootable
 from cloudlab.image.cache import Image, recall, remember, sha256_of
-from cloudlab.image.recipe import ROOT_MIB, Filesystem, Recipe, Suite, Variant, make_recipe
+from cloudlab.image.recipe import (
+    DEFAULT_SUITE,
+    ROOT_MIB,
+    Filesystem,
+    Recipe,
+    Suite,
+    Variant,
+    make_recipe,
+)
 from cloudlab.image.trust import Trust
 from cloudlab.tools import install_hint, now, run, which
 
@@ -91,7 +99,7 @@ Progress = Callable[[BuildStep], None]
 
 def build_image(
     *,
-    suite: str = Suite.BOOKWORM,
+    suite: str = DEFAULT_SUITE,
     filesystem: str = Filesystem.EXT4,
     variant: str = Variant.PLAIN,
     output: Path | None = None,
@@ -118,7 +126,7 @@ def build_image(
 
     Examples
     --------
-    >>> image = cloudlab.build(suite="trixie", filesystem="btrfs")
+    >>> image = cloudlab.build(suite="bookworm", filesystem="btrfs")
     >>> run = cloudlab.boot(image=image)
     """
     recipe = make_recipe(suite, filesystem, variant)
@@ -387,8 +395,13 @@ def configure(recipe: Recipe, tree: Path) -> None:
         "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
         "etc/machine-id": "",
     }
+    # The same patience for the serial console, without which there is no login prompt.
+    console = "ttyS0" if recipe.arch == "amd64" else "ttyAMA0"
+    drop_in = f"etc/systemd/system/dev-{console}.device.d/timeout.conf"
+    texts[drop_in] = "[Unit]\nJobRunningTimeoutSec=15min\n"
     for name, text in texts.items():
         path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         path.chmod(0o644)  # whatever this user's umask is
     if recipe.variant is Variant.FULL:

@@ -13,7 +13,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 #: Part of every image's name; raise it when the same options make an image that grows, boots or
 #: measures differently.
-REVISION = 1
+REVISION = 2
 
 SECTOR_BYTES = 512
 _MIB_SECTORS = 2048
@@ -34,6 +34,10 @@ class Suite(StrEnum):
     BULLSEYE = "bullseye"
     BOOKWORM = "bookworm"
     TRIXIE = "trixie"
+
+
+#: What is built unless another suite is named.
+DEFAULT_SUITE = Suite.TRIXIE
 
 
 class Filesystem(StrEnum):
@@ -137,7 +141,7 @@ class Layout:
 class Recipe:
     """Everything that determines what is in an image; ``arch`` is ``amd64`` or ``arm64``."""
 
-    suite: Suite = Suite.BOOKWORM
+    suite: Suite = DEFAULT_SUITE
     filesystem: Filesystem = Filesystem.EXT4
     variant: Variant = Variant.PLAIN
     arch: str = "amd64"
@@ -156,7 +160,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The image's name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``."""
+        """The image's name in the cache, e.g. ``lab-trixie-ext4-r2.qcow2``."""
         variant = "" if self.variant is Variant.PLAIN else f"-{self.variant}"
         arch = "" if self.arch == "amd64" else f"-{self.arch}"
         return f"lab-{self.suite}-{self.filesystem}{variant}{arch}-r{REVISION}.qcow2"
@@ -245,7 +249,7 @@ _FILESYSTEM_PACKAGES = {
 
 
 def make_recipe(
-    suite: str = Suite.BOOKWORM,
+    suite: str = DEFAULT_SUITE,
     filesystem: str = Filesystem.EXT4,
     variant: str = Variant.PLAIN,
     arch: str | None = None,

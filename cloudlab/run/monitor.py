@@ -42,8 +42,8 @@ TICK_S = 0.2
 #: Seconds of console that are still read after the proof of a failure, for the error's tail.
 AFTERMATH_S = 2.0
 
-#: Seconds that cloud-init gets to start after the login prompt, which normally comes later.
-LOGIN_PATIENCE_S = 30.0
+#: Seconds that cloud-init gets to start once the guest is up, which normally comes later.
+UP_PATIENCE_S = 30.0
 
 #: Seconds of console after which a report's next line no longer comes: a guest prints it in one
 #: go, so its end was damaged on the way.
@@ -447,12 +447,12 @@ class BootMonitor:
             if now_s >= failed_s + AFTERMATH_S:
                 raise self._failed(watcher.failure.reason, watcher.failure.hint)
         if (
-            watcher.login_s is not None
+            watcher.up_s is not None
             and not watcher.cloud_init_seen
-            and now_s >= watcher.login_s + LOGIN_PATIENCE_S
+            and now_s >= watcher.up_s + UP_PATIENCE_S
         ):
             raise self._failed(
-                "the guest reached its login prompt and cloud-init did not run: it found no "
+                "the guest came up and cloud-init did not run: it found no "
                 "seed, or the image has no cloud-init",
                 "The seed needs the volume label cidata; the image needs cloud-init.",
             )

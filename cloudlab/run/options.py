@@ -15,6 +15,7 @@ from cloudlab.errors import UsageError
 from cloudlab.image.cache import Image
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
+from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import GIB
 
 #: The article's disk.
@@ -70,6 +71,9 @@ class Options:
         Keep the overlay in the run folder.
     attach_seed : bool
         Attach the seed; without it cloud-init finds no datasource.
+    seed_label, user_data_file : str
+        The seed's volume label, and the name of its user-data.  With any other label cloud-init
+        does not find the seed, with any other name it rejects it; neither boot can report.
     start : Start
         ``auto`` starts warm under emulation with the lean profile.
 
@@ -102,6 +106,8 @@ class Options:
     timeout_s: float | None = None
     keep_overlay: bool = False
     attach_seed: bool = True
+    seed_label: str = VOLUME_ID
+    user_data_file: str = USER_DATA_FILE
     start: Start = Start.AUTO
 
     def __post_init__(self) -> None:

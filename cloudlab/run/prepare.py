@@ -176,7 +176,12 @@ def _write_files(options: Options, seed: Seed, folder: Path) -> UefiFiles | None
     image = options.image
     try:
         create_overlay(image.path, image.format, folder / _OVERLAY, options.disk_size_bytes)
-        write_iso(seed, folder / _SEED_ISO)
+        write_iso(
+            seed,
+            folder / _SEED_ISO,
+            label=options.seed_label,
+            user_data_file=options.user_data_file,
+        )
         for name, text in _texts(options, seed).items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         firmware = options.firmware or _default_firmware(image)

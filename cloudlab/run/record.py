@@ -34,6 +34,7 @@ from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
+from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 
 #: Version of the folder's layout; other versions are refused.
 FORMAT = 1
@@ -87,6 +88,8 @@ class RecordedOptions:
     network: Network = Network.NONE
     keep_overlay: bool = False
     attach_seed: bool = True
+    seed_label: str = VOLUME_ID
+    user_data_file: str = USER_DATA_FILE
     start: Start = Start.COLD
 
     @classmethod
@@ -108,6 +111,8 @@ class RecordedOptions:
             network=options.network,
             keep_overlay=options.keep_overlay,
             attach_seed=options.attach_seed,
+            seed_label=options.seed_label,
+            user_data_file=options.user_data_file,
             start=options.start,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from cloudlab.errors import SeedError
 from cloudlab.paths import expand, whole_file
 from cloudlab.seed.config import Profile, Seed, SeedConfig, build_seed
 
+#: What cloud-init's NoCloud datasource looks for: the volume's label, and a file.
 VOLUME_ID = "cidata"
+USER_DATA_FILE = "user-data"
 
 #: The size of a seed whose files fit: what genisoimage makes of the article's.  It is the same
 #: for all, because a snapshot resumes only with disks of the size they had.
@@ -83,17 +86,24 @@ def write_seed(
     return seed
 
 
-def write_iso(seed: Seed, path: Path) -> Path:
+def write_iso(
+    seed: Seed,
+    path: Path,
+    *,
+    label: str = VOLUME_ID,
+    user_data_file: str = USER_DATA_FILE,
+) -> Path:
     """Write ``seed`` as an ISO 9660 image with Rock Ridge and Joliet names; return ``path``.
 
-    Only its owner may read it: it may hold password hashes.
+    Only its owner may read it: it may hold password hashes.  Another ``label`` or
+    ``user_data_file`` makes a seed that cloud-init does not accept, to show what happens then.
 
     Raises
     ------
     SeedError
-        If it cannot be written.
+        If it cannot be written, or the label or the name does not fit into an ISO image.
     """
-    image = iso_bytes(seed)
+    image = iso_bytes(seed, label, user_data_file)
     try:
         with whole_file(path, mode=0o600) as part:
             part.write_bytes(image)
@@ -105,20 +115,33 @@ def write_iso(seed: Seed, path: Path) -> Path:
     return path
 
 
-def iso_bytes(seed: Seed) -> bytes:
-    """Return the ISO image of ``seed``."""
+def iso_bytes(seed: Seed, label: str = VOLUME_ID, user_data_file: str = USER_DATA_FILE) -> bytes:
+    """Return the ISO image of ``seed``; see :func:`write_iso`."""
     import pycdlib
 
+    # Joliet holds 16 characters of the label, ISO 9660 30 of a name.
+    if not re.fullmatch(r"[\w-]{1,16}", label, re.ASCII):
+        raise SeedError(
+            f"The seed's label {label!r} does not fit into an ISO image.",
+            hint="Use at most 16 letters, digits, - and _; cloud-init needs 'cidata'.",
+        )
+    others = {"meta-data", "vendor-data", "network-config", "report.sh"}
+    pattern = r"(?=.{1,30}$)[\w-]+(\.\w+)?"
+    if not re.fullmatch(pattern, user_data_file, re.ASCII) or user_data_file in others:
+        raise SeedError(
+            f"The user-data cannot have the name {user_data_file!r} in the seed.",
+            hint="Use letters, digits, - and _, at most one dot, and at most 30 characters.",
+        )
     iso = pycdlib.PyCdlib()
     iso.new(
         interchange_level=3,
         joliet=3,
         rock_ridge="1.09",
-        vol_ident=VOLUME_ID,
+        vol_ident=label,
         app_ident_str="CLOUDLAB",
     )
     texts = {
-        "user-data": seed.user_data,
+        user_data_file: seed.user_data,
         "meta-data": seed.meta_data,
         "vendor-data": seed.vendor_data,
         "network-config": seed.network_config,

@@ -90,9 +90,9 @@ def nearest(wish: Wish, recordings: Iterable[Run]) -> Match:
 def playable(recordings: Iterable[Run]) -> list[Run]:
     """Return the recordings of boots that follow from image, disk size and user-data alone.
 
-    That leaves out boots without a seed, and second boots of one disk.
+    That leaves out boots that did not read their seed, and second boots of one disk.
     """
-    others = {name for name, case in CASES.items() if case.follows or not case.attach_seed}
+    others = {name for name, case in CASES.items() if case.follows or not case.reads_seed}
     return [one for one in recordings if one.name not in others]
 
 
