@@ -3,7 +3,6 @@
 import functools
 import http.client
 import http.server
-import json
 import os
 import re
 import signal
@@ -420,6 +419,7 @@ def test_the_page_of_the_mirror_names_the_class_only_if_there_is_one(server, tmp
         assert "CLOUDLAB_CLASS" not in ask(mirror, "GET", "/")[1]
 
 
+@pytest.mark.vm
 def test_the_machine_check_ends_with_one_line_to_read_out():
     lines = str(course.machine_check()).splitlines()
     assert re.match(
@@ -428,6 +428,7 @@ def test_the_machine_check_ends_with_one_line_to_read_out():
     assert "ready:" not in str(course.machine_check(course.BROKEN_HOST))
 
 
+@pytest.mark.vm
 def test_doctor_prints_the_line_too(capfd):
     main(["doctor"])
     assert re.search(r"^ready: recordings only, because ", capfd.readouterr().out, re.MULTILINE)
@@ -461,8 +462,3 @@ def test_the_line_says_what_runs_and_whether_an_image_is_there(
     monkeypatch.setattr(mode, "cached_images", lambda: [Image(name) for name in images])
     monkeypatch.setattr(mode, "choose_accel", lambda _arch: Tcg)
     assert mode.ready_line() == line
-
-
-def test_json_of_the_doctor_has_no_new_key(capfd):
-    main(["doctor", "--json"])
-    assert set(json.loads(capfd.readouterr().out)) == {"checks", "accelerator"}
