@@ -150,6 +150,12 @@ def test_a_name_that_cannot_be_shown_is_refused(name, folder):
     assert list(folder.iterdir()) == []
 
 
+def test_a_prediction_without_its_boot_is_refused_with_a_hint(folder):
+    with pytest.raises(UsageError, match="of which boot") as caught:
+        course.send_to_class(Prediction("fills", "fills"), to=str(folder))
+    assert "default" in caught.value.hint
+
+
 def test_the_home_folders_name_stays_at_home(folder, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "jane.doe"))
     reason = f"ready: recordings only, because {tmp_path}/jane.doe/cache is full"

@@ -138,7 +138,7 @@ def _write(path: Path, value: Answer | _Seat) -> None:
         with paths.whole_file(path) as part:
             part.write_bytes(msgspec.json.encode(value))
     except OSError as error:
-        raise CloudlabError(f"{path} could not be written: {error.strerror}.") from error
+        raise CloudlabError(f"The answer could not be written: {error.strerror}.") from error
 
 
 def send_to_class(
@@ -169,11 +169,15 @@ def send_to_class(
     Sent to 10.0.0.5:8765 as otter-4f: predictions for 1 boot, 0 passed exercises, and ...
     """
     seat = _read_seat(_SEAT)
-    to = to or os.environ.get(VARIABLE, "") or (seat.to if seat else "")
+    to = str(to or os.environ.get(VARIABLE, "") or (seat.to if seat else ""))
     if not to:
         return Page(
             "Nothing was sent: no class is set. If you are in one, use the instructor's address: "
             'course.send_to_class(mine, to="192.168.1.20:8765")'
+        )
+    if isinstance(predictions, Prediction):
+        raise UsageError(
+            "Say of which boot this is the prediction.", hint='Write {"default": mine}.'
         )
     if seat is None:
         learner = secrets.token_hex(16)
@@ -251,9 +255,8 @@ def _deliver(seat: _Seat) -> None:
 def _put(url: str, learner: str, data: bytes) -> None:
     try:
         parts = urlsplit(url)
-        secure = parts.scheme == "https"
-        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)) as way:
+        client = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+        with contextlib.closing(client) as way:
             way.request("PUT", f"{parts.path}/class/{learner}", data)
             response = way.getresponse()
             status, said = response.status, printable(response.read(400))
