@@ -41,7 +41,7 @@ help:
 	@echo "make figures      draw README's figures from the shipped recordings"
 	@echo "make gallery      boot every case of the gallery and compare with its recording"
 	@echo "make recordings   the same, and replace the shipped recordings"
-	@echo "make slides       make printable slides from the notebooks: build/slides.html"
+	@echo "make slides       make slides and a handout from the notebooks: build/slides.html"
 	@echo "make fuzz         fuzz each parser for ten minutes"
 	@echo "make constraints  write constraints.txt with the newest versions"
 	@echo "make clean        remove what was built here, not the image cache"

@@ -1,6 +1,7 @@
 """The course: every notebook and solution runs on recordings, and keeps its promises."""
 
 import csv
+import html
 import importlib.util
 import json
 import os
@@ -17,6 +18,8 @@ from xml.etree import ElementTree as ET
 import heads
 import nbformat
 import pytest
+import yaml
+from browser import chromium
 from nbclient import NotebookClient
 from seeds import read_iso
 
@@ -24,7 +27,7 @@ from cloudlab.course.verdict import exercises
 from cloudlab.disk import inspect_disk
 from cloudlab.run.value import Run, recorded
 from cloudlab.seed import check_user_data
-from cloudlab.units import format_bytes
+from cloudlab.units import format_bytes, lsblk_size
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -398,13 +401,92 @@ def test_the_notebooks_have_every_exercise_and_no_other():
 # ------------------------------------------------------------------ slides
 
 
-def test_slides_stand_alone():
+@pytest.fixture(scope="module")
+def slides():
     spec = importlib.util.spec_from_file_location("slides", FOLDER / "slides.py")
-    slides = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(slides)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_slides_stand_alone(slides):
     page = slides.page_of(executed(path) for path in NOTEBOOKS)
     assert page.count("<section>") > 3 * len(NOTEBOOKS)
     # Nothing is fetched: neither scripts nor styles nor pictures.
     assert not re.search(r"<(script|link)\b|src=\"(?!data:)|@import|url\(", page)
     for path in NOTEBOOKS:
         assert re.match(r"# (.*)", read(path).cells[0].source)[1] in page
+    assert page.count("<aside>") == page.count("<section>")
+
+
+def slide_cells(path):
+    return [cell for cell in read(path).cells if "slideshow" in cell.metadata]
+
+
+@each(NOTEBOOKS)
+def test_every_slide_has_minutes_and_notes_of_its_own(path):
+    notes = [cell.metadata["cloudlab"]["notes"] for cell in slide_cells(path)]
+    assert len(set(notes)) == len(notes) > 2
+    assert all(note.endswith((".", "?")) and len(note) < 400 for note in notes)
+
+
+def test_the_slides_fit_into_the_guides_ninety_minutes():
+    guide = markdown(FOLDER / "instructors-guide.md")
+    parts = re.findall(
+        r"^\| (\d+)\W(\d+) \| (0\d)(?: and (0\d))?\b",
+        guide.partition("Forty-five")[0],
+        re.MULTILINE,
+    )
+    assert [part[2] for part in parts] == ["00", "01", "03", "04", "05", "06", "07"]
+    for start, end, *numbers in parts:
+        minutes = sum(
+            cell.metadata["cloudlab"]["minutes"]
+            for path in NOTEBOOKS
+            if path.name[:2] in numbers
+            for cell in slide_cells(path)
+        )
+        assert 0 < minutes <= int(end) - int(start), numbers
+
+
+def test_notes_are_below_their_slide_and_add_up(slides):
+    def cell(**meta):
+        meta = {"slideshow": {"slide_type": "slide"}, "cloudlab": meta}
+        return nbformat.v4.new_markdown_cell("## A heading", metadata=meta)
+
+    cells = [cell(minutes=1.5, notes="Say <this>."), cell(minutes=2, notes="And this.")]
+    page = slides.page_of([nbformat.v4.new_notebook(cells=cells)] * 2)
+    told = re.findall(r"</div><aside><strong>(.*?)</strong> (.*?)</aside></section>", page)
+    first = ("1:30 min, 1:30 min in this notebook so far.", "Say &lt;this&gt;.")
+    assert told == [first, ("2:00 min, 3:30 min in this notebook so far.", "And this.")] * 2
+
+
+def test_the_handout_asks_for_the_four_boots_and_gives_no_result_away(slides):
+    page = slides.handout()
+    book = read(next(path for path in NOTEBOOKS if path.name.startswith("05")))
+    boots = [recorded(case).options for case in book.metadata["cloudlab"]["boots"]]
+    settings = [
+        html.unescape(one) for one in re.findall(r"<th>\d</th><td><code>(.*?)<", page, re.DOTALL)
+    ]
+    assert [yaml.safe_load(one) for one in settings] == [
+        {name: value for name, value in options.items() if value is not None} or "nothing set"
+        for one in boots
+        for options in [{
+            "growpart": one.growpart and {"mode": str(one.growpart)},
+            "resize_rootfs": one.resize_rootfs and yaml.safe_load(str(one.resize_rootfs)),
+        }]
+    ]  # fmt: skip
+    partition, filesystem = recorded("default").root_sizes("after")
+    assert lsblk_size(partition) not in page
+    assert format_bytes(filesystem) not in page
+    assert not re.search(r"<(script|link|img)\b|@import|url\(", page)
+
+
+@pytest.mark.browser
+def test_the_handout_is_one_page_of_a4(slides, tmp_path):
+    (tmp_path / "handout.html").write_text(slides.handout(), encoding="utf-8")
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((tmp_path / "handout.html").as_uri())
+        pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.count(b"/Type /Page\n") == 1
+    assert re.search(rb"/MediaBox \[0 0 59[45](\.\d+)? 84[12]", pdf)

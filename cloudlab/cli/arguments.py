@@ -30,6 +30,7 @@ cloudlab build --variant help
 cloudlab verify
 cloudlab verify ubuntu-24.04
 cloudlab share
+cloudlab share --class
 cloudlab share --address 192.168.1.20 --port 9000
 cloudlab inspect disk.qcow2
 cloudlab inspect disk.img --format raw --json
@@ -175,6 +176,10 @@ def _images(commands: Any) -> None:
     share = _command(commands, "share", "images", "serve the image cache to a classroom")
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
+    text = "also collect the learners' predictions and progress in DIR; default: a new folder a day"
+    share.add_argument(
+        "--class", dest="class_folder", nargs="?", const="", metavar="DIR", help=text
+    )
 
 
 def _disks(commands: Any) -> None:

@@ -13,6 +13,7 @@ import psutil
 
 from cloudlab import paths, tools
 from cloudlab.cli import terminal
+from cloudlab.course.mode import ready_line
 from cloudlab.errors import CloudlabError, ShutdownError, UsageError, suggest
 from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
@@ -62,6 +63,7 @@ def doctor(args: argparse.Namespace) -> None:
         for check in checks:
             if check.fix:
                 terminal.OUT.print(f"{check.name}: {check.fix}")
+        terminal.OUT.print(ready_line())
     if not all(check.ok for check in checks):
         raise CloudlabError("This host cannot boot a machine yet.", hint="See the fixes above.")
 

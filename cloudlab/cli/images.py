@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from cloudlab.image.choose import choose_image
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.fetch import find_cached
 from cloudlab.image.recipe import Variant
-from cloudlab.image.share import ShareServer, qr_text
+from cloudlab.image.share import ShareServer, export_line, qr_text
 from cloudlab.units import format_bytes
 
 
@@ -150,8 +151,14 @@ def verify(args: argparse.Namespace) -> None:
 
 
 def share(args: argparse.Namespace) -> None:
-    """Serve the cache until Ctrl-C."""
-    with ShareServer(address=args.address, port=args.port) as server:
+    """Serve the cache, and collect a class's answers if asked to, until Ctrl-C."""
+    accept, folder = None, None
+    if args.class_folder is not None:
+        from cloudlab.course import classroom
+
+        folder = classroom.open_class(args.class_folder)
+        accept = functools.partial(classroom.keep_answer, folder)
+    with ShareServer(address=args.address, port=args.port, accept=accept) as server:
         rows = [
             [one.name, format_bytes(one.file_size_bytes), one.sha256] for one in server.images()
         ]
@@ -159,7 +166,13 @@ def share(args: argparse.Namespace) -> None:
         if not rows:
             terminal.say("The cache is empty: fetch or build an image in another terminal.")
         sys.stdout.write(qr_text(server.url))
-        terminal.OUT.print(f"Learners type:  export CLOUDLAB_MIRROR={server.url}")
+        line = export_line(server.url, with_class=folder is not None)
+        terminal.OUT.print(f"Learners type:  {line}")
+        if folder is not None:
+            named = repr(str(folder)) if args.class_folder else ""
+            terminal.OUT.print(f"Answers are kept in {folder}. Show them in a notebook with:")
+            for name in ("room_predictions", "room_board"):
+                terminal.OUT.print(f"  course.{name}({named})")
         terminal.OUT.print("Ctrl-C ends it.")
         threading.Event().wait()
 

@@ -6,6 +6,7 @@ module      owns
 cases       the boots of the gallery: how each is made and what it must show
 mode        whether machines are booted here or recordings are played
 runs        booting a case of the course, or playing its recording
+classroom   predictions and progress of a class, in one folder
 prediction  the learner's prediction, compared with the measurement
 disks       real files: an image of the cache, an overlay on it, a seed
 notebooks   copying the notebooks to a folder of the learner's
@@ -34,12 +35,13 @@ _HOMES = {
         "checks.nb04": ("labelled",),
         "checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
         "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
+        "classroom": ("check", "room_board", "room_predictions", "send_to_class"),
         "disks": ("image_layout", "iso_contents", "try_overlay"),
         "fetching": ("fetch",),
         "prediction": ("Prediction",),
         "questions": ("WHEN_IT_DOES_NOT_GROW",),
         "runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
-        "verdict": ("Verdict", "check", "progress"),
+        "verdict": ("Verdict", "progress"),
     }.items()
     for name in names
 }

@@ -86,3 +86,18 @@ def live_problem() -> str:
     if not any(image.arch == arch for image in cached_images()):
         return "no image is in the cache: run 'cloudlab fetch' or 'cloudlab build' first"
     return ""
+
+
+def ready_line() -> str:
+    """Return one line that a learner reads out before a class: what runs here, and the image."""
+    images = [image.name for image in cached_images() if image.arch == host_arch()]
+    try:
+        choice = mode()
+        if choice.live:
+            return f"ready: live under {choose_accel(host_arch()).accel.upper()}, image {images[0]}"
+    except CloudlabError as error:
+        return f"not ready: {error.message}"
+    line = f"ready: recordings only, because {choice.reason}"
+    if "no image" not in line:
+        line += f"; image {images[0]}" if images else "; no image is in the cache"
+    return line

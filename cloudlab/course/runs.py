@@ -14,7 +14,7 @@ from typing import Any
 from cloudlab.console import printable
 from cloudlab.course.cases import CASES, case_options
 from cloudlab.course.fetching import FetchView
-from cloudlab.course.mode import mode
+from cloudlab.course.mode import mode, ready_line
 from cloudlab.course.prediction import Prediction
 from cloudlab.course.settings import growth_of, values_of
 from cloudlab.errors import SeedError, UsageError
@@ -191,11 +191,14 @@ def show_mode() -> Page:
 def machine_check(report: dict[str, object] | None = None) -> Page:
     """Return what ``cloudlab doctor`` finds on this host, with a fix for each failure.
 
+    The last line says in short whether this host is ready for a class, and how.
+
     Parameters
     ----------
     report : dict, optional
         The doctor's report of another host, as ``cloudlab doctor --json`` prints it.
     """
+    ready = ready_line() if report is None else ""
     if report is None:
         doctor = [sys.executable, "-m", "cloudlab", "doctor", "--json"]
         report = json.loads(run_tool(doctor, check=False, timeout_s=_DOCTOR_TIMEOUT_S).stdout)
@@ -211,7 +214,8 @@ def machine_check(report: dict[str, object] | None = None) -> Page:
         f"<details><summary>What QEMU said</summary>{html.escape(printable(quote))}</details>"
         for quote in quotes
     )
-    return Page(plain, table_html(head, rows) + details)
+    below = f"<p><strong>{html.escape(printable(ready))}</strong></p>" if ready else ""
+    return Page(f"{plain}\n{ready}".strip(), table_html(head, rows) + details + below)
 
 
 def _without_quote(one: dict[str, object]) -> str:

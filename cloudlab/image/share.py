@@ -2,6 +2,7 @@
 
 The server offers an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a
 record in the cache describes.  The number of connections is limited, and idle ones are closed.
+With ``--class`` it also takes one small answer from each learner, and shows none of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import html
 import io
 import ipaddress
@@ -40,8 +42,15 @@ PORT = 8765
 REQUEST_TIMEOUT_S = 30.0
 STALL_TIMEOUT_S = 60.0
 
+#: The longest answer of a learner to the class, and the server's reply once it is kept.
+MOST_ANSWER_BYTES = 16 << 10
+KEPT = "kept"
+
 #: The most connections at one time, where the limit on open files allows as many.
 MOST_CONNECTIONS = 400
+
+#: Keeps the answer (bytes) of the learner with a number (hexadecimal digits).
+Accept = Callable[[str, bytes], None]
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,6 +72,9 @@ class ShareServer:
         Default: :data:`PORT`, or a free one if that is taken.
     folder : Path, optional
         Default: the cache's images.
+    accept : callable, optional
+        Keeps a learner's answer, given the learner's number and the bytes; raises
+        :class:`CloudlabError` for one that it refuses.  Default: no answers are taken.
 
     Attributes
     ----------
@@ -78,8 +90,14 @@ class ShareServer:
     """
 
     def __init__(
-        self, *, address: str | None = None, port: int | None = None, folder: Path | None = None
+        self,
+        *,
+        address: str | None = None,
+        port: int | None = None,
+        folder: Path | None = None,
+        accept: Accept | None = None,
     ) -> None:
+        self._accept = accept
         self._folder = folder or paths.images_folder()
         everywhere = address in {"0.0.0.0", "::"}  # noqa: S104
         shown = address if address and not everywhere else lan_address()
@@ -113,7 +131,7 @@ class ShareServer:
         self.close()
 
     async def _serve(self) -> None:
-        server = _Server(self._folder)
+        server = _Server(self._folder, self._accept)
         self._loop = asyncio.get_running_loop()
         accepting = asyncio.ensure_future(server.accept(self._socket))
         self._ready.set()
@@ -127,17 +145,17 @@ class ShareServer:
 class _Server(httpserver.HTTPServer):
     """An HTTP server with a limit; a new connection replaces the oldest one without a request."""
 
-    def initialize(self, folder: Path) -> None:  # type: ignore[override]
+    def initialize(self, folder: Path, accept: Accept | None) -> None:  # type: ignore[override]
         self._waiting: dict[IOStream, None] = {}
         self._busy: set[IOStream] = set()
         self._room = asyncio.Event()
         super().initialize(
-            _application(folder, self._begin),
+            _application(folder, self._begin, accept),
             # One request each, so that a connection either waits for its request or is busy.
             no_keep_alive=True,
             idle_connection_timeout=REQUEST_TIMEOUT_S,
             body_timeout=REQUEST_TIMEOUT_S,
-            max_body_size=1,
+            max_body_size=MOST_ANSWER_BYTES if accept else 1,
         )
 
     async def accept(self, listening: socket.socket) -> None:
@@ -234,6 +252,12 @@ def write_index(images: Iterable[Image]) -> str:
     return json.dumps({"cloudlab_mirror": INDEX_VERSION, "images": entries}, indent=1) + "\n"
 
 
+def export_line(url: str, *, with_class: bool) -> str:
+    """Return what learners type in a shell before they start cloudlab."""
+    names = ("CLOUDLAB_MIRROR", "CLOUDLAB_CLASS") if with_class else ("CLOUDLAB_MIRROR",)
+    return " ".join(["export", *(f"{name}={url}" for name in names)])
+
+
 def qr_text(url: str) -> str:
     """Return ``url`` as a QR code for a terminal."""
     import segno
@@ -315,10 +339,15 @@ def _listen(address: str, port: int | None) -> socket.socket:
     return listening
 
 
-def _application(folder: Path, begin: Callable[[IOStream], None]) -> web.Application:
+def _application(
+    folder: Path, begin: Callable[[IOStream], None], accept: Accept | None
+) -> web.Application:
+    front = functools.partial(_front_page, with_class=accept is not None)
+    answers = [(r"/class/([0-9a-f]{32})", _Answer, {"accept": accept})] if accept else []
     return web.Application(
         [
-            (r"/", _Page, {"folder": folder, "kind": "text/html", "render": _front_page}),
+            *answers,
+            (r"/", _Page, {"folder": folder, "kind": "text/html", "render": front}),
             (rf"/{INDEX}", _Page, {"folder": folder, "kind": "application/json", "render": _index}),
             (r"/SHA256SUMS", _Page, {"folder": folder, "kind": "text/plain", "render": _sums}),
             (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
@@ -385,7 +414,25 @@ class _Page(_Handler):
     head = get
 
 
-def _front_page(images: list[Image], host: str) -> str:
+class _Answer(_Handler):
+    """A learner's answer; a PUT, which no page of another site can send."""
+
+    def initialize(self, accept: Accept) -> None:
+        self._accept = accept
+
+    def put(self, learner: str) -> None:
+        self.set_header("Content-Type", "text/plain; charset=UTF-8")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        try:
+            self._accept(learner, self.request.body)
+        except CloudlabError as error:
+            self.set_status(400 if isinstance(error, UsageError) else 503)
+            self.finish(error.message)
+        else:
+            self.finish(KEPT)
+
+
+def _front_page(images: list[Image], host: str, *, with_class: bool) -> str:
     rows = "".join(
         f'<li><a href="images/{image.name}">{image.name}</a> '
         f"({image.file_size_bytes / 1e6:.0f} MB, {html.escape(image.trust)})</li>"
@@ -394,7 +441,8 @@ def _front_page(images: list[Image], host: str) -> str:
     return (
         "<!doctype html><html lang=en><title>cloudlab mirror</title><h1>cloudlab mirror</h1>"
         "<p>Before you start cloudlab, type:</p>"
-        f"<pre>export CLOUDLAB_MIRROR={html.escape(f'http://{host}')}</pre><ul>{rows}</ul></html>"
+        f"<pre>{html.escape(export_line(f'http://{host}', with_class=with_class))}</pre>"
+        f"<ul>{rows}</ul></html>"
     )
 
 
