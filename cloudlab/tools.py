@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
-from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
+from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError, UsageError
 
 #: How long a program that was told to end may take before it is killed, in seconds.
 GRACE_S = 5.0
@@ -127,6 +127,17 @@ def host_arch() -> str:
     """Return this host's architecture in Debian's words; one we have no images for, in its own."""
     machine = platform.machine().lower()
     return ARCHITECTURES.get(machine, machine)
+
+
+def check_arch(arch: str | None) -> str:
+    """Return ``amd64`` or ``arm64`` for either's usual names; this host's for None."""
+    if arch is None:
+        return host_arch()
+    if arch.lower() not in ARCHITECTURES:
+        raise UsageError(
+            f"The architecture {arch!r} is not supported.", hint="Choose amd64 or arm64."
+        )
+    return ARCHITECTURES[arch.lower()]
 
 
 def package_manager() -> str | None:

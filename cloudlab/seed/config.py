@@ -16,9 +16,16 @@ from typing import Any
 import yaml
 
 from cloudlab.errors import SeedError
-from cloudlab.seed.check import check_meta_data, check_user_data
+from cloudlab.seed.check import (
+    Document,
+    Problem,
+    Severity,
+    check_meta_data,
+    check_user_data,
+    is_cloud_config,
+    read_document,
+)
 from cloudlab.seed.modules import lean_modules
-from cloudlab.seed.text import Document, Problem, Severity, is_cloud_config, read_document
 
 #: A command of bootcmd or runcmd: a line for the shell, or words that no shell touches.
 Command = str | tuple[str, ...]
