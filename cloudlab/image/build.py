@@ -327,25 +327,12 @@ def install_packages(
     # An interrupted build is thrown away, so it need not survive a power cut: unsafe-io.
     options = [f"--dpkgopt={option}" for option in (*_DPKG_OPTIONS, "force-unsafe-io")]
     mirror = debian_mirror()
-    run(
-        [
-            *as_root,
-            "mmdebstrap",
-            "--mode=root",
-            "--format=directory",
-            "--variant=minbase",
-            f"--architectures={recipe.arch}",
-            f"--include={','.join(recipe.packages)}",
-            f"--keyring={KEYRING}",
-            *options,
-            recipe.suite,
-            tree,
-            *([mirror] if mirror else []),
-        ],
-        env={"TMPDIR": str(temporary)},
-        timeout_s=_PACKAGES_TIMEOUT_S,
-        on_line=on_line,
-    )
+    argv = [*as_root, "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase"]
+    argv += [f"--architectures={recipe.arch}", f"--include={','.join(recipe.packages)}"]
+    argv += [f"--keyring={KEYRING}", *options, recipe.suite, str(tree)]
+    argv += [mirror] if mirror else []
+    env = {"TMPDIR": str(temporary)}
+    run(argv, env=env, timeout_s=_PACKAGES_TIMEOUT_S, on_line=on_line)
 
 
 def debian_mirror() -> str | None:
@@ -455,13 +442,8 @@ def _make_xfs(label: str, tree: Path, target: Path, as_root: list[str]) -> None:
 def xfs_prototype(listing: str, folder: str) -> str:
     """Return the protofile (``man mkfs.xfs``) of a listing made by find.
 
-    Parameters
-    ----------
-    listing : str
-        Depth first; per entry depth, type, octal mode, user, group, path, link target,
-        with tabs between and NUL behind.
-    folder : str
-        What leads to the listed paths.
+    It is depth first; per entry depth, type, octal mode, user, group, path, link target, with tabs
+    between and NUL behind.  ``folder`` leads to the listed paths.
     """
     lines = ["cloudlab", "0 0"]
     inside = -1

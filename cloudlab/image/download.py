@@ -8,12 +8,11 @@ import hashlib
 import http.client
 import json
 import math
-import queue
 import re
 import shutil
-import threading
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cloudlab import paths
@@ -31,7 +30,6 @@ SLOWEST_RATE = 1024
 
 #: Measured with hashing on: 64 KiB and 1 MiB are slower.
 _BLOCK_BYTES = 1 << 18
-_BACKLOG = 8
 _MAKE_ROOM = "Free some space there, or set CLOUDLAB_CACHE to a folder on another disk."
 #: How much arrives between two looks at the free space.
 _LOOK_BYTES = 16 << 20
@@ -246,14 +244,18 @@ class Download:
         received = self._hashed
         with storing(self.part):
             stream = self.part.open("ab", buffering=0)
-        with stream, self._hashing() as hash_later:
+        hashing = None
+        # hashlib works without Python's lock, so a second core helps.
+        with stream, ThreadPoolExecutor(1) as hasher:
             for block in self._blocks(response, None if total is None else total - received):
                 self._transfer.check_cancelled()
                 with storing(self.part):
                     view = memoryview(block)
                     while view:
                         view = view[stream.write(view) :]
-                hash_later(block)
+                if hashing:
+                    hashing.result()
+                hashing = hasher.submit(self._hash, block)
                 received += len(block)
                 self._transfer.show(received)
                 if total is None and received % _LOOK_BYTES < len(block):
@@ -293,20 +295,3 @@ class Download:
                 f"nearly filled the disk of {self.part.parent}; they were removed.",
                 hint=f"{_MAKE_ROOM} Or use an image whose size is known.",
             )
-
-    @contextlib.contextmanager
-    def _hashing(self) -> Iterator[Callable[[bytes], None]]:
-        """Hash in a thread: hashlib works without Python's lock, so a second core helps."""
-        blocks: queue.Queue[bytes] = queue.Queue(_BACKLOG)
-
-        def work() -> None:
-            while block := blocks.get():
-                self._hash(block)
-
-        worker = threading.Thread(target=work, name="cloudlab-hash", daemon=True)
-        worker.start()
-        try:
-            yield blocks.put
-        finally:
-            blocks.put(b"")
-            worker.join()

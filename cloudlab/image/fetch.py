@@ -26,19 +26,8 @@ import filelock
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, DownloadError, ImageError, UsageError
 from cloudlab.formats import check_format, detect_format, virtual_size_bytes
-from cloudlab.image.cache import (
-    INDEX,
-    Image,
-    Offer,
-    Trust,
-    cached_images,
-    open_image,
-    parse_index,
-    recall,
-    recorded_names,
-    remember,
-    sha256_of,
-)
+from cloudlab.image import cache, web
+from cloudlab.image.cache import Image, Offer, Trust
 from cloudlab.image.catalogue import (
     Catalogue,
     Digest,
@@ -50,15 +39,7 @@ from cloudlab.image.catalogue import (
 )
 from cloudlab.image.download import Download, storing
 from cloudlab.image.recipe import make_recipe
-from cloudlab.image.web import (
-    PATIENT,
-    Patience,
-    Progress,
-    Transfer,
-    TransientError,
-    is_url,
-    open_url,
-)
+from cloudlab.image.web import PATIENT, Patience, Progress, Transfer, is_url
 from cloudlab.tools import ARCHITECTURES, check_arch, host_arch, now
 
 _MIRROR_HINT = (
@@ -113,7 +94,7 @@ def find_cached(
         published = known.images.get(request, {}).get(check_arch(arch))
     found = [
         image
-        for image in cached_images()
+        for image in cache.cached_images()
         if matches(image, request, arch)
         and (digest is None or _has(image, digest))
         and _still_published(image, published)
@@ -221,7 +202,7 @@ def fetch(
         if image is not None and (not refresh or image != before):
             return image  # another process fetched it while this one waited
         source = _find_source(transfer, arch, digest, mirror, known)
-        matching = [one for one in cached_images() if matches(one, name_or_url, arch)]
+        matching = [one for one in cache.cached_images() if matches(one, name_or_url, arch)]
         for held in matching:
             if source.expected and _has(held, source.expected) and image in (None, held):
                 return held  # nothing newer is published
@@ -232,9 +213,9 @@ def fetch(
 def _check_name(name: str, arch: str | None, known: Catalogue) -> None:
     """Raise the error for a name that cannot be fetched, before a file is created for it."""
     if name not in known.images:
-        for recorded in recorded_names():
+        for recorded in cache.recorded_names():
             if name in {recorded, recorded.rpartition(".")[0]}:
-                recall(recorded)  # raises the error for a cached image that was changed
+                cache.recall(recorded)  # raises the error for a cached image that was changed
     known.find(name, arch).check_usable()
 
 
@@ -378,7 +359,7 @@ def _download(transfer: Transfer, source: _Source, part: Path, generation: int) 
         part.chmod(0o644)
         part.replace(path)
         try:
-            image = remember(image)
+            image = cache.remember(image)
         except OSError:
             path.replace(part)  # complete as it is, the next call need not download it again
             raise
@@ -446,16 +427,16 @@ def _final_name(source: _Source, folder: Path, sha256: str, kind: str) -> str:
     if "mirror" in source.image.details:
         path = folder / source.url.rpartition("/")[2]
         # Another file of that name is the learner's own, whatever the mirror calls its image.
-        if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
+        if not os.path.lexists(path) or (path.is_file() and cache.sha256_of(path) == sha256):
             return path.name
     return f"{source.image.name}-{sha256[:12]}.{kind}"
 
 
 def read_index(base: str, transfer: Transfer) -> list[Offer]:
     """Return what the mirror with this base URL offers; a DownloadError says if it is none."""
-    url = f"{base}/{INDEX}"
+    url = f"{base}/{cache.INDEX}"
     try:
-        return parse_index(transfer.read_small(url, allow_http=True), url)
+        return cache.parse_index(transfer.read_small(url, allow_http=True), url)
     except DownloadError as error:
         raise DownloadError(
             f"The mirror {base} cannot be used: {error.message}", hint=_MIRROR_HINT
@@ -532,7 +513,7 @@ def choose_image(
     if not is_url(choice) and (
         os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file()
     ):
-        image = open_image(Path(choice), arch=arch)
+        image = cache.open_image(Path(choice), arch=arch)
         if image.origin == "file":
             quirks = load_catalogue().quirks_of_file(image.name)
             image = replace(image, details={"quirks": quirks})
@@ -552,7 +533,7 @@ def _automatic(
     # Variants of the lab image are used only where they are named.
     plain = (
         image
-        for image in cached_images()
+        for image in cache.cached_images()
         if image.arch == arch and image.details.get("variant", "plain") == "plain"
     )
     for reason, found in (
@@ -597,7 +578,7 @@ def _reachable(name: str, arch: str) -> bool:
         return False
     url = published.checksum_url or published.url
     try:
-        open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
-    except (TransientError, DownloadError):
+        web.open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
+    except (web.TransientError, DownloadError):
         return False
     return True

@@ -323,15 +323,8 @@ def grub_files(recipe: Recipe) -> tuple[str, ...]:
 def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
     """Write the new raw ``disk`` that boots the root filesystem in the file ``root``.
 
-    Parameters
-    ----------
-    recipe : Recipe
-    root : Path
-        A filesystem as large as the layout's root partition.
-    disk : Path
-        Sparse; its apparent size is the image's virtual size.
-    work : Path
-        A folder for temporary files.
+    ``root`` is as large as the layout's root partition; ``disk`` is sparse, and its apparent size
+    is the image's virtual size.  Temporary files lie in the folder ``work``.
     """
     layout = recipe.layout
     with disk.open("wb") as stream:
@@ -430,15 +423,9 @@ def linked_core(core: bytes, first_sector: int) -> bytes:
 def volume_headers(name: str, partition_bytes: int, volume_bytes: int) -> bytes:
     """Return the headers of a physical volume with one logical volume.
 
-    Parameters
-    ----------
-    name : str
-        The volumes' identifiers derive from it, so the same name gives the same bytes.
-    partition_bytes : int
-        The physical volume's size.
-    volume_bytes : int
-        The logical volume's size, a multiple of :data:`LVM_EXTENT_BYTES`; its data begins at
-        :data:`LVM_DATA_BYTES`.
+    The volumes' identifiers derive from ``name``, so the same name gives the same bytes.
+    ``volume_bytes``, the logical volume's size, is a multiple of :data:`LVM_EXTENT_BYTES`; its
+    data begins at :data:`LVM_DATA_BYTES`.
     """
     identity = {part: _identity(f"{name} {part}") for part in ("group", "device", "volume")}
     text = _lvm_metadata(identity, partition_bytes, volume_bytes).encode() + b"\0"
