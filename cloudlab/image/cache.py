@@ -145,6 +145,7 @@ class Image:
         TypeError or AttributeError if a value is missing or not allowed.
         """
         schema, details = record.get("schema_path"), record.get("details", {})
+        # The types of fields are texts themselves in this module.
         texts = {f.name: record[f.name] for f in fields(cls) if f.type == "str"}
         counts = {f.name: record[f.name] for f in fields(cls) if f.type == "int"}
         pairs = {key: details.get(key, {}).items() for key in _DETAIL_PAIRS}
