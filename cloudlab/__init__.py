@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from cloudlab.explanation import Explanation
     from cloudlab.image.build import build_image as build
     from cloudlab.image.cache import Image
-    from cloudlab.image.choose import choose_image
-    from cloudlab.image.fetch import fetch
+    from cloudlab.image.fetch import choose_image, fetch
     from cloudlab.run.boot import boot, boot_many
     from cloudlab.run.options import Options, make_options
     from cloudlab.run.plots import plot
@@ -62,7 +61,7 @@ _HOMES = {
     "boot": ("run.boot", "boot"),
     "boot_many": ("run.boot", "boot_many"),
     "build": ("image.build", "build_image"),
-    "choose_image": ("image.choose", "choose_image"),
+    "choose_image": ("image.fetch", "choose_image"),
     "compare": ("run.value", "compare"),
     "compare_options": ("run.value", "compare_options"),
     "explain": ("run.value", "explain"),

@@ -1,37 +1,8 @@
 """Every error that cloudlab raises on purpose.
 
-::
-
-    CloudlabError
-    ├── UsageError              an option or value that cannot be carried out
-    ├── ImageError
-    │   ├── DownloadError       the bytes did not arrive
-    │   ├── ChecksumError       the bytes are not the published ones
-    │   ├── SignatureError      no trusted key signed these checksums
-    │   ├── UnsafeImageError    an image that could expose other files, or is unusable
-    │   └── BuildError          the image could not be built
-    ├── ToolError
-    │   ├── ToolNotFoundError
-    │   ├── ToolFailedError     carries argv, exit code and output
-    │   └── ToolTimeoutError
-    ├── DiskError               a partition table or filesystem that cannot be read
-    ├── SeedError               user-data or meta-data that cloud-init would not take
-    ├── MachineError
-    │   ├── LaunchError         QEMU did not start
-    │   ├── SnapshotError       a snapshot is damaged, or QEMU could not take or resume one
-    │   └── ShutdownError       QEMU ended on its own, or would not end
-    ├── ConsoleError            carries the last stage reached and the console's tail
-    │   ├── BootFailedError     the console proves that the boot cannot finish
-    │   ├── HostDiskError       the host's disk took no more, or failed
-    │   ├── ConsoleTimeoutError
-    │   └── ConsoleClosedError
-    ├── ParseError              text that holds no sizes, or damaged ones
-    ├── RecordingError          a run folder that cannot be written or read
-    └── InterruptedRunError     the user stopped it
-
-A message says what was expected, what was found and what was done about it;
-``hint`` says what to do next.  Library code never exits the process: only
-:mod:`cloudlab.cli` turns these into exit codes (:attr:`CloudlabError.exit_code`).
+A message says what was expected, what was found and what was done about it; ``hint`` says what
+to do next.  Library code never exits the process: only :mod:`cloudlab.cli` turns these into exit
+codes (:attr:`CloudlabError.exit_code`).
 """
 
 from __future__ import annotations
@@ -71,13 +42,13 @@ class CloudlabError(Exception):
 
 
 class UsageError(CloudlabError):
-    """An option or a value that nobody could carry out."""
+    """An option or value that cannot be carried out."""
 
     exit_code = 2
 
 
 class ImageError(CloudlabError):
-    """An image could not be had."""
+    """An image that cannot be fetched, built or used."""
 
 
 class DownloadError(ImageError):
@@ -89,11 +60,11 @@ class ChecksumError(ImageError):
 
 
 class SignatureError(ImageError):
-    """The checksums are not signed by whom they should be."""
+    """No trusted key signed the checksums."""
 
 
 class UnsafeImageError(ImageError):
-    """The file has what no published cloud image has, so it is not opened."""
+    """An image that could expose other files on this host, or is unusable; it is not opened."""
 
 
 class BuildError(ImageError):
@@ -101,7 +72,7 @@ class BuildError(ImageError):
 
 
 class ToolError(CloudlabError):
-    """An outside program let us down."""
+    """An outside program is missing or failed."""
 
 
 class ToolNotFoundError(ToolError):
@@ -113,24 +84,19 @@ class ToolFailedError(ToolError):
 
     Attributes
     ----------
-    argv : tuple of str
     returncode : int
         Negative for a signal, as in :mod:`subprocess`.
     output : str
         The end of what it printed on standard error, or else on standard output.
     """
 
-    def __init__(
-        self, message: str, *, argv: Sequence[str], returncode: int, output: str, hint: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, returncode: int, output: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.argv = tuple(argv)
-        self.returncode = returncode
-        self.output = output
+        self.returncode, self.output = returncode, output
 
 
 class ToolTimeoutError(ToolError):
-    """The program was ended because its time was up."""
+    """The program did not end in time and was stopped."""
 
 
 class DiskError(CloudlabError):
@@ -138,11 +104,11 @@ class DiskError(CloudlabError):
 
 
 class SeedError(CloudlabError):
-    """User-data or meta-data that cloud-init would not take."""
+    """User-data or meta-data that cloud-init would not accept."""
 
 
 class MachineError(CloudlabError):
-    """QEMU could not be used as asked."""
+    """QEMU failed, or could not do what was asked."""
 
 
 class LaunchError(MachineError):
@@ -158,7 +124,7 @@ class ShutdownError(MachineError):
 
 
 class ConsoleError(CloudlabError):
-    """A boot that did not come to its end.
+    """A boot that did not finish.
 
     Attributes
     ----------
@@ -192,7 +158,7 @@ class BootFailedError(ConsoleError):
 
 
 class HostDiskError(ConsoleError):
-    """The host's disk would not take what the guest or its console wrote."""
+    """The host's disk is full or failed, so writes of the guest or its console were lost."""
 
 
 class ConsoleTimeoutError(ConsoleError):

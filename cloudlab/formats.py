@@ -77,25 +77,15 @@ _WEB_PAGE = (b"<!doctype html", b"<html", b"<?xml")
 
 @dataclass(frozen=True)
 class Qcow2Header:
-    """The fields of a qcow2 header that decide how a file may be opened.
+    """The fields of a qcow2 header that decide how a file may be opened."""
 
-    Attributes
-    ----------
-    version : int
-        2 or 3.
-    virtual_size_bytes, cluster_bytes : int
-    backing_file, backing_format : str or None
-        As written in the file.
-    encrypted, external_data, corrupt : bool
-        ``external_data``: the clusters lie in another file.
-    """
-
-    version: int
     virtual_size_bytes: int
     cluster_bytes: int
+    #: As written in the file.
     backing_file: str | None = None
     backing_format: str | None = None
     encrypted: bool = False
+    #: The clusters lie in another file.
     external_data: bool = False
     corrupt: bool = False
 
@@ -131,10 +121,7 @@ def format_of(head: bytes, tail: bytes = b"") -> str:
 def read_ends(path: Path) -> Ends:
     """Return a file's first :data:`HEADER_BYTES`, its last 512 bytes and its size.
 
-    Raises
-    ------
-    DiskError
-        If the file does not exist, cannot be read, or is neither a file nor a block device.
+    Raise a DiskError if it cannot be read, or is neither a file nor a block device.
     """
     try:
         mode = path.stat().st_mode
@@ -159,21 +146,9 @@ def read_ends(path: Path) -> Ends:
 
 
 def check_format(path: Path, found: str, expected: str | None = None) -> str:
-    """Return ``found`` if it is ``qcow2`` or ``raw``.
+    """Return ``found`` if it is ``qcow2`` or ``raw``, and the ``expected`` format if one is given.
 
-    Parameters
-    ----------
-    path : Path
-        For messages; it is not opened.
-    found : str
-        From :func:`format_of`, or as declared.
-    expected : str, optional
-        The only format to accept.
-
-    Raises
-    ------
-    UnsafeImageError
-        If it is another format.
+    ``path`` is for the message of the UnsafeImageError; it is not opened.
     """
     if found in {"qcow2", "raw"} and found == (expected or found):
         return found
@@ -191,10 +166,7 @@ def check_format(path: Path, found: str, expected: str | None = None) -> str:
 def detect_format(path: Path) -> str:
     """Return ``qcow2`` or ``raw`` for a file that should be a disk image.
 
-    Raises
-    ------
-    ImageError
-        If the file cannot be read or is something else.
+    Raise an ImageError if it cannot be read or is something else.
     """
     try:
         head, tail, _ = read_ends(path)
@@ -219,10 +191,8 @@ def detect_format(path: Path) -> str:
 def virtual_size_bytes(path: Path, kind: str) -> int:
     """Return the size in bytes of the disk that a guest would see, without starting QEMU.
 
-    Raises
-    ------
-    UnsafeImageError
-        If the file is damaged, not of the format ``kind``, or needs another file or a key.
+    Raise an UnsafeImageError if the file is damaged, not of the format ``kind``, or needs another
+    file or a key.
     """
     try:
         ends = read_ends(path)
@@ -246,52 +216,36 @@ def whole_sectors(size_bytes: int) -> int:
 def check_standalone(path: Path, header: Qcow2Header) -> None:
     """Refuse a qcow2 file that needs other files or a key, before QEMU opens it.
 
-    Parameters
-    ----------
-    path : Path
-        For messages; it is not opened.
-    header : Qcow2Header
-
-    Raises
-    ------
-    UnsafeImageError
-        If it needs a backing file, a data file or a key, or QEMU marked it as corrupt.
+    Raise an UnsafeImageError if it has a backing file, an external data file or a key, or if QEMU
+    marked it as corrupt.  ``path`` is for the message; it is not opened.
     """
+    flatten = "qemu-img convert -f qcow2 -O qcow2 OLD NEW"
+    problem = hint = ""
     if header.backing_file is not None:
-        raise UnsafeImageError(
-            f"{path} has a backing file ({header.backing_file}). cloudlab refuses images with a "
-            "backing file, because they can expose other files on this host.",
-            hint="If you trust it, flatten it: qemu-img convert -f qcow2 -O qcow2 OLD NEW",
+        problem = (
+            f"has a backing file ({header.backing_file}). cloudlab refuses images with a backing "
+            "file, because they can expose other files on this host."
         )
-    if header.external_data:
-        raise UnsafeImageError(
-            f"{path} uses an external data file. cloudlab refuses such images, because they can "
-            "expose other files on this host.",
-            hint="If you trust it, make one file of it: qemu-img convert -f qcow2 -O qcow2 OLD NEW",
+        hint = f"If you trust it, flatten it: {flatten}"
+    elif header.external_data:
+        problem = (
+            "uses an external data file. cloudlab refuses such images, because they can expose "
+            "other files on this host."
         )
-    if header.encrypted:
-        raise UnsafeImageError(
-            f"{path} is encrypted; cloudlab cannot use it.",
-            hint="Make an unencrypted copy with qemu-img convert and the image's secret.",
-        )
-    if header.corrupt:
-        raise UnsafeImageError(
-            f"{path} was marked as corrupt by QEMU.", hint="Fetch or build the image again."
-        )
+        hint = f"If you trust it, make one file of it: {flatten}"
+    elif header.encrypted:
+        problem = "is encrypted; cloudlab cannot use it."
+        hint = "Make an unencrypted copy with qemu-img convert and the image's secret."
+    elif header.corrupt:
+        problem, hint = "was marked as corrupt by QEMU.", "Fetch or build the image again."
+    if problem:
+        raise UnsafeImageError(f"{path} {problem}", hint=hint)
 
 
 def parse_qcow2_header(head: bytes) -> Qcow2Header:
-    """Read a qcow2 header.
+    """Read a qcow2 header; raise a DiskError if this is none, or it contradicts itself.
 
-    Parameters
-    ----------
-    head : bytes
-        The file's first :data:`HEADER_BYTES`, or the whole file where it is shorter.
-
-    Raises
-    ------
-    DiskError
-        If this is not a qcow2 header, or it contradicts itself.
+    ``head`` is the file's first :data:`HEADER_BYTES`, or the whole file where it is shorter.
     """
     if len(head) < 72 or not head.startswith(_QCOW2_MAGIC):
         raise DiskError("This is not a qcow2 file: its header is missing or cut off.")
@@ -316,7 +270,6 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
     extensions = _extensions(cluster, header_length, backing_at or len(cluster))
     backing_format = extensions.get(_EXTENSION_BACKING_FORMAT)
     return Qcow2Header(
-        version=version,
         virtual_size_bytes=size,
         cluster_bytes=1 << cluster_bits,
         backing_file=_backing_name(cluster, backing_at, backing_length) if backing_at else None,

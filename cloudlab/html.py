@@ -16,11 +16,7 @@ _SHORT = 20
 class Page:
     """A result to display: plain text for a terminal, HTML for a notebook.
 
-    Attributes
-    ----------
-    text : str
-    html : str
-        Empty: the notebook shows ``text`` in a fixed-width font.
+    Without HTML, the notebook shows the text in a fixed-width font.
     """
 
     text: str
@@ -70,9 +66,9 @@ def table_html(
     )
     thead = f"<thead><tr>{columns}</tr></thead>" if any(head) else ""
     body = "".join(
-        f"<tr>{_row_header(row[0])}"
+        f'<tr><th scope="row" {_style(row[0])}>{escaped(row[0])}</th>'
         + "".join(
-            f"<td {_style(cell)}>{_quoted(cell) if name in code else escaped(cell)}</td>"
+            f"<td {_style(cell)}>{_cell(cell, code=name in code)}</td>"
             for name, cell in zip(head[1:], row[1:], strict=True)
         )
         + "</tr>"
@@ -89,12 +85,8 @@ def files_html(texts: Mapping[str, str]) -> str:
     )
 
 
-def _row_header(cell: object) -> str:
-    return f'<th scope="row" {_style(cell)}>{escaped(cell)}</th>'
-
-
-def _quoted(cell: object) -> str:
-    return f"<code>{escaped(cell)}</code>"
+def _cell(cell: object, *, code: bool) -> str:
+    return f"<code>{escaped(cell)}</code>" if code else escaped(cell)
 
 
 def _style(cell: object) -> str:

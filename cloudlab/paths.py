@@ -1,7 +1,7 @@
-"""Where cloudlab keeps things on this host.
+"""Where cloudlab keeps things on this host: files and folders of the cache, which are made whole.
 
-The cache holds what can be made again (images, accelerator probes); the state
-folder holds what describes running machines.  Both move with ``CLOUDLAB_CACHE``.
+The cache holds what can be made again (images, snapshots, accelerator probes) and the entries of
+running machines.  It moves with ``CLOUDLAB_CACHE``.
 """
 
 from __future__ import annotations
@@ -56,10 +56,7 @@ def running_folder() -> Path:
 def expand(path: str | Path) -> Path:
     """Return ``path`` with a leading ``~`` or ``~user`` replaced by that home folder.
 
-    Raises
-    ------
-    UsageError
-        If there is no such user.
+    Raise a UsageError if there is no such user.
     """
     try:
         return Path(path).expanduser()
@@ -77,11 +74,8 @@ def read_text(path: Path) -> str:
     A pipe is read to its end, so that ``<(command)`` works in a shell.  Of a gzip file it is the
     unpacked text: cloud-init unpacks user-data as well.
 
-    Raises
-    ------
-    UsageError
-        If it cannot be read or unpacked, is longer than :data:`TEXT_LIMIT_BYTES`, is not UTF-8,
-        or is a pipe that nothing writes to.
+    Raise a UsageError if it cannot be read or unpacked, is longer than :data:`TEXT_LIMIT_BYTES`,
+    is not UTF-8, or is a pipe that nothing writes to.
     """
     data = bytearray()
     try:
@@ -133,29 +127,20 @@ def why_not(path: Path, error: OSError) -> str:
 
 
 def make_folder(folder: Path, *, private: bool = False) -> Path:
-    """Create ``folder`` with its parents and return it.
+    """Create ``folder`` with its parents and return it; ``private`` is for its owner only.
 
-    Parameters
-    ----------
-    folder : Path
-    private : bool
-        Whether only its owner may look into it.
-
-    Raises
-    ------
-    CloudlabError
-        If it cannot be created or written to.
+    Raise a CloudlabError if it cannot be created or written to.
     """
+    problem = ""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
     except OSError as error:
+        problem = f"could not be created: {error.strerror}"
+    if not problem and not os.access(folder, os.W_OK | os.X_OK):
+        problem = "cannot be written to"
+    if problem:
         raise CloudlabError(
-            f"The folder {folder} could not be created: {error.strerror}.",
-            hint="Choose another place; the cache moves with the variable CLOUDLAB_CACHE.",
-        ) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise CloudlabError(
-            f"The folder {folder} cannot be written to.",
+            f"The folder {folder} {problem}.",
             hint="Choose another place; the cache moves with the variable CLOUDLAB_CACHE.",
         )
     return folder
@@ -165,11 +150,6 @@ def free_folder(folder: Path) -> Path:
     """Create ``folder``, or with a number behind its name the first that is not there.
 
     Of several processes that ask for the same name, each gets a folder of its own.
-
-    Raises
-    ------
-    CloudlabError
-        As of :func:`make_folder`.
     """
     make_folder(folder.parent)
     for number in itertools.count(1):

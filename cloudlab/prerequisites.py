@@ -16,67 +16,22 @@ from pathlib import Path
 
 from cloudlab import tools
 
-_ARM = tools.host_arch() == "arm64"
-_QEMU = "qemu-system-aarch64" if _ARM else "qemu-system-x86_64"
-_GRUB_FILES = (
-    ("/usr/lib/grub/arm64-efi/normal.mod",)
-    if _ARM
-    else ("/usr/lib/grub/i386-pc/boot.img", "/usr/lib/grub/x86_64-efi/normal.mod")
-)
-# An ordinary user builds in a user namespace, with several user numbers.
-_NAMESPACE = () if os.geteuid() == 0 else ("newuidmap",)
 
-#: Job -> what it needs, by the names of :data:`cloudlab.tools.PACKAGES`.
-JOBS: dict[str, tuple[str, ...]] = {
-    "venv": ("ensurepip",),
-    "run": (_QEMU, "qemu-img", "qemu-nbd", "gpgv"),
-    "build": (
-        "mmdebstrap",
-        "mke2fs",
-        "mkfs.vfat",
-        "mcopy",
-        "sfdisk",
-        "grub-mkimage",
-        *_GRUB_FILES,
-        *_NAMESPACE,
-        "/usr/share/keyrings/debian-archive-keyring.gpg",
-    ),
-    # Guests of both architectures start in tests, whatever the host's own is.
-    "test": (
-        "qemu-system-x86_64",
-        "qemu-system-aarch64",
-        "uefi-amd64",
-        "uefi-arm64",
-        "isoinfo",
-        "xorriso",
-        "curl",
-        "gpg",
-        "openssl",
-        "sgdisk",
-        "mkfs.btrfs",
-        "mkfs.xfs",
-        "mkfs.ntfs",
-        "mkfs.exfat",
-        "mkfs.f2fs",
-        "mkfs.erofs",
-        "mksquashfs",
-        "mkudffs",
-        "parted",
-        "cryptsetup",
-        "pvcreate",
-        "busybox",
-        "shellcheck",
-        "lsblk",
-        "growpart",
-        "chromium",
-        "bsdtar",
-        "dash",
-        "blkid",
-        "dumpe2fs",
-        "ip",
-        "mount",
-    ),
-}
+def _jobs() -> dict[str, list[str]]:
+    arch = "arm64" if tools.host_arch() == "arm64" else "amd64"
+    # An ordinary user builds in a user namespace, with several user numbers.
+    conditions = {"", arch} | ({"user"} if os.geteuid() else set())
+    found: dict[str, list[str]] = {}
+    for name, program in tools.PROGRAMS.items():
+        for entry in program.jobs:
+            job, _, condition = entry.partition("/")
+            if job != "-" and condition in conditions:
+                found.setdefault(job, []).append(name)
+    return found
+
+
+#: Job -> what it needs, by the names of :data:`cloudlab.tools.PROGRAMS`.
+JOBS = _jobs()
 
 
 def missing(jobs: Sequence[str]) -> list[str]:
@@ -92,20 +47,13 @@ def _is_there(need: str) -> bool:
     return Path(need).exists() if need.startswith("/") else tools.which(need) is not None
 
 
-def packages_for(needs: Sequence[str], manager: str) -> tuple[list[str], list[str]]:
-    """Return the packages that hold ``needs``, and those needs that no known package holds."""
-    found = {need: tools.PACKAGES.get(need, {}).get(manager) for need in needs}
-    packages = sorted({package for package in found.values() if package is not None})
-    return packages, [need for need, package in found.items() if package is None]
-
-
 def main(jobs: Sequence[str]) -> int:
     """Install what the jobs need; return an exit code."""
     needs = missing(jobs)
     if not needs:
         return 0
     manager = tools.package_manager()
-    packages, unknown = packages_for(needs, manager or "")
+    packages, unknown = tools.packages_for(needs, manager)
     argv = tools.install_argv(packages, manager) if packages else None
     if unknown:
         print(f"No known package provides: {', '.join(unknown)}", file=sys.stderr)

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, NamedTuple
 
-from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
+from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError, UsageError
 
 #: How long a program that was told to end may take before it is killed, in seconds.
 GRACE_S = 5.0
@@ -38,78 +38,12 @@ _SYSTEM_FOLDERS = (
     "/usr/local/opt/e2fsprogs/sbin",
 )
 
-# Only Debian and its kin have all that building an image and running the tests need.
-_DEBIAN_PACKAGES = {
-    # The Python that runs this is the one that lacks it, and a host may have several.
-    "ensurepip": f"python3.{sys.version_info.minor}-venv",
-    "mmdebstrap": "mmdebstrap",
-    "grub-mkimage": "grub-common",
-    "newuidmap": "uidmap",
-    "/usr/lib/grub/i386-pc/boot.img": "grub-pc-bin",
-    "/usr/lib/grub/x86_64-efi/normal.mod": "grub-efi-amd64-bin",
-    "/usr/lib/grub/arm64-efi/normal.mod": "grub-efi-arm64-bin",
-    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
-    "isoinfo": "genisoimage",
-    "xorriso": "xorriso",
-    "curl": "curl",
-    "gpg": "gnupg",
-    "openssl": "openssl",
-    "sgdisk": "gdisk",
-    "mkfs.ntfs": "ntfs-3g",
-    "mkfs.exfat": "exfatprogs",
-    "mkfs.f2fs": "f2fs-tools",
-    "mkfs.erofs": "erofs-utils",
-    "mksquashfs": "squashfs-tools",
-    "mkudffs": "udftools",
-    "parted": "parted",
-    "cryptsetup": "cryptsetup-bin",
-    "pvcreate": "lvm2",
-    "busybox": "busybox",
-    "shellcheck": "shellcheck",
-    "lsblk": "util-linux",
-    "blkid": "util-linux",
-    "dumpe2fs": "e2fsprogs",
-    "ip": "iproute2",
-    "mount": "mount",
-    "growpart": "cloud-guest-utils",
-    "chromium": "chromium",
-    "bsdtar": "libarchive-tools",
-    "dash": "dash",
-}
-
-#: Program, file by its absolute path, or UEFI firmware by ``uefi-ARCH`` -> the package that
-#: holds it, by package manager.
-PACKAGES: dict[str, dict[str, str]] = {
-    "qemu-img": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
-    "qemu-nbd": {"apt": "qemu-utils", "dnf": "qemu-img", "zypper": "qemu-img", "brew": "qemu"},
-    "qemu-system-x86_64": {
-        "apt": "qemu-system-x86",
-        "dnf": "qemu-system-x86-core",
-        "zypper": "qemu-x86",
-        "brew": "qemu",
-    },
-    "qemu-system-aarch64": {
-        "apt": "qemu-system-arm",
-        "dnf": "qemu-system-aarch64-core",
-        "zypper": "qemu-arm",
-        "brew": "qemu",
-    },
-    "uefi-amd64": {"apt": "ovmf", "dnf": "edk2-ovmf", "zypper": "qemu-ovmf-x86_64", "brew": "qemu"},
-    "uefi-arm64": {
-        "apt": "qemu-efi-aarch64",
-        "dnf": "edk2-aarch64",
-        "zypper": "qemu-uefi-aarch64",
-        "brew": "qemu",
-    },
-    "gpgv": {"apt": "gpgv", "dnf": "gnupg2", "zypper": "gpg2", "brew": "gnupg"},
-    "mke2fs": {"apt": "e2fsprogs", "dnf": "e2fsprogs", "zypper": "e2fsprogs", "brew": "e2fsprogs"},
-    "mkfs.btrfs": {"apt": "btrfs-progs", "dnf": "btrfs-progs", "zypper": "btrfsprogs"},
-    "mkfs.xfs": {"apt": "xfsprogs", "dnf": "xfsprogs", "zypper": "xfsprogs"},
-    "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "zypper": "dosfstools"},
-    "mcopy": {"apt": "mtools", "dnf": "mtools", "zypper": "mtools", "brew": "mtools"},
-    "sfdisk": {"apt": "fdisk", "dnf": "util-linux", "zypper": "util-linux"},
-    "passt": {"apt": "passt", "dnf": "passt", "zypper": "passt"},
-    **{name: {"apt": package} for name, package in _DEBIAN_PACKAGES.items()},
+#: What installs packages, by package manager, in the order of precedence.
+_INSTALL = {
+    "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
+    "dnf": ("dnf", "install", "-y"),
+    "zypper": ("zypper", "install", "-y"),
+    "brew": ("brew", "install"),
 }
 
 #: Where descriptors of firmware lie, by precedence.
@@ -123,19 +57,37 @@ _FIRMWARE_FOLDERS = (
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
-#: Becomes a program that the kernel kills when this process dies, whatever of.  A process in
+#: Becomes a program that the kernel kills when this process dies for any reason.  A process in
 #: between, because one with several threads should do nothing between its fork and its exec.
 _BIND = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
     "os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
 )
 
-_INSTALL = {
-    "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
-    "dnf": ("dnf", "install", "-y"),
-    "zypper": ("zypper", "install", "-y"),
-    "brew": ("brew", "install"),
-}
+
+class Program(NamedTuple):
+    """A row of :file:`programs.txt`: the jobs that need it, and its package by package manager."""
+
+    jobs: list[str]
+    packages: dict[str, str]
+
+
+def _read_programs() -> dict[str, Program]:
+    # The Python that runs this is the one that lacks ensurepip, and a host may have several.
+    python = f"python3.{sys.version_info.minor}"
+    text = Path(__file__).with_name("programs.txt").read_text("utf-8").format(python=python)
+    rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+    return {
+        name: Program(
+            jobs.split(","),
+            {manager: p for manager, p in zip(_INSTALL, packages, strict=True) if p != "-"},
+        )
+        for name, jobs, *packages in rows
+    }
+
+
+#: Program, file by its absolute path, or UEFI firmware by ``uefi-ARCH`` -> who needs and has it.
+PROGRAMS = _read_programs()
 
 
 @dataclass(frozen=True)
@@ -166,25 +118,6 @@ class Deadline:
         return self.left_s == 0.0
 
 
-@dataclass(frozen=True)
-class Completed:
-    """What a program printed.
-
-    Attributes
-    ----------
-    argv : tuple of str
-    returncode : int
-        0 unless the call allowed failure.
-    stdout, stderr : str
-        Decoded as UTF-8; bytes that are not are replaced.
-    """
-
-    argv: tuple[str, ...]
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 def now() -> str:
     """Return the present moment as ISO 8601 in UTC, to the second, for records and people."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -196,11 +129,21 @@ def host_arch() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
+def check_arch(arch: str | None) -> str:
+    """Return ``amd64`` or ``arm64`` for either's usual names; this host's for None."""
+    if arch is None:
+        return host_arch()
+    if arch.lower() not in ARCHITECTURES:
+        raise UsageError(
+            f"The architecture {arch!r} is not supported.", hint="Choose amd64 or arm64."
+        )
+    return ARCHITECTURES[arch.lower()]
+
+
 def package_manager() -> str | None:
     """Return which of apt, dnf, zypper and brew this host has, or None."""
-    names = {"apt": "apt-get", "dnf": "dnf", "zypper": "zypper", "brew": "brew"}
-    order = ("brew",) if sys.platform == "darwin" else ("apt", "dnf", "zypper", "brew")
-    return next((manager for manager in order if shutil.which(names[manager])), None)
+    names = ["brew"] if sys.platform == "darwin" else _INSTALL
+    return next((name for name in names if shutil.which(_INSTALL[name][0])), None)
 
 
 def install_argv(packages: Sequence[str], manager: str | None = None) -> list[str] | None:
@@ -215,10 +158,18 @@ def install_argv(packages: Sequence[str], manager: str | None = None) -> list[st
     return [*sudo, *_INSTALL[manager], *packages]
 
 
+def packages_for(programs: Iterable[str], manager: str | None) -> tuple[list[str], list[str]]:
+    """Return the packages that have ``programs``, and those programs without a known package."""
+    known = {name: PROGRAMS[name].packages for name in programs if name in PROGRAMS}
+    found = {name: known.get(name, {}).get(manager or "") for name in programs}
+    packages = {package for package in found.values() if package}
+    return sorted(packages), [name for name, package in found.items() if not package]
+
+
 def install_hint(*programs: str) -> str:
     """Return a sentence with the command that installs ``programs`` on this host."""
     manager = package_manager()
-    packages = sorted({PACKAGES.get(name, {}).get(manager or "", "") for name in programs} - {""})
+    packages, _ = packages_for(programs, manager)
     argv = install_argv(packages, manager) if packages else None
     if argv is None:
         return f"Install {', '.join(programs)} with your system's package manager."
@@ -317,7 +268,7 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
-) -> Completed:
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and return what it printed.
 
     The program gets a fixed locale, an empty standard input unless ``stdin`` is
@@ -386,12 +337,11 @@ def run(
         output = (stderr.strip() or stdout.strip())[-2000:]
         raise ToolFailedError(
             f"{Path(words[0]).name} failed with exit code {process.returncode}: {output}",
-            argv=words,
             returncode=process.returncode,
             output=output,
             hint=f"The command was: {' '.join(words)}",
         )
-    return Completed(tuple(words), process.returncode, stdout, stderr)
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 
 
 def _collect(

@@ -84,17 +84,9 @@ def df_size(size_bytes: int) -> str:
 def printed_note(size_bytes: Any, layer: str) -> str:
     """Return what the guest's tool prints for a size where its number is another than ours.
 
-    Parameters
-    ----------
-    size_bytes : int or NA
-    layer : str
-        ``filesystem``, which df prints, or another, which lsblk prints.
-
-    Returns
-    -------
-    str
-        Such as ``df prints 20G``; empty where the tool prints the number of
-        :func:`format_bytes`.
+    The layer ``filesystem`` is what df prints, any other what lsblk prints.  The note is such as
+    ``df prints 20G``; it is empty where the tool prints the number of :func:`format_bytes`, and for
+    NA.
     """
     if not is_known(size_bytes):
         return ""

@@ -43,15 +43,7 @@ YamlPath = tuple[str | int, ...]
 
 
 class YamlFault(ValueError):  # noqa: N818 (it is turned into an error of the caller's)
-    """What is wrong in a text, and where.
-
-    Attributes
-    ----------
-    line, column : int
-        From 1.
-    message : str
-        In plain words, without the values themselves.
-    """
+    """What is wrong in a text, in plain words without its values, and where (from 1)."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(message)
@@ -79,20 +71,11 @@ class FirstKeyLoader(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class YamlText:
-    """A text that was read.
-
-    Attributes
-    ----------
-    value : Any
-        None for an empty text.
-    root : yaml.Node or None
-        None for an empty text.
-    duplicates : tuple of (path, yaml.ScalarNode)
-        Keys that their mapping has already, of which the last one counts.
-    """
+    """A text that was read; ``value`` and ``root`` are None for an empty one."""
 
     value: Any
     root: yaml.Node | None = None
+    #: Keys that their mapping has already, of which the last one counts.
     duplicates: tuple[tuple[YamlPath, yaml.ScalarNode], ...] = ()
 
     def place(self, path: YamlPath, *, key: bool = False) -> tuple[int, int]:
@@ -117,19 +100,9 @@ def node_place(node: yaml.Node | None) -> tuple[int, int]:
 def read_yaml(
     text: str, *, max_characters: int, loader: type[yaml.SafeLoader] = yaml.SafeLoader
 ) -> YamlText:
-    """Return what ``text`` holds.
+    """Return what ``text`` holds; raise a YamlFault if it is not YAML, or more than is allowed.
 
-    Parameters
-    ----------
-    text : str
-    max_characters : int
-    loader : type
-        PyYAML's, :class:`PlainLoader` or :class:`FirstKeyLoader`.
-
-    Raises
-    ------
-    YamlFault
-        If it is not YAML, or more of it than is allowed.
+    ``loader`` is PyYAML's, :class:`PlainLoader` or :class:`FirstKeyLoader`.
     """
     if len(text) > max_characters:
         words = f"the text has {len(text)} characters; at most {max_characters} are allowed"

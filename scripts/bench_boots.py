@@ -21,7 +21,7 @@ from bench_rows import Row, Use, mib, ratio, row, watched
 from cloudlab import figures, paths
 from cloudlab.console import ORDER, BootWatcher, LineSplitter
 from cloudlab.image.build import build_image
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.machine.accel import choose_accel
 from cloudlab.machine.config import Firmware
 from cloudlab.run.boot import boot

@@ -26,7 +26,7 @@ _PARTITIONS = (1, 4, 16, 64, 128)
 _RUN_MANY = """
 import json, sys
 from pathlib import Path
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.run.boot import boot_many
 from cloudlab.run.options import Options
 image, folder, sizes = open_image(Path(sys.argv[1])), Path(sys.argv[2]), json.loads(sys.argv[3])

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["cloudlab"]):
     from cloudlab.disk import layout, table
     from cloudlab.errors import CloudlabError
     from cloudlab.explanation import explain_files
-    from cloudlab.image import catalogue, fetch, trust
+    from cloudlab.image import cache, catalogue
     from cloudlab.seed import check_user_data
     from cloudlab.sizes import check_sizes, parse_console, to_json
 
@@ -38,8 +38,8 @@ def console(data: bytes) -> None:
 def checksums(data: bytes) -> None:
     text = data.decode("utf-8", errors="replace")
     for style in ("gnu", "bsd", "bare"):
-        trust.parse_checksums(text, style, "sha256")
-    trust.parse_digest(text)
+        catalogue.parse_checksums(text, style, "sha256")
+    catalogue.parse_digest(text)
 
 
 def published(data: bytes) -> None:
@@ -49,7 +49,7 @@ def published(data: bytes) -> None:
 
 
 def index(data: bytes) -> None:
-    fetch.parse_index(data, "fuzzed")
+    cache.parse_index(data, "fuzzed")
 
 
 def cast(data: bytes) -> None:

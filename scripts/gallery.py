@@ -19,8 +19,7 @@ from cloudlab.course.cases import CASES, Case, case_options
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.explanation import Explanation, Finding, NoteKind, Subject
 from cloudlab.image.build import build_image
-from cloudlab.image.cache import Image
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import Image, open_image
 from cloudlab.run.boot import boot_many
 from cloudlab.run.monitor import RunEvent
 from cloudlab.run.options import Start

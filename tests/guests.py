@@ -17,7 +17,7 @@ import psutil
 from console_text import GIB, block, disk_frames
 
 from cloudlab import paths
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.machine.config import Accel
 from cloudlab.run.options import Options
 from cloudlab.seed import SeedConfig, build_seed

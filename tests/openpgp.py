@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from cloudlab.image.trust import Key
+from cloudlab.image.catalogue import Key
 
 
 class Gpg:

@@ -26,8 +26,7 @@ from seeds import read_iso
 
 from cloudlab.cli import main
 from cloudlab.cli.arguments import make_parser
-from cloudlab.image.cache import remember
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image, remember
 from cloudlab.image.recipe import Variant
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Start

@@ -13,7 +13,7 @@ from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.course.mode import Mode, ModeChoice
 from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.run.value import Run, compare, recorded
 from cloudlab.seed import write_seed
 from cloudlab.units import format_bytes

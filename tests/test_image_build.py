@@ -14,10 +14,19 @@ import pytest
 
 from cloudlab import paths
 from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
-from cloudlab.image import bootable, build
+from cloudlab.image import build
 from cloudlab.image.build import BuildStep, build_image, check_host
 from cloudlab.image.cache import recall, verify
-from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant, make_recipe
+from cloudlab.image.recipe import (
+    Filesystem,
+    Recipe,
+    Suite,
+    Variant,
+    copy_data,
+    linked_core,
+    make_recipe,
+    volume_headers,
+)
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -150,7 +159,7 @@ def test_data_is_copied_and_holes_stay_holes(tmp_path):
         stream.truncate(64 * MIB)
     target.touch()
     os.truncate(target, 80 * MIB)
-    bootable.copy_data(source, target, 16 * MIB)
+    copy_data(source, target, 16 * MIB)
     with target.open("rb") as stream:
         stream.seek(16 * MIB)
         assert stream.read(64 * MIB) == source.read_bytes()
@@ -160,14 +169,14 @@ def test_data_is_copied_and_holes_stay_holes(tmp_path):
 def test_core_image_is_chained_to_its_second_sector():
     core = bytearray(2048)
     core[500:512] = (2).to_bytes(8, "little") + (3).to_bytes(2, "little") + b"\x20\x08"
-    linked = bootable.linked_core(bytes(core), 2048)
+    linked = linked_core(bytes(core), 2048)
     assert int.from_bytes(linked[500:508], "little") == 2049
     assert linked[508:512] == bytes(core)[508:512]
 
 
 def test_lvm_reads_the_volume(tmp_path):
-    headers = bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
-    assert headers == bootable.volume_headers("test", 2004 * MIB, 2000 * MIB)
+    headers = volume_headers("test", 2004 * MIB, 2000 * MIB)
+    assert headers == volume_headers("test", 2004 * MIB, 2000 * MIB)
     volume = tmp_path / "pv"
     volume.write_bytes(headers)
     os.truncate(volume, 2004 * MIB)
@@ -231,7 +240,7 @@ def test_a_slow_host_gets_15_minutes_to_find_the_efi_partition(tree, tmp_path):
 
 
 def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):
-    monkeypatch.setattr(bootable, "GRUB_FOLDER", tmp_path)
+    monkeypatch.setattr("cloudlab.image.recipe.GRUB_FOLDER", tmp_path)
     with pytest.raises(ToolNotFoundError, match=re.escape(str(tmp_path))):
         check_host(Recipe())
 

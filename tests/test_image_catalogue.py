@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cloudlab.errors import CloudlabError, ImageError, UsageError
 from cloudlab.image import catalogue
-from cloudlab.image.trust import Trust
+from cloudlab.image.cache import Trust
 
 SHIPPED = Path(str(resources.files("cloudlab.image") / "catalogue.yaml"))
 OWN = """\

@@ -30,11 +30,9 @@ from cloudlab.errors import (
     UsageError,
 )
 from cloudlab.image import cache
-from cloudlab.image.catalogue import load_catalogue
-from cloudlab.image.choose import choose_image, open_image
-from cloudlab.image.fetch import fetch, find_cached
-from cloudlab.image.share import write_index
-from cloudlab.image.trust import Key
+from cloudlab.image.cache import open_image, write_index
+from cloudlab.image.catalogue import Key, load_catalogue
+from cloudlab.image.fetch import choose_image, fetch, find_cached
 from cloudlab.image.web import Patience, retry_after_s
 from cloudlab.tools import host_arch
 

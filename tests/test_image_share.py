@@ -28,9 +28,8 @@ from cloudlab.errors import (
     UsageError,
 )
 from cloudlab.image import cache, share
-from cloudlab.image.choose import choose_image
 from cloudlab.image.download import Download
-from cloudlab.image.fetch import fetch, find_cached, mirror_url, parse_index
+from cloudlab.image.fetch import choose_image, fetch, find_cached, mirror_url, parse_index
 from cloudlab.image.recipe import make_recipe
 from cloudlab.image.web import Patience, Transfer
 
@@ -196,7 +195,6 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
             url,
             tmp_path / f"part{number}",
             Transfer("x", patience=HASTY),
-            algorithms=("sha256",),
             allow_http=True,
         )
         hashes.append(download.run()["sha256"])
@@ -611,7 +609,7 @@ def test_the_qr_code_is_one_for_the_url():
 
 def test_the_index_comes_back_as_written(teacher):
     images = share.served_images(teacher)
-    offers = parse_index(share.write_index(images).encode(), "x")
+    offers = parse_index(cache.write_index(images).encode(), "x")
     assert [offer.image.sha256 for offer in offers] == [image.sha256 for image in images]
     assert [offer.image.details for offer in offers] == [image.details for image in images]
 
@@ -633,7 +631,7 @@ def test_any_bytes_are_an_index_or_our_error(data):
 
 
 GOOD = json.loads(
-    share.write_index(
+    cache.write_index(
         [
             cache.Image(
                 name="a.raw", path=Path("a.raw"), format="raw", arch="amd64", virtual_size_bytes=1,
@@ -687,7 +685,7 @@ def odd_mirror(teacher, lab_disk):
     """A server that is no ``cloudlab share`` but has its index, of one image."""
     with faulty.FaultyServer() as server:
         [image] = [one for one in share.served_images(teacher) if one.name == LAB]
-        index = share.write_index([replace(image, schema_path=None)])
+        index = cache.write_index([replace(image, schema_path=None)])
         server.put("/catalogue.json", index.encode())
         server.put(f"/images/{LAB}", lab_disk)
         yield server
@@ -779,7 +777,7 @@ def test_an_image_that_the_learner_changed_is_not_lost(teacher, learner):
 
 def test_an_index_that_was_cut_is_asked_for_again(teacher, lab_disk):
     with faulty.FaultyServer() as server:
-        index = share.write_index(share.served_images(teacher)).encode()
+        index = cache.write_index(share.served_images(teacher)).encode()
         server.put("/catalogue.json", index)
         server.put(f"/images/{LAB}", lab_disk)
         server.put(f"/images/{LAB}.schema.json", b'{"type": "object"}')

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from openpgp import Gpg
 
 from cloudlab.errors import ChecksumError, SignatureError, ToolNotFoundError, UsageError
-from cloudlab.image.catalogue import load_catalogue
-from cloudlab.image.trust import (
+from cloudlab.image.catalogue import (
     Digest,
     Key,
     find_checksum,
     judge_signature,
+    load_catalogue,
     parse_checksums,
     parse_digest,
     verify_signature,

@@ -45,7 +45,7 @@ OWNER = """
     import os, sys, threading, time
     from pathlib import Path
     sys.path.insert(0, {tests!r})
-    from cloudlab.image.choose import open_image
+    from cloudlab.image.cache import open_image
     from cloudlab.run.boot import boot, boot_many
     from cloudlab.run.options import Options, Start
     from cloudlab.machine.config import Accel

@@ -36,7 +36,7 @@ def bare_host(monkeypatch):
 
 @pytest.mark.parametrize("job", prerequisites.JOBS)
 def test_debian_has_a_package_for_every_need(bare_host, job):
-    packages, unknown = prerequisites.packages_for(prerequisites.missing([job]), "apt")
+    packages, unknown = tools.packages_for(prerequisites.missing([job]), "apt")
     assert packages
     assert unknown == []
 
@@ -44,7 +44,7 @@ def test_debian_has_a_package_for_every_need(bare_host, job):
 def test_every_package_exists_in_debian():
     """Asks apt itself, so that a misspelt package name does not wait for a fresh machine."""
     needs = [need for job in prerequisites.JOBS.values() for need in job]
-    packages = set(prerequisites.packages_for(needs, "apt")[0])
+    packages = set(tools.packages_for(needs, "apt")[0])
     shown = subprocess.run(
         ["apt-cache", "show", "--no-all-versions", *sorted(packages)],
         capture_output=True, text=True, check=False,

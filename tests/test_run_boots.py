@@ -11,7 +11,7 @@ import pytest
 from guests import alive, hear_ctrl_c, left_behind, wait_until
 
 from cloudlab.errors import BootFailedError
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.machine import registry
 from cloudlab.machine.config import LEAST_MEMORY_BYTES
 from cloudlab.run.boot import boot

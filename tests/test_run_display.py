@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from cloudlab.disk import create_overlay, inspect_disk
 from cloudlab.html import files_html, table_html
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.run.boot import boot
 from cloudlab.run.options import Options
 from cloudlab.run.value import Run, recorded

@@ -38,7 +38,7 @@ from cloudlab.errors import (
     ToolNotFoundError,
     UsageError,
 )
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel, Firmware
 from cloudlab.machine.process import MachineEnd
@@ -297,7 +297,7 @@ def test_of_two_runs_with_one_folder_one_is_refused_and_the_other_unharmed(tmp_p
     run_options = guest_options(tmp_path, report(), keep_overlay=True)
     program = (
         "import sys; from pathlib import Path; from cloudlab.errors import RecordingError; "
-        "from cloudlab.image.choose import open_image; "
+        "from cloudlab.image.cache import open_image; "
         "from cloudlab.machine.config import Accel; from cloudlab.run.boot import boot; "
         "from cloudlab.run.options import Options\n"
         "options = Options(open_image(Path(sys.argv[1])), accel=Accel.TCG, keep_overlay=True)\n"

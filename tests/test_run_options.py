@@ -7,7 +7,7 @@ from guests import make_guest
 
 from cloudlab.disk import parse_disk_size
 from cloudlab.errors import UsageError
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import (
     SCENARIOS,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cloudlab.course.cases import CASES
 from cloudlab.errors import RecordingError
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image
 from cloudlab.run.options import Options
 from cloudlab.run.record import (
     FORMAT,

@@ -24,8 +24,7 @@ from cloudlab.errors import (
     InterruptedRunError,
     UsageError,
 )
-from cloudlab.image.cache import sha256_of
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image, sha256_of
 from cloudlab.machine import registry, snapshots
 from cloudlab.machine.config import Accel, Network
 from cloudlab.run import prepare as prepared

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cloudlab.errors import SeedError
 from cloudlab.seed import Problem, Severity, check_user_data, load_schema
-from cloudlab.seed.text import MAX_CHARACTERS
+from cloudlab.seed.check import MAX_CHARACTERS
 
 #: cloud-init's own schema, cut to a few modules; written as its versions 22.4 to 25.1 are.
 SCHEMA = {

@@ -13,8 +13,7 @@ from seeds import read_iso
 
 import cloudlab as cl
 from cloudlab.errors import SeedError
-from cloudlab.image.cache import remember
-from cloudlab.image.choose import open_image
+from cloudlab.image.cache import open_image, remember
 
 DATA = Path(__file__).parent / "data" / "seed"
 

@@ -16,9 +16,8 @@ from cloudlab.image import cache
 from cloudlab.image.build import build_image
 from cloudlab.image.cache import Image
 from cloudlab.image.catalogue import Published, load_catalogue
-from cloudlab.image.choose import choose_image
+from cloudlab.image.fetch import choose_image, find_cached
 from cloudlab.image.fetch import fetch as fetch_image
-from cloudlab.image.fetch import find_cached
 from cloudlab.image.recipe import Variant
 from cloudlab.image.share import ShareServer, export_line, qr_text
 from cloudlab.units import format_bytes

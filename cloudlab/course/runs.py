@@ -20,7 +20,7 @@ from cloudlab.course.settings import growth_of, values_of
 from cloudlab.errors import SeedError, UsageError
 from cloudlab.html import Page, table_html
 from cloudlab.image.cache import Image
-from cloudlab.image.choose import choose_image
+from cloudlab.image.fetch import choose_image
 from cloudlab.image.recipe import Recipe
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.display import register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cloudlab.seed.text import Document, is_cloud_config, read_document
+from cloudlab.seed.check import Document, is_cloud_config, read_document
 
 TRUE_WORDS = frozenset({"true", "1", "on", "yes"})
 FALSE_WORDS = frozenset({"off", "0", "no", "false"})

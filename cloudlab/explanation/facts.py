@@ -10,8 +10,8 @@ from typing import Any
 
 from cloudlab.errors import ParseError
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.seed.text import Document as Yaml
-from cloudlab.seed.text import is_cloud_config, read_document
+from cloudlab.seed.check import Document as Yaml
+from cloudlab.seed.check import is_cloud_config, read_document
 from cloudlab.sizes import parse_size
 
 _FSTYPE = re.compile(

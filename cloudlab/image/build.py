@@ -26,8 +26,7 @@ import filelock
 
 from cloudlab import paths
 from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
-from cloudlab.image import bootable
-from cloudlab.image.cache import Image, recall, remember, sha256_of
+from cloudlab.image.cache import Image, Trust, recall, remember, sha256_of
 from cloudlab.image.recipe import (
     DEFAULT_SUITE,
     ROOT_MIB,
@@ -35,9 +34,11 @@ from cloudlab.image.recipe import (
     Recipe,
     Suite,
     Variant,
+    grub_files,
+    make_disk,
     make_recipe,
+    reserve_core,
 )
-from cloudlab.image.trust import Trust
 from cloudlab.tools import install_hint, now, run, which
 
 #: The most disk that a build takes, in bytes: 1.4 GiB were measured.
@@ -75,22 +76,14 @@ _SCHEMA = "usr/lib/python3/dist-packages/cloudinit/config/schemas/schema-cloud-c
 
 @dataclass(frozen=True)
 class BuildStep:
-    """How far a build is.
+    """How far a build is."""
 
-    Attributes
-    ----------
-    number : int
-        From 1 to ``count``; 0 while waiting for another build on this host.
-    count : int
-    title : str
-        The step, in a word or two.
-    detail : str
-        The last milestone that the running program reported, if any.
-    """
-
+    #: From 1 to ``count``; 0 while waiting for another build on this host.
     number: int
     count: int
+    #: The step, in a word or two.
     title: str
+    #: The last milestone that the running program reported, if any.
     detail: str = ""
 
 
@@ -165,13 +158,7 @@ def _build_alone(recipe: Recipe, progress: Progress) -> Image:
 
 
 def check_host(recipe: Recipe) -> None:
-    """Check that this host can build ``recipe``.
-
-    Raises
-    ------
-    BuildError, ToolNotFoundError
-        With what to do.
-    """
+    """Raise an error with what to do if this host cannot build ``recipe``."""
     if not sys.platform.startswith("linux"):
         raise BuildError(
             "Images are built with Debian's tools, which run on Linux only.",
@@ -179,7 +166,7 @@ def check_host(recipe: Recipe) -> None:
             "with 'cloudlab build --output lab.qcow2' and copy it here.",
         )
     programs = (*_TOOLS, _FILESYSTEM_TOOLS[recipe.filesystem])
-    files = (KEYRING, *bootable.grub_files(recipe))
+    files = (KEYRING, *grub_files(recipe))
     missing = [name for name in programs if which(name) is None]
     missing += [name for name in files if not Path(name).is_file()]
     if missing:
@@ -229,10 +216,10 @@ class _Build:
             install_packages(recipe, tree, self._as_root, on_line)
         with self._step("root filesystem"):
             configure(recipe, tree)
-            bootable.reserve_core(recipe, tree, work)
+            reserve_core(recipe, tree, work)
             make_filesystem(recipe, tree, root, self._as_root)
         with self._step("boot loader"):
-            bootable.make_disk(recipe, root, disk, work)
+            make_disk(recipe, root, disk, work)
         with self._step("compression"):
             argv = ["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c"]
             argv += ["-o", "compression_type=zstd", "-W", "-m", "8"]
@@ -314,11 +301,7 @@ def as_tree_root() -> list[str]:
     """Return what stands before a program's name to make it the root user of the image's files.
 
     The kernel kills the program and its children with the caller, even one ended by SIGKILL.
-
-    Raises
-    ------
-    BuildError
-        If this user is not root and may not make user namespaces.
+    Raise a BuildError if this user is not root and may not make user namespaces.
     """
     dying_with_us = ["setpriv", "--pdeathsig", "KILL"]
     user = ["--map-root-user", "--map-auto"] if os.geteuid() else []
@@ -345,25 +328,12 @@ def install_packages(
     # An interrupted build is thrown away, so it need not survive a power cut: unsafe-io.
     options = [f"--dpkgopt={option}" for option in (*_DPKG_OPTIONS, "force-unsafe-io")]
     mirror = debian_mirror()
-    run(
-        [
-            *as_root,
-            "mmdebstrap",
-            "--mode=root",
-            "--format=directory",
-            "--variant=minbase",
-            f"--architectures={recipe.arch}",
-            f"--include={','.join(recipe.packages)}",
-            f"--keyring={KEYRING}",
-            *options,
-            recipe.suite,
-            tree,
-            *([mirror] if mirror else []),
-        ],
-        env={"TMPDIR": str(temporary)},
-        timeout_s=_PACKAGES_TIMEOUT_S,
-        on_line=on_line,
-    )
+    argv = [*as_root, "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase"]
+    argv += [f"--architectures={recipe.arch}", f"--include={','.join(recipe.packages)}"]
+    argv += [f"--keyring={KEYRING}", *options, recipe.suite, str(tree)]
+    argv += [mirror] if mirror else []
+    env = {"TMPDIR": str(temporary)}
+    run(argv, env=env, timeout_s=_PACKAGES_TIMEOUT_S, on_line=on_line)
 
 
 def debian_mirror() -> str | None:
@@ -478,13 +448,8 @@ def _make_xfs(label: str, tree: Path, target: Path, as_root: list[str]) -> None:
 def xfs_prototype(listing: str, folder: str) -> str:
     """Return the protofile (``man mkfs.xfs``) of a listing made by find.
 
-    Parameters
-    ----------
-    listing : str
-        Depth first; per entry depth, type, octal mode, user, group, path, link target,
-        with tabs between and NUL behind.
-    folder : str
-        What leads to the listed paths.
+    It is depth first; per entry depth, type, octal mode, user, group, path, link target, with tabs
+    between and NUL behind.  ``folder`` leads to the listed paths.
     """
     lines = ["cloudlab", "0 0"]
     inside = -1

@@ -12,23 +12,41 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cloudlab import paths
-from cloudlab.errors import ChecksumError, ImageError
-from cloudlab.tools import ARCHITECTURES
+from cloudlab.errors import ChecksumError, DownloadError, ImageError
+from cloudlab.formats import detect_format, virtual_size_bytes
+from cloudlab.tools import ARCHITECTURES, check_arch, now
 from cloudlab.units import format_bytes
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
-#: The fields of a record that are texts, and those that are counts.
-_TEXTS = (
-    "name", "format", "arch", "sha256", "origin", "source", "date", "trust", "root_filesystem",
-)  # fmt: skip
-_COUNTS = ("virtual_size_bytes", "file_size_bytes", "mtime_ns")
+#: What :meth:`Image.from_json` and json raise on a text that is no record.
+_BAD_RECORD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+#: Where a mirror's index lies, and the version of its form.
+INDEX = "catalogue.json"
+INDEX_VERSION = 1
+
+#: Keys of a record's ``details`` that are texts, if they are there, and that hold pairs of texts.
+_DETAIL_TEXTS = ("requested", "published_at", "mirror_name", "variant")
+_DETAIL_PAIRS = ("quirks", "digests")
+
+
+class Trust(StrEnum):
+    """What proves that an image is the published one."""
+
+    SIGNED = "signed"
+    TLS = "checksum over TLS"
+    PINNED = "pinned checksum"
+    MIRROR = "mirror's checksum"
+    UNVERIFIED = "unverified"
+    BUILT = "built here"
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Image:
     source : str
         URL, or the build's recipe in words, or the user's path.
     trust : str
-        One of :class:`~cloudlab.image.trust.Trust`.
+        One of :class:`Trust`.
     date : str
         When it was built or fetched, ISO 8601 in UTC.
     sha256 : str
@@ -121,38 +139,28 @@ class Image:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], path: Path) -> Image:
-        """Return the image of a record, from this cache or from a mirror.
+        """Return the image of a record, from this cache or from a mirror; other keys are ignored.
 
-        Parameters
-        ----------
-        record : mapping
-            As :meth:`to_json` makes it; other keys are ignored.
-        path : Path
-            Where the image is, whatever the record says.
-
-        Raises
-        ------
-        ValueError, LookupError, TypeError, AttributeError
-            If a value is missing or not allowed.
+        ``path`` is where the image is, whatever the record says.  Raise a ValueError, LookupError,
+        TypeError or AttributeError if a value is missing or not allowed.
         """
         schema, details = record.get("schema_path"), record.get("details", {})
-        quirks, digests = details.get("quirks", {}), details.get("digests", {})
+        # The types of fields are texts themselves in this module.
+        texts = {f.name: record[f.name] for f in fields(cls) if f.type == "str"}
+        counts = {f.name: record[f.name] for f in fields(cls) if f.type == "int"}
+        pairs = {key: details.get(key, {}).items() for key in _DETAIL_PAIRS}
         allowed = {
-            **{key: isinstance(record[key], str) for key in _TEXTS},
-            **{key: _is_count(record[key]) for key in _COUNTS},
+            **{key: isinstance(value, str) for key, value in texts.items()},
+            **{key: _is_count(value) for key, value in counts.items()},
             "name": _NAME.fullmatch(record["name"]),
             "format": record["format"] in {"qcow2", "raw"},
             "arch": record["arch"] in ARCHITECTURES.values(),
             "sha256": record["sha256"] == "" or is_sha256(record["sha256"]),
             "firmware": record["firmware"] and {"bios", "uefi"}.issuperset(record["firmware"]),
             "schema_path": schema is None or _NAME.fullmatch(schema),
-            **{
-                key: isinstance(details.get(key, ""), str)
-                for key in ("requested", "published_at", "mirror_name", "variant")
-            },
+            **{key: isinstance(details.get(key, ""), str) for key in _DETAIL_TEXTS},
+            **{key: all(isinstance(t, str) for p in pairs[key] for t in p) for key in pairs},
             "generation": _is_count(details.get("generation", 0)),
-            "quirks": all(isinstance(text, str) for pair in quirks.items() for text in pair),
-            "digests": all(isinstance(text, str) for pair in digests.items() for text in pair),
         }
         wrong = [key for key, holds in allowed.items() if not holds]
         if wrong:
@@ -162,8 +170,63 @@ class Image:
             schema_path=path.with_name(schema) if schema else None,
             firmware=tuple(record["firmware"]),
             details=dict(details),
-            **{key: record[key] for key in (*_TEXTS, *_COUNTS)},
+            **texts,
+            **counts,
         )
+
+
+class Offer(NamedTuple):
+    """An image that a mirror holds.
+
+    ``image`` is the instructor's record, whose paths are names only; ``schema_sha256`` is that of
+    the file ``image.schema_path``, and empty where there is none.
+    """
+
+    image: Image
+    schema_sha256: str
+
+
+def parse_index(data: bytes, source: str) -> list[Offer]:
+    """Return what a mirror's index offers; raise a DownloadError if ``data`` is none.
+
+    ``source`` is its URL, for the message.
+    """
+    try:
+        index = json.loads(data)
+        if index["cloudlab_mirror"] != INDEX_VERSION:
+            raise ValueError(f"version {index['cloudlab_mirror']!r}")
+        return [_offer(record) for record in index["images"]]
+    except _BAD_RECORD as error:
+        raise DownloadError(
+            f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _offer(record: dict[str, Any]) -> Offer:
+    image = Image.from_json({**record, "mtime_ns": 0}, Path(record["name"]))
+    # Beside an image, these are its record's and its schema's.
+    if image.name.lower().endswith((".json", ".schema")):
+        raise ValueError(f"the name {image.name!r} is not allowed")
+    if not is_sha256(image.sha256) or not isinstance(record["schema_sha256"], str):
+        raise ValueError("the value of sha256 or schema_sha256 is not allowed")
+    return Offer(image, record["schema_sha256"])
+
+
+def write_index(images: Iterable[Image]) -> str:
+    """Return the index of ``images`` as JSON, for :func:`parse_index`."""
+    entries = []
+    for image in images:
+        schema = image.schema_path
+        schema = schema if schema and is_plain(schema) else None
+        digest = sha256_of(schema) if schema else ""
+        record = replace(image, schema_path=schema).to_json()
+        entries.append(record | {"schema_sha256": digest})
+    return json.dumps({"cloudlab_mirror": INDEX_VERSION, "images": entries}, indent=1) + "\n"
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether ``path`` is a file and no link; nothing else is served to others."""
+    return path.is_file() and not path.is_symlink()
 
 
 def is_sha256(text: str) -> bool:
@@ -198,12 +261,7 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    Raises
-    ------
-    ImageError
-        If its record cannot be read.
-    ChecksumError
-        As of :func:`check_unchanged`.
+    Raise an ImageError if its record cannot be read, or as of :func:`check_unchanged`.
     """
     recorded = read_record(name, folder)
     if recorded is None:
@@ -220,13 +278,7 @@ def check_unchanged(image: Image) -> Image:
     """Return ``image``, if its file is still what was recorded, with the file's present time.
 
     Size and modification time tell it; where only the time differs, as after a copy, the hash.
-
-    Raises
-    ------
-    ImageError
-        If the file is gone.
-    ChecksumError
-        If it was changed.
+    Raise an ImageError if the file is gone, a ChecksumError if it was changed.
     """
     try:
         status = image.path.stat()
@@ -256,10 +308,7 @@ def check_unchanged(image: Image) -> Image:
 def read_record(name: str, folder: Path | None = None) -> Image | None:
     """Return what is recorded of ``name``, unchecked; None where record or image is missing.
 
-    Raises
-    ------
-    ImageError
-        If the record cannot be read.
+    Raise an ImageError if the record cannot be read.
     """
     path = (folder or paths.images_folder()) / name
     record = path.with_name(name + ".json")
@@ -272,7 +321,7 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
             f"The record {record} cannot be read: {error.strerror}.",
             hint="Correct its permissions, or set CLOUDLAB_CACHE to another folder.",
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except _BAD_RECORD as error:
         raise ImageError(
             f"The record {record} cannot be read: {error}.", hint=f"Remove it with: rm '{record}'"
         ) from error
@@ -300,13 +349,54 @@ def cached_images(folder: Path | None = None) -> list[Image]:
     return sorted(images, key=lambda image: image.mtime_ns, reverse=True)
 
 
-def verify(image: Image) -> Image:
-    """Hash the whole image and, if the hash is right, record the file's modification time.
+def open_image(path: Path, *, arch: str | None = None) -> Image:
+    """Return a file of the user's own as an image; it is not copied and not hashed.
+
+    Parameters
+    ----------
+    path : Path
+        A cached image is returned with its record.
+    arch : str, optional
+        Default: this host's.
 
     Raises
     ------
-    ChecksumError
-        With both hashes.
+    ImageError
+        If there is no such file, or it is not a qcow2 or raw image.
+    """
+    path = paths.expand(path).absolute()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ImageError(
+            f"The image file {path} cannot be read: {paths.why_not(path, error)}.",
+            hint="'cloudlab images' lists what can be fetched by name.",
+        ) from error
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
+    # Only records in the cache count: any file may have an unrelated .json beside it.
+    if path.parent.resolve() == paths.images_folder().resolve() and (known := recall(path.name)):
+        return known
+    kind = detect_format(path)
+    return Image(
+        name=path.name,
+        path=path,
+        format=kind,
+        arch=check_arch(arch),
+        virtual_size_bytes=virtual_size_bytes(path, kind),
+        file_size_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        origin="file",
+        source=str(path),
+        date=now(),
+        trust=Trust.UNVERIFIED.value,
+    )
+
+
+def verify(image: Image) -> Image:
+    """Hash the whole image and, if the hash is right, record the file's modification time.
+
+    Raise a ChecksumError with both hashes if it is wrong.
     """
     actual = sha256_of(image.path)
     if image.sha256 and actual != image.sha256:

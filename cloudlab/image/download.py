@@ -1,4 +1,4 @@
-"""Download one file: resume it, hash it while it arrives, and leave free space on the disk."""
+"""Download one file: resume it, hash it while it arrives, leave free space, check the checksum."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import hashlib
 import http.client
 import json
 import math
-import queue
 import re
 import shutil
-import threading
 import urllib.error
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cloudlab import paths
-from cloudlab.errors import DownloadError
+from cloudlab.errors import ChecksumError, DownloadError
+from cloudlab.image.catalogue import Digest
 from cloudlab.image.web import Response, Transfer, TransientError, broken, open_url, whole_number
 from cloudlab.tools import Deadline
 from cloudlab.units import format_bytes
@@ -30,7 +30,6 @@ SLOWEST_RATE = 1024
 
 #: Measured with hashing on: 64 KiB and 1 MiB are slower.
 _BLOCK_BYTES = 1 << 18
-_BACKLOG = 8
 _MAKE_ROOM = "Free some space there, or set CLOUDLAB_CACHE to a folder on another disk."
 #: How much arrives between two looks at the free space.
 _LOOK_BYTES = 16 << 20
@@ -38,12 +37,7 @@ _LOOK_BYTES = 16 << 20
 
 @contextlib.contextmanager
 def storing(path: Path) -> Iterator[None]:
-    """Turn an operating system error about writing ``path`` into one with a remedy.
-
-    Raises
-    ------
-    DownloadError
-    """
+    """Turn an operating system error about writing ``path`` into a DownloadError with a remedy."""
     try:
         yield
     except OSError as error:
@@ -64,8 +58,8 @@ class Download:
     part : Path
         The incomplete file; a ``.json`` beside it says what it is a part of.
     transfer : Transfer
-    algorithms : iterable of str
-        Hashes to compute.
+    expected : Digest, optional
+        The checksum that the file must have.
     allow_http : bool
         Whether a plain http URL, or a redirect to one, is allowed.
     size_bytes : int, optional
@@ -73,8 +67,6 @@ class Download:
 
     Attributes
     ----------
-    resumed : bool
-        Whether bytes of an earlier call were used.
     final_url : str
         Where the redirects led.
     """
@@ -85,18 +77,18 @@ class Download:
         part: Path,
         transfer: Transfer,
         *,
-        algorithms: Iterable[str],
+        expected: Digest | None = None,
         allow_http: bool,
         size_bytes: int | None = None,
     ) -> None:
         self.url = self.final_url = url
-        self.part = part
-        self.sidecar = part.with_name(part.name + ".json")
-        self.resumed = False
-        self._transfer = transfer
-        self._allow_http = allow_http
-        self._size_bytes = size_bytes
+        self.part, self.sidecar = part, part.with_name(part.name + ".json")
+        self._transfer, self._expected = transfer, expected
+        self._allow_http, self._size_bytes = allow_http, size_bytes
+        #: Whether bytes of an earlier call were used.
+        self._resumed = False
         self._hashed = 0
+        algorithms = {"sha256"} | ({expected.algorithm} if expected else set())
         self._hashes = {name: hashlib.new(name) for name in algorithms}
 
     def run(self) -> dict[str, str]:
@@ -106,13 +98,31 @@ class Download:
         ------
         DownloadError
             If the bytes do not arrive or there is no room for them.
+        ChecksumError
+            If they are not the expected ones; the part is removed.
         InterruptedRunError
             If it was stopped.
         """
-        self.resumed = self._kept()[0] > 0
-        self._transfer.persist(self._once, self._size)
-        self._transfer.show(self._size(), now=True)
-        return {name: digest.hexdigest() for name, digest in self._hashes.items()}
+        expected = self._expected
+        while True:
+            self._resumed = self._kept()[0] > 0
+            self._transfer.persist(self._once, self._size)
+            self._transfer.show(self._size(), now=True)
+            hashes = {name: digest.hexdigest() for name, digest in self._hashes.items()}
+            if expected is None or hashes[expected.algorithm] == expected.hex:
+                return hashes
+            self.discard()
+            if not self._resumed:
+                break
+            # What an earlier call had left was not of this file after all: once more, from zero.
+            note = "what was kept is not of this file; starting from the beginning"
+            self._transfer.show(0, note, now=True)
+        raise ChecksumError(
+            f"The checksum of {self.url} is wrong: expected {expected}, found "
+            f"{expected.algorithm}:{hashes[expected.algorithm]}. The file was removed.",
+            hint="If the publisher was just replacing it, try again in a few minutes. Otherwise "
+            "something on the way changes files: try another network.",
+        )
 
     def discard(self) -> None:
         """Remove the part and its sidecar."""
@@ -138,8 +148,8 @@ class Download:
     def _once(self) -> None:
         offset, validator, total = self._kept()
         headers = {"Range": f"bytes={offset}-", "If-Range": validator} if offset else {}
+        timeout_s = self._transfer.patience.timeout_s
         try:
-            timeout_s = self._transfer.patience.timeout_s
             response = open_url(
                 self.url, allow_http=self._allow_http, timeout_s=timeout_s, headers=headers
             )
@@ -205,7 +215,7 @@ class Download:
             )
 
     def _write_sidecar(self, response: Response, total: int | None) -> None:
-        self.resumed = False
+        self._resumed = False
         etag = response.headers.get("ETag", "")
         # A weak ETag does not promise the same bytes.
         validator = "" if etag.startswith("W/") else etag
@@ -234,14 +244,18 @@ class Download:
         received = self._hashed
         with storing(self.part):
             stream = self.part.open("ab", buffering=0)
-        with stream, self._hashing() as hash_later:
+        hashing = None
+        # hashlib works without Python's lock, so a second core helps.
+        with stream, ThreadPoolExecutor(1) as hasher:
             for block in self._blocks(response, None if total is None else total - received):
                 self._transfer.check_cancelled()
                 with storing(self.part):
                     view = memoryview(block)
                     while view:
                         view = view[stream.write(view) :]
-                hash_later(block)
+                if hashing:
+                    hashing.result()
+                hashing = hasher.submit(self._hash, block)
                 received += len(block)
                 self._transfer.show(received)
                 if total is None and received % _LOOK_BYTES < len(block):
@@ -274,28 +288,10 @@ class Download:
 
     def _watch_room(self, received: int) -> None:
         """Stop a download of unknown length before it fills the disk."""
-        if shutil.disk_usage(self.part.parent).free >= SPARE_BYTES:
-            return
-        self.discard()
-        raise DownloadError(
-            f"{self.url} does not say how long it is, and its first {format_bytes(received)} "
-            f"nearly filled the disk of {self.part.parent}; they were removed.",
-            hint=f"{_MAKE_ROOM} Or use an image whose size is known.",
-        )
-
-    @contextlib.contextmanager
-    def _hashing(self) -> Iterator[Callable[[bytes], None]]:
-        """Hash in a thread: hashlib works without Python's lock, so a second core helps."""
-        blocks: queue.Queue[bytes] = queue.Queue(_BACKLOG)
-
-        def work() -> None:
-            while block := blocks.get():
-                self._hash(block)
-
-        worker = threading.Thread(target=work, name="cloudlab-hash", daemon=True)
-        worker.start()
-        try:
-            yield blocks.put
-        finally:
-            blocks.put(b"")
-            worker.join()
+        if shutil.disk_usage(self.part.parent).free < SPARE_BYTES:
+            self.discard()
+            raise DownloadError(
+                f"{self.url} does not say how long it is, and its first {format_bytes(received)} "
+                f"nearly filled the disk of {self.part.parent}; they were removed.",
+                hint=f"{_MAKE_ROOM} Or use an image whose size is known.",
+            )

@@ -1,4 +1,4 @@
-"""Fetching: a name or a URL becomes a verified image in the cache.
+"""Fetching: a name or a URL becomes a verified image in the cache; and which image a run uses.
 
 ::
 
@@ -10,39 +10,37 @@ Nothing gets its final name before its checksum is known to be right.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import filelock
 
 from cloudlab import paths
 from cloudlab.errors import ChecksumError, DownloadError, ImageError, UsageError
 from cloudlab.formats import check_format, detect_format, virtual_size_bytes
-from cloudlab.image.cache import (
-    Image,
-    cached_images,
-    is_sha256,
-    recall,
-    recorded_names,
-    remember,
-    sha256_of,
+from cloudlab.image import cache, web
+from cloudlab.image.cache import Image, Offer, Trust
+from cloudlab.image.catalogue import (
+    Catalogue,
+    Digest,
+    Published,
+    find_checksum,
+    load_catalogue,
+    parse_digest,
+    verify_signature,
 )
-from cloudlab.image.catalogue import Catalogue, Published, check_arch, host_arch, load_catalogue
 from cloudlab.image.download import Download, storing
-from cloudlab.image.trust import Digest, Trust, find_checksum, parse_digest, verify_signature
+from cloudlab.image.recipe import make_recipe
 from cloudlab.image.web import PATIENT, Patience, Progress, Transfer, is_url
-from cloudlab.tools import ARCHITECTURES, now
-
-#: Where a mirror's index lies, and the version of its form.
-INDEX = "catalogue.json"
-INDEX_VERSION = 1
+from cloudlab.tools import ARCHITECTURES, check_arch, host_arch, now
 
 _MIRROR_HINT = (
     "Set CLOUDLAB_MIRROR or --mirror to the address that 'cloudlab share' shows on the "
@@ -52,16 +50,8 @@ _MIRROR_HINT = (
 #: Seconds between two looks at another process's download.
 _POLL_S = 0.2
 
-
-class Offer(NamedTuple):
-    """An image that a mirror holds.
-
-    ``image`` is the instructor's record, whose paths are names only; ``schema_sha256`` is that of
-    the file ``image.schema_path``, and empty where there is none.
-    """
-
-    image: Image
-    schema_sha256: str
+#: Seconds within which a publisher has to answer for ``auto`` to fetch from it.
+PROBE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ class _Source:
     expected: Digest | None
     #: Whether something better than TLS proves the bytes, so that plain http is enough.
     allow_http: bool
-    offer: Offer | None = None
+    schema_sha256: str = ""
 
 
 def find_cached(
@@ -97,7 +87,6 @@ def find_cached(
     digest : Digest, optional
         Only an image with this checksum counts, wherever it came from.
     catalogue : Catalogue, optional
-        Default: :func:`~cloudlab.image.catalogue.load_catalogue`.
     """
     published: Published | None = None
     if digest is None and not is_url(request):
@@ -105,7 +94,7 @@ def find_cached(
         published = known.images.get(request, {}).get(check_arch(arch))
     found = [
         image
-        for image in cached_images()
+        for image in cache.cached_images()
         if matches(image, request, arch)
         and (digest is None or _has(image, digest))
         and _still_published(image, published)
@@ -117,14 +106,9 @@ def find_cached(
 def matches(image: Image, request: str, arch: str | None) -> bool:
     """Return whether ``request`` names this image.
 
-    Parameters
-    ----------
-    image : Image
-    request : str
-        A catalogue name or URL as it was asked for, or the file's name, here or on the
-        mirror it came from, with or without its suffix.
-    arch : str or None
-        None means any for a file's name or a URL, and this host's for a catalogue name.
+    It may be a catalogue name or URL as it was asked for, or the file's name, here or on the
+    mirror it came from, with or without its suffix.  ``arch`` None means any for a file's name or
+    a URL, and this host's for a catalogue name.
     """
     if _named(image, request) or _named(image, request, image.details.get("mirror_name", "")):
         return arch in {None, image.arch}
@@ -218,22 +202,20 @@ def fetch(
         if image is not None and (not refresh or image != before):
             return image  # another process fetched it while this one waited
         source = _find_source(transfer, arch, digest, mirror, known)
-        matching = [one for one in cached_images() if matches(one, name_or_url, arch)]
+        matching = [one for one in cache.cached_images() if matches(one, name_or_url, arch)]
         for held in matching:
             if source.expected and _has(held, source.expected) and image in (None, held):
                 return held  # nothing newer is published
-        hashes, final_url = _download(transfer, source, part)
         generation = 1 + max((one.generation for one in matching), default=-1)
-        more = {"digests": hashes, "final_url": final_url, "generation": generation}
-        return _keep(transfer, source, part, more)
+        return _download(transfer, source, part, generation)
 
 
 def _check_name(name: str, arch: str | None, known: Catalogue) -> None:
     """Raise the error for a name that cannot be fetched, before a file is created for it."""
     if name not in known.images:
-        for recorded in recorded_names():
+        for recorded in cache.recorded_names():
             if name in {recorded, recorded.rpartition(".")[0]}:
-                recall(recorded)  # raises the error for a cached image that was changed
+                cache.recall(recorded)  # raises the error for a cached image that was changed
     known.find(name, arch).check_usable()
 
 
@@ -342,55 +324,33 @@ def _published_checksum(transfer: Transfer, published: Published) -> Digest:
     return find_checksum(text, published.style, published.algorithm, filename)
 
 
-def _download(transfer: Transfer, source: _Source, part: Path) -> tuple[dict[str, str], str]:
-    """Return the hashes of the complete part and the URL it really came from."""
-    expected = source.expected
-    while True:
-        download = Download(
-            source.url,
-            part,
-            transfer,
-            algorithms={"sha256"} | ({expected.algorithm} if expected else set()),
-            allow_http=source.allow_http,
-            size_bytes=source.offer.image.file_size_bytes if source.offer else None,
-        )
-        hashes = download.run()
-        if expected is None or hashes[expected.algorithm] == expected.hex:
-            return hashes, download.final_url
-        download.discard()
-        if not download.resumed:
-            break
-        # What an earlier call had left was not of this file after all: once more, from zero.
-        note = "what was kept is not of this file; starting from the beginning"
-        transfer.show(0, note, now=True)
-    raise ChecksumError(
-        f"The checksum of {source.url} is wrong: expected {expected}, found "
-        f"{expected.algorithm}:{hashes[expected.algorithm]}. The file was removed.",
-        hint="If the publisher was just replacing it, try again in a few minutes. Otherwise "
-        "something on the way changes files: try another network.",
+def _download(transfer: Transfer, source: _Source, part: Path, generation: int) -> Image:
+    """Download the image, check it, and give it its final name and its record."""
+    download = Download(
+        source.url,
+        part,
+        transfer,
+        expected=source.expected,
+        allow_http=source.allow_http,
+        size_bytes=source.image.file_size_bytes or None,
     )
-
-
-def _keep(transfer: Transfer, source: _Source, part: Path, more: dict[str, Any]) -> Image:
-    """Give the verified part its final name and its record, with ``more`` in its details."""
-    sidecar = part.with_name(part.name + ".json")
+    digests = download.run()
     try:
         kind = check_format(part, detect_format(part), source.image.format or None)
         size_bytes = virtual_size_bytes(part, kind)
     except ImageError as error:
-        part.unlink(missing_ok=True)
-        sidecar.unlink(missing_ok=True)
+        download.discard()
         message = error.message.replace(str(part), source.url).replace(part.name, source.url)
         raise ImageError(message, hint=error.hint) from error
-    sha256 = more["digests"]["sha256"]
-    path = part.with_name(_final_name(source, part.parent, sha256, kind))
+    path = part.with_name(_final_name(source, part.parent, digests["sha256"], kind))
+    more = {"digests": digests, "final_url": download.final_url, "generation": generation}
     image = replace(
         source.image,
         name=path.name,
         path=path,
         format=kind,
         virtual_size_bytes=size_bytes,
-        sha256=sha256,
+        sha256=digests["sha256"],
         date=now(),
         schema_path=_fetch_schema(transfer, source, path),
         details={**source.image.details, **more},
@@ -399,26 +359,25 @@ def _keep(transfer: Transfer, source: _Source, part: Path, more: dict[str, Any])
         part.chmod(0o644)
         part.replace(path)
         try:
-            image = remember(image)
+            image = cache.remember(image)
         except OSError:
             path.replace(part)  # complete as it is, the next call need not download it again
             raise
-    sidecar.unlink(missing_ok=True)
+    download.discard()
     return image
 
 
 def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | None:
     """Fetch the schema beside a mirror's image; without one, user-data is hardly checked."""
-    offer = source.offer
-    if offer is None or offer.image.schema_path is None:
+    if source.image.schema_path is None:
         return None
-    url = f"{source.url.rpartition('/')[0]}/{offer.image.schema_path.name}"
+    url = f"{source.url.rpartition('/')[0]}/{source.image.schema_path.name}"
     data = transfer.read_small(url, allow_http=True)
     found = hashlib.sha256(data).hexdigest()
-    if found != offer.schema_sha256:
+    if found != source.schema_sha256:
         raise ChecksumError(
-            f"The checksum of {url} is wrong: the mirror's index has sha256:{offer.schema_sha256}, "
-            f"found sha256:{found}.",
+            f"The checksum of {url} is wrong: the mirror's index has "
+            f"sha256:{source.schema_sha256}, found sha256:{found}.",
             hint="Tell the instructor: on the mirror, 'cloudlab share' has to be started again.",
         )
     # The mirror's name for it could be that of any file in this cache.
@@ -431,23 +390,24 @@ def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | No
 def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -> _Source:
     image = offer.image
     url = f"{base}/images/{image.name}"
+    details = {
+        **image.details,
+        "mirror": base,
+        "mirror_trust": image.trust,
+        "published_at": image.details.get("published_at", image.source),
+        # An image that is requested by its file's name keeps answering to it.
+        "mirror_name": image.name if _named(image, request) else "",
+    }
     record = replace(
         image,
         name=image.name.removesuffix(f".{image.format}"),
         origin="fetched",
         source=url,
         trust=(Trust.PINNED if digest else Trust.MIRROR).value,
-        details={
-            **image.details,
-            "mirror": base,
-            "mirror_trust": image.trust,
-            "published_at": image.details.get("published_at", image.source),
-            # An image that is requested by its file's name keeps answering to it.
-            "mirror_name": image.name if _named(image, request) else "",
-        },
+        details=details,
     )
     expected = digest or Digest("sha256", image.sha256)
-    return _Source(url, record, expected, allow_http=True, offer=offer)
+    return _Source(url, record, expected, allow_http=True, schema_sha256=offer.schema_sha256)
 
 
 def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
@@ -464,68 +424,27 @@ def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogu
 
 def _final_name(source: _Source, folder: Path, sha256: str, kind: str) -> str:
     """Return the mirror's own name for an image where that is free, else one with its hash."""
-    if source.offer is not None:
-        path = folder / source.offer.image.name
+    if "mirror" in source.image.details:
+        path = folder / source.url.rpartition("/")[2]
         # Another file of that name is the learner's own, whatever the mirror calls its image.
-        if not os.path.lexists(path) or (path.is_file() and sha256_of(path) == sha256):
+        if not os.path.lexists(path) or (path.is_file() and cache.sha256_of(path) == sha256):
             return path.name
     return f"{source.image.name}-{sha256[:12]}.{kind}"
 
 
 def read_index(base: str, transfer: Transfer) -> list[Offer]:
-    """Return what the mirror with this base URL offers.
-
-    Raises
-    ------
-    DownloadError
-        If it cannot be reached or is not a mirror.
-    """
-    url = f"{base}/{INDEX}"
+    """Return what the mirror with this base URL offers; a DownloadError says if it is none."""
+    url = f"{base}/{cache.INDEX}"
     try:
-        return parse_index(transfer.read_small(url, allow_http=True), url)
+        return cache.parse_index(transfer.read_small(url, allow_http=True), url)
     except DownloadError as error:
         raise DownloadError(
             f"The mirror {base} cannot be used: {error.message}", hint=_MIRROR_HINT
         ) from error
 
 
-def parse_index(data: bytes, source: str) -> list[Offer]:
-    """Return what a mirror's index offers.
-
-    Raises
-    ------
-    DownloadError
-        If it is not such an index, or a value in it is not allowed.
-    """
-    try:
-        index = json.loads(data)
-        if index["cloudlab_mirror"] != INDEX_VERSION:
-            raise ValueError(f"version {index['cloudlab_mirror']!r}")  # noqa: TRY301
-        return [_offer(record) for record in index["images"]]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DownloadError(
-            f"{source} is not the index of a cloudlab mirror ({type(error).__name__}: {error}).",
-            hint=_MIRROR_HINT,
-        ) from error
-
-
-def _offer(record: dict[str, Any]) -> Offer:
-    image = Image.from_json({**record, "mtime_ns": 0}, Path(record["name"]))
-    # Beside an image, these are its record's and its schema's.
-    if image.name.lower().endswith((".json", ".schema")):
-        raise ValueError(f"the name {image.name!r} is not allowed")
-    if not is_sha256(image.sha256) or not isinstance(record["schema_sha256"], str):
-        raise ValueError("the value of sha256 or schema_sha256 is not allowed")
-    return Offer(image, record["schema_sha256"])
-
-
 def mirror_url(address: str) -> str:
-    """Return a mirror's base URL for what a user writes: ``192.168.1.20:8765`` or a URL.
-
-    Raises
-    ------
-    UsageError
-    """
+    """Return a mirror's base URL for what a user writes: ``192.168.1.20:8765`` or a URL."""
     url = address.strip().rstrip("/")
     url = url if "://" in url else f"http://{url}"
     if not re.fullmatch(r"https?://[\w.\-\[\]:]+(/[\w./~%-]*)?", url):
@@ -537,13 +456,7 @@ def mirror_url(address: str) -> str:
 
 
 def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: str) -> Offer:
-    """Return the newest offer that ``request`` names.
-
-    Raises
-    ------
-    DownloadError
-        With what the mirror holds.
-    """
+    """Return the newest offer that ``request`` names; a DownloadError says what there is."""
     found = [offer for offer in offers if matches(offer.image, request, arch)]
     if found:
         return max(found, key=lambda offer: (offer.image.generation, offer.image.date))
@@ -553,3 +466,119 @@ def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: st
         f"it holds {', '.join(held) or 'nothing'}.",
         hint="Use one of those, or ask the instructor to fetch this one.",
     )
+
+
+def choose_image(
+    choice: str = "auto",
+    *,
+    arch: str | None = None,
+    mirror: str | None = None,
+    builder: Callable[[], Image] | None = None,
+    progress: Progress | None = None,
+    cancel: threading.Event | None = None,
+) -> tuple[Image, str]:
+    """Return the image that ``choice`` names, and why it is this one.
+
+    ``auto`` takes, in this order: from the cache the plain lab image (it boots soonest),
+    the catalogue's default, the newest other; from a mirror the same; the default from
+    its publisher where the network reaches it; and else it builds the lab image.
+
+    Parameters
+    ----------
+    choice : str
+        ``auto``, a name of the catalogue, the cache or the mirror, a URL, or a path.
+    arch : str, optional
+        Default: this host's.
+    mirror : str, optional
+        Default: the variable ``CLOUDLAB_MIRROR``.
+    builder : callable, optional
+        Builds the lab image; default: :func:`cloudlab.image.build.build_image`.
+    progress : callable, optional
+        Called with the progress of a download.
+    cancel : threading.Event, optional
+
+    Raises
+    ------
+    CloudlabError
+        As of fetching, opening or building.
+
+    Examples
+    --------
+    >>> image, reason = cloudlab.choose_image("debian-12-generic")
+    """
+    fetch_one = functools.partial(fetch, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
+    if choice == "auto":
+        return _automatic(check_arch(arch), mirror, builder, fetch_one)
+    # A bare word is a file only if it is there.
+    if not is_url(choice) and (
+        os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file()
+    ):
+        image = cache.open_image(Path(choice), arch=arch)
+        if image.origin == "file":
+            quirks = load_catalogue().quirks_of_file(image.name)
+            image = replace(image, details={"quirks": quirks})
+        return image, "your own file"
+    image = fetch_one(choice)
+    kind = "the URL you gave" if is_url(choice) else "the one you named"
+    return image, f"{kind} ({image.trust})"
+
+
+def _automatic(
+    arch: str,
+    mirror: str | None,
+    builder: Callable[[], Image] | None,
+    fetch_one: Callable[[str], Image],
+) -> tuple[Image, str]:
+    lab, default = make_recipe(arch=arch).name, load_catalogue().default
+    # Variants of the lab image are used only where they are named.
+    plain = (
+        image
+        for image in cache.cached_images()
+        if image.arch == arch and image.details.get("variant", "plain") == "plain"
+    )
+    for reason, found in (
+        ("the lab image in the cache", find_cached(lab, arch)),
+        ("the course's default, in the cache", find_cached(default, arch)),
+        ("the newest image in the cache", next(plain, None)),
+    ):
+        if found is not None:
+            return found, reason
+    if mirror := mirror or os.environ.get("CLOUDLAB_MIRROR"):
+        name = _best_on_mirror(mirror_url(mirror), arch, lab, default)
+        return fetch_one(name), f"from the mirror {mirror}"
+    if _reachable(default, arch):
+        image = fetch_one(default)
+        return image, f"the course's default, from its publisher ({image.trust})"
+    if arch != host_arch():
+        raise UsageError(
+            f"There is no {arch} image in the cache, and no publisher could be reached.",
+            hint=f"Images are built for this host's architecture, {host_arch()}, only: use a "
+            "network that reaches a publisher, a mirror (--mirror), or a file (--image PATH).",
+        )
+    from cloudlab.image.build import build_image
+
+    image = (builder or build_image)()
+    return image, "built here: none is in the cache and no publisher could be reached"
+
+
+def _best_on_mirror(base: str, arch: str, *wishes: str) -> str:
+    """Return the first of ``wishes`` that the mirror holds, else its first image for ``arch``."""
+    offers = read_index(base, Transfer(base))
+    held = [offer.image for offer in offers if offer.image.arch == arch]
+    for wish in wishes:
+        if any(matches(image, wish, arch) for image in held):
+            return wish
+    return held[0].name if held else wishes[0]
+
+
+def _reachable(name: str, arch: str) -> bool:
+    """Return whether the publisher of ``name`` answers, asked once and briefly."""
+    published = load_catalogue().images[name].get(arch)
+    if published is None:
+        return False
+    url = published.checksum_url or published.url
+    try:
+        web.open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
+    except (web.TransientError, DownloadError):
+        return False
+    return True

@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import html
 import io
 import ipaddress
-import json
 import logging
 import os
 import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 from tornado import httpserver, web
@@ -31,8 +29,15 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from cloudlab import paths
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.image.cache import Image, cached_images, is_sha256, sha256_of
-from cloudlab.image.fetch import INDEX, INDEX_VERSION
+from cloudlab.image.cache import (
+    INDEX,
+    Image,
+    cached_images,
+    is_plain,
+    is_sha256,
+    sha256_of,
+    write_index,
+)
 
 #: The port that is tried first.
 PORT = 8765
@@ -60,7 +65,7 @@ _OTHER_FILES = 64
 _PAUSE_S = 0.2
 
 
-class ShareServer:
+class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     """A running mirror, as a context manager; ending it twice is harmless.
 
     Parameters
@@ -124,9 +129,6 @@ class ShareServer:
             loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -149,8 +151,22 @@ class _Server(httpserver.HTTPServer):
         self._waiting: dict[IOStream, None] = {}
         self._busy: set[IOStream] = set()
         self._room = asyncio.Event()
+        answers = [(r"/class/([0-9a-f]{32})", _Answer, {"accept": accept})] if accept else []
+        application = web.Application(
+            [
+                *answers,
+                (rf"/(|{INDEX}|SHA256SUMS)", _Page),
+                (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
+            ],
+            default_handler_class=_NotFound,
+            folder=folder,
+            with_class=accept is not None,
+            begin=self._begin,
+            # Requests are not logged: they would cover the address on the instructor's screen.
+            log_function=lambda _: None,
+        )
         super().initialize(
-            _application(folder, self._begin, accept),
+            application,
             # One request each, so that a connection either waits for its request or is busy.
             no_keep_alive=True,
             idle_connection_timeout=REQUEST_TIMEOUT_S,
@@ -215,14 +231,11 @@ def _escaped_logs() -> Iterator[None]:
         record.msg, record.args = _escape(record.getMessage()), ()
         return True
 
-    loggers = [logging.getLogger(f"tornado.{name}") for name in ("general", "access")]
-    for logger in loggers:
-        logger.addFilter(escape)
-    try:
+    with contextlib.ExitStack() as stack:
+        for logger in (logging.getLogger(f"tornado.{name}") for name in ("general", "access")):
+            logger.addFilter(escape)
+            stack.callback(logger.removeFilter, escape)
         yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(escape)
 
 
 def served_images(folder: Path) -> list[Image]:
@@ -233,23 +246,8 @@ def served_images(folder: Path) -> list[Image]:
     return [
         image
         for image in cached_images(folder)
-        if image.path.is_file()
-        and not image.path.is_symlink()
-        and image.path.name == image.name
-        and is_sha256(image.sha256)
+        if is_plain(image.path) and image.path.name == image.name and is_sha256(image.sha256)
     ]
-
-
-def write_index(images: Iterable[Image]) -> str:
-    """Return the index of ``images`` as JSON, for :func:`cloudlab.image.fetch.parse_index`."""
-    entries = []
-    for image in images:
-        record, schema = image.to_json(), image.schema_path
-        good = schema is not None and schema.is_file() and not schema.is_symlink()
-        record["schema_path"] = schema.name if schema is not None and good else None
-        record["schema_sha256"] = sha256_of(schema) if schema is not None and good else ""
-        entries.append(record)
-    return json.dumps({"cloudlab_mirror": INDEX_VERSION, "images": entries}, indent=1) + "\n"
 
 
 def export_line(url: str, *, with_class: bool) -> str:
@@ -268,13 +266,7 @@ def qr_text(url: str) -> str:
 
 
 def lan_address() -> str:
-    """Return this host's address in the local network.
-
-    Raises
-    ------
-    CloudlabError
-        If it is on none.
-    """
+    """Return this host's address in the local network; a CloudlabError if it is on none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             # Nothing is sent: the kernel only chooses a route to an unused address (RFC 5737).
@@ -339,26 +331,6 @@ def _listen(address: str, port: int | None) -> socket.socket:
     return listening
 
 
-def _application(
-    folder: Path, begin: Callable[[IOStream], None], accept: Accept | None
-) -> web.Application:
-    front = functools.partial(_front_page, with_class=accept is not None)
-    answers = [(r"/class/([0-9a-f]{32})", _Answer, {"accept": accept})] if accept else []
-    return web.Application(
-        [
-            *answers,
-            (r"/", _Page, {"folder": folder, "kind": "text/html", "render": front}),
-            (rf"/{INDEX}", _Page, {"folder": folder, "kind": "application/json", "render": _index}),
-            (r"/SHA256SUMS", _Page, {"folder": folder, "kind": "text/plain", "render": _sums}),
-            (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
-        ],
-        default_handler_class=_NotFound,
-        begin=begin,
-        # Requests are not logged: they would cover the address on the instructor's screen.
-        log_function=lambda _: None,
-    )
-
-
 class _Handler(web.RequestHandler):
     """What all handlers share: clients cannot print on this terminal, and stalled ones are cut."""
 
@@ -400,16 +372,24 @@ class _NotFound(_Handler):
 
 
 class _Page(_Handler):
-    def initialize(
-        self, folder: Path, kind: str, render: Callable[[list[Image], str], str]
-    ) -> None:
-        self._folder, self._kind, self._render = folder, kind, render
+    """The front page, the index and the checksums of the images that are there now."""
 
-    def get(self) -> None:
-        self.set_header("Content-Type", f"{self._kind}; charset=UTF-8")
+    def get(self, name: str) -> None:
+        images = served_images(self.settings["folder"])
+        if name == INDEX:
+            kind, text = "application/json", write_index(images)
+        elif name == "SHA256SUMS":
+            sums = (f"{image.sha256} *{image.name}\n" for image in images)
+            kind, text = "text/plain", "".join(sums)
+        else:
+            kind, text = (
+                "text/html",
+                _front_page(images, self.request.host, with_class=self.settings["with_class"]),
+            )
+        self.set_header("Content-Type", f"{kind}; charset=UTF-8")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Content-Security-Policy", "default-src 'none'")
-        self.write(self._render(served_images(self._folder), self.request.host))
+        self.write(text)
 
     head = get
 
@@ -444,14 +424,6 @@ def _front_page(images: list[Image], host: str, *, with_class: bool) -> str:
         f"<pre>{html.escape(export_line(f'http://{host}', with_class=with_class))}</pre>"
         f"<ul>{rows}</ul></html>"
     )
-
-
-def _index(images: list[Image], _host: str) -> str:
-    return write_index(images)
-
-
-def _sums(images: list[Image], _host: str) -> str:
-    return "".join(f"{image.sha256} *{image.name}\n" for image in images)
 
 
 class _ImageFile(_Handler, web.StaticFileHandler):

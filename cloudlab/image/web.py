@@ -32,6 +32,7 @@ from cloudlab.units import format_bytes
 _RETRIED_CODES = {408, 425, 429, 500, 502, 503, 504}
 _REDIRECT_CODES = {301, 302, 303, 307, 308}
 _PROGRESS_S = 0.1
+_SMALL_BYTES = 4 << 20
 _RESUME = "What has arrived is kept: the same command resumes the download."
 _CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy."
 
@@ -40,24 +41,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Patience:
-    """How often and how long a transfer is retried.
+    """How often and how long a transfer is retried."""
 
-    Attributes
-    ----------
-    tries : int
-        Failures in a row, with less than a MiB received in between, before giving up.
-    first_wait_s, longest_wait_s : float
-        Pause after the first failure, doubled after each; and the most, also for Retry-After.
-    timeout_s : float
-        For connecting, for the whole of a response's header, and between one byte and the next.
-    small_timeout_s : float
-        For the whole of a small file, such as an index, from the first try to the last.
-    """
-
+    #: Failures in a row, with less than a MiB received in between, before giving up.
     tries: int = 6
+    #: The pause after the first failure, doubled after each; and the longest, also for Retry-After.
     first_wait_s: float = 1.0
     longest_wait_s: float = 120.0
+    #: For connecting, for the whole of a response's header, and between one byte and the next.
     timeout_s: float = 30.0
+    #: For the whole of a small file, such as an index, from the first try to the last.
     small_timeout_s: float = 180.0
 
 
@@ -66,31 +59,20 @@ PATIENT = Patience()
 
 @dataclass(frozen=True)
 class FetchProgress:
-    """How far a transfer is.
+    """How far a transfer is."""
 
-    Attributes
-    ----------
-    name : str
-        What is fetched.
-    done_bytes : int
-    total_bytes : int or None
-        None where the server does not say.
-    rate : float
-        Bytes per second over the last seconds.
-    left_s : float or None
-        Seconds to go at that rate, where it is known.
-    waiting_for_other : bool
-        Whether another process of this host is downloading, and this one waits for it.
-    note : str
-        What else is going on, e.g. why there is a pause.
-    """
-
+    #: What is fetched.
     name: str
     done_bytes: int
+    #: None where the server does not say.
     total_bytes: int | None
+    #: Bytes per second over the last seconds.
     rate: float
+    #: Seconds to go at that rate, where it is known.
     left_s: float | None
+    #: Whether another process of this host is downloading, and this one waits for it.
     waiting_for_other: bool = False
+    #: What else is going on, e.g. why there is a pause.
     note: str = ""
 
     def words(self) -> str:
@@ -131,10 +113,7 @@ class Response(http.client.HTTPResponse):
     def limited(self, timeout_s: float) -> Iterator[None]:
         """End the connection if the block takes longer.
 
-        Raises
-        ------
-        TimeoutError
-            Instead of the error that the ended connection causes in the block.
+        Raise a TimeoutError instead of the error that the ended connection causes in the block.
         """
         expired = threading.Event()
 
@@ -165,12 +144,14 @@ class _Https(http.client.HTTPSConnection):
     response_class = Response
 
 
-class _HttpHandler(urllib.request.HTTPHandler):
+class _Handler(urllib.request.HTTPSHandler):
+    """Opens http and https URLs."""
+
+    http_request = urllib.request.HTTPSHandler.https_request
+
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_Http, req)
 
-
-class _HttpsHandler(urllib.request.HTTPSHandler):
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_Https, req, context=_tls(os.environ.get("SSL_CERT_FILE")))
 
@@ -183,13 +164,12 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any
     ) -> Any:
         # Before urllib looks at the scheme, whose message does not say what is wrong with it.
-        if location := headers.get("Location"):
-            url = urllib.parse.urljoin(req.full_url, location)
-            try:
-                _check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
-            except DownloadError:
-                fp.close()
-                raise
+        url = urllib.parse.urljoin(req.full_url, headers.get("Location", ""))
+        try:
+            _check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
+        except DownloadError:
+            fp.close()
+            raise
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -204,22 +184,21 @@ def _tls(_: str | None) -> ssl.SSLContext:
 def _check_scheme(url: str, *, allow_http: bool, origin: str = "") -> None:
     """Refuse a URL that is not https, or http where a checksum proves what arrives."""
     scheme = url.partition(":")[0].lower()
-    if scheme == "https" or (scheme == "http" and allow_http):
-        if not re.match(r"[^:]+://[^/?#]", url):
-            raise DownloadError(f"{url!r} is not a URL: it names no host.")
-        return
     what = f"{url} was refused ({origin} redirects to it)" if origin else f"{url} was refused"
-    if scheme != "http":
+    if scheme not in {"http", "https"}:
         raise DownloadError(
             f"{what}: cloudlab fetches from http and https only.",
             hint="Open the URL in a browser to see where it leads, or use another image.",
         )
-    raise DownloadError(
-        f"{what}: anyone on the network can change what arrives over plain http, and no signed "
-        "or pinned checksum would reveal it.",
-        hint="Use an https URL, give the checksum with --checksum ALGO:HEX, or use a mirror that "
-        "you trust.",
-    )
+    if scheme == "http" and not allow_http:
+        raise DownloadError(
+            f"{what}: anyone on the network can change what arrives over plain http, and no signed "
+            "or pinned checksum would reveal it.",
+            hint="Use an https URL, give the checksum with --checksum ALGO:HEX, or use a mirror "
+            "that you trust.",
+        )
+    if not re.match(r"[^:]+://[^/?#]", url):
+        raise DownloadError(f"{url!r} is not a URL: it names no host.")
 
 
 def is_url(text: str) -> bool:
@@ -237,51 +216,41 @@ def open_url(
 ) -> Response:
     """Open a URL once, following redirects.
 
-    Raises
-    ------
-    TransientError
-        If another try may succeed.
-    DownloadError
-        If not; ``__cause__`` is the :class:`urllib.error.HTTPError`, if there is one.
+    Raise a TransientError if another try may succeed, else a DownloadError; its ``__cause__`` is
+    the :class:`urllib.error.HTTPError`, if there is one.
     """
     _check_scheme(url, allow_http=allow_http)
     opener = urllib.request.OpenerDirector()
     # Not build_opener(): it would open file: and ftp: URLs as well.
     for handler in (
         urllib.request.ProxyHandler(),
-        _HttpHandler(),
-        _HttpsHandler(),
+        _Handler(),
         _Redirects(allow_http=allow_http),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
     ):
         opener.add_handler(handler)
-    common = {"User-Agent": f"cloudlab/{cloudlab.__version__}", "Accept-Encoding": "identity"}
+    sent = {"User-Agent": f"cloudlab/{cloudlab.__version__}", "Accept-Encoding": "identity"}
+    sent |= headers or {}
     try:
-        request = urllib.request.Request(  # noqa: S310 (_check_scheme looked at it)
-            url, headers=common | (headers or {}), method=method
-        )
+        request = urllib.request.Request(url, headers=sent, method=method)  # noqa: S310 (checked)
         response: Response = opener.open(request, timeout=timeout_s)
     except (ValueError, http.client.InvalidURL) as error:
         raise DownloadError(f"{url!r} is not a URL: {error}.") from error
     except urllib.error.HTTPError as error:
-        with error:
-            if error.code in _REDIRECT_CODES:
-                raise DownloadError(
-                    f"{error.url} redirects in a circle.",
-                    hint="Try again later, or open the URL in a browser to see where it leads.",
-                ) from error
-            said = f"{error.url} answered {error.code} {error.reason}"
-            if error.code in _RETRIED_CODES:
-                wait_s = retry_after_s(error.headers.get("Retry-After"))
-                raise TransientError(said, wait_s) from error
+        error.close()
+        if error.code in _REDIRECT_CODES:
+            raise DownloadError(
+                f"{error.url} redirects in a circle.",
+                hint="Try again later, or open the URL in a browser to see where it leads.",
+            ) from error
+        said = f"{error.url} answered {error.code} {error.reason}"
+        if error.code in _RETRIED_CODES:
+            raise TransientError(said, retry_after_s(error.headers.get("Retry-After"))) from error
+        gone = "Publishers move and delete files: look at the URL's folder, or use another image."
         hint = "Open the URL in a browser to see what the server says."
-        if error.code in {404, 410}:
-            hint = (
-                "Publishers move and delete files: look at the URL's folder, or use another image."
-            )
-        raise DownloadError(f"{said}.", hint=hint) from error
+        raise DownloadError(f"{said}.", hint=gone if error.code in {404, 410} else hint) from error
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise DownloadError(
@@ -300,15 +269,12 @@ def open_url(
 
 def retry_after_s(header: str | None) -> float | None:
     """Return the seconds that a Retry-After header asks for, or None."""
-    if header is None:
-        return None
-    if (seconds := whole_number(header.strip())) is not None:
+    if (seconds := whole_number((header or "").strip())) is not None:
         return float(seconds)
-    try:
-        date = email.utils.parsedate_to_datetime(header)
+    with contextlib.suppress(ValueError, OverflowError):
+        date = email.utils.parsedate_to_datetime(header or "")
         return max(0.0, date.timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
+    return None
 
 
 def whole_number(text: str) -> int | None:
@@ -420,50 +386,44 @@ class Transfer:
             self._cancel.wait(wait_s)
             self.check_cancelled()
 
-    def read_small(self, url: str, *, allow_http: bool, limit_bytes: int = 4 << 20) -> bytes:
+    def read_small(self, url: str, *, allow_http: bool) -> bytes:
         """Return the content of a small file, such as a checksum file.
 
-        Raises
-        ------
-        DownloadError
-            If it does not arrive, or is longer than ``limit_bytes``.
-        InterruptedRunError
-            If it was stopped.
+        Raise a DownloadError if it does not arrive or is longer than 4 MiB, and an
+        InterruptedRunError if it was stopped.
         """
-        deadline = Deadline.after(self.patience.small_timeout_s)
-        data = self.persist(
-            lambda: self._read_once(url, limit_bytes, deadline, allow_http=allow_http)
-        )
-        if len(data) > limit_bytes:
+        timeout_s, small_timeout_s = self.patience.timeout_s, self.patience.small_timeout_s
+        deadline = Deadline.after(small_timeout_s)
+
+        def once() -> bytes:
+            data = bytearray()
+            try:
+                with (
+                    open_url(url, allow_http=allow_http, timeout_s=timeout_s) as response,
+                    response.limited(deadline.left_s),
+                ):
+                    while block := response.read1(_SMALL_BYTES + 1 - len(data)):
+                        data += block
+                        self.show(0, f"reading {url.rpartition('/')[2]}: {len(data)} bytes so far")
+                        self.check_cancelled()
+                    total = whole_number(response.headers.get("Content-Length", ""))
+            except (OSError, http.client.HTTPException) as error:
+                if deadline.expired:
+                    raise DownloadError(
+                        f"{url} was not complete after {small_timeout_s:g} s.",
+                        hint="The server or the network is very slow: try again later.",
+                    ) from error
+                raise broken(url, error) from error
+            # A read with a limit takes the end of the connection for the end of the file.
+            if total is not None and len(data) < min(total, _SMALL_BYTES + 1):
+                raise TransientError(f"{url} broke off after {len(data)} of {total} bytes")
+            return bytes(data)
+
+        data = self.persist(once)
+        if len(data) > _SMALL_BYTES:
             raise DownloadError(
-                f"{url} is longer than {limit_bytes} bytes, so it is not the small file that was "
+                f"{url} is longer than {_SMALL_BYTES} bytes, so it is not the small file that was "
                 "expected there.",
                 hint="Check the URL, in your catalogue or of the mirror.",
             )
         return data
-
-    def _read_once(
-        self, url: str, limit_bytes: int, deadline: Deadline, *, allow_http: bool
-    ) -> bytes:
-        data = bytearray()
-        try:
-            with (
-                open_url(url, allow_http=allow_http, timeout_s=self.patience.timeout_s) as response,
-                response.limited(deadline.left_s),
-            ):
-                while block := response.read1(limit_bytes + 1 - len(data)):
-                    data += block
-                    self.show(0, f"reading {url.rpartition('/')[2]}: {len(data)} bytes so far")
-                    self.check_cancelled()
-                total = whole_number(response.headers.get("Content-Length", ""))
-        except (OSError, http.client.HTTPException) as error:
-            if deadline.expired:
-                raise DownloadError(
-                    f"{url} was not complete after {self.patience.small_timeout_s:g} s.",
-                    hint="The server or the network is very slow: try again later.",
-                ) from error
-            raise broken(url, error) from error
-        # A read with a limit takes the end of the connection for the end of the file.
-        if total is not None and len(data) < min(total, limit_bytes + 1):
-            raise TransientError(f"{url} broke off after {len(data)} of {total} bytes")
-        return bytes(data)

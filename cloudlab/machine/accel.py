@@ -154,7 +154,6 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
         raise ToolFailedError(
             f"QEMU with the accelerator {accel} ended with {done.returncode} before the guest "
             f"code did: {done.stderr.strip() or 'it said nothing'}.",
-            argv=argv,
             returncode=done.returncode,
             output=done.stderr.strip(),
         )

@@ -27,7 +27,7 @@ from cloudlab.errors import (
     SnapshotError,
 )
 from cloudlab.image.cache import Image
-from cloudlab.image.choose import choose_image
+from cloudlab.image.fetch import choose_image
 from cloudlab.machine import snapshots
 from cloudlab.machine.process import Machine
 from cloudlab.run import tables
@@ -90,7 +90,7 @@ def boot(
     folder : Path, optional
         New or empty; by default :func:`dated_folder`.
     image : Image or str
-        An image, or what :func:`~cloudlab.image.choose.choose_image` accepts.
+        An image, or what :func:`~cloudlab.image.fetch.choose_image` accepts.
     **values
         As for :func:`~cloudlab.run.options.make_options`.
     on_event : callable

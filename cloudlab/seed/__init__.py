@@ -8,7 +8,7 @@
 guest's measurements come from ``report.sh``, which is on the same disk.
 """
 
-from cloudlab.seed.check import check_meta_data, check_user_data, load_schema
+from cloudlab.seed.check import Problem, Severity, check_meta_data, check_user_data, load_schema
 from cloudlab.seed.config import (
     GrowpartMode,
     Profile,
@@ -24,7 +24,6 @@ from cloudlab.seed.config import (
     with_nonce,
 )
 from cloudlab.seed.iso import write_iso, write_seed
-from cloudlab.seed.text import Problem, Severity
 
 __all__ = [
     "GrowpartMode",

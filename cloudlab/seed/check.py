@@ -1,4 +1,4 @@
-"""Check user-data and meta-data before a guest reads them.
+"""Read user-data and meta-data, and find their problems before a guest does.
 
 A cloud-config is validated against :file:`cloud-config.yaml`, which holds in depth what cloud-init
 accepts for disks, growth and commands, and against the schema of the image's cloud-init if any.
@@ -11,6 +11,8 @@ import functools
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,19 @@ import msgspec
 import yaml
 
 from cloudlab.errors import SeedError
-from cloudlab.seed.text import (
-    HEADER,
-    Document,
-    Problem,
-    Severity,
-    is_cloud_config,
-    kind_of,
-    read_document,
+from cloudlab.yamltext import (
+    FirstKeyLoader,
+    YamlFault,
+    YamlPath,
+    YamlText,
+    node_place,
+    read_yaml,
 )
-from cloudlab.yamltext import node_place
+
+HEADER = "#cloud-config"
+
+#: Clouds take 16 KiB (EC2) to 64 KiB, and PyYAML, cloud-init's reader, needs seconds for this much.
+MAX_CHARACTERS = 256 * 1024
 
 #: How other kinds of user-data begin (cloudinit/handlers/__init__.py).
 _OTHER_KINDS = {
@@ -49,13 +54,90 @@ _TYPES = {"object": "keys with values", "array": "a list", "string": "text", "nu
 _TYPES |= {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
 
+class Severity(StrEnum):
+    """error: cloud-init refuses, ignores or misreads it; warning: it may not do as meant."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """Something wrong in a text.
+
+    Attributes
+    ----------
+    line, column : int
+        From 1.
+    message : str
+        Names keys, but never repeats values: they may be passwords.
+    severity : Severity
+    unknown_key : bool
+        Whether cloud-init ignores a key because it does not know it.
+    """
+
+    line: int
+    column: int
+    message: str
+    severity: Severity = Severity.ERROR
+    unknown_key: bool = False
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text whose top level is a mapping, and the places of its values."""
+
+    value: dict[str, Any]
+    text: YamlText
+
+    def problem(
+        self,
+        path: YamlPath,
+        message: str,
+        severity: Severity = Severity.ERROR,
+        *,
+        key: bool = False,
+    ) -> Problem:
+        """Return a problem at the value under ``path``, or with ``key`` at its key."""
+        return Problem(*self.text.place(path, key=key), message, severity)
+
+
+def is_cloud_config(text: str) -> bool:
+    """Return whether cloud-init takes ``text`` for a cloud-config, judged by its first line."""
+    start = text.lower().lstrip()
+    return start.startswith(HEADER) and not start.startswith((HEADER + "-a", HEADER + "-jsonp"))
+
+
+def read_document(text: str, *, first: bool = False) -> Document | Problem:
+    """Return the mapping that ``text`` holds, or what is wrong with it.
+
+    With ``first`` the first of duplicate keys counts; for cloud-init it is the last.
+    """
+    loader = FirstKeyLoader if first else yaml.SafeLoader
+    try:
+        found = read_yaml(text, max_characters=MAX_CHARACTERS, loader=loader)
+    except YamlFault as fault:
+        return Problem(fault.line, fault.column, fault.message)
+    if isinstance(found.value, dict | None):
+        return Document(found.value or {}, found)
+    message = f"expected keys with values ('key: value'), found {kind_of(found.value)}"
+    return Problem(*found.place(()), message)
+
+
+def kind_of(value: object) -> str:
+    """Return the kind of a value in words, without the value itself."""
+    kinds = {dict: "keys with values", list: "a list", str: "text", bool: "true or false"}
+    kinds |= {int: "a number", float: "a number", type(None): "nothing"}
+    return kinds.get(type(value), "a date or other special value")
+
+
 def load_schema(path: Path | None) -> dict[str, Any] | None:
     """Return cloud-init's schema from an image's ``schema_path``; None where there is none.
 
-    Raises
-    ------
-    SeedError
-        If the file cannot be read or is not a JSON schema.
+    Raise a SeedError if the file cannot be read or is not a JSON schema.
     """
     if path is None:
         return None
@@ -129,9 +211,8 @@ def _check_kind(text: str) -> Iterator[Problem]:
         kind = "a MIME message"
     if is_cloud_config(text):
         if not text.startswith(HEADER):
-            yield Problem(
-                1, 1, f"write {HEADER} at the very start, in lower case", Severity.WARNING
-            )
+            message = f"write {HEADER} at the very start, in lower case"
+            yield Problem(1, 1, message, Severity.WARNING)
     elif not start:
         yield Problem(1, 1, "the text is empty, so the defaults apply", Severity.WARNING)
     elif kind is not None:

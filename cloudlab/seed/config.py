@@ -16,9 +16,16 @@ from typing import Any
 import yaml
 
 from cloudlab.errors import SeedError
-from cloudlab.seed.check import check_meta_data, check_user_data
+from cloudlab.seed.check import (
+    Document,
+    Problem,
+    Severity,
+    check_meta_data,
+    check_user_data,
+    is_cloud_config,
+    read_document,
+)
 from cloudlab.seed.modules import lean_modules
-from cloudlab.seed.text import Document, Problem, Severity, is_cloud_config, read_document
 
 #: A command of bootcmd or runcmd: a line for the shell, or words that no shell touches.
 Command = str | tuple[str, ...]
@@ -305,12 +312,13 @@ def build_seed(
         _refuse_errors("network-config", [document] if isinstance(document, Problem) else [])
     if meta_data is not None and check:
         problems += _refuse_errors("meta-data", check_meta_data(meta_data))
+    report = resources.files(__package__).joinpath("report.sh").read_text(encoding="utf-8")
     return Seed(
         user_data=text,
         meta_data=_meta_data(config) if meta_data is None else meta_data,
         vendor_data=own_vendor_data,
         network_config=network_config,
-        report_sh=_report_script() if config.report else None,
+        report_sh=report if config.report else None,
         problems=problems + found,
     )
 
@@ -505,7 +513,3 @@ def _dump(values: dict[str, Any]) -> str:
             "A value cannot be written as YAML.", hint="Use text, numbers, lists and dates."
         ) from error
     return text
-
-
-def _report_script() -> str:
-    return resources.files(__package__).joinpath("report.sh").read_text(encoding="utf-8")

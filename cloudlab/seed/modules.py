@@ -26,13 +26,7 @@ _STAGES: dict[str, dict[str, set[str]]] = {
         "update_hostname": {"hostname", "fqdn", "preserve_hostname"},
         "update_etc_hosts": {"manage_etc_hosts"},
         "users_groups": {"users", "groups", "user", "password", "chpasswd", "ssh_authorized_keys"},
-        "ssh": {
-            "ssh_authorized_keys",
-            "ssh_keys",
-            "ssh_deletekeys",
-            "ssh_genkeytypes",
-            "disable_root",
-        },
+        "ssh": {"ssh_authorized_keys", "ssh_keys", "ssh_deletekeys", "ssh_genkeytypes", "disable_root"},
     },
     "cloud_config_modules": {
         "locale": {"locale", "locale_configfile"},
@@ -43,16 +37,13 @@ _STAGES: dict[str, dict[str, set[str]]] = {
     },
     "cloud_final_modules": {
         "package_update_upgrade_install": {
-            "packages",
-            "package_update",
-            "package_upgrade",
-            "package_reboot_if_required",
+            "packages", "package_update", "package_upgrade", "package_reboot_if_required",
         },
         "scripts_user": {"runcmd"},
         "final_message": {"final_message"},
         "power_state_change": {"power_state"},
     },
-}
+}  # fmt: skip
 
 _KNOWN_KEYS = set(_STAGES).union(
     *(keys for modules in _STAGES.values() for keys in modules.values())

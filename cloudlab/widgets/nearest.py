@@ -12,7 +12,7 @@ import yaml
 from cloudlab.course.cases import CASES
 from cloudlab.errors import RecordingError
 from cloudlab.run.value import Run
-from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
+from cloudlab.seed.check import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes
 
 #: What cloudlab itself writes into user-data: no choice of the learner's.

@@ -12,7 +12,7 @@ from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.course.verdict import exercise
 from cloudlab.run.value import recorded
 from cloudlab.seed import Problem, Severity, check_meta_data
-from cloudlab.seed.text import read_document
+from cloudlab.seed.check import read_document
 
 _GIVEN_03_1 = """\
 #cloud-config
