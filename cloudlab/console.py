@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TextIO, overload
+from typing import Annotated, BinaryIO, Literal, TextIO, overload
+
+import msgspec
 
 from cloudlab.errors import RecordingError, UsageError
 
@@ -45,12 +46,16 @@ _SHOWN_LINES = 60
 #: How the exact report's lines begin, which people skip.
 REPORT_MARK = b"@cloudlab "
 
-_CAST_VERSION = 2
 _DAMAGED = "The file was changed after it was recorded; record the run again."
-# asciicast needs a terminal's size; a serial console has none.
-_CAST_SIZE = (120, 40)
-# A year; no recording is longer.
-_LONGEST_S = 366 * 86400.0
+
+
+class _Header(msgspec.Struct):
+    version: Literal[2]
+
+
+_HEADER = msgspec.json.Decoder(_Header)
+# No recording is longer than a year.
+_EVENT = msgspec.json.Decoder(tuple[Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)], str, str])
 
 
 class Stage(StrEnum):
@@ -72,81 +77,57 @@ ORDER = tuple(Stage)
 # What proves that a stage has begun, in lines made safe for people.  systemd's own status
 # lines are preferred: they come before cloud-init's Python has started, which under
 # emulation takes seconds.  systemd shortens them in the middle to fit 80 columns.
-_STAGE_MARKS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
-    (Stage.KERNEL, re.compile(r"Linux version \d|^\[ {4}0\.000000\]|EFI stub: ")),
-    (
-        Stage.INITRAMFS,
-        re.compile(
-            r"Run /init as init process|Loading, please wait|systemd\[1\]: Running in initrd"
-            r"|Welcome to .*[Ii]nitramfs|Mounting boot media"
-        ),
-    ),
-    (
-        Stage.INIT_SYSTEM,
-        # GRUB welcomes as well, and so does the systemd of an initramfs.
-        re.compile(r"^\s*Welcome to (?!GRUB)(?!.*[Ii]nitramfs)|OpenRC .* is starting"),
-    ),
-    (
-        Stage.CLOUD_INIT_LOCAL,
-        re.compile(r"Starting .*(cloud-init-(local|main)|pre-networking)|running 'init-local'"),
-    ),
-    (
-        Stage.CLOUD_INIT_INIT,
-        re.compile(
-            r"Starting .*(cloud-init(-network)?\.service|metadata service crawler|cloud-init-netw)"
-            r"|running 'init' at"
-        ),
-    ),
-    (
-        Stage.CLOUD_INIT_CONFIG,
-        re.compile(
-            r"Starting .*(cloud-config\.|Apply the settings|tings specified in cloud-config)"
-            r"|running 'modules:config'"
-        ),
-    ),
-    (
-        Stage.CLOUD_INIT_FINAL,
-        re.compile(
-            r"Starting .*(cloud-final\.|Execute cloud user|user/final scripts)"
-            r"|running 'modules:final'"
-        ),
-    ),
-    (Stage.REPORT, re.compile(r"@cloudlab after 0 ")),
-)
+_STAGE_MARKS = {
+    Stage.KERNEL: r"Linux version \d|^\[ {4}0\.000000\]|EFI stub: ",
+    Stage.INITRAMFS: r"Run /init as init process|Loading, please wait"
+    r"|systemd\[1\]: Running in initrd|Welcome to .*[Ii]nitramfs|Mounting boot media",
+    # GRUB welcomes as well, and so does the systemd of an initramfs.
+    Stage.INIT_SYSTEM: r"^\s*Welcome to (?!GRUB)(?!.*[Ii]nitramfs)|OpenRC .* is starting",
+    Stage.CLOUD_INIT_LOCAL: r"Starting .*(cloud-init-(local|main)|pre-networking)"
+    r"|running 'init-local'",
+    Stage.CLOUD_INIT_INIT: r"Starting .*(cloud-init(-network)?\.service|metadata service crawler"
+    r"|cloud-init-netw)|running 'init' at",
+    Stage.CLOUD_INIT_CONFIG: r"Starting .*(cloud-config\.|Apply the settings"
+    r"|tings specified in cloud-config)|running 'modules:config'",
+    Stage.CLOUD_INIT_FINAL: r"Starting .*(cloud-final\.|Execute cloud user|user/final scripts)"
+    r"|running 'modules:final'",
+    Stage.REPORT: r"@cloudlab after 0 ",
+}
+_MARKS = {stage: re.compile(mark) for stage, mark in _STAGE_MARKS.items()}
 
 # What proves that a boot cannot come to its end, and what people are told.
-_PROOFS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+_PROOFS = (
     (
-        re.compile(r"Kernel panic - not syncing"),
+        r"Kernel panic - not syncing",
         "the guest's kernel panicked",
         "The lines before the panic say why; more memory (--memory 2G) helps where it ran out.",
     ),
     (
-        re.compile(r"No bootable device|No bootable option or device|Boot failed: not a bootable disk"),
+        r"No bootable device|No bootable option or device|Boot failed: not a bootable disk",
         "the firmware found no boot loader on the disk",
         "Check with 'cloudlab inspect' that this is a disk image, and try the other --firmware.",
     ),
     (
-        re.compile(r"^(grub rescue>|grub>)|Minimal BASH-like line editing|Entering rescue mode"),
+        r"^(grub rescue>|grub>)|Minimal BASH-like line editing|Entering rescue mode",
         "the boot loader stopped at its prompt, because it did not find its files or the kernel",
         "The image is damaged or its partitions were changed; fetch or build it again.",
     ),
     (
-        re.compile(r"[Ee]mergency mode|Give root password for maintenance|dracut-emergency"),
+        r"[Ee]mergency mode|Give root password for maintenance|dracut-emergency",
         "the guest's systemd stopped in emergency mode",
         "A filesystem or mount of the guest failed; the console's tail names it.",
     ),
     (
-        re.compile(r"^\(initramfs\)|Gave up waiting for root|Dropping to a shell"),
+        r"^\(initramfs\)|Gave up waiting for root|Dropping to a shell",
         "the initramfs did not find the root filesystem",
         "The image's root filesystem is not where its boot loader says.",
     ),
     (
-        re.compile(r"Datasource DataSourceNone|Used fallback datasource"),
+        r"Datasource DataSourceNone|Used fallback datasource",
         "cloud-init found no datasource, so it did not read the seed",
         "The seed needs the volume label cidata and the files user-data and meta-data.",
     ),
-)  # fmt: skip
+)
 
 _LOGIN = re.compile(r"^\S+ login:")
 # C0 and C1 control characters and escape sequences have no business on a reader's terminal.
@@ -308,8 +289,6 @@ class BootWatcher:
     stages : dict
         Stage -> seconds from launch to its beginning.
     failure : Failure or None
-    tail : tuple of str
-        The last lines, made safe for people; a prompt that waits is one of them.
     login_s : float or None
         Seconds from launch to the first login prompt.
     """
@@ -327,8 +306,7 @@ class BootWatcher:
         text = line.text
         if text:
             self._tail.append(text[:_TAIL_WIDTH])
-        self._look_for_failure(text, line.number)
-        self._look_for_login(text, line.time_s)
+        self._look_at(text, line)
         for stage in ORDER[ORDER.index(self.stage) + 1 :]:
             if _MARKS[stage].search(text):
                 self.stage = stage
@@ -340,11 +318,11 @@ class BootWatcher:
         """Look at a line without an end: boot loaders and shells wait behind their prompt."""
         text = line.text
         self._unfinished = text[:_TAIL_WIDTH]
-        self._look_for_failure(text, line.number)
-        self._look_for_login(text, line.time_s)
+        self._look_at(text, line)
 
     @property
-    def tail(self) -> tuple[str, ...]:  # noqa: D102 - see the class
+    def tail(self) -> tuple[str, ...]:
+        """The last lines, made safe for people; a prompt that waits is one of them."""
         lines = [*self._tail, self._unfinished]
         return tuple(line for line in lines if line)[-TAIL_LINES:]
 
@@ -353,41 +331,15 @@ class BootWatcher:
         """Whether any stage of cloud-init began."""
         return ORDER.index(self.stage) >= ORDER.index(Stage.CLOUD_INIT_LOCAL)
 
-    def _look_for_login(self, text: str, time_s: float) -> None:
+    def _look_at(self, text: str, line: ConsoleLine) -> None:
         if self.login_s is None and _LOGIN.search(text):
-            self.login_s = time_s
-
-    def _look_for_failure(self, text: str, number: int) -> None:
-        if self.failure is not None:
-            return
-        for pattern, reason, hint in _PROOFS:
-            if pattern.search(text):
-                self.failure = Failure(reason, hint, number)
-                return
+            self.login_s = line.time_s
+        if self.failure is None:
+            proofs = (proof for proof in _PROOFS if re.search(proof[0], text))
+            self.failure = next((Failure(*proof[1:], line.number) for proof in proofs), None)
 
 
-_MARKS = dict(_STAGE_MARKS)
-
-
-class _Closing:
-    """A context manager that closes what it is."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Transcript(_Closing):
+class Transcript(contextlib.AbstractContextManager["Transcript"]):
     """The console's raw bytes in a file, up to a cap, ended by a note where it was reached.
 
     Attributes
@@ -410,6 +362,9 @@ class Transcript(_Closing):
             self._left -= len(kept)
         self.dropped_bytes += len(chunk) - len(kept)
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file; idempotent."""
         # What the disk would not take, write() has already said.
@@ -420,7 +375,7 @@ class Transcript(_Closing):
             self._stream.close()
 
 
-class CastWriter(_Closing):
+class CastWriter(contextlib.AbstractContextManager["CastWriter"]):
     """Writes a console as asciicast v2 while it comes in, an event each :data:`CAST_STEP_S`.
 
     Source: https://docs.asciinema.org/manual/asciicast/v2/
@@ -433,14 +388,9 @@ class CastWriter(_Closing):
         self._left = cap_bytes
         self._time_s = 0.0
         self._text: list[str] = []
-        width, height = _CAST_SIZE
-        header = {
-            "version": _CAST_VERSION,
-            "width": width,
-            "height": height,
-            "timestamp": int(time.time()),
-            "title": title,
-        }
+        # asciicast needs a terminal's size; a serial console has none.
+        header = {"version": 2, "width": 120, "height": 40}
+        header |= {"timestamp": int(time.time()), "title": title}
         try:
             self._stream.write(json.dumps(header) + "\n")
             self._stream.flush()
@@ -455,6 +405,9 @@ class CastWriter(_Closing):
         if not self._text:
             self._time_s = time_s
         self._text.append(self._decoder.decode(chunk))
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Write what is left and close the file; idempotent."""
@@ -495,39 +448,31 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
             f"{path} cannot be read: {error.strerror}.",
             hint="The run folder is incomplete; record the run again.",
         ) from error
+    number = 0
     with stream:
-        header = _json_line(path, 1, stream.readline())
-        if not isinstance(header, dict) or header.get("version") != _CAST_VERSION:
-            raise RecordingError(
-                f"{path} is not an asciicast v2 file (no version in its header).",
-                hint="Name the console.cast of a run folder.",
-            )
-        for number, line in enumerate(stream, start=2):
-            if not line.strip():
-                continue
-            event = _json_line(path, number, line)
-            match event:
-                case [int() | float() as at_s, str() as kind, str() as text] if _is_time(at_s):
+        try:
+            for number, line in enumerate(stream, start=1):
+                if number == 1:
+                    _HEADER.decode(line)
+                elif line.strip():
+                    time_s, kind, text = _EVENT.decode(line)
                     if kind == "o":
-                        yield float(at_s), text
-                case _:
-                    raise RecordingError(
-                        f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED
-                    )
-
-
-def _is_time(at_s: float) -> bool:
-    # JSON as Python reads it has NaN, infinity and integers that no float can hold.
-    return not isinstance(at_s, bool) and 0 <= at_s <= _LONGEST_S
-
-
-def _json_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(
-            f"{path}, line {number}: not JSON ({error}).", hint=_DAMAGED
-        ) from error
+                        yield time_s, text
+        except msgspec.ValidationError as error:
+            if number == 1:
+                raise RecordingError(
+                    f"{path} is not an asciicast v2 file (no version in its header).",
+                    hint="Name the console.cast of a run folder.",
+                ) from error
+            raise RecordingError(
+                f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED
+            ) from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise RecordingError(
+                f"{path}, line {number}: not JSON ({error}).", hint=_DAMAGED
+            ) from error
+        if number == 0:
+            raise RecordingError(f"{path} is empty.", hint=_DAMAGED)
 
 
 def play(
