@@ -389,7 +389,7 @@ class CastWriter(contextlib.AbstractContextManager["CastWriter"]):
         self._time_s = 0.0
         self._text: list[str] = []
         # asciicast needs a terminal's size; a serial console has none.
-        header = {"version": 2, "width": 120, "height": 40}
+        header: dict[str, object] = {"version": 2, "width": 120, "height": 40}
         header |= {"timestamp": int(time.time()), "title": title}
         try:
             self._stream.write(json.dumps(header) + "\n")

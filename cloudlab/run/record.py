@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,24 +92,9 @@ class RecordedOptions:
     @classmethod
     def of(cls, options: Options) -> RecordedOptions:
         """Return what is recorded of ``options``."""
-        seed = options.seed
-        return cls(
-            disk_size_bytes=options.disk_size_bytes,
-            growpart=seed.growpart,
-            growpart_devices=seed.growpart_devices,
-            ignore_growroot_disabled=seed.ignore_growroot_disabled,
-            resize_rootfs=seed.resize_rootfs,
-            profile=seed.profile,
-            sampler=seed.sampler,
-            own_user_data=options.user_data is not None,
-            firmware=options.firmware,
-            memory_bytes=options.memory_bytes,
-            cpus=options.cpus,
-            network=options.network,
-            keep_overlay=options.keep_overlay,
-            attach_seed=options.attach_seed,
-            start=options.start,
-        )
+        own = {"own_user_data": options.user_data is not None}
+        chosen = vars(options.seed) | vars(options) | own
+        return cls(**{field.name: chosen[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -200,45 +185,12 @@ class OverlaySizes:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that ``run.json`` holds.
+    """Everything that ``run.json`` holds."""
 
-    Attributes
-    ----------
-    name : str
-        The run's name, which is its folder's.
-    scenario : str
-    started : str
-        ISO 8601, UTC.
-    outcome : Outcome
-    error : RecordedError or None
-    options : RecordedOptions
-    image : RecordedImage
-    start : RecordedStart
-    accelerator : RecordedAccelerator
-    network : RecordedNetwork or None
-        None: the guest had no network.
-    nonce : str or None
-        What each frame of the guest's report carries; None in older records.
-    versions : Versions
-    command : tuple of str
-        QEMU's argument list.
-    warnings : tuple of str
-        What went wrong without ending the run.
-    time_s : float or None
-        Seconds on the machine's clock, which a warm run shares with the boot it was saved in.
-    took_s : float or None
-        Seconds from this run's launch to its end.
-    stages : tuple of StageTime
-    console : ConsoleCounts
-    overlay : OverlaySizes
-    disk_before, disk_after : DiskLayout or None
-        The disk as the host read it, before the boot and after it.
-    disk_error : str
-        Why ``disk_after`` is missing.
-    """
-
+    #: The run's name, which is its folder's.
     name: str = ""
     scenario: str = ""
+    #: ISO 8601, UTC.
     started: str = ""
     outcome: Outcome = Outcome.RUNNING
     error: RecordedError | None = None
@@ -246,16 +198,23 @@ class Record:
     image: RecordedImage = RecordedImage()
     start: RecordedStart = RecordedStart()
     accelerator: RecordedAccelerator = RecordedAccelerator()
+    #: None: the guest had no network.
     network: RecordedNetwork | None = None
+    #: What each frame of the guest's report carries; None in older records.
     nonce: str | None = None
     versions: Versions = Versions()
+    #: QEMU's argument list.
     command: tuple[str, ...] = ()
+    #: What went wrong without ending the run.
     warnings: tuple[str, ...] = ()
+    #: Seconds on the machine's clock, which a warm run shares with the boot it was saved in.
     time_s: Seconds | None = None
+    #: Seconds from this run's launch to its end.
     took_s: Seconds | None = None
     stages: tuple[StageTime, ...] = ()
     console: ConsoleCounts = ConsoleCounts()
     overlay: OverlaySizes = OverlaySizes()
+    #: The disk as the host read it, before the boot and after it; and why the second is missing.
     disk_before: DiskLayout | None = None
     disk_after: DiskLayout | None = None
     disk_error: str = ""
@@ -363,14 +322,12 @@ def check_new_folder(folder: Path) -> None:
         names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return
-    except NotADirectoryError:
-        raise RecordingError(
-            f"{folder} is a file, not a folder; nothing was written.",
-            hint="Choose a folder with --output.",
-        ) from None
     except OSError as error:
+        is_file = isinstance(error, NotADirectoryError)
         raise RecordingError(
-            f"The folder {folder} cannot be read: {error.strerror}.",
+            f"{folder} is a file, not a folder; nothing was written."
+            if is_file
+            else f"The folder {folder} cannot be read: {error.strerror}.",
             hint="Choose a folder of your own with --output.",
         ) from error
     if names:
@@ -407,18 +364,15 @@ def claim_folder(folder: Path) -> None:
             folder.chmod(0o700)
             if len(list(folder.iterdir())) == 1:
                 return
+            path.unlink(missing_ok=True)  # another program put a file into the folder meanwhile
         except (FileExistsError, FileNotFoundError) as error:
             # Another run took the folder, or removed the one that it had created.
             reason = str(error.strerror)
-            continue
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise RecordingError(
-                f"The folder {folder} cannot be used for a run: {error.strerror}.",
-                hint="Choose a folder of your own with --output.",
-            ) from error
-        path.unlink(missing_ok=True)  # another program put a file into the folder meanwhile
+            reason = str(error.strerror)
+            break
     raise RecordingError(
         f"The folder {folder} cannot be used for a run: {reason}.",
-        hint="Choose another folder with --output.",
+        hint="Choose a folder of your own with --output.",
     )

@@ -13,9 +13,8 @@ from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cas
 from cloudlab.disk import DiskLayout
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
 from cloudlab.run import tables
-from cloudlab.run.plots import plot
+from cloudlab.run.display import plot, run_html, save_report
 from cloudlab.run.record import Outcome, Record, RecordedImage, RecordedOptions, read_record
-from cloudlab.run.report import run_html, save_report
 from cloudlab.sizes import ConsoleParser, ParsedConsole
 
 if TYPE_CHECKING:
@@ -79,6 +78,16 @@ class Run:
         self.folder = folder
         self.record: Record = record or read_record(folder)
         self.error = error
+        #: The run's name, which is its folder's.
+        self.name: str = self.record.name or folder.name
+        #: What tables and figures call the run.
+        self.scenario: str = self.record.scenario or self.name
+        #: What was chosen.
+        self.options: RecordedOptions = self.record.options
+        #: The base image.
+        self.image: RecordedImage = self.record.image
+        #: How far it came.
+        self.outcome: Outcome = self.record.outcome
         # A fresh run was parsed while it booted; cached properties take these as their values.
         if parsed is not None:
             self.__dict__["parsed"] = parsed
@@ -87,31 +96,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<cloudlab run {self.name}: {self.outcome}, {self.label}>"
-
-    @property
-    def name(self) -> str:
-        """The run's name, which is its folder's."""
-        return self.record.name or self.folder.name
-
-    @property
-    def scenario(self) -> str:
-        """What tables and figures call the run."""
-        return self.record.scenario or self.name
-
-    @property
-    def options(self) -> RecordedOptions:
-        """What was chosen."""
-        return self.record.options
-
-    @property
-    def image(self) -> RecordedImage:
-        """The base image."""
-        return self.record.image
-
-    @property
-    def outcome(self) -> Outcome:
-        """How far it came."""
-        return self.record.outcome
 
     @property
     def is_recording(self) -> bool:
@@ -240,12 +224,11 @@ class Run:
         """
         layout = self.record.disk_after if when == "after" else self.record.disk_before
         if layout is None:
-            moment = "after" if when == "after" else "before"
-            why = (
-                f": {self.record.disk_error}" if when == "after" and self.record.disk_error else ""
-            )
+            moment = "before the boot"
+            if when == "after":
+                moment = f"after the boot: {self.record.disk_error}".removesuffix(": ")
             raise RecordingError(
-                f"The disk of {self.name} was not read {moment} the boot{why}.",
+                f"The disk of {self.name} was not read {moment}.",
                 hint="Boot it again: a run that did not finish may leave its disk in any state, "
                 "and older versions read it after the boot only.",
             )
