@@ -151,20 +151,13 @@ def printable(raw: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class ConsoleLine:
-    """One line of the console.
+    """One line of the console."""
 
-    Attributes
-    ----------
-    number : int
-        Its number in the transcript, from 1.
-    time_s : float
-        Seconds from the machine's launch to the line's end, on the host's clock.
-    raw : bytes
-        Without its line end, cut at :data:`LONGEST_LINE_BYTES`.
-    """
-
+    #: Its number in the transcript, from 1.
     number: int
+    #: Seconds from the machine's launch to the line's end, on the host's clock.
     time_s: float
+    #: Without its line end, cut at :data:`LONGEST_LINE_BYTES`.
     raw: bytes
 
     @property
@@ -179,7 +172,8 @@ class Failure:
 
     reason: str
     hint: str
-    line: int
+    #: Seconds from the machine's launch to the line.
+    time_s: float
 
 
 class LineSplitter:
@@ -280,26 +274,18 @@ class Console(Sequence[ConsoleLine]):
 
 
 class BootWatcher:
-    """Follows a boot by its console: the stages it reached, and why it cannot go on.
-
-    Attributes
-    ----------
-    stage : Stage
-        The last stage that began.
-    stages : dict
-        Stage -> seconds from launch to its beginning.
-    failure : Failure or None
-    login_s : float or None
-        Seconds from launch to the first login prompt.
-    """
+    """Follows a boot by its console: the stages it reached, and why it cannot go on."""
 
     def __init__(self) -> None:
+        #: The last stage that began.
         self.stage = Stage.FIRMWARE
+        #: Stage -> seconds from launch to its beginning.
         self.stages: dict[Stage, float] = {Stage.FIRMWARE: 0.0}
         self.failure: Failure | None = None
+        #: Seconds from launch to the first login prompt.
+        self.login_s: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._unfinished = ""
-        self.login_s: float | None = None
 
     def feed(self, line: ConsoleLine) -> Stage | None:
         """Take in a line; return the stage that it begins, if it does."""
@@ -336,21 +322,16 @@ class BootWatcher:
             self.login_s = line.time_s
         if self.failure is None:
             proofs = (proof for proof in _PROOFS if re.search(proof[0], text))
-            self.failure = next((Failure(*proof[1:], line.number) for proof in proofs), None)
+            self.failure = next((Failure(*proof[1:], line.time_s) for proof in proofs), None)
 
 
 class Transcript(contextlib.AbstractContextManager["Transcript"]):
-    """The console's raw bytes in a file, up to a cap, ended by a note where it was reached.
-
-    Attributes
-    ----------
-    dropped_bytes : int
-        What came after the cap.
-    """
+    """The console's raw bytes in a file, up to a cap, ended by a note where it was reached."""
 
     def __init__(self, path: Path, *, cap_bytes: int) -> None:
         self._stream: BinaryIO = path.open("wb")
         self._left = cap_bytes
+        #: What came after the cap.
         self.dropped_bytes = 0
 
     def write(self, chunk: bytes) -> None:
@@ -478,18 +459,10 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
 def play(
     path: Path, *, speed: float = 1.0, first_line: int = 1, longest_pause_s: float = 5.0
 ) -> Iterator[str]:
-    """Yield the console's text at its recorded pace.
+    """Yield the text of an asciicast v2 file at its recorded pace.
 
-    Parameters
-    ----------
-    path : Path
-        An asciicast v2 file.
-    speed : float
-        How many times as fast as it was.
-    first_line : int
-        Number of the line to start at.
-    longest_pause_s : float
-        Pauses are cut at this many (played) seconds.
+    It plays ``speed`` times as fast as it was, from the line with the number ``first_line`` on;
+    pauses are cut at ``longest_pause_s`` (played) seconds.
     """
     before_s, skip = 0.0, first_line - 1
     for at_s, event_text in read_cast(path):

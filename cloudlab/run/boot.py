@@ -319,7 +319,7 @@ def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
         console=ConsoleCounts(log.lines, log.bytes, log.dropped_bytes),
         overlay=OverlaySizes(record.overlay.start_bytes, end_bytes),
     )
-    sizes = tables.run_sizes(record, parsed, times=log.clock, overlay_growth=log.overlay_growth)
+    sizes = tables.run_sizes(record, parsed, times=log.times, overlay_growth=log.overlay_growth)
     known = error if isinstance(error, CloudlabError) else None
     try:
         try:
@@ -374,11 +374,11 @@ def _contradictions(parsed: ParsedConsole, log: BootLog, layout: DiskLayout | No
     """Return where the guest's report contradicts the host: its clock and the disk itself."""
     found = [
         f"The guest's report ({block.stage}) says {block.uptime_s:.1f} s of uptime, but the "
-        f"machine had run for {log.clock[block.line]:.1f} s only."
+        f"machine had run for {log.times[block.line]:.1f} s only."
         for block in parsed.blocks
         if block.uptime_s is not None
-        and block.line in log.clock
-        and block.uptime_s > log.clock[block.line] + CLOCK_SLACK_S
+        and block.line in log.times
+        and block.uptime_s > log.times[block.line] + CLOCK_SLACK_S
     ]
     if layout is None:
         return found

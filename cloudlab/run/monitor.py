@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cloudlab.console import (
+    REPORT_MARK,
     TRANSCRIPT_CAP_BYTES,
     BootWatcher,
     CastWriter,
@@ -61,39 +61,25 @@ OVERLAY_STEP_BYTES = 1 << 20
 #: No snapshot is taken of a guest that wrote more than this before it read its seed.
 CONSOLE_CAP_BYTES = 4 << 20
 
-_CLOCK_STEP_S = 0.02
-
 
 @dataclass(frozen=True)
 class RunEvent:
-    """Progress of a run, passed to ``on_event`` callbacks.
-
-    Attributes
-    ----------
-    run : str
-        The run's name.
-    time_s : float
-        Seconds since launch.
-    stage : Stage
-        The boot stage that the run is in.
-    line : ConsoleLine or None
-        The console line that was just completed.
-    note : str
-        What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
-        at the end the outcome), or a remark: ``warning: ...`` about the user-data or the
-        network, ``accelerator: ...`` or ``network: ...``; else empty.
-    expected_s : float
-        At the launch: how long such a run usually takes, in seconds; else 0.
-    block : GuestBlock or None
-        What the guest measured, if this line completed it.
-    """
+    """Progress of a run, passed to ``on_event`` callbacks."""
 
     run: str
+    #: Seconds since launch.
     time_s: float
+    #: The boot stage that the run is in.
     stage: Stage
+    #: The console line that was just completed.
     line: ConsoleLine | None = None
+    #: What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
+    #: at the end the outcome), or a remark: ``warning: ...`` about the user-data or the network,
+    #: ``accelerator: ...`` or ``network: ...``; else empty.
     note: str = ""
+    #: At the launch: how long such a run usually takes, in seconds; else 0.
     expected_s: float = 0.0
+    #: What the guest measured, if this line completed it.
     block: GuestBlock | None = None
 
     @property
@@ -112,7 +98,7 @@ def ignore_events(_: RunEvent) -> None:
 
 
 #: What a guest has written, with seconds since the launch.
-Written = list[tuple[float, bytes]]
+Written = Sequence[tuple[float, bytes]]
 
 #: Awaited with a machine that is paused at its guest's first access to the seed, the seconds
 #: that it has run and what it has written, up to :data:`CONSOLE_CAP_BYTES`; when it returns, the
@@ -143,39 +129,14 @@ async def unless_stopped(
     return task.result()
 
 
-class LineClock(Mapping[int, float]):
-    """Console line -> seconds since launch; memory grows with time, not with lines."""
-
-    def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._times_s: list[float] = []
-
-    def note(self, number: int, time_s: float) -> None:
-        """Record that line ``number`` came at ``time_s``; both only rise."""
-        if not self._times_s or time_s - self._times_s[-1] >= _CLOCK_STEP_S:
-            self._numbers.append(number)
-            self._times_s.append(time_s)
-
-    def __getitem__(self, number: int) -> float:
-        index = bisect.bisect_right(self._numbers, number) - 1
-        if index < 0:
-            raise KeyError(number)
-        return self._times_s[index]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-
 @dataclass
 class BootLog:
     """What a boot leaves in memory; the rest is in the run folder."""
 
     parser: ConsoleParser = field(default_factory=ConsoleParser)
     watcher: BootWatcher = field(default_factory=BootWatcher)
-    clock: LineClock = field(default_factory=LineClock)
+    #: Line of a report -> seconds since launch.
+    times: dict[int, float] = field(default_factory=dict)
     #: Seconds since launch, allocated bytes.
     overlay_growth: list[tuple[float, int]] = field(default_factory=list)
     #: Seconds that the machine ran, including those before its snapshot was taken.
@@ -209,7 +170,7 @@ class BootMonitor:
     on_pause: OnPause | None = None
 
     _paused_at_s: float | None = field(default=None, init=False)
-    _console: Written = field(default_factory=list, init=False)
+    _console: list[tuple[float, bytes]] = field(default_factory=list, init=False)
     _splitter: LineSplitter = field(default_factory=LineSplitter, init=False)
     _launched_s: float = field(default=0.0, init=False)
     _started_s: float = field(default=0.0, init=False)
@@ -221,18 +182,11 @@ class BootMonitor:
     #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
     _shutdown: str = field(default="", init=False)
 
-    async def follow(
-        self, machine: Machine, *, past: Iterable[tuple[float, bytes]] = (), past_s: float = 0.0
-    ) -> None:
+    async def follow(self, machine: Machine, *, past: Written = (), past_s: float = 0.0) -> None:
         """Return when the report after growth is complete, or its end must have been damaged.
 
-        Parameters
-        ----------
-        machine : Machine
-        past : iterable of (float, bytes)
-            What a resumed machine had written before, with its times.
-        past_s : float
-            Seconds that a resumed machine had run before.
+        ``past`` is what a resumed machine had written before, and ``past_s`` how many seconds
+        it had run.
 
         Raises
         ------
@@ -315,7 +269,6 @@ class BootMonitor:
         complete = False
         for line in self._splitter.feed(chunk, now_s):
             log.lines = line.number
-            log.clock.note(line.number, now_s)
             log.watcher.feed(line)
             block = self._take_sizes(line)
             complete = complete or (block is not None and block.stage == "after" and block.ended)
@@ -330,8 +283,10 @@ class BootMonitor:
     def _take_sizes(self, line: ConsoleLine) -> GuestBlock | None:
         """Return the part of the guest's report that this line completes, if any."""
         parser = self.log.parser
+        begun = parser.busy
         block = parser.feed(line.raw, line.number)
-        if block is not None or parser.busy:
+        if begun or parser.busy or REPORT_MARK in line.raw:
+            self.log.times[line.number] = line.time_s
             self._reports_bytes += len(line.raw)
             # Sizes are kept in memory, and a guest may print tables without end.
             if self._reports_bytes > REPORTS_CAP_BYTES:
@@ -396,10 +351,8 @@ class BootMonitor:
 
     def _check_console(self, now_s: float) -> None:
         watcher = self.log.watcher
-        if watcher.failure is not None:
-            failed_s = self.log.clock.get(watcher.failure.line, self._heard_s)
-            if now_s >= failed_s + AFTERMATH_S:
-                raise self._failed(watcher.failure.reason, watcher.failure.hint)
+        if watcher.failure is not None and now_s >= watcher.failure.time_s + AFTERMATH_S:
+            raise self._failed(watcher.failure.reason, watcher.failure.hint)
         if (
             watcher.login_s is not None
             and not watcher.cloud_init_seen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 from importlib import resources
@@ -410,12 +409,12 @@ def _run_of(source: Run | Path | str) -> Run | None:
     """Return the run that a source is; None if it is evidence of another kind."""
     if isinstance(source, Run):
         return source
-    if str(source) == "-" or "\n" in str(source):
+    text = str(source)
+    if text == "-" or "\n" in text:
         return None
-    path = Path(source)
-    if (path / "run.json").exists() or (str(source) in recording_names() and not path.exists()):
-        return open_run(source)
-    return None
+    is_run = (Path(text) / "run.json").exists()
+    named = text in recording_names() and not Path(text).exists()
+    return open_run(source) if is_run or named else None
 
 
 def recorded(name: str) -> Run:
@@ -458,8 +457,3 @@ def recording_names() -> list[str]:
 def recordings_folder() -> Path:
     """Return the folder of the recordings that ship with cloudlab."""
     return Path(str(resources.files("cloudlab").joinpath("recordings")))
-
-
-def unique(runs: Iterable[Run]) -> list[Run]:
-    """Return runs without repetitions, by name, the last one of each."""
-    return list({run.name: run for run in runs}.values())
