@@ -87,7 +87,9 @@ def replay(args: argparse.Namespace) -> None:
         # An escape sequence cut in two could not be told from text.
         cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
         end = cut.start() if cut else len(rest)
-        sys.stdout.write("\n".join(_printable_piece(line) for line in rest[:end].split("\n")))
+        # The blanks at its end, which printable() takes off a line, stand before what follows.
+        pieces = (printable(f"{line}.")[:-1] for line in rest[:end].split("\n"))
+        sys.stdout.write("\n".join(pieces))
         sys.stdout.flush()
         rest = rest[end:]
     sys.stdout.write(printable(rest) + "\n")
@@ -124,11 +126,6 @@ def _open(name: Path) -> Run:
             hint = f"{suggest(str(name), names)} Recordings: {', '.join(names)}.".strip()
             raise RecordingError(error.message, hint=hint) from error
         raise
-
-
-def _printable_piece(text: str) -> str:
-    # The blanks at its end, which printable() takes off a line, stand before what follows.
-    return printable(text + ".")[:-1]
 
 
 def explain(args: argparse.Namespace) -> None:

@@ -99,18 +99,11 @@ def prepare(
     undo: contextlib.ExitStack,
     on_event: OnEvent = ignore_events,
 ) -> PreparedRun:
-    """Do everything that can fail before a machine starts.
+    """Do everything that can fail before a machine starts, in a folder from :func:`claim`.
 
-    Parameters
-    ----------
-    options : Options
-    folder : Path
-        Claimed for this run, see :func:`claim`.
-    undo : ExitStack
-        Receives the callbacks that undo all of it.
-    on_event : callable
-        Called with notes: ``preparing``, ``warning: ...`` for each problem of the given texts,
-        ``accelerator: ...`` and ``network: ...``.
+    ``undo`` receives the callbacks that undo all of it.  ``on_event`` is called with notes:
+    ``preparing``, ``warning: ...`` for each problem of the given texts, ``accelerator: ...``
+    and ``network: ...``.
 
     Raises
     ------

@@ -35,16 +35,9 @@ def run_sizes(
 ) -> pd.DataFrame:
     """Return the sizes table of a run (see :data:`cloudlab.sizes.SIZES_COLUMNS`).
 
-    Parameters
-    ----------
-    record : Record
-        The finished record, with the disk before and after.
-    parsed : ParsedConsole
-        What the console reported.
-    times : mapping of int to float
-        Console line -> seconds since launch.
-    overlay_growth : iterable of (float, int)
-        Seconds since launch and the overlay's allocated bytes, between launch and end.
+    ``record`` is finished, with the disk before and after.  ``times`` has the seconds since
+    launch of the report's console lines, ``overlay_growth`` the overlay's allocated bytes at
+    seconds between launch and end.
     """
     import pandas as pd
 
@@ -74,13 +67,8 @@ def with_disk(sizes: pd.DataFrame, record: Record) -> pd.DataFrame:
     What was on the disk before the boot has the stage ``image``; what the boot left has the
     stage ``after`` and is added only where the guest reported nothing.  Filesystem sizes are
     those that statfs gives in the guest, so that both may be compared.  Nothing is added where
-    the host cannot read both root's partition and its filesystem, as on LVM.
-
-    Parameters
-    ----------
-    sizes : DataFrame
-        Returned unchanged if it has such rows already.
-    record : Record
+    the host cannot read both root's partition and its filesystem, as on LVM, or where the table
+    has such rows already.
     """
     import pandas as pd
 
