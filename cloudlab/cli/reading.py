@@ -14,7 +14,7 @@ from cloudlab import figures, paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
-from cloudlab.errors import ParseError, RecordingError, UsageError, suggest
+from cloudlab.errors import ParseError, UsageError, suggest
 from cloudlab.explanation.redact import redact_files
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run, open_run, recording_names
@@ -77,7 +77,7 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
 
 def replay(args: argparse.Namespace) -> None:
     """Play a run's console, labelled as a recording."""
-    run = _open(args.run)
+    run = open_run(args.run)
     first = _first_line(run, args.start)
     start = f", from line {first}" if first > 1 else ""
     terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}{start}")
@@ -108,24 +108,6 @@ def _first_line(run: Run, start: str | None) -> int:
             hint="Leave --from out.",
         )
     return report[-1].number + 1 if start == "growth" else report[0].number
-
-
-def _open(name: Path) -> Run:
-    """Return the run in a folder, or a recording by its name.
-
-    Raises
-    ------
-    RecordingError
-        If there is neither, with the closest name of a recording.
-    """
-    try:
-        return open_run(name)
-    except RecordingError as error:
-        if not name.exists():
-            names = recording_names()
-            hint = f"{suggest(str(name), names)} Recordings: {', '.join(names)}.".strip()
-            raise RecordingError(error.message, hint=hint) from error
-        raise
 
 
 def explain(args: argparse.Namespace) -> None:
@@ -175,7 +157,7 @@ def figure(args: argparse.Namespace) -> None:
             "--kind prediction and --predict PARTITION,FILESYSTEM need each other.",
             hint="For example: --kind prediction --predict 19.9G,20G",
         )
-    runs = [_open(run) for run in args.run]
+    runs = [open_run(run) for run in args.run]
     drawn = plot(
         kind.name,
         runs,

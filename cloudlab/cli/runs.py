@@ -9,22 +9,14 @@ from typing import Any
 from cloudlab import paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import check_output, image_for, print_path
-from cloudlab.disk import parse_disk_size
 from cloudlab.errors import CloudlabError, SeedError, UsageError
-from cloudlab.machine.config import Accel, Firmware, Network, check_shape
+from cloudlab.machine.config import check_shape
 from cloudlab.run.boot import boot_many, dated_folder
-from cloudlab.run.options import Options, Start, article_options, scenario_name
+from cloudlab.run.display import save_demo
+from cloudlab.run.options import Options, article_options, scenario_name, typed_values
 from cloudlab.run.record import check_new_folder
 from cloudlab.run.value import Run
-from cloudlab.seed import (
-    GrowpartMode,
-    Profile,
-    ResizeRootfs,
-    SeedConfig,
-    User,
-    parse_public_keys,
-    write_seed,
-)
+from cloudlab.seed import SeedConfig, User, parse_public_keys, write_seed
 
 
 def run(args: argparse.Namespace) -> None:
@@ -73,8 +65,6 @@ def demo(args: argparse.Namespace) -> None:
         raise CloudlabError(
             f"{len(failed)} of {len(done)} runs failed; what they recorded is in {output}."
         )
-    from cloudlab.run.display import save_demo
-
     report = save_demo(done, output)
     _print_results(done)
     terminal.say("Open this in a browser:")
@@ -90,18 +80,18 @@ def _boot(
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the machine's options; wrong ones are refused before any download."""
-    memory_bytes = parse_disk_size(args.memory, "memory size")
-    check_shape(memory_bytes, args.cpus)
-    return {
-        "disk_size_bytes": parse_disk_size(args.disk_size),
-        "memory_bytes": memory_bytes,
-        "cpus": args.cpus,
-        "firmware": Firmware(args.firmware) if args.firmware else None,
-        "network": Network(args.network),
-        "accel": Accel(args.accel) if args.accel else None,
-        "timeout_s": args.timeout,
-        "start": Start(args.start),
-    }
+    values = typed_values(
+        disk_size=args.disk_size,
+        memory=args.memory,
+        cpus=args.cpus,
+        firmware=args.firmware,
+        network=args.network,
+        accel=args.accel,
+        timeout_s=args.timeout,
+        start=args.start,
+    )
+    check_shape(values["memory_bytes"], values["cpus"])
+    return values
 
 
 def _print_results(done: list[Run]) -> None:
@@ -139,23 +129,23 @@ def seed_config(
     # A seed for another machine, and the user's own user-data, run as a cloud would.
     lean = report and args.user_data is None
     password_file = args.password_hash_file
-    return SeedConfig(
-        growpart=GrowpartMode(args.growpart) if args.growpart else None,
-        growpart_devices=tuple(args.growpart_device),
+    values = typed_values(
+        growpart=args.growpart,
+        growpart_devices=args.growpart_device,
         ignore_growroot_disabled=args.ignore_growroot_disabled or None,
-        resize_rootfs=ResizeRootfs(args.resize_rootfs) if args.resize_rootfs else None,
-        bootcmd=tuple(args.bootcmd),
-        runcmd=tuple(args.runcmd),
+        resize_rootfs=args.resize_rootfs,
+        bootcmd=args.bootcmd,
+        runcmd=args.runcmd,
         hostname=args.hostname,
-        users=tuple(User(name) for name in args.user),
-        ssh_authorized_keys=tuple(key for path in args.ssh_key for key in _public_keys(path)),
+        ssh_authorized_keys=[key for path in args.ssh_key for key in _public_keys(path)],
         password_hash=paths.read_text(password_file).strip() if password_file else None,
-        extra_yaml=paths.read_text(args.extra) if args.extra else "",
-        profile=Profile(args.profile or (Profile.LEAN if lean else Profile.FULL)),
+        extra_yaml=args.extra,
+        profile=args.profile or ("lean" if lean else "full"),
         report=report,
         sampler=args.sampler,
         instance_id=instance_id,
     )
+    return SeedConfig(users=tuple(User(name) for name in args.user), **values)
 
 
 def _public_keys(path: Path) -> tuple[str, ...]:

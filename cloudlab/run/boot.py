@@ -164,7 +164,10 @@ def boot_many(
         for options, wanted in jobs:
             folder = claim(wanted, undo, numbered=numbered)
             prepared.append(prepare(options, folder, undo, on_event))
-        limit = parallel or max_parallel([options for options, _ in jobs])
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        need = max((job.machine.memory_bytes for job in prepared), default=1) + _QEMU_OVERHEAD_BYTES
+        room = psutil.virtual_memory().available // need
+        limit = parallel or int(max(1, min(len(jobs), cores or 1, room)))
         undo.pop_all()
 
     async def run_all() -> list[Run]:
@@ -176,14 +179,6 @@ def boot_many(
         return [run for run in runs if isinstance(run, Run)]
 
     return _drive(run_all, stop)
-
-
-def max_parallel(options: Sequence[Options]) -> int:
-    """Return how many of these runs this host can carry at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
-    room = psutil.virtual_memory().available // need
-    return int(max(1, min(len(options), cores or 1, room)))
 
 
 def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
@@ -354,9 +349,9 @@ def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
         found.append("The report was made before cloud-init had run the user-data's runcmd.")
     if block is not None and not block.complete:
         # A broken mark is not counted, but the missing end is one line.
-        lost = max(block.damaged, 1)
-        lines = "1 line" if lost == 1 else f"{lost} lines"
-        found.append(f"{lines} of the guest's report {'was' if lost == 1 else 'were'} lost.")
+        lines = f"{block.damaged} lines" if block.damaged > 1 else "1 line"
+        verb = "were" if block.damaged > 1 else "was"
+        found.append(f"{lines} of the guest's report {verb} lost.")
     found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
     if log.parser.foreign:
         found.append(

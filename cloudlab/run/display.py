@@ -138,17 +138,6 @@ def run_html(run: Run) -> str:
     return "".join([*parts, table_html(("run", run.name), rows)])
 
 
-def save_report(runs: Sequence[Run], path: Path) -> Path:
-    """Write the report page of runs, in their order; return its path.
-
-    Raises
-    ------
-    CloudlabError
-        If a run lacks what the page shows, or the page cannot be written.
-    """
-    return _save_page(path, runs, _page_figures(runs))
-
-
 def save_demo(runs: Sequence[Run], folder: Path) -> Path:
     """Write ``sizes.csv``, the figures and ``report.html`` of runs; return the page's path.
 
@@ -163,7 +152,7 @@ def save_demo(runs: Sequence[Run], folder: Path) -> Path:
     for name, figure in zip(names, shown, strict=True):
         for form in ("png", "svg"):
             figure.save(folder / f"{name}.{form}")
-    return _save_page(folder / "report.html", runs, shown)
+    return save_report(runs, folder / "report.html", shown)
 
 
 def _page_figures(runs: Sequence[Run]) -> list[Plot]:
@@ -172,10 +161,19 @@ def _page_figures(runs: Sequence[Run]) -> list[Plot]:
     return [*maps, plot("scenarios", runs, size="slide")]
 
 
-def _save_page(path: Path, runs: Sequence[Run], shown: Sequence[Plot]) -> Path:
+def save_report(runs: Sequence[Run], path: Path, shown: Sequence[Plot] = ()) -> Path:
+    """Write the report page of runs, in their order; return its path.
+
+    ``shown`` are the page's figures, if they were drawn already.
+
+    Raises
+    ------
+    CloudlabError
+        If a run lacks what the page shows, or the page cannot be written.
+    """
+    *maps, together = shown or _page_figures(runs)
     page = resources.files("cloudlab.run").joinpath("report.html.in").read_text("utf-8")
     problems = [f"{run.name}: {problem}" for run in runs for problem in check_sizes(run.parsed)]
-    *maps, together = shown
     for name, text in {
         "facts": table_html(("", ""), _facts(runs)),
         "scenarios": together.to_html(),

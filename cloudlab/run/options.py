@@ -158,6 +158,20 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
     >>> options.scenario, options.disk_size_bytes
     ('partition kept', 32212254720)
     """
+    given = typed_values(**values)
+    first = replace(base, image=image) if base is not None else Options(image)
+    of_seed = {name: given.pop(name) for name in _SEED_NAMES & given.keys()}
+    seed = replace(first.seed, **of_seed)
+    if base is None:
+        given.setdefault("scenario", scenario_name(seed))
+    return replace(first, seed=seed, **given)
+
+
+def typed_values(**values: Any) -> dict[str, Any]:
+    """Return values for fields of :class:`Options` and its seed, converted to the fields' types.
+
+    They are given as to :func:`make_options`, which see; None leaves a value out.
+    """
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name not in _SIZES.keys() | _SEED_NAMES | _NAMES:
@@ -166,12 +180,7 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
         if value is not None:
             field_name, what = _SIZES.get(name, (name, ""))
             given[field_name] = parse_disk_size(str(value), what) if what else _typed(name, value)
-    first = replace(base, image=image) if base is not None else Options(image)
-    of_seed = {name: given.pop(name) for name in _SEED_NAMES & given.keys()}
-    seed = replace(first.seed, **of_seed)
-    if base is None:
-        given.setdefault("scenario", scenario_name(seed))
-    return replace(first, seed=seed, **given)
+    return given
 
 
 def choice(kind: type[_Choice], word: object, name: str) -> _Choice:

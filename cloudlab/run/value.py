@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cast
 from cloudlab.disk import DiskLayout
-from cloudlab.errors import CloudlabError, RecordingError, UsageError
+from cloudlab.errors import CloudlabError, RecordingError, UsageError, suggest
 from cloudlab.run import tables
 from cloudlab.run.display import plot, run_html, save_report
 from cloudlab.run.record import Outcome, Record, RecordedImage, RecordedOptions, read_record
@@ -349,7 +349,7 @@ def open_run(run: Run | Path | str) -> Run:
     Raises
     ------
     RecordingError
-        If there is none.
+        If there is none, with the closest name of a recording.
 
     Examples
     --------
@@ -360,10 +360,17 @@ def open_run(run: Run | Path | str) -> Run:
     """
     if isinstance(run, Run):
         return run
+    name, names = str(run), recording_names()
     # A run folder of the user's comes before a recording of the same name.
-    if str(run) in recording_names() and not (Path(run) / "run.json").exists():
-        return recorded(str(run))
-    return Run(Path(run))
+    if name in names and not (Path(run) / "run.json").exists():
+        return recorded(name)
+    try:
+        return Run(Path(run))
+    except RecordingError as error:
+        if Path(run).exists():
+            raise
+        hint = f"{suggest(name, names)} Recordings: {', '.join(names)}.".strip()
+        raise RecordingError(error.message, hint=hint) from error
 
 
 def explain(*sources: Run | Path | str) -> Explanation:
