@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import cached_property
 from importlib import resources
@@ -367,7 +368,8 @@ def open_run(run: Run | Path | str) -> Run:
     try:
         return Run(Path(run))
     except RecordingError as error:
-        if Path(run).exists():
+        # Not Path.exists, which raises for a name that is too long.
+        if os.path.exists(run):  # noqa: PTH110
             raise
         hint = f"{suggest(name, names)} Recordings: {', '.join(names)}.".strip()
         raise RecordingError(error.message, hint=hint) from error
