@@ -49,11 +49,7 @@ REPORT_MARK = b"@cloudlab "
 _DAMAGED = "The file was changed after it was recorded; record the run again."
 
 
-class _Header(msgspec.Struct):
-    version: Literal[2]
-
-
-_HEADER = msgspec.json.Decoder(_Header)
+_HEADER = msgspec.json.Decoder(msgspec.defstruct("Header", [("version", Literal[2])]))
 # No recording is longer than a year.
 _EVENT = msgspec.json.Decoder(tuple[Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)], str, str])
 
@@ -227,21 +223,11 @@ class Console(Sequence[ConsoleLine]):
     def find(
         self, pattern: str = "", *, first: int = 1, last: int | None = None, report: bool = False
     ) -> Console:
-        """Return the lines that match, without empty ones.
+        """Return the lines in which a regular expression is found, without empty ones.
 
-        Parameters
-        ----------
-        pattern : str
-            A regular expression, found anywhere in a line.
-        first, last : int
-            Numbers of the first and the last line to look at.
-        report : bool
-            Whether the lines of the exact report are among them.
-
-        Raises
-        ------
-        UsageError
-            If the pattern is not a regular expression.
+        ``first`` and ``last`` are the numbers of the first and the last line to look at;
+        ``report`` says whether the lines of the exact report are among them.  Raises
+        :class:`UsageError` if the pattern is not a regular expression.
         """
         try:
             wanted = re.compile(pattern)
@@ -262,10 +248,9 @@ class Console(Sequence[ConsoleLine]):
 
     def __repr__(self) -> str:
         shown = [f"{line.number:5}  {line.text}" for line in self._lines[:_SHOWN_LINES]]
-        more = len(self) - _SHOWN_LINES
-        return "\n".join([*shown, *([f"       ({more} more lines)"] if more > 0 else [])]) or (
-            "No line matches."
-        )
+        if len(self) > _SHOWN_LINES:
+            shown.append(f"       ({len(self) - _SHOWN_LINES} more lines)")
+        return "\n".join(shown) or "No line matches."
 
     def _repr_html_(self) -> str:
         # JupyterLab would break words anywhere.
