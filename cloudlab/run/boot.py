@@ -52,6 +52,7 @@ from cloudlab.run.record import (
     RecordedError,
     StageTime,
     write_record,
+    writing,
 )
 from cloudlab.run.start import (
     Plan,
@@ -317,17 +318,13 @@ def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
     sizes = tables.run_sizes(record, parsed, times=log.times, overlay_growth=log.overlay_growth)
     known = error if isinstance(error, CloudlabError) else None
     try:
-        try:
-            tables.write_csv(sizes, job.folder / "sizes.csv")
-            frame = tables.extents_frame(record.name, extents)
-            tables.write_csv(frame, job.folder / "extents.csv")
-        finally:
-            write_record(job.folder, record)
-    except OSError as problem:
-        known = known or RecordingError(
-            f"The run in {job.folder} could not be recorded: {problem.strerror}.",
-            hint="Free some space, or choose another folder with --output.",
-        )
+        with writing(f"The run in {job.folder} could not be recorded"):
+            try:
+                tables.write_csv(sizes, job.folder / "sizes.csv")
+                frame = tables.extents_frame(record.name, extents)
+                tables.write_csv(frame, job.folder / "extents.csv")
+            finally:
+                write_record(job.folder, record)
     except RecordingError as problem:
         known = known or problem
     return Run(job.folder, record, error=known, parsed=parsed, sizes=sizes)

@@ -19,7 +19,7 @@ from cloudlab.disk import DiskLayout, Overlay, by_region, inspect_disk, overlay_
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.html import escaped, table_html
 from cloudlab.image.cache import Image
-from cloudlab.run.record import Outcome
+from cloudlab.run.record import Outcome, writing
 from cloudlab.run.tables import extents_frame, layout_sizes, partitions_frame, write_csv
 from cloudlab.sizes import check_sizes, sizes_frame
 from cloudlab.units import format_bytes
@@ -183,14 +183,8 @@ def save_report(runs: Sequence[Run], path: Path, shown: Sequence[Plot] = ()) -> 
         "runs": "".join(map(_run_section, runs, maps)),
     }.items():
         page = page.replace(f"<!-- {name} -->", text)
-    try:
-        with paths.whole_file(path) as part:
-            part.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise CloudlabError(
-            f"The report {path} could not be written: {error.strerror}.",
-            hint="Free some space there, or choose another folder with --output.",
-        ) from error
+    with writing(f"The report {path} could not be written"), paths.whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

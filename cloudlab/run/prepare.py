@@ -15,7 +15,7 @@ import cloudlab
 from cloudlab import paths
 from cloudlab.console import Stage
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
-from cloudlab.errors import LaunchError, RecordingError, UsageError
+from cloudlab.errors import LaunchError, UsageError
 from cloudlab.image.cache import check_unchanged
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import (
@@ -41,6 +41,7 @@ from cloudlab.run.record import (
     Versions,
     claim_folder,
     write_record,
+    writing,
 )
 from cloudlab.seed import Seed, build_seed, load_schema, new_nonce, with_nonce, write_iso
 from cloudlab.tools import find_uefi, install_hint, now
@@ -137,18 +138,12 @@ def prepare(
     files = [machine.overlay, *leftovers, *(folder / name for name in texts)]
     entry = undo.enter_context(Entry(machine.name, run_folder=folder, cleanup=leftovers))
     undo.callback(_remove_files, files)
-    try:
+    with writing(f"Nothing was started: the run's files could not be written to {folder}"):
         create_overlay(image.path, image.format, machine.overlay, options.disk_size_bytes)
         write_iso(seed, iso)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8", newline="")
         machine = replace(machine, uefi=_uefi_files(options, variables))
-    except OSError as error:
-        raise RecordingError(
-            f"The run's files could not be written to {folder}: {error.strerror}; "
-            "nothing was started.",
-            hint="Free some space there, or choose another folder with --output.",
-        ) from error
     record = _first_record(
         options,
         machine,

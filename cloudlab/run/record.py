@@ -18,8 +18,10 @@ writes ``run.json``; its types are checked here, so that no other code has to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -292,6 +294,18 @@ def read_record(folder: Path) -> Record:
         raise RecordingError(f"{path} cannot be used: {error.message}.", hint=error.hint) from error
 
 
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Raise :class:`RecordingError`, which begins with ``what``, where the host's disk fails."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(
+            f"{what}: {error.strerror}.",
+            hint="Free some space there, or choose another folder with --output.",
+        ) from error
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write ``run.json``, whole or not at all.
 
@@ -300,15 +314,12 @@ def write_record(folder: Path, record: Record) -> None:
     RecordingError
         If the host's disk does not take it.
     """
-    try:
-        with paths.whole_file(folder / _RUN_JSON) as part:
-            text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RecordingError(
-            f"The run in {folder} could not be recorded: {error.strerror}.",
-            hint="Free some space, or choose another folder with --output.",
-        ) from error
+    text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
+    with (
+        writing(f"The run in {folder} could not be recorded"),
+        paths.whole_file(folder / _RUN_JSON) as part,
+    ):
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def check_new_folder(folder: Path) -> None:
