@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from cloudlab.image.cache import Image
     from cloudlab.image.fetch import choose_image, fetch
     from cloudlab.run.boot import boot, boot_many
+    from cloudlab.run.display import plot
     from cloudlab.run.options import Options, make_options
-    from cloudlab.run.plots import plot
     from cloudlab.run.value import (
         Run,
         compare,
@@ -70,7 +70,7 @@ _HOMES = {
     "make_options": ("run.options", "make_options"),
     "open_run": ("run.value", "open_run"),
     "parse": ("sizes", "parse_console"),
-    "plot": ("run.plots", "plot"),
+    "plot": ("run.display", "plot"),
     "recorded": ("run.value", "recorded"),
     "recordings": ("run.value", "recordings"),
     "write_seed": ("seed", "write_seed"),

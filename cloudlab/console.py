@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self, TextIO, overload
+from typing import Annotated, BinaryIO, Literal, TextIO, overload
+
+import msgspec
 
 from cloudlab.errors import RecordingError, UsageError
 
@@ -45,12 +46,12 @@ _SHOWN_LINES = 60
 #: How the exact report's lines begin, which people skip.
 REPORT_MARK = b"@cloudlab "
 
-_CAST_VERSION = 2
 _DAMAGED = "The file was changed after it was recorded; record the run again."
-# asciicast needs a terminal's size; a serial console has none.
-_CAST_SIZE = (120, 40)
-# A year; no recording is longer.
-_LONGEST_S = 366 * 86400.0
+
+
+_HEADER = msgspec.json.Decoder(msgspec.defstruct("Header", [("version", Literal[2])]))
+# No recording is longer than a year.
+_EVENT = msgspec.json.Decoder(tuple[Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)], str, str])
 
 
 class Stage(StrEnum):
@@ -72,81 +73,57 @@ ORDER = tuple(Stage)
 # What proves that a stage has begun, in lines made safe for people.  systemd's own status
 # lines are preferred: they come before cloud-init's Python has started, which under
 # emulation takes seconds.  systemd shortens them in the middle to fit 80 columns.
-_STAGE_MARKS: tuple[tuple[Stage, re.Pattern[str]], ...] = (
-    (Stage.KERNEL, re.compile(r"Linux version \d|^\[ {4}0\.000000\]|EFI stub: ")),
-    (
-        Stage.INITRAMFS,
-        re.compile(
-            r"Run /init as init process|Loading, please wait|systemd\[1\]: Running in initrd"
-            r"|Welcome to .*[Ii]nitramfs|Mounting boot media"
-        ),
-    ),
-    (
-        Stage.INIT_SYSTEM,
-        # GRUB welcomes as well, and so does the systemd of an initramfs.
-        re.compile(r"^\s*Welcome to (?!GRUB)(?!.*[Ii]nitramfs)|OpenRC .* is starting"),
-    ),
-    (
-        Stage.CLOUD_INIT_LOCAL,
-        re.compile(r"Starting .*(cloud-init-(local|main)|pre-networking)|running 'init-local'"),
-    ),
-    (
-        Stage.CLOUD_INIT_INIT,
-        re.compile(
-            r"Starting .*(cloud-init(-network)?\.service|metadata service crawler|cloud-init-netw)"
-            r"|running 'init' at"
-        ),
-    ),
-    (
-        Stage.CLOUD_INIT_CONFIG,
-        re.compile(
-            r"Starting .*(cloud-config\.|Apply the settings|tings specified in cloud-config)"
-            r"|running 'modules:config'"
-        ),
-    ),
-    (
-        Stage.CLOUD_INIT_FINAL,
-        re.compile(
-            r"Starting .*(cloud-final\.|Execute cloud user|user/final scripts)"
-            r"|running 'modules:final'"
-        ),
-    ),
-    (Stage.REPORT, re.compile(r"@cloudlab after 0 ")),
-)
+_STAGE_MARKS = {
+    Stage.KERNEL: r"Linux version \d|^\[ {4}0\.000000\]|EFI stub: ",
+    Stage.INITRAMFS: r"Run /init as init process|Loading, please wait"
+    r"|systemd\[1\]: Running in initrd|Welcome to .*[Ii]nitramfs|Mounting boot media",
+    # GRUB welcomes as well, and so does the systemd of an initramfs.
+    Stage.INIT_SYSTEM: r"^\s*Welcome to (?!GRUB)(?!.*[Ii]nitramfs)|OpenRC .* is starting",
+    Stage.CLOUD_INIT_LOCAL: r"Starting .*(cloud-init-(local|main)|pre-networking)"
+    r"|running 'init-local'",
+    Stage.CLOUD_INIT_INIT: r"Starting .*(cloud-init(-network)?\.service|metadata service crawler"
+    r"|cloud-init-netw)|running 'init' at",
+    Stage.CLOUD_INIT_CONFIG: r"Starting .*(cloud-config\.|Apply the settings"
+    r"|tings specified in cloud-config)|running 'modules:config'",
+    Stage.CLOUD_INIT_FINAL: r"Starting .*(cloud-final\.|Execute cloud user|user/final scripts)"
+    r"|running 'modules:final'",
+    Stage.REPORT: r"@cloudlab after 0 ",
+}
+_MARKS = {stage: re.compile(mark) for stage, mark in _STAGE_MARKS.items()}
 
 # What proves that a boot cannot come to its end, and what people are told.
-_PROOFS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+_PROOFS = (
     (
-        re.compile(r"Kernel panic - not syncing"),
+        r"Kernel panic - not syncing",
         "the guest's kernel panicked",
         "The lines before the panic say why; more memory (--memory 2G) helps where it ran out.",
     ),
     (
-        re.compile(r"No bootable device|No bootable option or device|Boot failed: not a bootable disk"),
+        r"No bootable device|No bootable option or device|Boot failed: not a bootable disk",
         "the firmware found no boot loader on the disk",
         "Check with 'cloudlab inspect' that this is a disk image, and try the other --firmware.",
     ),
     (
-        re.compile(r"^(grub rescue>|grub>)|Minimal BASH-like line editing|Entering rescue mode"),
+        r"^(grub rescue>|grub>)|Minimal BASH-like line editing|Entering rescue mode",
         "the boot loader stopped at its prompt, because it did not find its files or the kernel",
         "The image is damaged or its partitions were changed; fetch or build it again.",
     ),
     (
-        re.compile(r"[Ee]mergency mode|Give root password for maintenance|dracut-emergency"),
+        r"[Ee]mergency mode|Give root password for maintenance|dracut-emergency",
         "the guest's systemd stopped in emergency mode",
         "A filesystem or mount of the guest failed; the console's tail names it.",
     ),
     (
-        re.compile(r"^\(initramfs\)|Gave up waiting for root|Dropping to a shell"),
+        r"^\(initramfs\)|Gave up waiting for root|Dropping to a shell",
         "the initramfs did not find the root filesystem",
         "The image's root filesystem is not where its boot loader says.",
     ),
     (
-        re.compile(r"Datasource DataSourceNone|Used fallback datasource"),
+        r"Datasource DataSourceNone|Used fallback datasource",
         "cloud-init found no datasource, so it did not read the seed",
         "The seed needs the volume label cidata and the files user-data and meta-data.",
     ),
-)  # fmt: skip
+)
 
 # Where systemd gave up on the serial console's device, no login prompt comes.
 _UP = re.compile(r"^\S+ login:|Reached target (?:multi-user\.target|Multi-User System)")
@@ -171,20 +148,13 @@ def printable(raw: bytes | str) -> str:
 
 @dataclass(frozen=True)
 class ConsoleLine:
-    """One line of the console.
+    """One line of the console."""
 
-    Attributes
-    ----------
-    number : int
-        Its number in the transcript, from 1.
-    time_s : float
-        Seconds from the machine's launch to the line's end, on the host's clock.
-    raw : bytes
-        Without its line end, cut at :data:`LONGEST_LINE_BYTES`.
-    """
-
+    #: Its number in the transcript, from 1.
     number: int
+    #: Seconds from the machine's launch to the line's end, on the host's clock.
     time_s: float
+    #: Without its line end, cut at :data:`LONGEST_LINE_BYTES`.
     raw: bytes
 
     @property
@@ -199,7 +169,8 @@ class Failure:
 
     reason: str
     hint: str
-    line: int
+    #: Seconds from the machine's launch to the line.
+    time_s: float
 
 
 class LineSplitter:
@@ -253,21 +224,11 @@ class Console(Sequence[ConsoleLine]):
     def find(
         self, pattern: str = "", *, first: int = 1, last: int | None = None, report: bool = False
     ) -> Console:
-        """Return the lines that match, without empty ones.
+        """Return the lines in which a regular expression is found, without empty ones.
 
-        Parameters
-        ----------
-        pattern : str
-            A regular expression, found anywhere in a line.
-        first, last : int
-            Numbers of the first and the last line to look at.
-        report : bool
-            Whether the lines of the exact report are among them.
-
-        Raises
-        ------
-        UsageError
-            If the pattern is not a regular expression.
+        ``first`` and ``last`` are the numbers of the first and the last line to look at;
+        ``report`` says whether the lines of the exact report are among them.  Raises
+        :class:`UsageError` if the pattern is not a regular expression.
         """
         try:
             wanted = re.compile(pattern)
@@ -288,10 +249,9 @@ class Console(Sequence[ConsoleLine]):
 
     def __repr__(self) -> str:
         shown = [f"{line.number:5}  {line.text}" for line in self._lines[:_SHOWN_LINES]]
-        more = len(self) - _SHOWN_LINES
-        return "\n".join([*shown, *([f"       ({more} more lines)"] if more > 0 else [])]) or (
-            "No line matches."
-        )
+        if len(self) > _SHOWN_LINES:
+            shown.append(f"       ({len(self) - _SHOWN_LINES} more lines)")
+        return "\n".join(shown) or "No line matches."
 
     def _repr_html_(self) -> str:
         # JupyterLab would break words anywhere.
@@ -300,36 +260,25 @@ class Console(Sequence[ConsoleLine]):
 
 
 class BootWatcher:
-    """Follows a boot by its console: the stages it reached, and why it cannot go on.
-
-    Attributes
-    ----------
-    stage : Stage
-        The last stage that began.
-    stages : dict
-        Stage -> seconds from launch to its beginning.
-    failure : Failure or None
-    tail : tuple of str
-        The last lines, made safe for people; a prompt that waits is one of them.
-    up_s : float or None
-        Seconds from launch to the first login prompt, or to systemd's multi-user target.
-    """
+    """Follows a boot by its console: the stages it reached, and why it cannot go on."""
 
     def __init__(self) -> None:
+        #: The last stage that began.
         self.stage = Stage.FIRMWARE
+        #: Stage -> seconds from launch to its beginning.
         self.stages: dict[Stage, float] = {Stage.FIRMWARE: 0.0}
         self.failure: Failure | None = None
+        #: Seconds from launch to the first login prompt, or to systemd's multi-user target.
+        self.up_s: float | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._unfinished = ""
-        self.up_s: float | None = None
 
     def feed(self, line: ConsoleLine) -> Stage | None:
         """Take in a line; return the stage that it begins, if it does."""
         text = line.text
         if text:
             self._tail.append(text[:_TAIL_WIDTH])
-        self._look_for_failure(text, line.number)
-        self._look_whether_up(text, line.time_s)
+        self._look_at(text, line)
         for stage in ORDER[ORDER.index(self.stage) + 1 :]:
             if _MARKS[stage].search(text):
                 self.stage = stage
@@ -341,11 +290,11 @@ class BootWatcher:
         """Look at a line without an end: boot loaders and shells wait behind their prompt."""
         text = line.text
         self._unfinished = text[:_TAIL_WIDTH]
-        self._look_for_failure(text, line.number)
-        self._look_whether_up(text, line.time_s)
+        self._look_at(text, line)
 
     @property
-    def tail(self) -> tuple[str, ...]:  # noqa: D102 - see the class
+    def tail(self) -> tuple[str, ...]:
+        """The last lines, made safe for people; a prompt that waits is one of them."""
         lines = [*self._tail, self._unfinished]
         return tuple(line for line in lines if line)[-TAIL_LINES:]
 
@@ -354,52 +303,21 @@ class BootWatcher:
         """Whether any stage of cloud-init began."""
         return ORDER.index(self.stage) >= ORDER.index(Stage.CLOUD_INIT_LOCAL)
 
-    def _look_whether_up(self, text: str, time_s: float) -> None:
+    def _look_at(self, text: str, line: ConsoleLine) -> None:
         if self.up_s is None and _UP.search(text):
-            self.up_s = time_s
-
-    def _look_for_failure(self, text: str, number: int) -> None:
-        if self.failure is not None:
-            return
-        for pattern, reason, hint in _PROOFS:
-            if pattern.search(text):
-                self.failure = Failure(reason, hint, number)
-                return
+            self.up_s = line.time_s
+        if self.failure is None:
+            proofs = (proof for proof in _PROOFS if re.search(proof[0], text))
+            self.failure = next((Failure(*proof[1:], line.time_s) for proof in proofs), None)
 
 
-_MARKS = dict(_STAGE_MARKS)
-
-
-class _Closing:
-    """A context manager that closes what it is."""
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Transcript(_Closing):
-    """The console's raw bytes in a file, up to a cap, ended by a note where it was reached.
-
-    Attributes
-    ----------
-    dropped_bytes : int
-        What came after the cap.
-    """
+class Transcript(contextlib.AbstractContextManager["Transcript"]):
+    """The console's raw bytes in a file, up to a cap, ended by a note where it was reached."""
 
     def __init__(self, path: Path, *, cap_bytes: int) -> None:
         self._stream: BinaryIO = path.open("wb")
         self._left = cap_bytes
+        #: What came after the cap.
         self.dropped_bytes = 0
 
     def write(self, chunk: bytes) -> None:
@@ -411,6 +329,9 @@ class Transcript(_Closing):
             self._left -= len(kept)
         self.dropped_bytes += len(chunk) - len(kept)
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the file; idempotent."""
         # What the disk would not take, write() has already said.
@@ -421,7 +342,7 @@ class Transcript(_Closing):
             self._stream.close()
 
 
-class CastWriter(_Closing):
+class CastWriter(contextlib.AbstractContextManager["CastWriter"]):
     """Writes a console as asciicast v2 while it comes in, an event each :data:`CAST_STEP_S`.
 
     Source: https://docs.asciinema.org/manual/asciicast/v2/
@@ -434,14 +355,9 @@ class CastWriter(_Closing):
         self._left = cap_bytes
         self._time_s = 0.0
         self._text: list[str] = []
-        width, height = _CAST_SIZE
-        header = {
-            "version": _CAST_VERSION,
-            "width": width,
-            "height": height,
-            "timestamp": int(time.time()),
-            "title": title,
-        }
+        # asciicast needs a terminal's size; a serial console has none.
+        header: dict[str, object] = {"version": 2, "width": 120, "height": 40}
+        header |= {"timestamp": int(time.time()), "title": title}
         try:
             self._stream.write(json.dumps(header) + "\n")
             self._stream.flush()
@@ -456,6 +372,9 @@ class CastWriter(_Closing):
         if not self._text:
             self._time_s = time_s
         self._text.append(self._decoder.decode(chunk))
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Write what is left and close the file; idempotent."""
@@ -496,56 +415,40 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
             f"{path} cannot be read: {error.strerror}.",
             hint="The run folder is incomplete; record the run again.",
         ) from error
+    number = 0
     with stream:
-        header = _json_line(path, 1, stream.readline())
-        if not isinstance(header, dict) or header.get("version") != _CAST_VERSION:
-            raise RecordingError(
-                f"{path} is not an asciicast v2 file (no version in its header).",
-                hint="Name the console.cast of a run folder.",
-            )
-        for number, line in enumerate(stream, start=2):
-            if not line.strip():
-                continue
-            event = _json_line(path, number, line)
-            match event:
-                case [int() | float() as at_s, str() as kind, str() as text] if _is_time(at_s):
+        try:
+            for number, line in enumerate(stream, start=1):
+                if number == 1:
+                    _HEADER.decode(line)
+                elif line.strip():
+                    time_s, kind, text = _EVENT.decode(line)
                     if kind == "o":
-                        yield float(at_s), text
-                case _:
-                    raise RecordingError(
-                        f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED
-                    )
-
-
-def _is_time(at_s: float) -> bool:
-    # JSON as Python reads it has NaN, infinity and integers that no float can hold.
-    return not isinstance(at_s, bool) and 0 <= at_s <= _LONGEST_S
-
-
-def _json_line(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RecordingError(
-            f"{path}, line {number}: not JSON ({error}).", hint=_DAMAGED
-        ) from error
+                        yield time_s, text
+        except msgspec.ValidationError as error:
+            if number == 1:
+                raise RecordingError(
+                    f"{path} is not an asciicast v2 file (no version in its header).",
+                    hint="Name the console.cast of a run folder.",
+                ) from error
+            raise RecordingError(
+                f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED
+            ) from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise RecordingError(
+                f"{path}, line {number}: not JSON ({error}).", hint=_DAMAGED
+            ) from error
+        if number == 0:
+            raise RecordingError(f"{path} is empty.", hint=_DAMAGED)
 
 
 def play(
     path: Path, *, speed: float = 1.0, first_line: int = 1, longest_pause_s: float = 5.0
 ) -> Iterator[str]:
-    """Yield the console's text at its recorded pace.
+    """Yield the text of an asciicast v2 file at its recorded pace.
 
-    Parameters
-    ----------
-    path : Path
-        An asciicast v2 file.
-    speed : float
-        How many times as fast as it was.
-    first_line : int
-        Number of the line to start at.
-    longest_pause_s : float
-        Pauses are cut at this many (played) seconds.
+    It plays ``speed`` times as fast as it was, from the line with the number ``first_line`` on;
+    pauses are cut at ``longest_pause_s`` (played) seconds.
     """
     before_s, skip = 0.0, first_line - 1
     for at_s, event_text in read_cast(path):

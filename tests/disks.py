@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from cloudlab import tools
-from cloudlab.cli.disks import inspect
+from cloudlab.cli.images import inspect
 
 MIB = 1 << 20
 

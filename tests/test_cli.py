@@ -24,8 +24,7 @@ import yaml
 from guests import make_guest, report
 from seeds import read_iso
 
-from cloudlab.cli import main
-from cloudlab.cli.arguments import make_parser
+from cloudlab.cli import main, make_parser
 from cloudlab.image.cache import open_image, remember
 from cloudlab.image.recipe import Variant
 from cloudlab.machine.config import Accel, Firmware, Network
@@ -695,7 +694,7 @@ def test_the_choices_are_those_of_the_library(option, kind):
 @pytest.mark.parametrize("module", ["pandas", "matplotlib", "rich", "jsonschema", "qemu"])
 def test_help_loads_nothing_heavy(module):
     code = (
-        "import sys; from cloudlab.cli.arguments import make_parser; make_parser().format_help(); "
+        "import sys; from cloudlab.cli import make_parser; make_parser().format_help(); "
         f"sys.exit({module!r} in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,9 +15,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from cloudlab import figures
-from cloudlab.figures.canvas import text_width, wrap
+from cloudlab.figures.canvas import SIZES, STYLES, text_width, wrap
 from cloudlab.figures.disks import ruler
-from cloudlab.figures.style import SIZES, STYLES
 
 NAMES = [
     "default",

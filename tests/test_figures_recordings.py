@@ -13,8 +13,8 @@ from PIL import Image
 
 from cloudlab import figures
 from cloudlab.cli import main
-from cloudlab.figures.style import SIZES, STYLES
-from cloudlab.run.plots import plot
+from cloudlab.figures.canvas import SIZES, STYLES
+from cloudlab.run.display import plot
 from cloudlab.run.value import recorded, recordings
 
 RUNS = {run.name: run.folder for run in recordings()}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cloudlab import figures
 from cloudlab.cli import main
 from cloudlab.errors import CloudlabError, RecordingError
-from cloudlab.run.report import save_demo
+from cloudlab.run.display import save_demo
 from cloudlab.run.value import Run, compare, compare_options, recorded
 from cloudlab.seed import SeedConfig, to_user_data
 from cloudlab.widgets import DiskMap, Scrubber

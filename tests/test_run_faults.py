@@ -44,9 +44,9 @@ from cloudlab.machine.config import Accel, Firmware
 from cloudlab.machine.process import MachineEnd
 from cloudlab.run import monitor, options
 from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.display import save_demo
 from cloudlab.run.options import Options
 from cloudlab.run.record import Outcome, RecordedError
-from cloudlab.run.report import save_demo
 from cloudlab.run.value import Run
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("own_cache")]

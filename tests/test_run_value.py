@@ -22,7 +22,6 @@ from cloudlab.run.value import (
     recording_names,
     recordings,
     recordings_folder,
-    unique,
 )
 from cloudlab.seed import GrowpartMode, Profile
 from cloudlab.sizes import SIZES_COLUMNS
@@ -241,4 +240,3 @@ def test_all_recordings_in_order_of_name():
     runs = recordings()
     assert [run.name for run in runs] == recording_names() == sorted(recording_names())
     assert all(run.is_recording for run in runs)
-    assert [run.name for run in unique([*runs, *runs])] == recording_names()

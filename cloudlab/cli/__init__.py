@@ -1,18 +1,24 @@
 """The command line: arguments, exit codes, tables for a terminal.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.  The modules of this room have the
+commands, and are imported when one of theirs is carried out.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
 
-from cloudlab.errors import CloudlabError
+import cloudlab
+from cloudlab.errors import CloudlabError, suggest
 
 INTERRUPTED = 130
 
@@ -26,11 +32,51 @@ _INTERRUPTED = {
     "share": "; the images are no longer served",
 }
 
+#: What the help of each command shows.
+_EXAMPLES = """
+cloudlab doctor
+cloudlab ps
+cloudlab ps --json
+cloudlab stop default
+cloudlab stop --all
+cloudlab lab
+cloudlab lab --folder ~/course -- --no-browser --port 8899
+cloudlab images
+cloudlab images --json
+cloudlab fetch ubuntu-24.04
+cloudlab fetch https://example.org/my.qcow2 --checksum sha256:HEX
+cloudlab build
+cloudlab build --suite bookworm --filesystem btrfs
+cloudlab build --variant help
+cloudlab verify
+cloudlab verify ubuntu-24.04
+cloudlab share
+cloudlab share --class
+cloudlab share --address 192.168.1.20 --port 9000
+cloudlab inspect disk.qcow2
+cloudlab inspect disk.img --format raw --json
+cloudlab seed seed.iso --growpart off --hostname node-1
+cloudlab seed seed.iso --user-data my-user-data.yaml
+cloudlab run --growpart off
+cloudlab run --image ubuntu-24.04 --disk-size 30G --resize-rootfs false
+cloudlab run --user-data my-user-data.yaml --console
+cloudlab demo
+cloudlab demo --image debian-12-generic --output my-demo
+cloudlab parse console.log
+cloudlab parse - --json < pasted.txt
+cloudlab replay default --speed 10
+cloudlab replay runs/2026-11-26-101500-default --from growth
+cloudlab explain growpart-off
+cloudlab explain cloud-init.log lsblk.txt --json
+cloudlab explain --redact cloud-init.log
+cloudlab figure default --kind disk-map
+cloudlab figure default growpart-off --kind scenarios --output scenarios.svg
+cloudlab figure default --kind prediction --predict 19.9G,20G
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
-    from cloudlab.cli.arguments import make_parser
-
     _open_what_is_closed()
     args = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -83,3 +129,283 @@ def _say(text: str) -> None:
         for line in text.splitlines():
             sys.stderr.write(printable(line) + "\n")
         sys.stderr.flush()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests a command, option or value in place of a mistyped one."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = "command" if action.dest == argparse.SUPPRESS else "value"
+            raise argparse.ArgumentError(
+                action,
+                f"unknown {what} {value!r}. {suggest(str(value), action.choices)}\n"
+                f"Choose one of: {', '.join(action.choices)}.",
+            )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse arguments; unknown ones are an error of the command that they were given to."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name.split("=")[0] for name in unknown if name.startswith("-")]
+            hint = suggest(options[0], self._option_string_actions) if options else ""
+            self.error(f"unknown argument: {' '.join(unknown)}. {hint}")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and where to find help, and exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}\nTry: {self.prog} --help\n")
+
+
+def make_parser() -> Parser:
+    """Return the parser of the whole command line."""
+    parser = Parser(
+        prog="cloudlab",
+        description="How does a cloud image of a few hundred megabytes become a 20 GB disk?",
+        epilog="examples:\n  cloudlab demo\n  cloudlab run --growpart off --disk-size 30G\n"
+        "  cloudlab explain growpart-off\n\n"
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
+        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cloudlab {cloudlab.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_hosts, _images, _disks, _runs, _reading):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
+    def carry_out(args: argparse.Namespace) -> None:
+        getattr(importlib.import_module(f"cloudlab.cli.{module}"), name)(args)
+
+    lines = _EXAMPLES.splitlines()
+    examples = [line for line in lines if line.split()[1:2] == [name]]
+    parser: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog="\n  ".join(["examples:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(carry_out=carry_out, command=name)
+    return parser
+
+
+def _flag(group: Any, name: str, text: str) -> None:
+    group.add_argument(name, action="store_true", help=text)
+
+
+def _file(group: Any, name: str, text: str, metavar: str | None = "FILE") -> None:
+    group.add_argument(name, type=Path, metavar=metavar, help=text)
+
+
+def _choice(group: Any, name: str, words: str, text: str, default: str | None = None) -> None:
+    choices = tuple(words.split())
+    group.add_argument(name, type=str.lower, choices=choices, default=default, help=text)
+
+
+def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> None:
+    text = f"{text}; repeatable"
+    group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
+
+
+def _json(parser: Parser) -> None:
+    _flag(parser, "--json", "print JSON instead of a table")
+
+
+def _hosts(commands: Any) -> None:
+    doctor = _command(commands, "doctor", "hosts", "check what a boot needs on this host")
+    _json(doctor)
+    _flag(doctor, "--refresh", "test the accelerators again")
+    ps = _command(commands, "ps", "hosts", "list running machines")
+    _json(ps)
+    stop = _command(commands, "stop", "hosts", "stop running machines")
+    stop.add_argument("machine", nargs="*", metavar="MACHINE", help="id or name, as in 'ps'")
+    _flag(stop, "--all", "stop all machines of this user")
+    lab = _command(commands, "lab", "hosts", "open JupyterLab on your copy of the course")
+    _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
+    _flag(lab, "--copy-only", "copy the course, open nothing")
+    lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
+
+
+def _images(commands: Any) -> None:
+    _json(_command(commands, "images", "images", "list published and cached images"))
+    fetch = _command(
+        commands, "fetch", "images", "download and verify an image, and print its path"
+    )
+    fetch.add_argument("image", metavar="NAME_OR_URL", help="a name from 'images', or a URL")
+    fetch.add_argument("--checksum", metavar="ALGO:HEX", help="checksum that the image must have")
+    _flag(fetch, "--refresh", "check for a newer version")
+    _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
+    _mirror(fetch)
+    build = _command(
+        commands, "build", "images", "build an image from Debian packages, and print its path"
+    )
+    build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
+    build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
+    build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
+    _file(build, "--output", "copy the image to FILE")
+    verify = _command(commands, "verify", "images", "verify checksums of cached images")
+    verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
+    share = _command(commands, "share", "images", "serve the image cache to a classroom")
+    share.add_argument("--address", help="address to listen on; default: the local network's")
+    share.add_argument("--port", type=_port, help="default: 8765, or a free port")
+    text = "also collect the learners' predictions and progress in DIR; default: a new folder a day"
+    share.add_argument(
+        "--class", dest="class_folder", nargs="?", const="", metavar="DIR", help=text
+    )
+
+
+def _disks(commands: Any) -> None:
+    inspect = _command(
+        commands, "inspect", "images", "show partitions and filesystems of a disk image"
+    )
+    _file(inspect, "disk", "a raw or qcow2 file", "DISK")
+    _choice(inspect, "--format", "qcow2 raw", "default: detect the format")
+    _json(inspect)
+    seed = _command(
+        commands, "seed", "runs", "write a cloud-init seed (ISO) for any virtual machine"
+    )
+    _file(seed, "output", "the file to write", "OUT.iso")
+    seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
+    _flag(seed, "--force", "replace OUT.iso if it exists")
+    _seed_options(seed)
+
+
+def _runs(commands: Any) -> None:
+    run = _command(commands, "run", "runs", "boot one machine and record it")
+    _file(run, "--output", "the run folder; default: a new one in runs/", "DIR")
+    _flag(run, "--keep-overlay", "keep the overlay, in the run folder")
+    _machine_options(run)
+    _seed_options(run)
+    demo = _command(
+        commands, "demo", "runs", "boot the article's three scenarios and write a report"
+    )
+    _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
+    _machine_options(demo)
+
+
+def _reading(commands: Any) -> None:
+    parse = _command(
+        commands,
+        "parse",
+        "reading",
+        "read sizes from a console log or from pasted lsblk and df output",
+    )
+    _file(parse, "log", "a text file; - is standard input")
+    _json(parse)
+    replay = _command(commands, "replay", "reading", "play the console of a recorded run")
+    _run(replay)
+    replay.add_argument("--speed", type=_positive, default=1.0, help="factor; default: 1")
+    replay.add_argument(
+        "--from",
+        dest="start",
+        choices=("before", "growth", "report"),
+        help="start at the report before growth, at growth, or at the report after it",
+    )
+    explain = _command(
+        commands,
+        "explain",
+        "reading",
+        "explain what grew a machine's disk, or why it did not grow",
+    )
+    explain.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FILE",
+        help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
+        "images of any machine, recognised by content; - is standard input; or a run",
+    )
+    explain.add_argument(
+        "--redact",
+        action="store_true",
+        help="print the files instead, without host names, addresses, keys and UUIDs",
+    )
+    _json(explain)
+    figure = _command(commands, "figure", "reading", "draw a figure of one or more runs")
+    _run(figure, nargs="*")
+    figure.add_argument("--kind", default="disk-map", help="default: disk-map; 'help' lists them")
+    _file(figure, "--output", ".svg, .png or .pdf; default: KIND.svg")
+    words = "screen (default), slide (1600 x 900) or page (half a page's width)"
+    _choice(figure, "--size", "screen slide page", words, "screen")
+    words = "light (default), dark, or print (grey, with patterns)"
+    _choice(figure, "--style", "light dark print", words, "light")
+    figure.add_argument("--title", metavar="TEXT", help="default: the finding; '' for no title")
+    words = "expected sizes, such as 19.9G,20G; for --kind prediction"
+    figure.add_argument("--predict", metavar="PARTITION,FILESYSTEM", help=words)
+    _file(figure, "--data", "also write the data behind it", "FILE.csv")
+
+
+def _run(parser: Parser, **options: Any) -> None:
+    text = "a run folder, or the name of a shipped recording"
+    parser.add_argument("run", type=Path, metavar="RUN", help=text, **options)
+
+
+def _seed_options(parser: Parser) -> None:
+    group = parser.add_argument_group("cloud-init")
+    words = "what grows the partition; default: auto"
+    _choice(group, "--growpart", "auto growpart gpart off", words)
+    words = "whether to grow the root filesystem; default: true"
+    _choice(group, "--resize-rootfs", "true false noblock", words)
+    _many(group, "--growpart-device", "DEV", "mount point or device to grow; default: /")
+    _flag(group, "--ignore-growroot-disabled", "grow even if /etc/growroot-disabled exists")
+    _many(group, "--bootcmd", "COMMAND", "run before growth")
+    _many(group, "--runcmd", "COMMAND", "run at the end of the boot")
+    group.add_argument("--hostname", metavar="NAME", help="host name of the guest")
+    _many(group, "--user", "NAME", "add a user with sudo rights")
+    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
+    _file(group, "--password-hash-file", "crypt hash of the default user's password")
+    _file(group, "--extra", "further cloud-config keys, as YAML")
+    _file(group, "--user-data", "your own user-data, plain or gzip, instead of the options above")
+    _file(group, "--meta-data", "your own meta-data")
+    _file(group, "--vendor-data", "vendor-data; user-data keys override it")
+    _file(group, "--network-config", "network configuration, version 1 or 2")
+    _flag(group, "--no-check", "accept user-data with errors")
+    words = (
+        "lean: only the modules that growth needs; full: all of them (default for 'seed' and for "
+        "your own user-data)"
+    )
+    _choice(group, "--profile", "lean full", words)
+    _flag(group, "--sampler", "also report every change of size during the boot")
+
+
+def _machine_options(parser: Parser) -> None:
+    group = parser.add_argument_group("machine")
+    add = group.add_argument
+    add("--image", default="auto", help="a name from 'images', a file or a URL; default: auto")
+    _choice(group, "--arch", "amd64 arm64", "of a published image; default: this host's")
+    add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
+    add("--memory", default="1G", metavar="SIZE", help="default: 1G")
+    add("--cpus", type=int, default=1, metavar="N", help="default: 1")
+    _choice(group, "--firmware", "bios uefi", "default: BIOS where the image supports it")
+    words = "none (default), or user for outgoing connections"
+    _choice(group, "--network", "none user", words, "none")
+    _choice(group, "--accel", "kvm hvf tcg", "default: the fastest that works here")
+    words = "boot from the firmware (cold) or resume from a snapshot (warm); default: auto"
+    _choice(group, "--start", "cold warm auto", words, "auto")
+    add("--timeout", type=_positive, metavar="SECONDS", help="how long the boot may take")
+    _flag(group, "--console", "print the guest's console while it boots")
+    _mirror(group)
+
+
+def _mirror(parser: Any) -> None:
+    parser.add_argument("--mirror", metavar="URL", help="address shown by 'cloudlab share'")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value

@@ -46,7 +46,11 @@ def doctor(args: argparse.Namespace) -> None:
             checks.append(_Check("accelerator", True, f"{accel.accel}: {accel.reason}"))
         except CloudlabError as error:
             checks.append(_Check("accelerator", False, error.message, error.hint))
-    checks += [_gpgv(), _folder(), _disk(), _memory(), _image()]
+    gpgv = _tool("gpgv")
+    if not gpgv.ok:
+        # No failure: only signed images need it.
+        gpgv = replace(gpgv, ok=True, detail="not found: signed images cannot be verified")
+    checks += [gpgv, *_host_checks()]
     if args.json:
         terminal.print_json(
             {
@@ -76,43 +80,30 @@ def _tool(program: str) -> _Check:
     return _Check(program, True, f"{found}: {version[0] if version else 'no version'}")
 
 
-def _gpgv() -> _Check:
-    found = _tool("gpgv")
-    if found.ok:
-        return found
-    # Not a failure: only signed images need it.
-    return replace(found, ok=True, detail="not found: signed images cannot be verified")
-
-
-def _folder() -> _Check:
-    try:
-        folder = paths.make_folder(paths.cache_folder())
-    except CloudlabError as error:
-        return _Check("cache", False, error.message, error.hint)
-    return _Check("cache", True, str(folder))
-
-
-def _disk() -> _Check:
+def _host_checks() -> list[_Check]:
+    """Check what is not a program: the cache, the room on disk and in memory, the images."""
     folder = paths.cache_folder()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    fix = "" if free >= _LEAST_DISK_BYTES else "Free some space, or move CLOUDLAB_CACHE."
-    return _Check("disk", not fix, f"{format_bytes(free)} free for the cache", fix)
-
-
-def _memory() -> _Check:
-    free = psutil.virtual_memory().available
-    fix = "" if free >= _LEAST_MEMORY_BYTES else "Close other programs, or run with --memory 512M."
-    return _Check("memory", not fix, f"{format_bytes(free)} available", fix)
-
-
-def _image() -> _Check:
+    try:
+        cache = _Check("cache", True, str(paths.make_folder(folder)))
+    except CloudlabError as error:
+        cache = _Check("cache", False, error.message, error.hint)
+    place = next(one for one in (folder, *folder.parents) if one.exists())
+    disk, memory = shutil.disk_usage(place).free, psutil.virtual_memory().available
+    move = "" if disk >= _LEAST_DISK_BYTES else "Free some space, or move CLOUDLAB_CACHE."
+    close = ""
+    if memory < _LEAST_MEMORY_BYTES:
+        close = "Close other programs, or run with --memory 512M."
     images = cached_images()
+    # No failure: 'run' fetches or builds one by itself.
+    found = "none in the cache yet; the first run fetches or builds one"
     if images:
-        return _Check("image", True, f"{images[0].name} ({len(images)} in the cache)")
-    # Not a failure: 'run' fetches or builds one by itself.
-    return _Check("image", True, "none in the cache yet; the first run fetches or builds one")
+        found = f"{images[0].name} ({len(images)} in the cache)"
+    return [
+        cache,
+        _Check("disk", not move, f"{format_bytes(disk)} free for the cache", move),
+        _Check("memory", not close, f"{format_bytes(memory)} available", close),
+        _Check("image", True, found),
+    ]
 
 
 def ps(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Commands about images: images, fetch, build, verify, share."""
+"""Commands about images and disks: images, fetch, build, verify, share, inspect."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.cli import terminal
+from cloudlab.disk import Filesystem, Partition, inspect_disk
 from cloudlab.errors import ImageError, UsageError, suggest
 from cloudlab.image import cache
 from cloudlab.image.build import build_image
@@ -174,6 +175,49 @@ def share(args: argparse.Namespace) -> None:
                 terminal.OUT.print(f"  course.{name}({named})")
         terminal.OUT.print("Ctrl-C ends it.")
         threading.Event().wait()
+
+
+_DISK_COLUMNS = ("no", "start", "size", "type", "filesystem", "label", "its size", "free")
+_RIGHT = "no,start,size,its size,free"
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """Show what is on a disk without booting it."""
+    layout = inspect_disk(args.disk, args.format)
+    if args.json:
+        terminal.print_json(layout.to_json())
+        return
+    size, used = format_bytes(layout.virtual_size_bytes), format_bytes(layout.disk_size_bytes)
+    lines = [f"{layout.path}: {layout.format}, virtual size {size}, {used} on the host"]
+    if layout.backing_file:
+        lines.append(f"backing file: {layout.backing_file}")
+    terminal.print_lines([*lines, f"partition table: {layout.table_title}"])
+    if layout.partitions:
+        terminal.print_table(
+            _DISK_COLUMNS, list(map(_partition_cells, layout.partitions)), right=_RIGHT
+        )
+    lines = []
+    if layout.table is not None:
+        lines.append(f"free behind the last partition: {format_bytes(layout.free_tail_bytes)}")
+    elif not layout.partitions and not layout.other_table:
+        lines.append("The disk is blank where partition tables and filesystems start.")
+    if layout.in_use:
+        lines.append("A machine is writing to this disk, so this may be out of date.")
+    terminal.print_lines([*lines, *(f"warning: {warning}" for warning in layout.warnings)])
+
+
+def _partition_cells(partition: Partition) -> tuple[str, ...]:
+    filesystem = partition.filesystem or Filesystem("")
+    sizes = (filesystem.size_bytes, filesystem.free_bytes)
+    return (
+        "-" if partition.number is None else str(partition.number),
+        format_bytes(partition.start_bytes),
+        format_bytes(partition.size_bytes),
+        partition.type_name,
+        partition.content or "-",
+        filesystem.label or "-",
+        *("-" if size is None else format_bytes(size) for size in sizes),
+    )
 
 
 def image_for(args: argparse.Namespace) -> Image:

@@ -14,9 +14,9 @@ from cloudlab import figures, paths
 from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
-from cloudlab.errors import ParseError, RecordingError, UsageError, suggest
+from cloudlab.errors import ParseError, UsageError, suggest
 from cloudlab.explanation.redact import redact_files
-from cloudlab.run.plots import plot
+from cloudlab.run.display import plot
 from cloudlab.run.value import Run, open_run, recording_names
 from cloudlab.run.value import explain as explain_sources
 from cloudlab.sizes import ParsedConsole, parse_console, to_json
@@ -77,7 +77,7 @@ def _parsed_rows(parsed: ParsedConsole) -> list[list[str]]:
 
 def replay(args: argparse.Namespace) -> None:
     """Play a run's console, labelled as a recording."""
-    run = _open(args.run)
+    run = open_run(args.run)
     first = _first_line(run, args.start)
     start = f", from line {first}" if first > 1 else ""
     terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}{start}")
@@ -87,7 +87,9 @@ def replay(args: argparse.Namespace) -> None:
         # An escape sequence cut in two could not be told from text.
         cut = _CUT_SEQUENCE.search(rest, max(0, len(rest) - _LONGEST_SEQUENCE))
         end = cut.start() if cut else len(rest)
-        sys.stdout.write("\n".join(_printable_piece(line) for line in rest[:end].split("\n")))
+        # The blanks at its end, which printable() takes off a line, stand before what follows.
+        pieces = (printable(f"{line}.")[:-1] for line in rest[:end].split("\n"))
+        sys.stdout.write("\n".join(pieces))
         sys.stdout.flush()
         rest = rest[end:]
     sys.stdout.write(printable(rest) + "\n")
@@ -106,29 +108,6 @@ def _first_line(run: Run, start: str | None) -> int:
             hint="Leave --from out.",
         )
     return report[-1].number + 1 if start == "growth" else report[0].number
-
-
-def _open(name: Path) -> Run:
-    """Return the run in a folder, or a recording by its name.
-
-    Raises
-    ------
-    RecordingError
-        If there is neither, with the closest name of a recording.
-    """
-    try:
-        return open_run(name)
-    except RecordingError as error:
-        if not name.exists():
-            names = recording_names()
-            hint = f"{suggest(str(name), names)} Recordings: {', '.join(names)}.".strip()
-            raise RecordingError(error.message, hint=hint) from error
-        raise
-
-
-def _printable_piece(text: str) -> str:
-    # The blanks at its end, which printable() takes off a line, stand before what follows.
-    return printable(text + ".")[:-1]
 
 
 def explain(args: argparse.Namespace) -> None:
@@ -178,7 +157,7 @@ def figure(args: argparse.Namespace) -> None:
             "--kind prediction and --predict PARTITION,FILESYSTEM need each other.",
             hint="For example: --kind prediction --predict 19.9G,20G",
         )
-    runs = [_open(run) for run in args.run]
+    runs = [open_run(run) for run in args.run]
     drawn = plot(
         kind.name,
         runs,

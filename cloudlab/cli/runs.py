@@ -1,4 +1,4 @@
-"""Commands that boot: run, demo."""
+"""Commands that boot, and the seed that they boot with: run, demo, seed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from cloudlab import paths
 from cloudlab.cli import terminal
-from cloudlab.cli.disks import own_texts, seed_config
 from cloudlab.cli.images import check_output, image_for, print_path
-from cloudlab.disk import parse_disk_size
-from cloudlab.errors import CloudlabError
-from cloudlab.machine.config import Accel, Firmware, Network, check_shape
+from cloudlab.errors import CloudlabError, SeedError, UsageError
+from cloudlab.machine.config import check_shape
 from cloudlab.run.boot import boot_many, dated_folder
-from cloudlab.run.options import Options, Start, article_options, scenario_name
+from cloudlab.run.display import save_demo
+from cloudlab.run.options import Options, article_options, scenario_name, typed_values
 from cloudlab.run.record import check_new_folder
 from cloudlab.run.value import Run
-from cloudlab.seed import SeedConfig
+from cloudlab.seed import SeedConfig, User, parse_public_keys, write_seed
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,8 +65,6 @@ def demo(args: argparse.Namespace) -> None:
         raise CloudlabError(
             f"{len(failed)} of {len(done)} runs failed; what they recorded is in {output}."
         )
-    from cloudlab.run.report import save_demo
-
     report = save_demo(done, output)
     _print_results(done)
     terminal.say("Open this in a browser:")
@@ -82,18 +80,18 @@ def _boot(
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the machine's options; wrong ones are refused before any download."""
-    memory_bytes = parse_disk_size(args.memory, "memory size")
-    check_shape(memory_bytes, args.cpus)
-    return {
-        "disk_size_bytes": parse_disk_size(args.disk_size),
-        "memory_bytes": memory_bytes,
-        "cpus": args.cpus,
-        "firmware": Firmware(args.firmware) if args.firmware else None,
-        "network": Network(args.network),
-        "accel": Accel(args.accel) if args.accel else None,
-        "timeout_s": args.timeout,
-        "start": Start(args.start),
-    }
+    values = typed_values(
+        disk_size=args.disk_size,
+        memory=args.memory,
+        cpus=args.cpus,
+        firmware=args.firmware,
+        network=args.network,
+        accel=args.accel,
+        timeout_s=args.timeout,
+        start=args.start,
+    )
+    check_shape(values["memory_bytes"], values["cpus"])
+    return values
 
 
 def _print_results(done: list[Run]) -> None:
@@ -108,3 +106,99 @@ def _print_results(done: list[Run]) -> None:
     for run in done:
         for warning in run.record.warnings:
             terminal.say(f"warning: {run.name}: {warning}")
+
+
+def seed(args: argparse.Namespace) -> None:
+    """Write a seed ISO."""
+    written = write_seed(
+        args.output,
+        seed_config(args, report=False, instance_id=args.instance_id),
+        **own_texts(args),
+        check=not args.no_check,
+        overwrite=args.force,
+    )
+    for problem in written.problems:
+        terminal.say(f"warning: {problem}")
+    print_path(args.output)
+
+
+def seed_config(
+    args: argparse.Namespace, *, report: bool = True, instance_id: str | None = None
+) -> SeedConfig:
+    """Return the cloud-init options that the arguments make."""
+    # A seed for another machine, and the user's own user-data, run as a cloud would.
+    lean = report and args.user_data is None
+    password_file = args.password_hash_file
+    values = typed_values(
+        growpart=args.growpart,
+        growpart_devices=args.growpart_device,
+        ignore_growroot_disabled=args.ignore_growroot_disabled or None,
+        resize_rootfs=args.resize_rootfs,
+        bootcmd=args.bootcmd,
+        runcmd=args.runcmd,
+        hostname=args.hostname,
+        ssh_authorized_keys=[key for path in args.ssh_key for key in _public_keys(path)],
+        password_hash=paths.read_text(password_file).strip() if password_file else None,
+        extra_yaml=args.extra,
+        profile=args.profile or ("lean" if lean else "full"),
+        report=report,
+        sampler=args.sampler,
+        instance_id=instance_id,
+    )
+    return SeedConfig(users=tuple(User(name) for name in args.user), **values)
+
+
+def _public_keys(path: Path) -> tuple[str, ...]:
+    try:
+        return parse_public_keys(paths.read_text(path))
+    except SeedError as error:
+        beside = path.with_name(f"{path.name}.pub")
+        hint = f"The public key is in {beside}." if beside.is_file() else error.hint
+        raise UsageError(f"{path}: {error.message} Nothing was done.", hint=hint) from error
+
+
+#: File of the user's own -> the options that have no effect beside it.
+_REPLACED = {
+    "user_data": (
+        "growpart",
+        "resize_rootfs",
+        "growpart_device",
+        "ignore_growroot_disabled",
+        "bootcmd",
+        "runcmd",
+        "hostname",
+        "user",
+        "ssh_key",
+        "password_hash_file",
+        "extra",
+    ),
+    "meta_data": ("hostname", "instance_id"),
+    "vendor_data": (),
+    "network_config": (),
+}
+
+
+def own_texts(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the user's own user-data, meta-data, vendor-data and network-config, by argument.
+
+    Raises
+    ------
+    UsageError
+        If another option would have no effect beside one of them.
+    """
+    texts: dict[str, Any] = {}
+    for name, options in _REPLACED.items():
+        path = getattr(args, name)
+        replaced = [_option(one) for one in options if getattr(args, one, None)]
+        if path is not None and replaced:
+            raise UsageError(
+                f"{', '.join(replaced)} would have no effect beside {_option(name)}; "
+                "nothing was done.",
+                hint=f"Write it into your {name.replace('_', '-')}, or leave {_option(name)} out.",
+            )
+        texts[name] = None if path is None else paths.read_text(path)
+    return texts
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -25,7 +25,8 @@ _NARROW = 16
 _UNBOUNDED = 10_000
 
 #: Standard output carries results, standard error progress and warnings.
-OUT = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+OUT = Console(soft_wrap=True, **_PLAIN)
 
 
 class _Meanwhile(Console):
@@ -38,7 +39,7 @@ class _Meanwhile(Console):
         os.close(nowhere)
 
 
-ERR = _Meanwhile(stderr=True, highlight=False, markup=False, emoji=False)
+ERR = _Meanwhile(stderr=True, **_PLAIN)
 
 
 def print_json(value: Any) -> None:
@@ -59,16 +60,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     """Print a table; no cell is cut off.
 
     On a terminal, long cells wrap where the table is too wide; the first column does so last.
-    Elsewhere the lines are as long as they need to be.
-
-    Parameters
-    ----------
-    columns : sequence of str
-        The head.
-    rows : sequence of sequence of str
-        Cells; characters that a terminal would act on are removed.
-    right : str
-        Names of the columns that are aligned to the right, comma-separated.
+    Elsewhere the lines are as long as they need to be.  Characters that a terminal would act on
+    are removed.  ``right`` names the columns that are aligned to the right, comma-separated.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     cells = [[printable(cell) for cell in row] for row in rows]
@@ -82,10 +75,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         )
     for row in cells:
         table.add_row(*map(Text, row))
-    is_terminal = sys.stdout.isatty()
-    console = Console(
-        highlight=False, markup=False, emoji=False, width=None if is_terminal else _UNBOUNDED
-    )
+    console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED, **_PLAIN)
     with console.capture() as text:
         console.print(table)
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.get().splitlines()))
@@ -155,24 +145,18 @@ def build_view() -> Iterator[Callable[[Any], None]]:
 class RunView:
     """Callback that shows a line per machine: stage, elapsed and typical time, last console line.
 
-    Elsewhere than on a terminal it prints a line whenever a machine enters a stage.
-
-    Parameters
-    ----------
-    console : bool
-        Print each console line with its time, in seconds since launch.
-    named : bool
-        Print the run's name before it.
+    Elsewhere than on a terminal it prints a line whenever a machine enters a stage.  ``console``
+    prints each console line with its time, in seconds since launch, ``named`` the run's name
+    before it.
     """
 
     def __init__(self, *, console: bool = False, named: bool = False) -> None:
-        self._expected_s: dict[str, float] = {}
-        self._notes: set[str] = set()
-        self._console = console
-        self._named = named
+        self._console, self._named = console, named
+        self._remarks: set[str] = set()
         self._events: dict[str, RunEvent] = {}
         self._lines: dict[str, str] = {}
-        self._started: dict[str, float] = {}
+        #: Run -> when it was launched, and how long such a run usually takes, in seconds.
+        self._launches: dict[str, tuple[float, float]] = {}
         self._live = Live(console=ERR, refresh_per_second=4, get_renderable=self._render)
 
     def __enter__(self) -> Self:
@@ -189,13 +173,12 @@ class RunView:
         before = self._events.get(event.run)
         self._events[event.run] = event
         if event.expected_s:
-            self._started[event.run] = time.monotonic()
-            self._expected_s[event.run] = event.expected_s
+            self._launches[event.run] = time.monotonic(), event.expected_s
         if event.is_remark:
             # Runs side by side share most of these.
-            if event.note not in self._notes:
+            if event.note not in self._remarks:
                 say(event.note)
-            self._notes.add(event.note)
+            self._remarks.add(event.note)
             return
         if event.line is not None and event.line.text:
             self._lines[event.run] = event.line.text
@@ -216,10 +199,10 @@ class RunView:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
         for run, event in self._events.items():
             ended = event.note in ("done", "failed", "interrupted")
+            launched_s, expected_s = self._launches.get(run, (None, 0.0))
             now_s = event.time_s
-            if run in self._started and not ended:
-                now_s = time.monotonic() - self._started[run]
-            expected_s = self._expected_s.get(run, 0.0)
+            if launched_s is not None and not ended:
+                now_s = time.monotonic() - launched_s
             share = min(now_s / expected_s, 0.99) if expected_s else 0.0
             share = 1.0 if event.note == "done" else share
             table.add_row(

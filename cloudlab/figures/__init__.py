@@ -5,13 +5,297 @@ title, its alternative text and its data, and saves itself::
 
     plot("disk-map", {"sizes": sizes}, style="dark").save("disk-map.svg")
 
-One layer of modules for each concern: ``tables`` and ``data`` turn tables into the table behind
-a figure, ``words`` writes its text, ``charts`` and ``disks`` draw it on a ``canvas`` in a
-``style``.  A further kind may have a module of its own with these three functions.
+One layer of modules for each concern: ``data`` turns tables into the table behind a figure,
+``words`` writes its text, ``charts`` and ``disks`` draw it on a ``canvas`` in a style.  A further
+kind may have a module of its own with these three functions.
 
 Importing this costs nothing: pandas and matplotlib come with the first use.
 """
 
-from cloudlab.figures.plot import KINDS, Kind, Plot, plot
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import importlib
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.paths import whole_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cloudlab.figures.canvas import Canvas
 
 __all__ = ["KINDS", "Kind", "Plot", "plot"]
+
+_FORMS = ("png", "svg", "pdf")
+# How often smaller type is tried where the place does not grow, and the least share of it.
+_TRIES, _LEAST = 5, 0.5
+# A caption counts more runs than these.
+_MOST_NAMED = 4
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of figure.
+
+    ``title`` says what it shows, for lists and captions; ``tables`` are those that it is made
+    from, ``one_run`` whether of one run only.  ``modules`` of this package have its functions
+    ``NAME_data(*tables)``, ``NAME_words(data, given)`` and ``draw_NAME(canvas, data, given)``;
+    a kind of its own may have all three in one module.
+    """
+
+    name: str
+    title: str
+    tables: tuple[str, ...]
+    one_run: bool
+    modules: tuple[str, str, str]
+
+    def data(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+        """Return the numbers behind the figure, without drawing it."""
+        missing = [name for name in self.tables if name not in tables]
+        if missing:
+            raise UsageError(
+                f"The figure {self.name} needs the table {missing[0]!r}.",
+                hint=f"It is made from: {', '.join(self.tables)}.",
+            )
+        found: pd.DataFrame = self.load("{}_data")(*(tables[name] for name in self.tables))
+        return found
+
+    def load(self, form: str) -> Any:
+        """Return a function of this kind: ``{}_data``, ``{}_words`` or ``draw_{}``."""
+        layer = ("{}_data", "{}_words", "draw_{}").index(form)
+        module = importlib.import_module(f"cloudlab.figures.{self.modules[layer]}")
+        return getattr(module, form.format(self.name.replace("-", "_")))
+
+
+_CHART, _DISK = ("data", "words", "charts"), ("data", "words", "disks")
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("layers", "Sizes, layer by layer", ("sizes",), True, _CHART),
+        Kind("disk-map", "The disk before and after", ("sizes",), True, _DISK),
+        Kind("scenarios", "Partition and filesystem by run", ("sizes",), False, _CHART),
+        Kind("timeline", "Growth over time", ("sizes", "stages"), True, _CHART),
+        Kind("overlay-map", "What the boot wrote", ("extents", "partitions"), True, _DISK),
+        Kind("prediction", "Prediction and measurement", ("predictions",), False, _CHART),
+        Kind("stages", "Where the time went", ("stages",), False, _CHART),
+    )
+}
+
+
+def plot(
+    kind: str,
+    tables: Mapping[str, pd.DataFrame],
+    ax: Axes | None = None,
+    *,
+    size: str = "screen",
+    style: str = "light",
+    title: bool | str = True,
+    names: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+    only_before: bool = False,
+    state: str | None = None,
+) -> Plot:
+    """Draw a figure.
+
+    Parameters
+    ----------
+    kind : str
+        A key of :data:`KINDS`.
+    tables : mapping
+        Name -> DataFrame, of which a kind needs its own.  ``sizes``: the columns of
+        :data:`cloudlab.sizes.SIZES_COLUMNS`; ``stages``: run, scenario, stage, start_s,
+        end_s; ``extents``: run, start_bytes, length_bytes, kind, region; ``partitions``: run,
+        device, start_bytes, size_bytes; ``predictions``: scenario, layer, predicted_bytes,
+        measured_bytes, perhaps run.
+    ax : Axes, optional
+        Draw inside the place of this Axes instead of in a new figure.
+    size : str
+        ``screen`` (800 pixels wide), ``slide`` (1600 x 900) or ``page`` (half a page's width).
+    style : str
+        ``light``, ``dark`` or ``print`` (grey, with patterns).
+    title : bool or str
+        Whether the finding stands above the plot, or other words for it.
+    names, settings : mapping, optional
+        Run -> its scenario in words, and a short YAML text to print below that.
+    only_before : bool
+        Whether to show only what was known before the boot changed anything.
+    state : str, optional
+        The heading of a disk map with a single state, such as of a disk that was not booted.
+
+    Raises
+    ------
+    UsageError
+        For an unknown kind, size or style, and for several runs in a figure of one.
+    CloudlabError
+        If the tables lack what the figure needs.
+    """
+    from cloudlab.figures.canvas import SIZES, STYLES
+    from cloudlab.figures.words import Given
+
+    for what, value, known in (
+        ("kind of figure", kind, list(KINDS)), ("size", size, SIZES), ("style", style, STYLES),
+    ):  # fmt: skip
+        if value not in known:
+            raise UsageError(f"Unknown {what} {value!r}.", hint=f"Choose from: {', '.join(known)}.")
+    found, tables = KINDS[kind], dict(tables)
+    if only_before and "sizes" in tables:
+        early = tables["sizes"]["stage"].isin(["image", "before"])
+        tables["sizes"] = tables["sizes"][early]
+    data = found.data(tables)
+    given = Given(tables, names or {}, settings or {}, state)
+    words = found.load("{}_words")(data, given)
+    runs = given.run_names(tables[found.tables[0]])
+    name = next(iter(runs.values())) if len(runs) == 1 else ""
+    finding = title if isinstance(title, str) else words.title
+    head = (name, given.setting(*runs)) if name and found.one_run else ("", "")
+    shown = (finding, *head) if title else ("", "", "")
+    axes = _draw(ax, size, style, shown, lambda canvas: found.load("draw_{}")(canvas, data, given))
+    full = finding if isinstance(title, str) or not name else f"{name}: {finding}"
+    several = ", ".join(runs.values()) if len(runs) <= _MOST_NAMED else f"{len(runs)} runs"
+    caption = f"{found.title}: {several}" if several else found.title
+    return Plot(axes, full, words.alt, data, caption, style)
+
+
+def _draw(
+    ax: Axes | None, size: str, style: str, head: tuple[str, str, str],
+    draw: Callable[[Canvas], None],
+) -> Axes:  # fmt: skip
+    """Draw on a canvas, in smaller type where the place is too small; return its Axes."""
+    from cloudlab.figures.canvas import STYLES, Canvas, type_size
+
+    place: Any = None
+    if ax is not None:
+        whole: Any = ax.get_figure(root=True)
+        if whole.get_layout_engine() is not None:
+            # The caller's layout decides on the places, which then stay.
+            whole.draw_without_rendering()
+            whole.set_layout_engine("none")
+        place = ax.get_position(original=True)
+    shrink = 1.0
+    for _ in range(_TRIES):
+        if ax is not None:
+            ax.set_position(place)
+        pt = type_size(ax, size, shrink)
+        with STYLES[style].in_use(pt):
+            if ax is not None:
+                ax.clear()
+            canvas = Canvas(ax, size, style, pt)
+            canvas.head(*head)
+            draw(canvas)
+        if canvas.fits >= 1 or shrink == _LEAST:
+            break
+        shrink = max(_LEAST, 0.98 * shrink * canvas.fits)
+    return canvas.ax
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure that was drawn.
+
+    ``title`` says what was found, ``alt`` its numbers in words, for people who do not see it,
+    ``data`` is the table behind it, ``caption`` says what it shows and of which runs.
+    """
+
+    axes: Axes
+    title: str
+    alt: str
+    data: pd.DataFrame
+    caption: str
+    style: str
+
+    @property
+    def figure(self) -> Figure:
+        """The whole figure, which may hold more than this plot."""
+        found: Any = self.axes.get_figure(root=True)
+        return found  # type: ignore[no-any-return]
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as PNG (at twice its size), SVG or PDF, by the path's ending; return the path.
+
+        The file is replaced as a whole, and the same figure gives the same bytes.  Text stays
+        text in SVG and PDF; title and alternative text are in each: as ``<title>`` and
+        ``<desc>`` in SVG, else as metadata.  Raises :class:`UsageError` for another ending,
+        :class:`CloudlabError` if the file cannot be written.
+        """
+        return _write(Path(path), self.to_bytes(Path(path).suffix.removeprefix(".")))
+
+    def save_data(self, path: str | Path) -> Path:
+        """Write the table behind it as CSV (UTF-8, a header line); return the path."""
+        return _write(Path(path), self.data.to_csv(index=False, lineterminator="\n").encode())
+
+    def to_bytes(self, form: str) -> bytes:
+        """Return it as the bytes of a ``png``, ``svg`` or ``pdf`` file."""
+        from cloudlab.figures.canvas import STYLES
+
+        if form not in _FORMS:
+            raise UsageError(
+                f"A figure cannot be written as {form or 'a file without an ending'!r}.",
+                hint=f"Choose a file name ending in {', '.join('.' + name for name in _FORMS)}.",
+            )
+        described: dict[str, dict[str, Any]] = {
+            "png": {"Title": self.title, "Description": self.alt, "Software": None},
+            "svg": {"Date": None, "Creator": None},
+            "pdf": {"Title": self.title, "Subject": self.alt, "CreationDate": None},
+        }
+        buffer, dpi = io.BytesIO(), self.figure.dpi * (2 if form == "png" else 1)
+        with STYLES[self.style].in_use():
+            self.figure.savefig(buffer, format=form, dpi=dpi, metadata=described[form])
+        return self._described(buffer.getvalue()) if form == "svg" else buffer.getvalue()
+
+    def _described(self, svg: bytes) -> bytes:
+        """Return matplotlib's SVG with title, description, and fonts that viewers have."""
+        from cloudlab.figures.canvas import FALLBACKS
+
+        text = svg.decode()
+        for font, fonts in FALLBACKS.items():
+            text = text.replace(f"font-family: {font}", f"font-family: {fonts}")
+        # Pages may hold several such pictures, whose ids must differ.
+        name = "cloudlab-" + hashlib.sha256(f"{self.title}\0{self.alt}".encode()).hexdigest()[:12]
+        head = f' role="img" aria-labelledby="{name}-title {name}-desc">'
+        head += f'\n <title id="{name}-title">{html.escape(self.title)}</title>'
+        head += f'\n <desc id="{name}-desc">{html.escape(self.alt)}</desc>'
+        return re.sub(r"(<svg\b[^>]*)>", lambda root: root[1] + head, text, count=1).encode()
+
+    def to_html(self, *, caption: str | None = None, form: str = "svg") -> str:
+        """Return ``<figure><img alt=...><figcaption>`` with the picture inside it.
+
+        ``caption`` is the text below, empty for none; ``form`` is ``svg`` or ``png``.
+        """
+        if form not in ("svg", "png"):
+            raise UsageError(f"A page shows figures as svg or png, not as {form!r}.")
+        data = base64.b64encode(self.to_bytes(form)).decode()
+        kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
+        caption = self.caption if caption is None else caption
+        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        width = round(float(self.figure.get_figwidth()) * 96)
+        return (
+            f'<figure><img alt="{html.escape(self.alt)}" src="data:{kind};base64,{data}" '
+            f'width="{width}" style="max-width: 100%; height: auto">{below}</figure>'
+        )
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+
+def _write(path: Path, data: bytes) -> Path:
+    try:
+        with whole_file(path) as part:
+            part.write_bytes(data)
+    except OSError as error:
+        raise CloudlabError(
+            f"The file {path} could not be written: {error.strerror}.",
+            hint="Choose a file in a folder that exists and that you may write to.",
+        ) from error
+    return path

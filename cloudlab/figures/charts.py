@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cloudlab.figures import words
-from cloudlab.figures.canvas import LINE, Canvas, text_width, wrap
+from cloudlab.figures.canvas import LINE, SMALL, Canvas, Look, text_width, wrap
 from cloudlab.figures.data import jumps, records
-from cloudlab.figures.style import SMALL, Look
 from cloudlab.figures.words import Given
 from cloudlab.units import (
     TOLERANCE,

@@ -12,7 +12,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from cloudlab.figures.canvas import LINE, Canvas, text_width
+from cloudlab.figures.canvas import LINE, SMALL, Canvas, Look, text_width
 from cloudlab.figures.data import (
     OUTSIDE,
     VOLUMES,
@@ -21,7 +21,6 @@ from cloudlab.figures.data import (
     overlay_regions,
     records,
 )
-from cloudlab.figures.style import SMALL, Look
 from cloudlab.figures.words import Given, filesystem_texts, name_of, obstacle_text, written_by_owner
 from cloudlab.units import byte_ticks, format_bytes, format_tick
 

@@ -6,8 +6,7 @@ module       owns
 options      the options of a run, the article's scenarios
 record       ``run.json`` as typed values, the run folder
 tables       the tables of a run
-plots        which tables a figure of runs needs
-report       a run in a notebook and as a page
+display      figures of runs; values in notebooks; the report page
 value        ``Run``, the one value; opening runs and recordings
 monitor      watching one boot until its report is complete
 prepare      everything before the machine starts

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib
 import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +31,7 @@ from cloudlab.errors import (
 from cloudlab.image.cache import Image
 from cloudlab.image.fetch import choose_image
 from cloudlab.machine import snapshots
+from cloudlab.machine.config import qemu_argv
 from cloudlab.machine.process import Machine
 from cloudlab.run import tables
 from cloudlab.run.monitor import (
@@ -49,6 +52,7 @@ from cloudlab.run.record import (
     RecordedError,
     StageTime,
     write_record,
+    writing,
 )
 from cloudlab.run.start import (
     Plan,
@@ -68,8 +72,6 @@ _QEMU_OVERHEAD_BYTES = 200 << 20
 CLOCK_SLACK_S = 5.0
 
 _EXTENDED_BYTES = 1024
-
-_LOADED_EARLY = "cloudlab.figures.canvas"
 
 
 def boot(
@@ -163,7 +165,10 @@ def boot_many(
         for options, wanted in jobs:
             folder = claim(wanted, undo, numbered=numbered)
             prepared.append(prepare(options, folder, undo, on_event))
-        limit = parallel or max_parallel([options for options, _ in jobs])
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        need = max((job.machine.memory_bytes for job in prepared), default=1) + _QEMU_OVERHEAD_BYTES
+        room = psutil.virtual_memory().available // need
+        limit = parallel or int(max(1, min(len(jobs), cores or 1, room)))
         undo.pop_all()
 
     async def run_all() -> list[Run]:
@@ -175,14 +180,6 @@ def boot_many(
         return [run for run in runs if isinstance(run, Run)]
 
     return _drive(run_all, stop)
-
-
-def max_parallel(options: Sequence[Options]) -> int:
-    """Return how many of these runs this host can carry at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
-    room = psutil.virtual_memory().available // need
-    return int(max(1, min(len(options), cores or 1, room)))
 
 
 def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
@@ -236,12 +233,8 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
         finally:
             host.planner.over(job)
         await machine.stop()
-        start = plan.start
-        if plan.save is not None:
-            start = replace(start, why=host.planner.news[job.folder])
-        job = replace(
-            job, record=replace(job.record, start=start, command=plan.command(job.record.command))
-        )
+        command = (job.record.command[0], *qemu_argv(plan.machine, qmp_fd=3))
+        job = replace(job, record=replace(job.record, start=plan.start, command=command))
         # In a thread of its own, because other machines of this loop go on.
         run = await asyncio.to_thread(_finish, job, log, error)
     if not isinstance(error, CloudlabError | None):
@@ -249,13 +242,13 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
         host.stop.set()
         raise error
     if run.error is None:
-        remember_duration(job, start.kind, log.took_s)
+        remember_duration(job, plan.start.kind, log.took_s)
     host.on_event(RunEvent(run.name, log.took_s, log.watcher.stage, note=run.outcome))
     return run
 
 
 async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, host: _Host) -> None:
-    name, accel = job.folder.name, job.accel.accel
+    name, accel = job.folder.name, job.machine.accel
     monitor = BootMonitor(
         name,
         log,
@@ -272,7 +265,8 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
     machine.config = plan.machine
     await unless_stopped(machine.launch(), host.stop, name)
     # The run's tables and figures need what takes a second to load, and the guest longer to boot.
-    threading.Thread(target=importlib.import_module, args=(_LOADED_EARLY,), daemon=True).start()
+    load = functools.partial(importlib.import_module, "cloudlab.figures.canvas")
+    threading.Thread(target=load, daemon=True).start()
     snapshot = plan.snapshot
     note = "launched" if snapshot is None else "resuming from a snapshot"
     typical_s = expected_s(job, plan.start.kind)
@@ -300,13 +294,15 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
 def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
     """Record how a run ended, and delete the files that only its machine used."""
     parsed = log.parser.result()
+    interrupted = isinstance(error, InterruptedRunError | asyncio.CancelledError)
+    ended = Outcome.INTERRUPTED if interrupted else Outcome.FAILED
     end_bytes, extents, record = _read_disk(job)
     # First of all: where the host's disk is full, this makes room for the record.
     for path in job.leftovers:
         path.unlink(missing_ok=True)
     record = replace(
         record,
-        outcome=_outcome(error),
+        outcome=Outcome.DONE if error is None else ended,
         error=None if error is None else RecordedError(type(error).__name__, str(error)),
         warnings=(
             *([record.network.warning] if record.network and record.network.warning else []),
@@ -319,30 +315,19 @@ def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
         console=ConsoleCounts(log.lines, log.bytes, log.dropped_bytes),
         overlay=OverlaySizes(record.overlay.start_bytes, end_bytes),
     )
-    sizes = tables.run_sizes(record, parsed, times=log.clock, overlay_growth=log.overlay_growth)
+    sizes = tables.run_sizes(record, parsed, times=log.times, overlay_growth=log.overlay_growth)
     known = error if isinstance(error, CloudlabError) else None
     try:
-        try:
-            tables.write_csv(sizes, job.folder / "sizes.csv")
-            frame = tables.extents_frame(record.name, extents)
-            tables.write_csv(frame, job.folder / "extents.csv")
-        finally:
-            write_record(job.folder, record)
-    except OSError as problem:
-        known = known or RecordingError(
-            f"The run in {job.folder} could not be recorded: {problem.strerror}.",
-            hint="Free some space, or choose another folder with --output.",
-        )
+        with writing(f"The run in {job.folder} could not be recorded"):
+            try:
+                tables.write_csv(sizes, job.folder / "sizes.csv")
+                frame = tables.extents_frame(record.name, extents)
+                tables.write_csv(frame, job.folder / "extents.csv")
+            finally:
+                write_record(job.folder, record)
     except RecordingError as problem:
         known = known or problem
     return Run(job.folder, record, error=known, parsed=parsed, sizes=sizes)
-
-
-def _outcome(error: BaseException | None) -> Outcome:
-    if error is None:
-        return Outcome.DONE
-    interrupted = isinstance(error, InterruptedRunError | asyncio.CancelledError)
-    return Outcome.INTERRUPTED if interrupted else Outcome.FAILED
 
 
 def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
@@ -361,9 +346,9 @@ def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
         found.append("The report was made before cloud-init had run the user-data's runcmd.")
     if block is not None and not block.complete:
         # A broken mark is not counted, but the missing end is one line.
-        lost = max(block.damaged, 1)
-        lines = "1 line" if lost == 1 else f"{lost} lines"
-        found.append(f"{lines} of the guest's report {'was' if lost == 1 else 'were'} lost.")
+        lines = f"{block.damaged} lines" if block.damaged > 1 else "1 line"
+        verb = "were" if block.damaged > 1 else "was"
+        found.append(f"{lines} of the guest's report {verb} lost.")
     found += [f"Sizes contradict each other: {problem}" for problem in check_sizes(parsed)]
     if log.parser.foreign:
         found.append(
@@ -381,11 +366,11 @@ def _contradictions(parsed: ParsedConsole, log: BootLog, layout: DiskLayout | No
     """Return where the guest's report contradicts the host: its clock and the disk itself."""
     found = [
         f"The guest's report ({block.stage}) says {block.uptime_s:.1f} s of uptime, but the "
-        f"machine had run for {log.clock[block.line]:.1f} s only."
+        f"machine had run for {log.times[block.line]:.1f} s only."
         for block in parsed.blocks
         if block.uptime_s is not None
-        and block.line in log.clock
-        and block.uptime_s > log.clock[block.line] + CLOCK_SLACK_S
+        and block.line in log.times
+        and block.uptime_s > log.times[block.line] + CLOCK_SLACK_S
     ]
     if layout is None:
         return found
@@ -424,8 +409,8 @@ def _read_disk(job: PreparedRun) -> tuple[int, list[Extent], Record]:
 
 
 def _stage_times(log: BootLog) -> tuple[StageTime, ...]:
-    order = list(Stage)
-    begun = sorted(log.watcher.stages.items(), key=lambda item: order.index(item[0]))
+    # Stages are only ever entered in their order.
+    begun = list(log.watcher.stages.items())
     ends = [start_s for _, start_s in begun[1:]] + [log.time_s]
     return tuple(
         StageTime(stage, round(start_s, 3), round(end_s, 3))
@@ -435,18 +420,13 @@ def _stage_times(log: BootLog) -> tuple[StageTime, ...]:
 
 def _drive(work: Callable[[], Coroutine[Any, Any, list[Run]]], stop: threading.Event) -> list[Run]:
     """Run ``work`` on an event loop in its own thread; a notebook's thread has a loop already."""
-    results: list[list[Run]] = []
-    errors: list[BaseException] = []
-
-    done = threading.Event()
+    done: Future[list[Run]] = Future()
 
     def body() -> None:
         try:
-            results.append(asyncio.run(work()))
+            done.set_result(asyncio.run(work()))
         except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
-            errors.append(error)
-        finally:
-            done.set()
+            done.set_exception(error)
 
     # A daemon, because an interpreter that exits must not wait for a boot: the supervisors
     # notice, end the machines and clean up.
@@ -457,17 +437,15 @@ def _drive(work: Callable[[], Coroutine[Any, Any, list[Run]]], stop: threading.E
     except BaseException:
         # Ctrl-C: it is raised again only when the machines are gone.
         stop.set()
-        while thread.ident is not None and not done.is_set():
+        while thread.ident is not None and not done.done():
             with contextlib.suppress(KeyboardInterrupt):
                 _wait_for(done)
         raise
-    if errors:
-        raise errors[0]
-    return results[0]
+    return done.result()
 
 
-def _wait_for(done: threading.Event) -> None:
+def _wait_for(done: Future[list[Run]]) -> None:
     # Not Thread.join(): when Ctrl-C interrupts it, Python 3.11 takes the thread for ended.
     # With a timeout, because a wait without one cannot be interrupted on every platform.
-    while not done.wait(0.5):
-        pass
+    while not done.done():
+        wait([done], timeout=0.5)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import bisect
 import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cloudlab.console import (
+    REPORT_MARK,
     TRANSCRIPT_CAP_BYTES,
     BootWatcher,
     CastWriter,
@@ -61,39 +61,25 @@ OVERLAY_STEP_BYTES = 1 << 20
 #: No snapshot is taken of a guest that wrote more than this before it read its seed.
 CONSOLE_CAP_BYTES = 4 << 20
 
-_CLOCK_STEP_S = 0.02
-
 
 @dataclass(frozen=True)
 class RunEvent:
-    """Progress of a run, passed to ``on_event`` callbacks.
-
-    Attributes
-    ----------
-    run : str
-        The run's name.
-    time_s : float
-        Seconds since launch.
-    stage : Stage
-        The boot stage that the run is in.
-    line : ConsoleLine or None
-        The console line that was just completed.
-    note : str
-        What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
-        at the end the outcome), or a remark: ``warning: ...`` about the user-data or the
-        network, ``accelerator: ...`` or ``network: ...``; else empty.
-    expected_s : float
-        At the launch: how long such a run usually takes, in seconds; else 0.
-    block : GuestBlock or None
-        What the guest measured, if this line completed it.
-    """
+    """Progress of a run, passed to ``on_event`` callbacks."""
 
     run: str
+    #: Seconds since launch.
     time_s: float
+    #: The boot stage that the run is in.
     stage: Stage
+    #: The console line that was just completed.
     line: ConsoleLine | None = None
+    #: What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
+    #: at the end the outcome), or a remark: ``warning: ...`` about the user-data or the network,
+    #: ``accelerator: ...`` or ``network: ...``; else empty.
     note: str = ""
+    #: At the launch: how long such a run usually takes, in seconds; else 0.
     expected_s: float = 0.0
+    #: What the guest measured, if this line completed it.
     block: GuestBlock | None = None
 
     @property
@@ -111,24 +97,13 @@ def ignore_events(_: RunEvent) -> None:
     """No-op progress callback."""
 
 
-@dataclass(frozen=True)
-class Paused:
-    """A machine paused at its guest's first access to the seed.
+#: What a guest has written, with seconds since the launch.
+Written = Sequence[tuple[float, bytes]]
 
-    Attributes
-    ----------
-    at_s : float
-        Seconds that it has run.
-    console : list of (float, bytes)
-        What the guest has written, up to :data:`CONSOLE_CAP_BYTES`.
-    """
-
-    at_s: float
-    console: list[tuple[float, bytes]]
-
-
-#: Awaited with a paused machine; when it returns, the machine continues.
-OnPause = Callable[[Machine, "BootLog", Paused], Coroutine[Any, Any, None]]
+#: Awaited with a machine that is paused at its guest's first access to the seed, the seconds
+#: that it has run and what it has written, up to :data:`CONSOLE_CAP_BYTES`; when it returns, the
+#: machine continues.
+OnPause = Callable[[Machine, "BootLog", float, Written], Coroutine[Any, Any, None]]
 
 
 async def unless_stopped(
@@ -154,131 +129,64 @@ async def unless_stopped(
     return task.result()
 
 
-class LineClock(Mapping[int, float]):
-    """Console line -> seconds since launch; memory grows with time, not with lines."""
-
-    def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._times_s: list[float] = []
-
-    def note(self, number: int, time_s: float) -> None:
-        """Record that line ``number`` came at ``time_s``; both only rise."""
-        if not self._times_s or time_s - self._times_s[-1] >= _CLOCK_STEP_S:
-            self._numbers.append(number)
-            self._times_s.append(time_s)
-
-    def __getitem__(self, number: int) -> float:
-        index = bisect.bisect_right(self._numbers, number) - 1
-        if index < 0:
-            raise KeyError(number)
-        return self._times_s[index]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-
 @dataclass
 class BootLog:
-    """What a boot leaves in memory; the rest is in the run folder.
-
-    Attributes
-    ----------
-    parser : ConsoleParser
-    watcher : BootWatcher
-    clock : LineClock
-        Console line -> seconds since launch.
-    overlay_growth : list of (float, int)
-        Seconds since launch, allocated bytes.
-    time_s : float
-        Seconds that the machine ran, including those before its snapshot was taken.
-    took_s : float
-        Seconds from this run's launch to its end.
-    lines, bytes : int
-        How much the console wrote.
-    dropped_bytes : int
-        How much of that is beyond the transcript's cap.
-    """
+    """What a boot leaves in memory; the rest is in the run folder."""
 
     parser: ConsoleParser = field(default_factory=ConsoleParser)
     watcher: BootWatcher = field(default_factory=BootWatcher)
-    clock: LineClock = field(default_factory=LineClock)
+    #: Line of a report -> seconds since launch.
+    times: dict[int, float] = field(default_factory=dict)
+    #: Seconds since launch, allocated bytes.
     overlay_growth: list[tuple[float, int]] = field(default_factory=list)
+    #: Seconds that the machine ran, including those before its snapshot was taken.
     time_s: float = 0.0
+    #: Seconds from this run's launch to its end.
     took_s: float = 0.0
+    #: How much the console wrote, and how much of that is beyond the transcript's cap.
     lines: int = 0
     bytes: int = 0
     dropped_bytes: int = 0
 
 
+@dataclass
 class BootMonitor:
-    """Reads a machine's console until the last report is complete, or proves that it cannot be.
+    """Reads a machine's console until the last report is complete, or proves that it cannot be."""
 
-    Parameters
-    ----------
-    run : str
-        The run's name, for events.
-    log : BootLog
-        Filled while the boot goes on, so that a failed one is recorded as well.
-    folder : Path
-        Where ``console.log`` and ``console.cast`` go.
-    overlay : Path
-    timeout_s, silence_s : float
-        How long the boot may take, and how long the console may be silent.
-    on_event : callable
-    cancel : threading.Event
-    on_pause : callable, optional
-        Awaited when the machine has paused at the guest's first access to the seed.
-    """
+    #: The run's name, for events.
+    run: str
+    #: Filled while the boot goes on, so that a failed one is recorded as well.
+    log: BootLog
+    _: KW_ONLY
+    #: Where ``console.log`` and ``console.cast`` go.
+    folder: Path
+    overlay: Path
+    #: How long the boot may take, and how long the console may be silent.
+    timeout_s: float
+    silence_s: float
+    on_event: OnEvent
+    cancel: threading.Event
+    #: Awaited when the machine has paused at the guest's first access to the seed.
+    on_pause: OnPause | None = None
 
-    def __init__(
-        self,
-        run: str,
-        log: BootLog,
-        *,
-        folder: Path,
-        overlay: Path,
-        timeout_s: float,
-        silence_s: float,
-        on_event: OnEvent,
-        cancel: threading.Event,
-        on_pause: OnPause | None = None,
-    ) -> None:
-        self._run = run
-        self._log = log
-        self._folder = folder
-        self._overlay = overlay
-        self._timeout_s = timeout_s
-        self._silence_s = silence_s
-        self._on_event = on_event
-        self._cancel = cancel
-        self._on_pause = on_pause
-        self._paused_at_s: float | None = None
-        self._console: list[tuple[float, bytes]] = []
-        self._splitter = LineSplitter()
-        self._launched_s = self._started_s = time.monotonic()
-        self._heard_s = 0.0
-        self._resets = 0
-        self._reports_bytes = 0
-        #: Lines of the report after growth, whose end has not come, and when the last one came.
-        self._reported = 0, 0.0
-        #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
-        self._shutdown = ""
+    _paused_at_s: float | None = field(default=None, init=False)
+    _console: list[tuple[float, bytes]] = field(default_factory=list, init=False)
+    _splitter: LineSplitter = field(default_factory=LineSplitter, init=False)
+    _launched_s: float = field(default=0.0, init=False)
+    _started_s: float = field(default=0.0, init=False)
+    _heard_s: float = field(default=0.0, init=False)
+    _resets: int = field(default=0, init=False)
+    _reports_bytes: int = field(default=0, init=False)
+    #: Frames of the report after growth, whose end has not come, and when the last one came.
+    _reported: tuple[int, float] = field(default=(0, 0.0), init=False)
+    #: Why QEMU says that it ends, e.g. guest-shutdown or host-signal.
+    _shutdown: str = field(default="", init=False)
 
-    async def follow(
-        self, machine: Machine, *, past: Iterable[tuple[float, bytes]] = (), past_s: float = 0.0
-    ) -> None:
+    async def follow(self, machine: Machine, *, past: Written = (), past_s: float = 0.0) -> None:
         """Return when the report after growth is complete, or its end must have been damaged.
 
-        Parameters
-        ----------
-        machine : Machine
-        past : iterable of (float, bytes)
-            What a resumed machine had written before, with its times.
-        past_s : float
-            Seconds that a resumed machine had run before.
+        ``past`` is what a resumed machine had written before, and ``past_s`` how many seconds
+        it had run.
 
         Raises
         ------
@@ -288,11 +196,11 @@ class BootMonitor:
         """
         self._launched_s = time.monotonic()
         self._started_s = self._launched_s - past_s
-        deadline = Deadline.after(self._timeout_s)
-        title = f"cloudlab: {self._run}"
+        deadline = Deadline.after(self.timeout_s)
+        title = f"cloudlab: {self.run}"
         with (
-            Transcript(self._folder / "console.log", cap_bytes=TRANSCRIPT_CAP_BYTES) as transcript,
-            CastWriter(self._folder / "console.cast", title=title) as cast,
+            Transcript(self.folder / "console.log", cap_bytes=TRANSCRIPT_CAP_BYTES) as transcript,
+            CastWriter(self.folder / "console.cast", title=title) as cast,
         ):
             try:
                 for time_s, written in past:
@@ -319,18 +227,18 @@ class BootMonitor:
                     if self._report_broke_off():
                         return
             finally:
-                self._log.time_s = self._now_s()
-                self._log.took_s = time.monotonic() - self._launched_s
-                self._log.dropped_bytes = transcript.dropped_bytes
+                self.log.time_s = self._now_s()
+                self.log.took_s = time.monotonic() - self._launched_s
+                self.log.dropped_bytes = transcript.dropped_bytes
 
     def _now_s(self) -> float:
         return time.monotonic() - self._started_s
 
     async def _pause(self, machine: Machine, at_s: float) -> None:
-        assert self._on_pause is not None
-        on_pause, self._on_pause, self._paused_at_s = self._on_pause, None, None
-        paused, self._console = Paused(at_s, self._console), []
-        await unless_stopped(on_pause(machine, self._log, paused), self._cancel, self._run)
+        assert self.on_pause is not None
+        on_pause, self.on_pause, self._paused_at_s = self.on_pause, None, None
+        console, self._console = self._console, []
+        await unless_stopped(on_pause(machine, self.log, at_s, console), self.cancel, self.run)
         # A machine that ended meanwhile has closed its console, which is reported with the reason.
         with contextlib.suppress(MachineError):
             await machine.command("cont")
@@ -338,7 +246,7 @@ class BootMonitor:
         self._started_s += self._now_s() - at_s
 
     def _keep(self, time_s: float, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
-        if self._on_pause is not None and self._log.bytes < CONSOLE_CAP_BYTES:
+        if self.on_pause is not None and self.log.bytes < CONSOLE_CAP_BYTES:
             self._console.append((time_s, chunk))
         self._write(transcript.write, chunk)
         self._write(cast.write, time_s, chunk)
@@ -355,13 +263,12 @@ class BootMonitor:
 
     def _take_chunk(self, now_s: float, chunk: bytes) -> bool:
         """Return whether the report after growth is complete."""
-        log = self._log
+        log = self.log
         self._heard_s = now_s
         log.bytes += len(chunk)
         complete = False
         for line in self._splitter.feed(chunk, now_s):
             log.lines = line.number
-            log.clock.note(line.number, now_s)
             log.watcher.feed(line)
             block = self._take_sizes(line)
             complete = complete or (block is not None and block.stage == "after" and block.ended)
@@ -369,15 +276,17 @@ class BootMonitor:
             if frames != self._reported[0]:
                 self._reported = frames, now_s
             passed_s = time.monotonic() - self._launched_s
-            self._on_event(RunEvent(self._run, passed_s, log.watcher.stage, line, block=block))
+            self.on_event(RunEvent(self.run, passed_s, log.watcher.stage, line, block=block))
         log.watcher.feed_unfinished(self._splitter.unfinished(now_s))
         return complete
 
     def _take_sizes(self, line: ConsoleLine) -> GuestBlock | None:
         """Return the part of the guest's report that this line completes, if any."""
-        parser = self._log.parser
+        parser = self.log.parser
+        begun = parser.busy
         block = parser.feed(line.raw, line.number)
-        if block is not None or parser.busy:
+        if begun or parser.busy or REPORT_MARK in line.raw:
+            self.log.times[line.number] = line.time_s
             self._reports_bytes += len(line.raw)
             # Sizes are kept in memory, and a guest may print tables without end.
             if self._reports_bytes > REPORTS_CAP_BYTES:
@@ -398,7 +307,7 @@ class BootMonitor:
     def _take_event(self, event: MachineEvent) -> None:
         if event.name == "BLOCK_IO_ERROR":
             node = event.data.get("node-name")
-            if self._on_pause is not None and node == "seed":
+            if self.on_pause is not None and node == "seed":
                 self._paused_at_s = self._now_s()
                 return
             raise self._host_disk(
@@ -419,33 +328,31 @@ class BootMonitor:
 
     def _check(self, deadline: Deadline) -> None:
         """Raise what ends the run, and record the overlay's growth."""
-        if self._cancel.is_set():
-            raise InterruptedRunError(f"The run {self._run} was stopped.")
+        if self.cancel.is_set():
+            raise InterruptedRunError(f"The run {self.run} was stopped.")
         now_s = self._now_s()
-        growth, size = self._log.overlay_growth, allocated_bytes(self._overlay)
+        growth, size = self.log.overlay_growth, allocated_bytes(self.overlay)
         if not growth or size - growth[-1][1] >= OVERLAY_STEP_BYTES:
             growth.append((now_s, size))
         self._check_console(now_s)
         if deadline.expired:
             raise self._error(
                 ConsoleTimeoutError,
-                f"The guest's report did not come within {self._timeout_s:g} s; "
+                f"The guest's report did not come within {self.timeout_s:g} s; "
                 "the machine was ended.",
                 "Give a slow machine more time with --timeout.",
             )
-        if now_s - self._heard_s > self._silence_s:
+        if now_s - self._heard_s > self.silence_s:
             raise self._error(
                 ConsoleTimeoutError,
-                f"The guest has written nothing for {self._silence_s:g} s; the machine was ended.",
+                f"The guest has written nothing for {self.silence_s:g} s; the machine was ended.",
                 "Use an image that writes to its serial console; cloudlab cannot watch another.",
             )
 
     def _check_console(self, now_s: float) -> None:
-        watcher = self._log.watcher
-        if watcher.failure is not None:
-            failed_s = self._log.clock.get(watcher.failure.line, self._heard_s)
-            if now_s >= failed_s + AFTERMATH_S:
-                raise self._failed(watcher.failure.reason, watcher.failure.hint)
+        watcher = self.log.watcher
+        if watcher.failure is not None and now_s >= watcher.failure.time_s + AFTERMATH_S:
+            raise self._failed(watcher.failure.reason, watcher.failure.hint)
         if (
             watcher.up_s is not None
             and not watcher.cloud_init_seen
@@ -464,14 +371,14 @@ class BootMonitor:
         words = "host disk full" if full else f"The host's disk failed ({reason})"
         return self._error(
             HostDiskError,
-            f"{words}: {what}, in {self._folder}; the machine was ended.",
+            f"{words}: {what}, in {self.folder}; the machine was ended.",
             "Free some space there, or choose another disk with --output."
             if full
             else "Look at the host's disk and its kernel log.",
         )
 
     def _closed(self, end: MachineEnd) -> ConsoleError:
-        failure = self._log.watcher.failure
+        failure = self.log.watcher.failure
         if failure is not None:
             return self._failed(failure.reason, failure.hint)
         if self._shutdown == "guest-shutdown":
@@ -491,7 +398,7 @@ class BootMonitor:
         return self._error(ConsoleClosedError, f"{how}.", hint)
 
     def _error(self, kind: type[_Error], message: str, hint: str) -> _Error:
-        watcher = self._log.watcher
+        watcher = self.log.watcher
         return kind(message, stage=watcher.stage.value, tail=watcher.tail, hint=hint)
 
 

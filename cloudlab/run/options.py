@@ -164,43 +164,36 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
     >>> options.scenario, options.disk_size_bytes
     ('partition kept', 32212254720)
     """
-    seed_values: dict[str, Any] = {}
-    run_values: dict[str, Any] = {}
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name in _SIZES:
-            field_name, what = _SIZES[name]
-            run_values[field_name] = parse_disk_size(str(value), what)
-        elif name in _SEED_NAMES:
-            seed_values[name] = _typed(name, value)
-        elif name in _NAMES:
-            run_values[name] = _typed(name, value)
-        else:
-            known = ", ".join(sorted(_NAMES | _SEED_NAMES | set(_SIZES)))
-            raise UsageError(f"There is no option {name!r}.", hint=f"Options: {known}.")
+    given = typed_values(**values)
     first = replace(base, image=image) if base is not None else Options(image)
-    seed = replace(first.seed, **seed_values)
-    if "scenario" not in run_values and base is None:
-        run_values["scenario"] = scenario_name(seed)
-    return replace(first, seed=seed, **run_values)
+    of_seed = {name: given.pop(name) for name in _SEED_NAMES & given.keys()}
+    seed = replace(first.seed, **of_seed)
+    if base is None:
+        given.setdefault("scenario", scenario_name(seed))
+    return replace(first, seed=seed, **given)
+
+
+def typed_values(**values: Any) -> dict[str, Any]:
+    """Return values for fields of :class:`Options` and its seed, converted to the fields' types.
+
+    They are given as to :func:`make_options`, which see; None leaves a value out.
+    """
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _SIZES.keys() | _SEED_NAMES | _NAMES:
+            known = ", ".join(sorted(_SIZES.keys() | _SEED_NAMES | _NAMES))
+            raise UsageError(f"There is no option {name!r}.", hint=f"Options: {known}.")
+        if value is not None:
+            field_name, what = _SIZES.get(name, (name, ""))
+            given[field_name] = parse_disk_size(str(value), what) if what else _typed(name, value)
+    return given
 
 
 def choice(kind: type[_Choice], word: object, name: str) -> _Choice:
     """Return the member of an enum that ``word`` names.
 
-    Parameters
-    ----------
-    kind : type
-    word : object
-        A member, its text in any case, or a boolean where the enum has true and false.
-    name : str
-        The option's name, for the error.
-
-    Raises
-    ------
-    UsageError
-        With the accepted words.
+    That is a member, its text in any case, or a boolean where the enum has true and false.
+    Raises :class:`UsageError` with the option's name and the accepted words.
     """
     if isinstance(word, kind):
         return word

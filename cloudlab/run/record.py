@@ -18,9 +18,11 @@ writes ``run.json``; its types are checked here, so that no other code has to.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,26 +97,9 @@ class RecordedOptions:
     @classmethod
     def of(cls, options: Options) -> RecordedOptions:
         """Return what is recorded of ``options``."""
-        seed = options.seed
-        return cls(
-            disk_size_bytes=options.disk_size_bytes,
-            growpart=seed.growpart,
-            growpart_devices=seed.growpart_devices,
-            ignore_growroot_disabled=seed.ignore_growroot_disabled,
-            resize_rootfs=seed.resize_rootfs,
-            profile=seed.profile,
-            sampler=seed.sampler,
-            own_user_data=options.user_data is not None,
-            firmware=options.firmware,
-            memory_bytes=options.memory_bytes,
-            cpus=options.cpus,
-            network=options.network,
-            keep_overlay=options.keep_overlay,
-            attach_seed=options.attach_seed,
-            seed_label=options.seed_label,
-            user_data_file=options.user_data_file,
-            start=options.start,
-        )
+        own = {"own_user_data": options.user_data is not None}
+        chosen = vars(options.seed) | vars(options) | own
+        return cls(**{field.name: chosen[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -205,45 +190,12 @@ class OverlaySizes:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that ``run.json`` holds.
+    """Everything that ``run.json`` holds."""
 
-    Attributes
-    ----------
-    name : str
-        The run's name, which is its folder's.
-    scenario : str
-    started : str
-        ISO 8601, UTC.
-    outcome : Outcome
-    error : RecordedError or None
-    options : RecordedOptions
-    image : RecordedImage
-    start : RecordedStart
-    accelerator : RecordedAccelerator
-    network : RecordedNetwork or None
-        None: the guest had no network.
-    nonce : str or None
-        What each frame of the guest's report carries; None in older records.
-    versions : Versions
-    command : tuple of str
-        QEMU's argument list.
-    warnings : tuple of str
-        What went wrong without ending the run.
-    time_s : float or None
-        Seconds on the machine's clock, which a warm run shares with the boot it was saved in.
-    took_s : float or None
-        Seconds from this run's launch to its end.
-    stages : tuple of StageTime
-    console : ConsoleCounts
-    overlay : OverlaySizes
-    disk_before, disk_after : DiskLayout or None
-        The disk as the host read it, before the boot and after it.
-    disk_error : str
-        Why ``disk_after`` is missing.
-    """
-
+    #: The run's name, which is its folder's.
     name: str = ""
     scenario: str = ""
+    #: ISO 8601, UTC.
     started: str = ""
     outcome: Outcome = Outcome.RUNNING
     error: RecordedError | None = None
@@ -251,16 +203,23 @@ class Record:
     image: RecordedImage = RecordedImage()
     start: RecordedStart = RecordedStart()
     accelerator: RecordedAccelerator = RecordedAccelerator()
+    #: None: the guest had no network.
     network: RecordedNetwork | None = None
+    #: What each frame of the guest's report carries; None in older records.
     nonce: str | None = None
     versions: Versions = Versions()
+    #: QEMU's argument list.
     command: tuple[str, ...] = ()
+    #: What went wrong without ending the run.
     warnings: tuple[str, ...] = ()
+    #: Seconds on the machine's clock, which a warm run shares with the boot it was saved in.
     time_s: Seconds | None = None
+    #: Seconds from this run's launch to its end.
     took_s: Seconds | None = None
     stages: tuple[StageTime, ...] = ()
     console: ConsoleCounts = ConsoleCounts()
     overlay: OverlaySizes = OverlaySizes()
+    #: The disk as the host read it, before the boot and after it; and why the second is missing.
     disk_before: DiskLayout | None = None
     disk_after: DiskLayout | None = None
     disk_error: str = ""
@@ -338,6 +297,18 @@ def read_record(folder: Path) -> Record:
         raise RecordingError(f"{path} cannot be used: {error.message}.", hint=error.hint) from error
 
 
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Raise :class:`RecordingError`, which begins with ``what``, where the host's disk fails."""
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(
+            f"{what}: {error.strerror}.",
+            hint="Free some space there, or choose another folder with --output.",
+        ) from error
+
+
 def write_record(folder: Path, record: Record) -> None:
     """Write ``run.json``, whole or not at all.
 
@@ -346,15 +317,12 @@ def write_record(folder: Path, record: Record) -> None:
     RecordingError
         If the host's disk does not take it.
     """
-    try:
-        with paths.whole_file(folder / _RUN_JSON) as part:
-            text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
-            part.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise RecordingError(
-            f"The run in {folder} could not be recorded: {error.strerror}.",
-            hint="Free some space, or choose another folder with --output.",
-        ) from error
+    text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
+    with (
+        writing(f"The run in {folder} could not be recorded"),
+        paths.whole_file(folder / _RUN_JSON) as part,
+    ):
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def check_new_folder(folder: Path) -> None:
@@ -368,14 +336,12 @@ def check_new_folder(folder: Path) -> None:
         names = {path.name for path in folder.iterdir()}
     except FileNotFoundError:
         return
-    except NotADirectoryError:
-        raise RecordingError(
-            f"{folder} is a file, not a folder; nothing was written.",
-            hint="Choose a folder with --output.",
-        ) from None
     except OSError as error:
+        is_file = isinstance(error, NotADirectoryError)
         raise RecordingError(
-            f"The folder {folder} cannot be read: {error.strerror}.",
+            f"{folder} is a file, not a folder; nothing was written."
+            if is_file
+            else f"The folder {folder} cannot be read: {error.strerror}.",
             hint="Choose a folder of your own with --output.",
         ) from error
     if names:
@@ -412,18 +378,15 @@ def claim_folder(folder: Path) -> None:
             folder.chmod(0o700)
             if len(list(folder.iterdir())) == 1:
                 return
+            path.unlink(missing_ok=True)  # another program put a file into the folder meanwhile
         except (FileExistsError, FileNotFoundError) as error:
             # Another run took the folder, or removed the one that it had created.
             reason = str(error.strerror)
-            continue
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise RecordingError(
-                f"The folder {folder} cannot be used for a run: {error.strerror}.",
-                hint="Choose a folder of your own with --output.",
-            ) from error
-        path.unlink(missing_ok=True)  # another program put a file into the folder meanwhile
+            reason = str(error.strerror)
+            break
     raise RecordingError(
         f"The folder {folder} cannot be used for a run: {reason}.",
-        hint="Choose another folder with --output.",
+        hint="Choose a folder of your own with --output.",
     )

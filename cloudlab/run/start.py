@@ -14,11 +14,12 @@ import contextlib
 import json
 import platform
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import msgspec
 
 from cloudlab import paths
 from cloudlab.console import Stage
@@ -28,8 +29,8 @@ from cloudlab.machine import snapshots
 from cloudlab.machine.config import Accel, MachineConfig, Network, UefiFiles, qemu_argv
 from cloudlab.machine.process import Machine
 from cloudlab.machine.snapshots import Snapshot
-from cloudlab.run.monitor import CONSOLE_CAP_BYTES, BootLog, OnPause, Paused
-from cloudlab.run.options import Options, Start
+from cloudlab.run.monitor import CONSOLE_CAP_BYTES, BootLog, OnPause, Written
+from cloudlab.run.options import Start
 from cloudlab.run.prepare import PreparedRun
 from cloudlab.run.record import RecordedStart
 from cloudlab.seed import Profile
@@ -44,29 +45,15 @@ _FIRST_GUESS_S = {Accel.KVM: 15.0, Accel.HVF: 15.0, Accel.TCG: 70.0}
 _KEPT_DURATIONS = 9
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
-    """How one run starts.
-
-    Attributes
-    ----------
-    machine : MachineConfig
-    start : RecordedStart
-        For the record; a cold run completes it when its snapshot was taken.
-    snapshot : Snapshot or None
-        What it resumes from.
-    save : callable or None
-        Takes a snapshot of the paused machine.
-    """
+    """How one run starts: from a snapshot, or cold, perhaps saving one when it is paused."""
 
     machine: MachineConfig
+    #: For the record; a run that takes a snapshot says here how that went.
     start: RecordedStart
     snapshot: Snapshot | None = None
     save: OnPause | None = None
-
-    def command(self, prepared: Sequence[str]) -> tuple[str, ...]:
-        """Return QEMU's argument list, for the record."""
-        return (prepared[0], *qemu_argv(self.machine, qmp_fd=3))
 
 
 class Planner:
@@ -78,10 +65,8 @@ class Planner:
 
     def __init__(self) -> None:
         self._savers: dict[str, asyncio.Event] = {}
-        #: Run folder -> the key of the snapshot that this run takes.
-        self._keys: dict[Path, str] = {}
-        #: Run folder -> why no snapshot was taken, or that it was.
-        self.news: dict[Path, str] = {}
+        #: Run folder -> the event that the run sets when its snapshot was taken, or was not.
+        self._saving: dict[Path, asyncio.Event] = {}
 
     async def plan(self, job: PreparedRun) -> Plan:
         """Return how a run starts; the files that it needs for that are in place.
@@ -91,55 +76,74 @@ class Planner:
         SnapshotError
             If files of a snapshot could not be copied; the run must be prepared again.
         """
-        why = job.record.start.why or why_cold(job)
-        if why:
+        if why := job.record.start.why or why_cold(job):
             return _cold(job, why)
         key = snapshots.snapshot_key(_machine_facts(job))
         first = key not in self._savers
         if first:
             # Before anything else is awaited: the others must find it.
-            self._savers[key] = asyncio.Event()
-            self._keys[job.folder] = key
+            self._savers[key] = self._saving[job.folder] = asyncio.Event()
         else:
             await self._savers[key].wait()
-        snapshot, news = await asyncio.to_thread(_find, key)
+        news = "there was no snapshot yet"
+        try:
+            snapshot = await asyncio.to_thread(snapshots.find_snapshot, key)
+        except SnapshotError as error:
+            snapshot, news = None, _reason(error)
         if snapshot is not None:
             self.over(job)
             return await asyncio.to_thread(_warm, job, snapshot)
         if not first:
             return _cold(job, "no snapshot could be taken to resume from")
+        options = job.options
         try:
-            snapshots.check_room(job.options.memory_bytes)
-            _check_disk(job.options)
+            snapshots.check_room(options.memory_bytes)
+            if options.disk_size_bytes - options.image.virtual_size_bytes < _ROOM_TO_GROW_BYTES:
+                raise SnapshotError("The disk is hardly larger than the image.")
         except (CloudlabError, OSError) as error:
             self.over(job)
             return _cold(job, f"no snapshot can be taken: {_reason(error)}")
-        return self._saving(job, key, news)
+        return self._plan_to_save(job, key, news)
 
     def over(self, job: PreparedRun) -> None:
         """Release the runs that wait for this run's snapshot, whether it was taken or not."""
-        key = self._keys.get(job.folder)
-        if key is not None:
-            self._savers[key].set()
+        if job.folder in self._saving:
+            self._saving[job.folder].set()
 
-    def _saving(self, job: PreparedRun, key: str, news: str) -> Plan:
-        async def save(machine: Machine, log: BootLog, paused: Paused) -> None:
+    def _plan_to_save(self, job: PreparedRun, key: str, news: str) -> Plan:
+        async def save(machine: Machine, log: BootLog, at_s: float, console: Written) -> None:
             try:
-                await _save(job, key, machine, log, paused)
-                self.news[job.folder] = f"{news}; this run took one at {paused.at_s:.1f} s"
+                with snapshots.saving(key) as part:
+                    _check_moment(log)
+                    await snapshots.save_state(machine, part / "memory")
+                    written = b"".join(chunk for _, chunk in console)
+                    await asyncio.to_thread(_save_files, job, part, written)
+                    await asyncio.to_thread(
+                        snapshots.keep,
+                        part,
+                        key,
+                        at_s=at_s,
+                        disk_size_bytes=job.options.disk_size_bytes,
+                        machine=_machine_facts(job),
+                        console=[(time_s, len(chunk)) for time_s, chunk in console],
+                        overlay_growth=log.overlay_growth,
+                    )
+                why = f"{news}; this run took one at {at_s:.1f} s"
             except (CloudlabError, OSError) as error:
-                self.news[job.folder] = f"no snapshot could be taken: {_reason(error)}"
+                why = f"no snapshot could be taken: {_reason(error)}"
+            plan.start = replace(plan.start, why=why)
             self.over(job)
 
         machine = replace(job.machine, pause_at_seed_byte=len(iso_head(_seed_bytes(job))))
-        self.news[job.folder] = "the guest never read its seed"
-        start = replace(job.record.start, kind=Start.COLD, key=key)
-        return Plan(machine, start, save=save)
+        why = "the guest never read its seed"
+        plan = Plan(machine, replace(job.record.start, kind=Start.COLD, key=key, why=why))
+        plan.save = save
+        return plan
 
 
 def why_cold(job: PreparedRun) -> str:
     """Return why a run cannot or must not share a snapshot; empty if it can."""
-    options, accel = job.options, job.accel.accel
+    options, accel = job.options, job.machine.accel
     reasons = {
         "cold start requested": options.start is Start.COLD,
         "without a seed there is no moment to take a snapshot": not options.attach_seed,
@@ -155,17 +159,11 @@ def why_cold(job: PreparedRun) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-async def resume(
-    machine: Machine, snapshot: Snapshot, disk_size_bytes: int
-) -> list[tuple[float, bytes]]:
+async def resume(machine: Machine, snapshot: Snapshot, disk_size_bytes: int) -> Written:
     """Load a snapshot into a launched machine, with its own disk size, and let it run.
 
-    A snapshot that QEMU does not accept is deleted.
-
-    Returns
-    -------
-    list of (float, bytes)
-        What its guest had written before, with seconds since its own launch.
+    Returned is what its guest had written before, with seconds since its own launch.  A
+    snapshot that QEMU does not accept is deleted.
 
     Raises
     ------
@@ -184,7 +182,12 @@ async def resume(
     try:
         past = list(snapshot.console())
         if disk_size_bytes != snapshot.record.disk_size_bytes:
-            await _resize_disk(machine, disk_size_bytes)
+            # Since QEMU 10.0 a resumed machine's disks are inactive until it runs; that version
+            # also brought the command that activates them earlier.
+            known = {command["name"] for command in await machine.command("query-commands")}
+            if "blockdev-set-active" in known:
+                await machine.command("blockdev-set-active", node_name="disk", active=True)
+            await machine.command("block_resize", node_name="disk", size=disk_size_bytes)
         await machine.command("cont")
     except (CloudlabError, OSError) as error:
         raise SnapshotError(f"The snapshot could not be resumed: {error}") from error
@@ -197,25 +200,15 @@ def ended_from_outside(machine: Machine) -> bool:
     return end is not None and (end.stopped or end.returncode < 0)
 
 
-async def _resize_disk(machine: Machine, size_bytes: int) -> None:
-    """Resize the disk of a machine that was resumed and is still paused."""
-    # Since QEMU 10.0 a resumed machine's disks are inactive until it runs; that version also
-    # brought the command that activates them earlier.
-    known = {command["name"] for command in await machine.command("query-commands")}
-    if "blockdev-set-active" in known:
-        await machine.command("blockdev-set-active", node_name="disk", active=True)
-    await machine.command("block_resize", node_name="disk", size=size_bytes)
-
-
 def expected_s(job: PreparedRun, kind: Start) -> float:
     """Return the median duration of the last runs of this image, profile and start, in seconds.
 
     Where none started warm yet, of those that started cold.
     """
     known = _durations()
-    keys = [_duration_key(job, one) for one in dict.fromkeys((kind, Start.COLD))]
+    keys = [_duration_key(job, one) for one in (kind, Start.COLD)]
     times = next((known[key] for key in keys if known.get(key)), None)
-    return median(times) if times else _FIRST_GUESS_S[job.accel.accel]
+    return median(times) if times else _FIRST_GUESS_S[job.machine.accel]
 
 
 def remember_duration(job: PreparedRun, kind: Start, took_s: float) -> None:
@@ -230,14 +223,14 @@ def remember_duration(job: PreparedRun, kind: Start, took_s: float) -> None:
 
 
 def _duration_key(job: PreparedRun, kind: Start) -> str:
-    return f"{job.options.image.name} {job.accel.accel} {job.options.seed.profile} {kind}"
+    return f"{job.options.image.name} {job.machine.accel} {job.options.seed.profile} {kind}"
 
 
 def _durations() -> dict[str, list[float]]:
     try:
-        known = json.loads((paths.cache_folder() / "typical.json").read_text(encoding="utf-8"))
-        return {str(key): [float(time_s) for time_s in times] for key, times in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        text = (paths.cache_folder() / "typical.json").read_bytes()
+        return msgspec.json.decode(text, type=dict[str, list[float]])
+    except (OSError, ValueError):
         return {}
 
 
@@ -266,22 +259,9 @@ def _warm(job: PreparedRun, snapshot: Snapshot) -> Plan:
     return Plan(replace(job.machine, incoming=True), start, snapshot=snapshot)
 
 
-def _find(key: str) -> tuple[Snapshot | None, str]:
-    """Return a snapshot, or why there is none."""
-    try:
-        return snapshots.find_snapshot(key), "there was no snapshot yet"
-    except SnapshotError as error:
-        return None, _reason(error)
-
-
 def _reason(error: Exception) -> str:
     text = error.message if isinstance(error, CloudlabError) else str(error)
     return text.rstrip(".")
-
-
-def _check_disk(options: Options) -> None:
-    if options.disk_size_bytes - options.image.virtual_size_bytes < _ROOM_TO_GROW_BYTES:
-        raise SnapshotError("The disk is hardly larger than the image.")
 
 
 def _machine_facts(job: PreparedRun) -> dict[str, Any]:
@@ -316,30 +296,16 @@ def _seed_bytes(job: PreparedRun) -> bytes:
     return job.machine.seed.read_bytes()
 
 
-async def _save(job: PreparedRun, key: str, machine: Machine, log: BootLog, paused: Paused) -> None:
+def _check_moment(log: BootLog) -> None:
     if log.watcher.stage is not Stage.CLOUD_INIT_LOCAL:
         raise SnapshotError(f"the guest read its seed as early as in stage {log.watcher.stage}")
     if log.bytes > CONSOLE_CAP_BYTES:
         raise SnapshotError("its console wrote too much")
-    with snapshots.saving(key) as part:
-        await snapshots.save_state(machine, part / "memory")
-        await asyncio.to_thread(_save_files, job, part, paused)
-        await asyncio.to_thread(
-            snapshots.keep,
-            part,
-            key,
-            at_s=paused.at_s,
-            disk_size_bytes=job.options.disk_size_bytes,
-            machine=_machine_facts(job),
-            console=[(time_s, len(chunk)) for time_s, chunk in paused.console],
-            overlay_growth=log.overlay_growth,
-        )
 
 
-def _save_files(job: PreparedRun, part: Path, paused: Paused) -> None:
+def _save_files(job: PreparedRun, part: Path, console: bytes) -> None:
     disk = part / "disk.qcow2"
     shutil.copyfile(job.machine.overlay, disk)
-    console = b"".join(chunk for _, chunk in paused.console)
     assert job.record.disk_before is not None
     grown = _extents(job.record.disk_before) != _extents(inspect_disk(disk, "qcow2"))
     if grown or b"resizing filesystem" in console:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,43 +35,29 @@ def run_sizes(
 ) -> pd.DataFrame:
     """Return the sizes table of a run (see :data:`cloudlab.sizes.SIZES_COLUMNS`).
 
-    Parameters
-    ----------
-    record : Record
-        The finished record, with the disk before and after.
-    parsed : ParsedConsole
-        What the console reported.
-    times : mapping of int to float
-        Console line -> seconds since launch.
-    overlay_growth : iterable of (float, int)
-        Seconds since launch and the overlay's allocated bytes, between launch and end.
+    ``record`` is finished, with the disk before and after.  ``times`` has the seconds since
+    launch of the report's console lines, ``overlay_growth`` the overlay's allocated bytes at
+    seconds between launch and end.
     """
     import pandas as pd
 
+    image, overlay = record.image, record.overlay
+    file, disk = ("image_file", image.name), ("virtual_disk", image.name)
+    written = ("overlay_file", "overlay.qcow2", "allocated blocks")
+    rows = [
+        ("image", 0.0, image.file_size_bytes, *file, "file size"),
+        ("image", 0.0, image.virtual_size_bytes, *disk, "qemu-img info"),
+        ("before", 0.0, overlay.start_bytes, *written),
+        *(("sample", round(time_s, 3), size, *written) for time_s, size in overlay_growth),
+        ("after", record.time_s or 0.0, overlay.end_bytes, *written),
+    ]
+    columns = ("stage", "time_s", "size_bytes", "layer", "device", "source")
     common = {"run": record.name, "scenario": record.scenario, "exact": True}
-    image = record.image
-    rows: list[dict[str, Any]] = [
-        common
-        | {"stage": "image", "time_s": 0.0, "device": image.name}
-        | {"layer": layer, "size_bytes": size_bytes, "source": f"host: {source}"}
-        for layer, size_bytes, source in (
-            ("image_file", image.file_size_bytes, "file size"),
-            ("virtual_disk", image.virtual_size_bytes, "qemu-img info"),
-        )
-    ]
-    overlay, end_s = record.overlay, record.time_s or 0.0
-    rows += [
-        common
-        | {"stage": stage, "time_s": round(time_s, 3), "size_bytes": size_bytes}
-        | {"layer": "overlay_file", "device": "overlay.qcow2", "source": "host: allocated blocks"}
-        for stage, time_s, size_bytes in (
-            ("before", 0.0, overlay.start_bytes),
-            *(("sample", *sample) for sample in overlay_growth),
-            ("after", end_s, overlay.end_bytes),
-        )
-    ]
+    host = sizes_frame(
+        common | dict(zip(columns, (*row[:-1], f"host: {row[-1]}"), strict=True)) for row in rows
+    )
     console = console_sizes(parsed, run=record.name, scenario=record.scenario, times=times)
-    sizes = with_disk(pd.concat([sizes_frame(rows), console], ignore_index=True), record)
+    sizes = with_disk(pd.concat([host, console], ignore_index=True), record)
     return _of_run(sizes, record)
 
 
@@ -81,13 +67,8 @@ def with_disk(sizes: pd.DataFrame, record: Record) -> pd.DataFrame:
     What was on the disk before the boot has the stage ``image``; what the boot left has the
     stage ``after`` and is added only where the guest reported nothing.  Filesystem sizes are
     those that statfs gives in the guest, so that both may be compared.  Nothing is added where
-    the host cannot read both root's partition and its filesystem, as on LVM.
-
-    Parameters
-    ----------
-    sizes : DataFrame
-        Returned unchanged if it has such rows already.
-    record : Record
+    the host cannot read both root's partition and its filesystem, as on LVM, or where the table
+    has such rows already.
     """
     import pandas as pd
 
@@ -136,10 +117,10 @@ def device_name(number: int | None) -> str:
 
 def extents_frame(run: str, extents: Iterable[Extent]) -> pd.DataFrame:
     """Return the table of a disk's extents (:data:`EXTENTS_COLUMNS`), which covers all of it."""
-    import pandas as pd
-
-    rows = [(run, one.start_bytes, one.length_bytes, str(one.kind), one.region) for one in extents]
-    return pd.DataFrame(rows, columns=list(EXTENTS_COLUMNS))
+    return _frame(
+        EXTENTS_COLUMNS,
+        ((run, one.start_bytes, one.length_bytes, str(one.kind), one.region) for one in extents),
+    )
 
 
 def read_run_sizes(folder: Path, record: Record) -> pd.DataFrame:
@@ -192,9 +173,8 @@ def read_run_extents(folder: Path, record: Record) -> pd.DataFrame:
     try:
         with np.errstate(invalid="ignore"):
             extents = pd.read_csv(path, dtype=texts | dict.fromkeys(bytes_columns, "int64"))
-        if extents[bytes_columns].lt(0).any(axis=None) or extents[bytes_columns].gt(_MOST).any(
-            axis=None
-        ):
+        wrong = extents[bytes_columns].lt(0) | extents[bytes_columns].gt(_MOST)
+        if wrong.any(axis=None):
             raise ValueError("a number of bytes is out of range")  # noqa: TRY301
         return _of_run(extents[list(EXTENTS_COLUMNS)], record)
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -212,13 +192,11 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def partitions_frame(run: str, layout: DiskLayout | None) -> pd.DataFrame:
     """Return ``run``, ``device``, ``start_bytes``, ``size_bytes`` of each partition."""
-    import pandas as pd
-
-    rows = [
-        (run, device_name(one.number), one.start_bytes, one.size_bytes)
-        for one in (layout.partitions if layout else ())
-    ]
-    return pd.DataFrame(rows, columns=["run", "device", "start_bytes", "size_bytes"])
+    partitions = layout.partitions if layout else ()
+    return _frame(
+        ("run", "device", "start_bytes", "size_bytes"),
+        ((run, device_name(one.number), one.start_bytes, one.size_bytes) for one in partitions),
+    )
 
 
 def layout_frame(layout: DiskLayout) -> pd.DataFrame:
@@ -227,34 +205,20 @@ def layout_frame(layout: DiskLayout) -> pd.DataFrame:
     Columns: ``number`` (Int64, missing for a filesystem on the whole disk), ``start_bytes``,
     ``size_bytes`` (int64), ``type``, ``filesystem`` (str), ``filesystem_bytes`` (Int64).
     """
-    import pandas as pd
-
-    rows = [
-        (
-            one.number,
-            one.start_bytes,
-            one.size_bytes,
-            one.type_name,
-            one.filesystem.type if one.filesystem else "",
-            one.filesystem.size_bytes if one.filesystem else None,
-        )
-        for one in layout.partitions
-    ]
-    columns = ["number", "start_bytes", "size_bytes", "type", "filesystem", "filesystem_bytes"]
-    frame = pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
+    rows = []
+    for one in layout.partitions:
+        inside = (one.filesystem.type, one.filesystem.size_bytes) if one.filesystem else ("", None)
+        rows.append((one.number, one.start_bytes, one.size_bytes, one.type_name, *inside))
+    columns = ("number", "start_bytes", "size_bytes", "type", "filesystem", "filesystem_bytes")
+    frame = _frame(columns, rows, head=_HEAD)
     return frame.astype({"number": "Int64", "filesystem_bytes": "Int64"})
 
 
 def stages_frame(record: Record) -> pd.DataFrame:
     """Return ``run``, ``scenario``, ``stage``, ``start_s``, ``end_s`` (since launch)."""
-    import pandas as pd
-
-    rows = [
-        (record.name, record.scenario, str(one.stage), one.start_s, one.end_s)
-        for one in record.stages
-    ]
-    columns = ["run", "scenario", "stage", "start_s", "end_s"]
-    return pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
+    names = (record.name, record.scenario)
+    rows = ((*names, str(one.stage), one.start_s, one.end_s) for one in record.stages)
+    return _frame(("run", "scenario", "stage", "start_s", "end_s"), rows, head=_HEAD)
 
 
 def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
@@ -262,18 +226,23 @@ def modules_frame(parsed: ParsedConsole) -> pd.DataFrame:
 
     Empty where the guest did not report it; ``line`` is the transcript's line.
     """
-    import pandas as pd
-
     block = parsed.block("after")
-    rows = [
+    rows = (
         (stage.strip(), module, fact.line)
         for fact in (block.facts if block else ())
         if fact.name == "modules"
         for stage, _, modules in (part.partition(":") for part in fact.value.split(";"))
         for module in modules.split()
-    ]
-    columns = ["stage", "module", "line"]
-    return pd.DataFrame(rows, columns=columns).rename_axis(columns=_HEAD)
+    )
+    return _frame(("stage", "module", "line"), rows, head=_HEAD)
+
+
+def _frame(
+    columns: Sequence[str], rows: Iterable[tuple[Any, ...]], head: str | None = None
+) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(list(rows), columns=list(columns)).rename_axis(columns=head)
 
 
 def _of_run(table: pd.DataFrame, record: Record) -> pd.DataFrame:
@@ -330,10 +299,8 @@ def _root_filesystem(layout: DiskLayout | None) -> dict[str, tuple[str, int]]:
     partitions = layout.partitions if layout else ()
     root = max(partitions, key=lambda one: one.size_bytes, default=None)
     size_bytes = _statfs_bytes(root) if root else None
-    if root is None or root.filesystem is None or size_bytes is None:
-        return {}
     # A member of LVM or RAID holds the root filesystem, but is not one.
-    if root.filesystem.type.endswith("_member"):
+    if not (root and root.filesystem and size_bytes) or root.filesystem.type.endswith("_member"):
         return {}
     return {device_name(root.number): ("/", size_bytes)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
 from dataclasses import replace
 from functools import cached_property
 from importlib import resources
@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cast
 from cloudlab.disk import DiskLayout
-from cloudlab.errors import CloudlabError, RecordingError, UsageError
+from cloudlab.errors import CloudlabError, RecordingError, UsageError, suggest
 from cloudlab.run import tables
-from cloudlab.run.plots import plot
+from cloudlab.run.display import plot, run_html, save_report
 from cloudlab.run.record import Outcome, Record, RecordedImage, RecordedOptions, read_record
-from cloudlab.run.report import run_html, save_report
 from cloudlab.sizes import ConsoleParser, ParsedConsole
 
 if TYPE_CHECKING:
@@ -79,6 +78,16 @@ class Run:
         self.folder = folder
         self.record: Record = record or read_record(folder)
         self.error = error
+        #: The run's name, which is its folder's.
+        self.name: str = self.record.name or folder.name
+        #: What tables and figures call the run.
+        self.scenario: str = self.record.scenario or self.name
+        #: What was chosen.
+        self.options: RecordedOptions = self.record.options
+        #: The base image.
+        self.image: RecordedImage = self.record.image
+        #: How far it came.
+        self.outcome: Outcome = self.record.outcome
         # A fresh run was parsed while it booted; cached properties take these as their values.
         if parsed is not None:
             self.__dict__["parsed"] = parsed
@@ -87,31 +96,6 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<cloudlab run {self.name}: {self.outcome}, {self.label}>"
-
-    @property
-    def name(self) -> str:
-        """The run's name, which is its folder's."""
-        return self.record.name or self.folder.name
-
-    @property
-    def scenario(self) -> str:
-        """What tables and figures call the run."""
-        return self.record.scenario or self.name
-
-    @property
-    def options(self) -> RecordedOptions:
-        """What was chosen."""
-        return self.record.options
-
-    @property
-    def image(self) -> RecordedImage:
-        """The base image."""
-        return self.record.image
-
-    @property
-    def outcome(self) -> Outcome:
-        """How far it came."""
-        return self.record.outcome
 
     @property
     def is_recording(self) -> bool:
@@ -240,12 +224,11 @@ class Run:
         """
         layout = self.record.disk_after if when == "after" else self.record.disk_before
         if layout is None:
-            moment = "after" if when == "after" else "before"
-            why = (
-                f": {self.record.disk_error}" if when == "after" and self.record.disk_error else ""
-            )
+            moment = "before the boot"
+            if when == "after":
+                moment = f"after the boot: {self.record.disk_error}".removesuffix(": ")
             raise RecordingError(
-                f"The disk of {self.name} was not read {moment} the boot{why}.",
+                f"The disk of {self.name} was not read {moment}.",
                 hint="Boot it again: a run that did not finish may leave its disk in any state, "
                 "and older versions read it after the boot only.",
             )
@@ -367,7 +350,7 @@ def open_run(run: Run | Path | str) -> Run:
     Raises
     ------
     RecordingError
-        If there is none.
+        If there is none, with the closest name of a recording.
 
     Examples
     --------
@@ -378,10 +361,18 @@ def open_run(run: Run | Path | str) -> Run:
     """
     if isinstance(run, Run):
         return run
+    name, names = str(run), recording_names()
     # A run folder of the user's comes before a recording of the same name.
-    if str(run) in recording_names() and not (Path(run) / "run.json").exists():
-        return recorded(str(run))
-    return Run(Path(run))
+    if name in names and not (Path(run) / "run.json").exists():
+        return recorded(name)
+    try:
+        return Run(Path(run))
+    except RecordingError as error:
+        # Not Path.exists, which raises for a name that is too long.
+        if os.path.exists(run):  # noqa: PTH110
+            raise
+        hint = f"{suggest(name, names)} Recordings: {', '.join(names)}.".strip()
+        raise RecordingError(error.message, hint=hint) from error
 
 
 def explain(*sources: Run | Path | str) -> Explanation:
@@ -427,12 +418,12 @@ def _run_of(source: Run | Path | str) -> Run | None:
     """Return the run that a source is; None if it is evidence of another kind."""
     if isinstance(source, Run):
         return source
-    if str(source) == "-" or "\n" in str(source):
+    text = str(source)
+    if text == "-" or "\n" in text:
         return None
-    path = Path(source)
-    if (path / "run.json").exists() or (str(source) in recording_names() and not path.exists()):
-        return open_run(source)
-    return None
+    is_run = (Path(text) / "run.json").exists()
+    named = text in recording_names() and not Path(text).exists()
+    return open_run(source) if is_run or named else None
 
 
 def recorded(name: str) -> Run:
@@ -475,8 +466,3 @@ def recording_names() -> list[str]:
 def recordings_folder() -> Path:
     """Return the folder of the recordings that ship with cloudlab."""
     return Path(str(resources.files("cloudlab").joinpath("recordings")))
-
-
-def unique(runs: Iterable[Run]) -> list[Run]:
-    """Return runs without repetitions, by name, the last one of each."""
-    return list({run.name: run for run in runs}.values())

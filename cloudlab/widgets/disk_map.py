@@ -12,9 +12,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
+from cloudlab.figures.canvas import STYLES
 from cloudlab.figures.data import VOLUMES, disk_map_data, obstacle, records
 from cloudlab.figures.disks import ruler
-from cloudlab.figures.style import STYLES
 from cloudlab.figures.words import STATES, filesystem_texts, name_of, obstacle_text
 from cloudlab.html import escaped, table_html
 from cloudlab.run.tables import layout_sizes

@@ -14,7 +14,7 @@ from cloudlab.errors import CloudlabError
 from cloudlab.figures.data import RunSizes, records
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
-from cloudlab.run.plots import plot
+from cloudlab.run.display import plot
 from cloudlab.run.value import Run
 from cloudlab.units import format_bytes, format_count
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
