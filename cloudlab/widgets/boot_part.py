@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from cloudlab.console import REPORT_MARK, ConsoleLine
-from cloudlab.course.mode import Mode, ModeChoice, live_problem, mode
+from cloudlab.course.runs import Mode, live_problem, mode
 from cloudlab.errors import CloudlabError
 from cloudlab.html import escaped
 from cloudlab.units import format_seconds
@@ -97,7 +97,7 @@ class BootPart:
         self._lock = threading.RLock()
         self._run: BackgroundRun | None = None
         self._plays, self._missing, self._help = only_plays, "", ""
-        choice = ModeChoice(Mode.REPLAY, "") if only_plays else mode()
+        choice = Mode(live=False, reason="") if only_plays else mode()
         self._reason = choice.reason
         speeds = [(one, f"{one} times as fast" if one != "1" else "as recorded") for one in _SPEEDS]
         self.form = Form(

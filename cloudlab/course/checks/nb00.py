@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.answers import choice, word
-from cloudlab.course.verdict import exercise
+from cloudlab.course.checks import choice, exercise, word
 from cloudlab.run.value import recorded
 
 _ACCELERATORS = {"tcg": "tcg", "emulation": "tcg", "kvm": "kvm", "hvf": "hvf", "whpx": "whpx"}

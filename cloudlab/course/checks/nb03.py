@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.settings import growth_of, values_of
+from cloudlab.course import checks as answers
+from cloudlab.course.checks import exercise
+from cloudlab.course.node import growth_of, values_of
 from cloudlab.course.shell import Shell, UndecidedError, script_of
-from cloudlab.course.verdict import exercise
 from cloudlab.run.value import recorded
 from cloudlab.seed import Problem, Severity, check_meta_data
 from cloudlab.seed.text import read_document

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.settings import values_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course import checks as answers
+from cloudlab.course.checks import exercise
+from cloudlab.course.node import values_of
 from cloudlab.html import Page
 from cloudlab.run.value import Moment, recorded
 

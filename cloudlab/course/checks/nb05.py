@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.node import Node
-from cloudlab.course.settings import growth_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course import checks as answers
+from cloudlab.course.checks import exercise
+from cloudlab.course.node import Node, growth_of
 from cloudlab.errors import UsageError
 from cloudlab.run.options import Options, choice
 from cloudlab.run.value import recorded

@@ -8,10 +8,9 @@ from typing import Any
 
 import yaml
 
-from cloudlab.course import answers
-from cloudlab.course.node import GROWROOT_DISABLED, Node
-from cloudlab.course.settings import growth_of, values_of
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course import checks as answers
+from cloudlab.course.checks import UnansweredError, exercise
+from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
@@ -51,6 +50,45 @@ _TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resize
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
 _ADDED = frozenset(
     {"bootcmd", "runcmd", "cloud_init_modules", "cloud_config_modules", "cloud_final_modules"}
+)
+
+#: The quiz: question, what is said to each answer, and the right one.
+WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (
+    (
+        "growpart is off and the disk is large. What does resize_rootfs: true do?",
+        {
+            "The filesystem fills the disk.": "It cannot grow beyond its partition.",
+            "resizefs runs and finds nothing to do.": "The filesystem fills its partition already.",
+            "resizefs is skipped.": "Its log says that it ran: see exercise 05-3.",
+        },
+        "resizefs runs and finds nothing to do.",
+    ),
+    (
+        "The user-data switches growth off, yet everything grew. What do you look at first?",
+        {
+            "Whether cloud-init could read the user-data.": "What it cannot read it leaves out, "
+            "and then its defaults hold.",
+            "Whether the disk is larger than the image.": "It was, or nothing could have grown.",
+            "Whether the growpart tool is there.": "Something grew the partition.",
+        },
+        "Whether cloud-init could read the user-data.",
+    ),
+    (
+        "A grown disk is enlarged and booted again with the same instance-id. What happens?",
+        {
+            "Nothing: growth happens once per instance.": "runcmd runs once per instance.",
+            "It grows again.": "growpart and resizefs run in every boot.",
+        },
+        "It grows again.",
+    ),
+    (
+        "Another partition begins where root ends. The disk has 18 GiB of free space behind both.",
+        {
+            "growpart moves the other partition.": "growpart moves no data.",
+            "Root keeps its size.": "Only space right behind a partition can be added to it.",
+        },
+        "Root keeps its size.",
+    ),
 )
 
 

@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from cloudlab.course import answers
+from cloudlab.course import checks as answers
 from cloudlab.course.cases import CASES
-from cloudlab.course.gpt import SECTOR_BYTES, Gpt
-from cloudlab.course.node import Boot, Node
-from cloudlab.course.settings import growth_of
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, exercise
+from cloudlab.course.node import SECTOR_BYTES, Boot, Gpt, Node, growth_of
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB
 
