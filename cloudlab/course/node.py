@@ -23,15 +23,12 @@ from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
 from cloudlab.seed.text import Document, is_cloud_config, read_document
 
-TRUE_WORDS = frozenset({"true", "1", "on", "yes"})
-FALSE_WORDS = frozenset({"off", "0", "no", "false"})
-# Names of the root partition in the lab image.
+# How user-data names the root partition of the lab image.
 _ROOT_NAMES = frozenset({"/", "/dev/vda1"})
 
 SECTOR_BYTES = 512
 _FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
 _DEFAULT_ALIGNMENT, _LEAST_ALIGNMENT = 2048, 8
-
 _LETTERS = {
     "new": "n", "largest-new": "N", "delete": "d", "change-name": "c", "typecode": "t",
     "partition-guid": "u", "move-second-header": "e", "set-alignment": "a", "align-end": "I",
@@ -43,7 +40,6 @@ _READS_ONLY = frozenset("piv")
 SAVE_FAILED = 4
 
 GROWROOT_DISABLED = "/etc/growroot-disabled"
-
 _ROOT = 1
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
@@ -95,7 +91,8 @@ def growth_of(user_data: str) -> Growth:
     return Growth(
         kept_by=_keeps_partition(growpart),
         # cloud-init's translate_bool: any other word, even a misspelt one, means false.
-        filesystem=_word(values.get("resize_rootfs", True)) in {*TRUE_WORDS, "noblock"},
+        filesystem=_word(values.get("resize_rootfs", True))
+        in {"true", "1", "on", "yes", "noblock"},
         ignores_growroot_disabled=ignores,
     )
 
@@ -104,17 +101,15 @@ def _keeps_partition(growpart: object) -> str:
     if not isinstance(growpart, dict):
         return "growpart has no keys below it, so cloud-init warns and skips it"
     mode = growpart.get("mode", "auto")
-    if _word(mode) in FALSE_WORDS:
+    if _word(mode) in {"off", "0", "no", "false"}:
         return f"growpart's mode is {mode!r}"
     if mode not in {"auto", "growpart"}:
         return f"growpart's mode {mode!r} needs a tool that Linux does not have"
     devices = growpart.get("devices", ["/"])
     named = [devices] if isinstance(devices, str) else devices or []
-    return (
-        ""
-        if _ROOT_NAMES & set(map(str, named))
-        else "growpart's devices do not include the root partition"
-    )
+    if not _ROOT_NAMES & set(map(str, named)):
+        return "growpart's devices do not include the root partition"
+    return ""
 
 
 def _word(value: object) -> str:
@@ -254,12 +249,16 @@ class _Sgdisk:
         fields = [*value.removeprefix(":").split(":"), "", ""]
         number = _whole(fields[0])
         match option:
-            case "n":
+            case "n" | "N":
                 self._create(number, fields[1], fields[2])
-            case "N":
-                self._create(number, "", "")
             case "c" | "d" | "t" | "u":
-                self._change(option, number or self._new * (option != "d"), fields[1])
+                number = number or self._new * (option != "d")
+                if number not in self.disk.parts:
+                    self.refusal = self.refusal or f"there is no partition {number}"
+                elif option == "d":
+                    del self.disk.parts[number]
+                elif option == "c":
+                    self.disk.parts[number].name = fields[1]
             case "e":
                 self.disk.use_whole_disk()
             case "a":
@@ -268,15 +267,6 @@ class _Sgdisk:
                 self._align_end = True
             case "o" | "z" | "Z":
                 self.disk.parts.clear()
-
-    def _change(self, option: str, number: int, name: str) -> None:
-        part = self.disk.parts.get(number)
-        if part is None:
-            self.refusal = self.refusal or f"there is no partition {number}"
-        elif option == "d":
-            del self.disk.parts[number]
-        elif option == "c":
-            part.name = name
 
     def _create(self, number: int, start: str, end: str) -> None:
         disk = self.disk
@@ -471,8 +461,7 @@ class Node:
         elif name in {"grep", "egrep"}:
             status, output = _grep(args, stdin, {"/proc/partitions": self._listing()})
         elif name in {"rm", "unlink", "mv"}:
-            gone = {one for one in self.files for arg in plain if fnmatchcase(one, arg)}
-            self.files -= gone
+            self.files -= {one for one in self.files for arg in plain if fnmatchcase(one, arg)}
         elif name == "cloud-init-per" and len(args) > 2:  # noqa: PLR2004
             frequency, mark, *command = args
             if frequency == "always" or mark not in self._once:
@@ -481,7 +470,10 @@ class Node:
         elif name == "mount" and len(plain) == 2:  # noqa: PLR2004
             status = self._mount([*plain, "auto", "nofail"])
         elif name.startswith(("mkfs", "mke2fs")):
-            status = self._mkfs(name, args)
+            words = " ".join(args)
+            kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
+            label = re.search(r"-L ?(\S+)", words)
+            status = self._format(args[-1] if args else "", kind, label[1] if label else "")
         elif name in _HARMLESS:
             self.files |= set(plain) if name == "touch" else set()
         else:
@@ -498,16 +490,14 @@ class Node:
         if refusal := self.disk.sgdisk(options):
             self._boot.tell(f"sgdisk makes no partition: {refusal}.")
             return SAVE_FAILED, ""
-        self.filesystems = {
-            number: one for number, one in self.filesystems.items() if number in self.disk.parts
-        }
+        for number in self.filesystems.keys() - self.disk.parts.keys():
+            del self.filesystems[number]
         return 0, self._listing()
 
     def _tell_kernel(self, name: str, args: list[str]) -> int:
-        words = " ".join(args)
+        words, numbers = " ".join(args), set(self.disk.parts)
         if "/dev/vda" not in args:
             return 1
-        numbers = set(self.disk.parts)
         if name == "partx":
             if re.search(r"(^| )(-[dls]|--(delete|list|show))\b", words):
                 return 0
@@ -538,12 +528,6 @@ class Node:
     def _listing(self) -> str:
         return "\n".join(["vda", *(f"vda{number}" for number in sorted(self._devices))]) + "\n"
 
-    def _mkfs(self, name: str, args: list[str]) -> int:
-        words = " ".join(args)
-        kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
-        label = re.search(r"-L ?(\S+)", words)
-        return self._format(args[-1] if args else "", kind, label[1] if label else "")
-
     def _fs_setup(self, entry: dict[str, Any]) -> None:
         device, partition = str(entry.get("device")), str(entry.get("partition", "any")).lower()
         if device.startswith("/dev/vda") and partition.isdigit():
@@ -552,9 +536,8 @@ class Node:
             raise UndecidedError(f"fs_setup for {device} with partition: {partition}")
         kind, label = str(entry.get("filesystem")), str(entry.get("label") or "")
         found = self.filesystems.get(self._number(device) or 0)
-        if found and (found == (kind, label) or partition == "auto"):
-            return
-        self._format(device, kind, label)
+        if not found or (found != (kind, label) and partition != "auto"):
+            self._format(device, kind, label)
 
     def _format(self, device: str, kind: str, label: str) -> int:
         number = self._number(device)
@@ -609,11 +592,8 @@ def _grep(args: list[str], stdin: str, files: dict[str, str]) -> tuple[int, str]
     pattern = re.escape(pattern) if "F" in options else pattern
     pattern = rf"\b(?:{pattern})\b" if "w" in options else pattern
     try:
-        found = [
-            line
-            for line in text.splitlines()
-            if re.search(pattern, line, re.IGNORECASE * ("i" in options))
-        ]
+        telling = re.compile(pattern, re.IGNORECASE * ("i" in options))
     except re.error:
         raise UndecidedError(f"the pattern {pattern!r}") from None
+    found = [line for line in text.splitlines() if telling.search(line)]
     return (0 if found else 1), ("" if "q" in options else "\n".join(found) + "\n")
