@@ -25,22 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloudlab.widgets.console_pane import Console
-    from cloudlab.widgets.disk_map import DiskMap
+    from cloudlab.widgets.disk_map import DiskMap, Scrubber
+    from cloudlab.widgets.forms import Question, Quiz, RunningMachines, SeedEditor
     from cloudlab.widgets.growth_lab import GrowthLab
-    from cloudlab.widgets.quiz import Question, Quiz
-    from cloudlab.widgets.running import RunningMachines
-    from cloudlab.widgets.scrubber import Scrubber
-    from cloudlab.widgets.seed_editor import SeedEditor
 
 _HOME = {
     "Console": "console_pane",
     "DiskMap": "disk_map",
     "GrowthLab": "growth_lab",
-    "Question": "quiz",
-    "Quiz": "quiz",
-    "RunningMachines": "running",
-    "Scrubber": "scrubber",
-    "SeedEditor": "seed_editor",
+    "Question": "forms",
+    "Quiz": "forms",
+    "RunningMachines": "forms",
+    "Scrubber": "disk_map",
+    "SeedEditor": "forms",
 }
 
 __all__ = [

@@ -17,12 +17,18 @@ from cloudlab.run.boot import dated_folder
 from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
-from cloudlab.widgets.background import LINES, Outcome, Pace, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, console_html
+from cloudlab.widgets.boot import (
+    LINES,
+    BootPanel,
+    Outcome,
+    Plan,
+    console_html,
+    live_job,
+    replay_job,
+)
 from cloudlab.widgets.disk_map import origin
-from cloudlab.widgets.native import Pane
-from cloudlab.widgets.panel import AnyRun
-from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.forms import PredictionForm
+from cloudlab.widgets.panel import AnyRun, Pane
 from cloudlab.widgets.results import Finished, predicted_html
 
 
@@ -55,24 +61,24 @@ class Console(BootPanel):
         self.recording: Run | None = None
         self._shipped = open_run(run)
         self._case = run if isinstance(run, str) and run in CASES else None
+        super().__init__(only_plays=self._case is None)
         self._folder = Path(folder)
         self._asks = prediction is not None
         self._outcome = Pane(look="result", name="Result", role="region")
-        self.boot_part = BootPart(self._plan, only_plays=self._case is None)
         self.prediction_form = PredictionForm()
         asking: list[ipywidgets.Widget] = []
         if prediction is not None:
             asking = [self.prediction_form]
             form = self.prediction_form
-            form.on_values(lambda: self.boot_part.need(form))
+            form.on_values(lambda: self.need(form))
             first = {layer: sizes[0] for layer, sizes in ends(self._shipped).items() if sizes}
             form.about(first)
             form.set(prediction)
-            self.boot_part.need(form)
-        part = self.boot_part
-        super().__init__(
-            *asking, part.form, part.problem, part.stage, part.progress, part.console, self._outcome
-        )
+            self.need(form)
+        self.fill(
+            *asking, self.boot_form, self.problem, self.stage, self.progress, self.console,
+            self._outcome,
+        )  # fmt: skip
         self.keep("<p>Nothing was booted or played here yet.</p>")
 
     @property
@@ -81,7 +87,7 @@ class Console(BootPanel):
 
         While a boot goes on, this waits for its end.
         """
-        self.boot_part.settle()
+        self.settle()
         return self.recording or self._shipped
 
     @property
@@ -94,11 +100,13 @@ class Console(BootPanel):
         """What was predicted in this panel; may be empty."""
         return self.prediction_form.prediction()
 
-    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
-        if live:
+    def _plan(self) -> Plan:
+        if self.live:
             return self._live_plan()
         shipped, done = self._shipped, self._ending()
-        return Plan(replay_job(shipped, pace), origin(shipped), done, shipped.record.time_s or 0.0)
+        return Plan(
+            replay_job(shipped, self._pace), origin(shipped), done, shipped.record.time_s or 0.0
+        )
 
     def _live_plan(self) -> Plan:
         assert self._case is not None, "a run that is only played has no live switch"

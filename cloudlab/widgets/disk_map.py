@@ -1,10 +1,11 @@
-"""The disk as HTML, to scale: the picture that DiskMap, GrowthLab and Scrubber share.
+"""The disk as HTML, to scale: DiskMap, Scrubber, and the picture that they share with GrowthLab.
 
 Its data, its scale, its texts and its colours are those of the figure *disk-map*.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
+from cloudlab.errors import CloudlabError
 from cloudlab.figures.data import VOLUMES, disk_map_data, obstacle, records
 from cloudlab.figures.disks import ruler
 from cloudlab.figures.style import STYLES
@@ -27,12 +29,13 @@ from cloudlab.units import (
     format_tick,
     is_known,
 )
+from cloudlab.widgets.boot import console_html
+from cloudlab.widgets.panel import AnyRun, Form, Pane, Panel, button, field
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cloudlab.disk import DiskLayout
-    from cloudlab.widgets.panel import AnyRun
 
 #: What the picture is laid out for, in pixels; it shrinks to the page's width.
 _WIDTH, _SMALL_WIDTH = 860.0, 440.0
@@ -40,6 +43,9 @@ _WIDTH, _SMALL_WIDTH = 860.0, 440.0
 _LETTER, _PAD, _STRIP, _ZONE, _GAUGE = 6.6, 14, 20, 44, 7
 _KINDS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
 _ON_DISK = ("virtual_disk", "partition", "filesystem", *VOLUMES)
+
+#: Console lines that the Scrubber shows of each moment, and its step in seconds.
+_LINES, _STEP_S = 8, 0.1
 
 
 def _colours(theme: str) -> str:
@@ -292,3 +298,108 @@ def _numbers(data: pd.DataFrame) -> str:
     head = ("state", "what", "device", "from byte", "bytes")
     table = table_html(head, rows, caption="Everything on the disk, in bytes")
     return f"<details><summary>All numbers</summary>{table}</details>"
+
+
+class Scrubber(Panel):
+    """A boot, second by second: stage, console, and the disk as it was last measured.
+
+    Parameters
+    ----------
+    run : run
+
+    Raises
+    ------
+    CloudlabError
+        If the run has no sizes.
+    """
+
+    def __init__(self, run: AnyRun) -> None:
+        self.recording = open_run(run)
+        self._sizes = self.recording.sizes
+        # What people read, without the report's frames.
+        self._lines = self.recording.console.find()
+        self._line_times = [line.time_s for line in self._lines]
+        self._changes = change_times(self._sizes)
+        self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
+        took_s = self.recording.record.time_s or 0.0
+        end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
+        # Before the first measurement there is nothing to see.
+        start_s = _just_after(self._changes[0]) if self._changes else 0.0
+        self.slider = Form(
+            "Moment",
+            [
+                field(
+                    "time_s", "range", "Seconds since launch", start_s, min=0,
+                    max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s",
+                ),
+                button("earlier", "Change before this"),
+                button("later", "Change after this"),
+            ],
+        )  # fmt: skip
+        self._moment = Pane(role="region", name="The disk at this moment")
+        self._console = Pane(role="log", name="Console at this moment", look="console lines")
+        super().__init__(self.slider, self._moment, self._console)
+        self.slider.on_values(self._show)
+        self.slider.on_press(earlier=lambda: self._leap(-1), later=lambda: self._leap(+1))
+        self._show()
+        self.keep(self._still())
+
+    @property
+    def time_s(self) -> float:
+        """The moment that is shown, in seconds since launch; may be set."""
+        return float(self.slider.values["time_s"])  # noqa: PD011 - a trait, no table
+
+    @time_s.setter
+    def time_s(self, time_s: float) -> None:
+        self.slider.values = {"time_s": time_s}
+
+    def _leap(self, direction: int) -> None:
+        # A moment is shown to a tenth of a second, so it counts as passed once it is near.
+        if direction > 0:
+            ahead = [one for one in self._changes if one > self.time_s + _STEP_S / 2]
+        else:
+            ahead = [one for one in reversed(self._changes) if one < self.time_s - _STEP_S / 2]
+        if ahead:
+            self.time_s = _just_after(ahead[0])
+
+    def _show(self) -> None:
+        time_s = self.time_s
+        data, how = disk_at(self._sizes, time_s, self.recording.record.disk_before)
+        clock, stage = format_seconds(time_s), self.recording.stage_at(time_s)
+        drawn = (
+            ""
+            if data is None
+            else map_html(data, title=f"The disk at {clock}:", scale_of=self._scale_of)
+        )
+        self._moment.html = (
+            f"<p><b>{clock}</b>, stage <b>{escaped(stage)}</b>; the overlay file takes up "
+            f"{format_bytes(overlay_at(self._sizes, time_s))}<br>"
+            f"<small>{escaped(how)}. {escaped(origin(self.recording))}.</small></p>{drawn}"
+        )
+        here = bisect.bisect_right(self._line_times, time_s)
+        self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
+
+    def _still(self) -> str:
+        try:
+            return self.recording.plot("timeline").to_html()
+        except CloudlabError as error:
+            return f"<p>{escaped(error.message)}</p>"
+
+
+def _just_after(time_s: float) -> float:
+    return round(time_s + _STEP_S / 2, 1)
+
+
+def change_times(sizes: pd.DataFrame) -> list[float]:
+    """Return when the guest first saw each new size of a partition or filesystem, in seconds."""
+    rows = sizes[sizes["layer"].isin(_ON_DISK) & sizes["exact"].fillna(False)]
+    rows = rows.dropna(subset=["time_s"]).sort_values("time_s", kind="stable")
+    before = rows.groupby(["layer", "device"], dropna=False)["size_bytes"].shift()
+    changed = rows[before.ne(rows["size_bytes"]).fillna(True)]
+    return sorted({float(one) for one in changed["time_s"]})
+
+
+def overlay_at(sizes: pd.DataFrame, time_s: float) -> int | None:
+    """Return what the overlay file took up on the host at a moment, in bytes."""
+    rows = sizes[(sizes["layer"] == "overlay_file") & sizes["time_s"].le(time_s).fillna(False)]
+    return int(rows["size_bytes"].iloc[-1]) if len(rows) else None

@@ -27,18 +27,25 @@ from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.background import Outcome, Pace, Snapshot, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, error_html
+from cloudlab.widgets.boot import (
+    BootPanel,
+    Outcome,
+    Plan,
+    Snapshot,
+    live_job,
+    replay_job,
+)
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
-from cloudlab.widgets.native import Form, Pane, button, field
-from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun
-from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.forms import PredictionForm
+from cloudlab.widgets.panel import AnyRun, Form, Pane, button, error_html, field
 from cloudlab.widgets.results import (
     Finished,
+    Match,
     export,
     history_html,
     items_html,
+    nearest,
+    playable,
     result_html,
     still_html,
 )
@@ -90,6 +97,7 @@ class GrowthLab(BootPanel):
     """
 
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
+        super().__init__(fold="closed")
         self._finished: list[Finished] = []
         self._folder = Path(folder)
         self._recordings = playable(recordings())
@@ -110,25 +118,16 @@ class GrowthLab(BootPanel):
         self._exported = Pane(role="status")
         self._shown_user_data = "#cloud-config\n"
         self._shown_choices: dict[str, Any] = {}
-        part = self.boot_part = BootPart(
-            self._plan,
-            changed=self._switched,
-            watch=self._watch,
-            after=self._keep,
-            console="closed",
-        )
         columns = ipywidgets.Box(
             [
                 ipywidgets.VBox(
-                    [self.options, self._match_note, self.prediction, part.form, part.problem,
-                     part.stage, part.progress]
+                    [self.options, self._match_note, self.prediction, self.boot_form,
+                     self.problem, self.stage, self.progress]
                 ),
                 ipywidgets.VBox([self._stale, self._result, self._user_data]),
             ]
         ).add_class("cloudlab-columns")  # fmt: skip
-        super().__init__(
-            self._disk, columns, part.console, self._history, self.exports, self._exported
-        )
+        self.fill(self._disk, columns, self.console, self._history, self.exports, self._exported)
         self.options.on_values(self._changed)
         self.prediction.on_values(self._predicted)
         self.exports.on_press(export=self._export)
@@ -141,7 +140,7 @@ class GrowthLab(BootPanel):
     @property
     def finished(self) -> list[Finished]:
         """The runs so far, with their predictions; while a boot goes on, waits for its end."""
-        self.boot_part.settle()
+        self.settle()
         return self._finished
 
     def choose(self, **values: Any) -> None:
@@ -173,9 +172,9 @@ class GrowthLab(BootPanel):
             If there is no such run.
         """
         finished = Finished(open_run(run))
-        self.boot_part.show_console(finished.run.console)
+        self.show_console(finished.run.console)
         self._show_result(finished)
-        self._keep()
+        self._after_boot()
 
     def seed_config(self) -> SeedConfig:
         """Return the options as a seed's configuration.
@@ -206,13 +205,17 @@ class GrowthLab(BootPanel):
         CloudlabError
             If an option cannot be understood, or no recordings are there.
         """
-        seed, size_bytes = self.seed_config(), parse_disk_size(self.options.values["disk_size"])
-        image, profile = str(self.options.values["image"]), seed.profile.value
-        wish = Wish(image, size_bytes, to_user_data(seed), profile)
-        return nearest(wish, self._recordings)
+        seed, values = self.seed_config(), self.options.values
+        return nearest(
+            self._recordings,
+            user_data=to_user_data(seed),
+            image=values["image"],
+            disk_size_bytes=parse_disk_size(values["disk_size"]),
+            profile=seed.profile.value,
+        )
 
     def _switched(self) -> None:
-        if self.boot_part.live:
+        if self.live:
             self._images = {one.name: one for one in cached_images() if one.arch == host_arch()}
             known = set(self._images)
         else:
@@ -226,7 +229,7 @@ class GrowthLab(BootPanel):
 
     def _changed(self) -> None:
         with self._lock:
-            chosen = {**self.options.values, "live": self.boot_part.live}
+            chosen = {**self.options.values, "live": self.live}
             if chosen == self._shown_choices:
                 return
             # A prediction is about these options; others need one of their own.
@@ -243,7 +246,7 @@ class GrowthLab(BootPanel):
             seed = self.seed_config()
             whole = to_user_data(seed)
             text = to_user_data(replace(seed, report=False, profile=Profile.FULL))
-            match = None if self.boot_part.live else self.match()
+            match = None if self.live else self.match()
             layout = self._layout(match)
         except CloudlabError as error:
             self._match_note.html, self._faulty = error_html(error), True
@@ -257,15 +260,15 @@ class GrowthLab(BootPanel):
             )
             self._shown_user_data = text
         self._match_note.html, self._faulty = _differences(match), False
-        if not self.boot_part.running:
+        if not self.running:
             self._show_start(layout)
         self._predicted()
 
     def _predicted(self) -> None:
         if self._faulty:
-            self.boot_part.unlock("correct the options")
+            self.unlock("correct the options")
         else:
-            self.boot_part.need(self.prediction)
+            self.need(self.prediction)
 
     def _layout(self, match: Match | None) -> DiskLayout | None:
         """Return the disk before the boot: what the image holds, on a disk of the chosen size.
@@ -320,10 +323,10 @@ class GrowthLab(BootPanel):
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
             self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
 
-    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
+    def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
         prediction, match, seed = self.prediction.prediction(), None, self.seed_config()
-        if live:
+        if self.live:
             image = self._image()
             options = Options(
                 image=image,
@@ -336,7 +339,7 @@ class GrowthLab(BootPanel):
             about, usual_s = f"Booting {image.name} with a disk of {disk}", None
         else:
             match = self.match()
-            job, about = replay_job(match.recording, pace), origin(match.recording)
+            job, about = replay_job(match.recording, self._pace), origin(match.recording)
             usual_s = match.recording.record.time_s or 0.0
         chosen, differences = dict(self.options.values), match.differences if match else ()
         layout = match.recording.record.disk_before if match else self._layout(None)
@@ -368,7 +371,7 @@ class GrowthLab(BootPanel):
             found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
             self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
 
-    def _keep(self) -> None:
+    def _after_boot(self) -> None:
         if self._finished:
             self.keep(still_html(self._finished))
 

@@ -1,30 +1,159 @@
-"""What a run came to, as HTML: reasons, sizes beside the prediction, and the lines behind them."""
+"""Which recording is nearest to the options, and what a run came to, as HTML with its evidence."""
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cloudlab import paths
+from cloudlab.course.cases import CASES
 from cloudlab.course.prediction import LAYERS, Prediction, ends
-from cloudlab.errors import CloudlabError
+from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.figures.data import RunSizes, records
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
 from cloudlab.run.plots import plot
 from cloudlab.run.value import Run
+from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes, format_count
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
-from cloudlab.widgets.nearest import choices
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
 
 #: Files of a machine, of no use without it.
 _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
+
+#: What cloudlab itself writes into user-data: no choice of the learner's.
+_OWN_KEYS = frozenset({"cloud_init_modules", "cloud_config_modules", "cloud_final_modules"})
+_OWN_COMMAND = "cloudlab-report.sh"
+
+_NOT_SET = "not set"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A recording, and every difference between it and the options, in words."""
+
+    recording: Run
+    differences: tuple[str, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether exactly this was recorded."""
+        return not self.differences
+
+
+def nearest(
+    recordings: Iterable[Run],
+    *,
+    user_data: str,
+    image: str,
+    disk_size_bytes: int,
+    profile: str = "lean",
+) -> Match:
+    """Return the recording with the fewest differences; of equals, by user-data, then by size.
+
+    Parameters
+    ----------
+    recordings : iterable of Run
+    user_data, image, profile : str
+        What was chosen; the image by its name.
+    disk_size_bytes : int
+
+    Raises
+    ------
+    RecordingError
+        If there is none at all.
+    """
+    matches = []
+    for recording in recordings:
+        size_bytes, options = recording.options.disk_size_bytes, _differences(recording, user_data)
+        # Which modules run besides changes no size, so any other option counts more.
+        others = [
+            f"{name}: recorded with {theirs}, you chose {mine}"
+            for name, theirs, mine in (
+                ("profile", recording.options.profile, profile),
+                ("image", recording.image.name, image),
+                ("disk size", *_two_sizes(size_bytes, disk_size_bytes)),
+            )
+            if theirs != mine
+        ]
+        ratio = abs(math.log2(max(size_bytes, 1) / max(disk_size_bytes, 1)))
+        rank = (len(options) + len(others), len(options), recording.image.name != image, ratio)
+        matches.append((rank, Match(recording, (*options, *others))))
+    if not matches:
+        raise RecordingError(
+            "No recordings are here, so nothing can be played.",
+            hint="Install cloudlab anew, or boot a real machine.",
+        )
+    return min(matches, key=lambda ranked: ranked[0])[1]
+
+
+def playable(recordings: Iterable[Run]) -> list[Run]:
+    """Return the recordings of boots that follow from image, disk size and user-data alone.
+
+    That leaves out boots without a seed, and second boots of one disk.
+    """
+    others = {name for name, case in CASES.items() if case.follows or not case.attach_seed}
+    return [one for one in recordings if one.name not in others]
+
+
+def choices(user_data: str) -> dict[str, str]:
+    """Return what a user-data text sets, key by key, without what cloudlab adds.
+
+    A text that is no cloud-config counts as one choice, the whole of it.
+    """
+    document = read_document(user_data)
+    if isinstance(document, Problem) or not is_cloud_config(user_data or HEADER):
+        return {"user-data": user_data.strip()}
+    found: dict[str, str] = {}
+    for key, value in document.value.items():
+        if key in _OWN_KEYS:
+            continue
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{part}": _shown(one) for part, one in value.items()}
+        elif commands := _without_own(value):
+            found[str(key)] = _shown(commands)
+    return found
+
+
+def _without_own(value: Any) -> Any:
+    if isinstance(value, list):
+        return [one for one in value if _OWN_COMMAND not in str(one)] or None
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return (
+        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    )
+
+
+def _differences(recording: Run, user_data: str) -> list[str]:
+    mine, theirs = choices(user_data), choices(recording.user_data)
+    return [
+        f"{key}: recorded with {theirs.get(key, _NOT_SET)}, you chose {mine.get(key, _NOT_SET)}"
+        for key in sorted(mine.keys() | theirs.keys())
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def _two_sizes(first: int, second: int) -> Sequence[str]:
+    """Return two sizes in words, in bytes where rounded ones would hardly differ."""
+    rounded = format_bytes(first), format_bytes(second)
+    if rounded[0] == rounded[1] or math.isclose(first, second, rel_tol=0.01):
+        return f"{first} bytes", f"{second} bytes"
+    return rounded
 
 
 @dataclass(frozen=True)
