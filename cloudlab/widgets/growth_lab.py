@@ -27,14 +27,7 @@ from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.boot import (
-    BootPanel,
-    Outcome,
-    Plan,
-    Snapshot,
-    live_job,
-    replay_job,
-)
+from cloudlab.widgets.boot import BootPanel, Outcome, Plan, Snapshot, live_job, replay_job
 from cloudlab.widgets.disk_map import disk_at, map_html, origin
 from cloudlab.widgets.forms import PredictionForm
 from cloudlab.widgets.panel import AnyRun, Form, Pane, button, error_html, field

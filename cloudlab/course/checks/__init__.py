@@ -267,18 +267,13 @@ def numbers(answer: Any) -> list[int | None]:
     return [whole_number(one) for one in answer] if isinstance(answer, Iterable) else []
 
 
-def text(answer: Any, *, header: str = "") -> str:
-    """Return a YAML text; keys with values become one, below ``header``."""
+def yaml_text(answer: Any, *, header: str = "#cloud-config\n") -> str:
+    """Return a YAML text, by default user-data; keys with values become one, below ``header``."""
     if isinstance(answer, Mapping):
         import yaml
 
         return header + yaml.safe_dump(dict(answer), sort_keys=False)
     return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
-
-
-def user_data(answer: Any) -> str:
-    """Return a user-data text."""
-    return text(answer, header="#cloud-config\n")
 
 
 def faults(user_data_text: str) -> list[str]:

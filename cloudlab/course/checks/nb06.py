@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from cloudlab.course import checks as answers
-from cloudlab.course.checks import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
 from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
@@ -28,20 +27,12 @@ PATIENTS = {
 
 #: The possible diagnoses.
 DIAGNOSES = tuple(
-    str(one)
-    for one in (
-        Reason.GROWPART_OFF,
-        Reason.RESIZE_ROOTFS_OFF,
-        Reason.GROWROOT_DISABLED,
-        Reason.NO_GROWPART_TOOL,
-        Reason.DISK_NOT_LARGER,
-        Reason.GAIN_BELOW_1_MIB,
-        Reason.WALL,
-        Reason.FILESYSTEM_FULL,
-        Reason.NO_CLOUD_INIT,
-        NoteKind.USER_DATA_IGNORED,
-    )
-)
+    map(str, [
+        Reason.GROWPART_OFF, Reason.RESIZE_ROOTFS_OFF, Reason.GROWROOT_DISABLED,
+        Reason.NO_GROWPART_TOOL, Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
+        Reason.FILESYSTEM_FULL, Reason.NO_CLOUD_INIT, NoteKind.USER_DATA_IGNORED,
+    ])
+)  # fmt: skip
 # A disk as large as the image leaves a gain of less than 1 MiB: no evidence tells them apart.
 _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 
@@ -166,11 +157,11 @@ def causes(run: Run) -> set[str]:
 
 
 def _diagnose(letter: str, answer: Any) -> Iterator[str]:
-    diagnosis = answers.choice(answer, [*DIAGNOSES, str(Reason.FILLS_ITS_DEVICE)])
+    diagnosis = choice(answer, [*DIAGNOSES, str(Reason.FILLS_ITS_DEVICE)])
     if diagnosis == Reason.FILLS_ITS_DEVICE:
         yield f"{letter}: that is a consequence. Why did the partition not grow?"
     elif diagnosis is None:
-        yield f"{letter}: {answers.word(answer)!r} is not in DIAGNOSES."
+        yield f"{letter}: {word(answer)!r} is not in DIAGNOSES."
     elif diagnosis not in causes(recorded(PATIENTS[letter])):
         yield f"{letter}: the evidence does not show {diagnosis!r}. Which line would prove it?"
 
@@ -181,7 +172,7 @@ def _diagnose(letter: str, answer: Any) -> Iterator[str]:
     right="cloudlab's explanation of this boot comes to the same conclusion.",
 )
 def _patient_a(answer: Any) -> Iterator[str]:
-    if answers.choice(answer, DIAGNOSES) == Reason.GROWPART_OFF:
+    if choice(answer, DIAGNOSES) == Reason.GROWPART_OFF:
         raise UnansweredError  # what the notebook begins with
     yield from _diagnose("A", answer)
 
@@ -197,7 +188,7 @@ def _patients(answer: Any) -> Iterator[str]:
     if hasattr(answer, "to_dict"):
         answer = answer.to_dict()
     pairs = answer.items() if isinstance(answer, Mapping) else zip(letters, answer, strict=False)
-    given = {answers.word(letter)[-1:].upper(): one for letter, one in pairs}
+    given = {word(letter)[-1:].upper(): one for letter, one in pairs}
     for letter in letters:
         if given.get(letter) in (None, ""):
             yield f"{letter} still needs a diagnosis."
@@ -212,8 +203,8 @@ def _patients(answer: Any) -> Iterator[str]:
     start="#cloud-config\ngrowpart:\n  mode: auto\n",
 )
 def _heal(answer: Any) -> Iterator[str]:
-    text = answers.user_data(answer)
-    yield from answers.faults(text)
+    text = yaml_text(answer)
+    yield from faults(text)
     growth = growth_of(text)
     boot = Node(files=[GROWROOT_DISABLED]).boot(text)
     if not growth.partition:
