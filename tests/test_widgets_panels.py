@@ -69,7 +69,7 @@ def test_a_prediction_unlocks_boot():
     assert button.state["boot"]["disabled"]
     lab.boot()
     assert not lab.running, "Boot is locked"
-    lab.prediction.values = {**lab.prediction.values, "partition": "fills"}
+    lab.prediction_form.values = {**lab.prediction_form.values, "partition": "fills"}
     assert button.state["boot"]["disabled"], "one of two"
     lab.predict("fills", "19.6G")
     assert not button.state["boot"]["disabled"]

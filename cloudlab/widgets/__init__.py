@@ -21,13 +21,7 @@ Importing this costs nothing: ipywidgets comes with the first panel used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cloudlab.widgets.console_pane import Console
-    from cloudlab.widgets.disk_map import DiskMap, Scrubber
-    from cloudlab.widgets.forms import Question, Quiz, RunningMachines, SeedEditor
-    from cloudlab.widgets.growth_lab import GrowthLab
+from typing import Any
 
 _HOME = {
     "Console": "console_pane",
@@ -40,16 +34,7 @@ _HOME = {
     "SeedEditor": "forms",
 }
 
-__all__ = [
-    "Console",
-    "DiskMap",
-    "GrowthLab",
-    "Question",
-    "Quiz",
-    "RunningMachines",
-    "Scrubber",
-    "SeedEditor",
-]
+__all__ = [*_HOME]  # noqa: PLE0604 - the names of the table
 
 
 def __getattr__(name: str) -> Any:

@@ -19,17 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudlab.console import ORDER, REPORT_MARK, ConsoleLine, Stage
+from cloudlab.course.prediction import Prediction
 from cloudlab.course.runs import Mode, live_problem, mode
 from cloudlab.errors import CloudlabError, InterruptedRunError
 from cloudlab.html import escaped
-from cloudlab.run.boot import boot_many
+from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.monitor import OnEvent, RunEvent
 from cloudlab.run.options import Options
+from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run
 from cloudlab.sizes import ConsoleParser, GuestBlock
-from cloudlab.units import format_seconds
+from cloudlab.units import format_bytes, format_seconds
 from cloudlab.widgets.forms import PredictionForm
-from cloudlab.widgets.panel import Form, Pane, Panel, button, error_html, field
+from cloudlab.widgets.panel import Form, Pane, Panel, button, error_html, field, origin
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -287,14 +289,14 @@ class Plan:
     about : str
         What is booted or played, in words.
     done : callable
-        Called with the outcome, from another thread.
+        Called from another thread with the run, None if it was interrupted or not recorded.
     usual_s : float or None
         How long a recording takes, in seconds of its own clock; None for a live boot.
     """
 
     job: Job
     about: str
-    done: Callable[[Outcome], None]
+    done: Callable[[Run | None], None]
     usual_s: float | None = None
 
 
@@ -303,16 +305,22 @@ class BootPanel(Panel):
 
     Parameters
     ----------
+    folder : Path or str
+        Where live runs are recorded.
+    asks : bool
+        Whether Boot is locked until there is a prediction.
     only_plays : bool
         Whether there is nothing to be booted here.
     fold : str
         Whether the console is ``open`` or ``closed`` at first.
     """
 
-    def __init__(self, *, only_plays: bool = False, fold: str = "open") -> None:
+    def __init__(
+        self, folder: Path | str, *, asks: bool, only_plays: bool = False, fold: str = "open"
+    ) -> None:
         super().__init__()
+        self._folder, self._asks, self._plays = Path(folder), asks, only_plays
         self._run: BackgroundRun | None = None
-        self._plays, self._missing, self._help = only_plays, "", ""
         choice = Mode(live=False, reason="") if only_plays else mode()
         self._reason = choice.reason
         speeds = [(one, f"{one} times as fast" if one != "1" else "as recorded") for one in _SPEEDS]
@@ -331,6 +339,8 @@ class BootPanel(Panel):
             role="log", name="Serial console", look="console", folds=fold, summary="Console"
         )
         self.problem = Pane(role="alert", look="note")
+        self.prediction_form = PredictionForm()
+        self.prediction_form.on_values(self._show_buttons)
         self.boot_form.on_values(self._switch)
         self.boot_form.on_press(boot=self.boot, stop=self.stop)
         self.boot_form.change(live={"hidden": only_plays})
@@ -340,6 +350,11 @@ class BootPanel(Panel):
     def _plan(self) -> Plan:
         """Return what Boot would start now; a CloudlabError that this raises is shown."""
         raise NotImplementedError
+
+    def _missing(self) -> tuple[str, str]:
+        """Return what must be done before Boot can be pressed, and why; empty if nothing."""
+        problem = self.prediction_form.problem() if self._asks else ""
+        return ("predict first" if problem else ""), problem
 
     def _switched(self) -> None:
         """React to a switch between live and recorded runs."""
@@ -356,24 +371,19 @@ class BootPanel(Panel):
         return bool(self.boot_form.values["live"])
 
     @property
+    def prediction(self) -> Prediction:
+        """What was predicted in this panel; may be empty."""
+        return self.prediction_form.prediction()
+
+    @property
     def running(self) -> bool:
         """Whether a boot goes on."""
         return self._run is not None and self._run.running
 
-    def unlock(self, missing: str = "", why: str = "") -> None:
-        """Unlock Boot, unless something is missing, which its label then says."""
-        self._missing, self._help = missing, why
-        self._show_buttons()
-
-    def need(self, form: PredictionForm) -> None:
-        """Lock Boot until a prediction was made."""
-        problem = form.problem()
-        self.unlock("predict first" if problem else "", problem)
-
     def boot(self) -> None:
         """Press Boot: start a boot in the background, unless one goes on."""
         with self._lock:
-            if self.running or self._missing:
+            if self.running or self._missing()[0]:
                 return
             self.problem.html = ""
             try:
@@ -409,6 +419,15 @@ class BootPanel(Panel):
             while not run.wait(0.2):
                 pass
 
+    def _playing(self, recording: Run, done: Callable[[Run | None], None]) -> Plan:
+        usual_s = recording.record.time_s or 0.0
+        return Plan(replay_job(recording, self._pace), origin(recording), done, usual_s)
+
+    def _booting(self, options: Options, done: Callable[[Run | None], None]) -> Plan:
+        job = live_job(options, dated_folder(options.scenario, self._folder))
+        disk = format_bytes(options.disk_size_bytes)
+        return Plan(job, f"Booting {options.image.name} with a disk of {disk}", done)
+
     def _pace(self) -> float:
         return float(self.boot_form.values["speed"])
 
@@ -430,11 +449,11 @@ class BootPanel(Panel):
         self.boot_form.change(live={"help": note}, speed={"hidden": self.live})
 
     def _show_buttons(self) -> None:
-        running = self.running
+        running, (missing, why) = self.running, self._missing()
         word = "Play" if self._plays else "Boot" if self.live else "Boot (recorded)"
-        label = f"{word}: {self._missing}" if self._missing else word
+        label = f"{word}: {missing}" if missing else word
         self.boot_form.change(
-            boot={"disabled": running or bool(self._missing), "label": label, "help": self._help},
+            boot={"disabled": running or bool(missing), "label": label, "help": why},
             stop={"disabled": not running},
         )
 
@@ -473,10 +492,11 @@ class BootPanel(Panel):
 
     def _finish(self, plan: Plan, outcome: Outcome) -> None:
         try:
-            if outcome.run is not None:
+            run = outcome.run
+            if run is not None:
                 # All of it, so that evidence finds its line.
-                self.show_console(outcome.run.console)
-            plan.done(outcome)
+                self.show_console(run.console)
+            plan.done(run if run is None or run.outcome is not RunOutcome.INTERRUPTED else None)
         except Exception as error:  # noqa: BLE001 - an exception in a thread would be lost
             _LOG.exception("the result of a boot could not be shown")
             self.problem.html = error_html(

@@ -20,7 +20,7 @@ from cloudlab.figures.style import STYLES
 from cloudlab.figures.words import STATES, filesystem_texts, name_of, obstacle_text
 from cloudlab.html import escaped, table_html
 from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import Run, open_run
+from cloudlab.run.value import open_run
 from cloudlab.units import (
     byte_ticks,
     format_bytes,
@@ -30,7 +30,7 @@ from cloudlab.units import (
     is_known,
 )
 from cloudlab.widgets.boot import console_html
-from cloudlab.widgets.panel import AnyRun, Form, Pane, Panel, button, field
+from cloudlab.widgets.panel import AnyRun, Form, Pane, Panel, button, field, origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,11 +93,6 @@ class DiskMap:
 
     def __repr__(self) -> str:
         return f"<DiskMap of {self.recording.name}>"
-
-
-def origin(run: Run) -> str:
-    """Return where a run comes from, as a sentence's beginning."""
-    return run.label[:1].upper() + run.label[1:]
 
 
 def disk_at(

@@ -17,19 +17,16 @@ from cloudlab.figures.words import Given, disk_map_words
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
-from cloudlab.run.boot import dated_folder
 from cloudlab.run.options import Options, scenario_name
-from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import open_run, recordings
+from cloudlab.run.value import Run, open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.boot import BootPanel, Outcome, Plan, Snapshot, live_job, replay_job
-from cloudlab.widgets.disk_map import disk_at, map_html, origin
-from cloudlab.widgets.forms import PredictionForm
+from cloudlab.widgets.boot import BootPanel, Plan, Snapshot
+from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import AnyRun, Form, Pane, button, error_html, field
 from cloudlab.widgets.results import (
     Finished,
@@ -89,18 +86,19 @@ class GrowthLab(BootPanel):
         Where live runs are recorded, and below it exports.
     """
 
+    #: Whether an option cannot be understood.
+    _faulty = False
+
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
-        super().__init__(fold="closed")
+        super().__init__(folder, asks=True, fold="closed")
         self._finished: list[Finished] = []
-        self._folder = Path(folder)
         self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
         self._layouts: dict[str, DiskLayout | None] = {}
         #: The map's data of the disk before the boot, whose scale holds during it.
         self._scale_of: Any = None
-        self._measured, self._faulty = 0, False
+        self._measured = 0
         self.options = Form("Options", _OPTIONS)
-        self.prediction = PredictionForm()
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
         self._disk = Pane(name="The disk", look="disk", role="region")
         self._user_data = Pane(name="User-data", role="region")
@@ -114,7 +112,7 @@ class GrowthLab(BootPanel):
         columns = ipywidgets.Box(
             [
                 ipywidgets.VBox(
-                    [self.options, self._match_note, self.prediction, self.boot_form,
+                    [self.options, self._match_note, self.prediction_form, self.boot_form,
                      self.problem, self.stage, self.progress]
                 ),
                 ipywidgets.VBox([self._stale, self._result, self._user_data]),
@@ -122,7 +120,6 @@ class GrowthLab(BootPanel):
         ).add_class("cloudlab-columns")  # fmt: skip
         self.fill(self._disk, columns, self.console, self._history, self.exports, self._exported)
         self.options.on_values(self._changed)
-        self.prediction.on_values(self._predicted)
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
@@ -154,7 +151,7 @@ class GrowthLab(BootPanel):
 
     def predict(self, partition: str, filesystem: str) -> None:
         """Predict the boot as :class:`~cloudlab.course.Prediction` does; this unlocks Boot."""
-        self.prediction.set(Prediction(partition, filesystem))
+        self.prediction_form.set(Prediction(partition, filesystem))
 
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
@@ -227,7 +224,7 @@ class GrowthLab(BootPanel):
                 return
             # A prediction is about these options; others need one of their own.
             self._shown_choices = chosen
-            self.prediction.set(Prediction())
+            self.prediction_form.set(Prediction())
             self._mark_stale("The result below belongs to other options than these.")
             self._refresh()
 
@@ -243,7 +240,7 @@ class GrowthLab(BootPanel):
             layout = self._layout(match)
         except CloudlabError as error:
             self._match_note.html, self._faulty = error_html(error), True
-            self._predicted()
+            self._show_buttons()
             return
         if text != self._shown_user_data or not self._user_data.html:
             self._user_data.html = (
@@ -255,13 +252,10 @@ class GrowthLab(BootPanel):
         self._match_note.html, self._faulty = _differences(match), False
         if not self.running:
             self._show_start(layout)
-        self._predicted()
+        self._show_buttons()
 
-    def _predicted(self) -> None:
-        if self._faulty:
-            self.unlock("correct the options")
-        else:
-            self.need(self.prediction)
+    def _missing(self) -> tuple[str, str]:
+        return ("correct the options", "") if self._faulty else super()._missing()
 
     def _layout(self, match: Match | None) -> DiskLayout | None:
         """Return the disk before the boot: what the image holds, on a disk of the chosen size.
@@ -302,7 +296,7 @@ class GrowthLab(BootPanel):
         self._scale_of = disk_map_data(root)
         self._disk.html = map_html(self._scale_of, title="Before the boot:")
         root = root[root["mountpoint"] == "/"]
-        self.prediction.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
+        self.prediction_form.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
 
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
@@ -318,37 +312,31 @@ class GrowthLab(BootPanel):
 
     def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
-        prediction, match, seed = self.prediction.prediction(), None, self.seed_config()
-        if self.live:
-            image = self._image()
-            options = Options(
-                image=image,
-                disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
-                seed=replace(seed, sampler=True),
-                scenario=scenario_name(seed),
-            )
-            job = live_job(options, dated_folder(options.scenario, self._folder))
-            disk = format_bytes(options.disk_size_bytes)
-            about, usual_s = f"Booting {image.name} with a disk of {disk}", None
-        else:
-            match = self.match()
-            job, about = replay_job(match.recording, self._pace), origin(match.recording)
-            usual_s = match.recording.record.time_s or 0.0
-        chosen, differences = dict(self.options.values), match.differences if match else ()
-        layout = match.recording.record.disk_before if match else self._layout(None)
-        self._show_start(layout)
-        self._mark_stale("The result below is that of an earlier run; a boot goes on.")
+        prediction, chosen = self.prediction, dict(self.options.values)
+        match = None if self.live else self.match()
 
-        def done(outcome: Outcome) -> None:
-            run = outcome.run
-            if run is None or run.outcome is RunOutcome.INTERRUPTED:
+        def done(run: Run | None) -> None:
+            if run is None:
                 self._mark_stale("The result below is that of an earlier run.")
                 return
-            self._show_result(Finished(run, prediction, differences))
+            self._show_result(Finished(run, prediction, match.differences if match else ()))
             if chosen != self.options.values:
                 self._mark_stale("The result below belongs to other options than these.")
 
-        return Plan(job, about, done, usual_s)
+        if match is not None:
+            plan, layout = self._playing(match.recording, done), match.recording.record.disk_before
+        else:
+            seed = self.seed_config()
+            options = Options(
+                image=self._image(),
+                disk_size_bytes=parse_disk_size(chosen["disk_size"]),
+                seed=replace(seed, sampler=True),
+                scenario=scenario_name(seed),
+            )
+            plan, layout = self._booting(options, done), self._layout(None)
+        self._show_start(layout)
+        self._mark_stale("The result below is that of an earlier run; a boot goes on.")
+        return plan
 
     def _show_result(self, finished: Finished) -> None:
         self._finished.append(finished)
@@ -379,18 +367,14 @@ class GrowthLab(BootPanel):
 
 def marked_html(before: str, after: str) -> str:
     """Return a text whose lines that were not in ``before`` are marked, by more than colour."""
-    old, new = before.splitlines(), after.splitlines()
-    changed: set[int] = set()
-    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new).get_opcodes():
-        if kind in {"replace", "insert"}:
-            changed |= set(range(start, end))
     lines = [
-        f"<mark>{escaped(line)}</mark> <b>&larr; changed</b>"
-        if number in changed
-        else escaped(line)
-        for number, line in enumerate(new)
+        f"<mark>{escaped(line[2:])}</mark> <b>&larr; changed</b>"
+        if line.startswith("+")
+        else escaped(line[2:])
+        for line in difflib.ndiff(before.splitlines(), after.splitlines())
+        if line.startswith(("+", " "))
     ]
-    return f"<pre>{chr(10).join(lines)}</pre>"
+    return "<pre>" + "\n".join(lines) + "</pre>"
 
 
 def _differences(match: Match | None) -> str:

@@ -227,6 +227,11 @@ def _take_over(panel: Panel) -> None:
     _MADE[cell] = (execution, [*panels, weakref.ref(panel)])
 
 
+def origin(run: Run) -> str:
+    """Return where a run comes from, as a sentence's beginning."""
+    return run.label[:1].upper() + run.label[1:]
+
+
 def error_html(error: CloudlabError) -> str:
     """Return an error and what to do about it."""
     hint = f"<br>{escaped(error.hint)}" if error.hint else ""

@@ -23,7 +23,8 @@ from cloudlab.run.plots import plot
 from cloudlab.run.value import Run
 from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes, format_count
-from cloudlab.widgets.disk_map import disk_at, map_html, origin
+from cloudlab.widgets.disk_map import disk_at, map_html
+from cloudlab.widgets.panel import origin
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
