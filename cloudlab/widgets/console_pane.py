@@ -7,14 +7,14 @@ from pathlib import Path
 from cloudlab.course.cases import CASES, case_options
 from cloudlab.course.prediction import Prediction, ends
 from cloudlab.errors import ImageError, UsageError
-from cloudlab.html import escaped, table_html
+from cloudlab.html import table_html
 from cloudlab.image.cache import recall
 from cloudlab.image.recipe import make_recipe
 from cloudlab.run.options import Options
 from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
 from cloudlab.widgets.boot import LINES, BootPanel, Plan, console_html
-from cloudlab.widgets.panel import AnyRun, Pane, origin
+from cloudlab.widgets.panel import AnyRun, Pane, origin, origin_html
 from cloudlab.widgets.results import Finished, predicted_html
 
 
@@ -85,13 +85,12 @@ class Console(BootPanel):
             if prediction is not None:
                 self._outcome.html = predicted_html(Finished(run, prediction))
             last = console_html(run.console[-LINES:])
-            about = f"<p><small>{escaped(origin(run))}</small></p>"
             stages = [
                 (one.stage, format_seconds(one.start_s), format_seconds(one.end_s))
                 for one in run.record.stages
             ]
             table = table_html(("stage", "from", "to"), stages, caption="The boot's stages")
-            self.keep(f"{about}{table}{last}{self._outcome.html}")
+            self.keep(f"{origin_html(run)}{table}{last}{self._outcome.html}")
 
         if self.live:
             return self._booting(self._options(), done)

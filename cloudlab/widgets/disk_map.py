@@ -13,7 +13,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
-from cloudlab.errors import CloudlabError
 from cloudlab.figures.data import VOLUMES, disk_map_data, obstacle, records
 from cloudlab.figures.disks import ruler
 from cloudlab.figures.style import STYLES
@@ -30,7 +29,17 @@ from cloudlab.units import (
     is_known,
 )
 from cloudlab.widgets.boot import console_html
-from cloudlab.widgets.panel import AnyRun, Form, Pane, Panel, button, field, origin
+from cloudlab.widgets.panel import (
+    AnyRun,
+    Form,
+    Pane,
+    Panel,
+    button,
+    field,
+    or_reason,
+    origin,
+    origin_html,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +98,7 @@ class DiskMap:
         self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:
-        return f"<p><small>{escaped(origin(self.recording))}</small></p>{map_html(self.data)}"
+        return origin_html(self.recording) + map_html(self.data)
 
     def __repr__(self) -> str:
         return f"<DiskMap of {self.recording.name}>"
@@ -337,7 +346,7 @@ class Scrubber(Panel):
         self.slider.on_values(self._show)
         self.slider.on_press(earlier=lambda: self._leap(-1), later=lambda: self._leap(+1))
         self._show()
-        self.keep(self._still())
+        self.keep(or_reason(lambda: self.recording.plot("timeline").to_html()))
 
     @property
     def time_s(self) -> float:
@@ -373,12 +382,6 @@ class Scrubber(Panel):
         )
         here = bisect.bisect_right(self._line_times, time_s)
         self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
-
-    def _still(self) -> str:
-        try:
-            return self.recording.plot("timeline").to_html()
-        except CloudlabError as error:
-            return f"<p>{escaped(error.message)}</p>"
 
 
 def _just_after(time_s: float) -> float:

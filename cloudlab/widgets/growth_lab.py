@@ -249,7 +249,10 @@ class GrowthLab(BootPanel):
                 f"<pre>{escaped(whole)}</pre></details>"
             )
             self._shown_user_data = text
-        self._match_note.html, self._faulty = _differences(match), False
+        note = "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
+        differs = match.differences if match else ()
+        self._match_note.html = note + items_html(differs) if differs else ""
+        self._faulty = False
         if not self.running:
             self._show_start(layout)
         self._show_buttons()
@@ -375,15 +378,6 @@ def marked_html(before: str, after: str) -> str:
         if line.startswith(("+", " "))
     ]
     return "<pre>" + "\n".join(lines) + "</pre>"
-
-
-def _differences(match: Match | None) -> str:
-    if match is None or match.exact:
-        return ""
-    return (
-        "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
-        f"{items_html(match.differences)}"
-    )
 
 
 def _commands(text: str) -> tuple[str, ...]:

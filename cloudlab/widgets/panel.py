@@ -232,6 +232,19 @@ def origin(run: Run) -> str:
     return run.label[:1].upper() + run.label[1:]
 
 
+def origin_html(run: Run) -> str:
+    """Return where a run comes from as a line in small print."""
+    return f"<p><small>{escaped(origin(run))}</small></p>"
+
+
+def or_reason(make: Callable[[], str]) -> str:
+    """Return a part of a result, or why it is not there: the rest is shown all the same."""
+    try:
+        return make()
+    except CloudlabError as error:
+        return f"<p><small>{escaped(error.message)}</small></p>"
+
+
 def error_html(error: CloudlabError) -> str:
     """Return an error and what to do about it."""
     hint = f"<br>{escaped(error.hint)}" if error.hint else ""

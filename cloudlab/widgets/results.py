@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cloudlab.run.value import Run
 from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes, format_count
 from cloudlab.widgets.disk_map import disk_at, map_html
-from cloudlab.widgets.panel import origin
+from cloudlab.widgets.panel import or_reason, origin_html
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
@@ -35,8 +35,6 @@ _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-varia
 #: What cloudlab itself writes into user-data: no choice of the learner's.
 _OWN_KEYS = frozenset({"cloud_init_modules", "cloud_config_modules", "cloud_final_modules"})
 _OWN_COMMAND = "cloudlab-report.sh"
-
-_NOT_SET = "not set"
 
 
 @dataclass(frozen=True)
@@ -74,19 +72,21 @@ def nearest(
     RecordingError
         If there is none at all.
     """
-    matches = []
+    mine, matches, told = choices(user_data), [], "{}: recorded with {}, you chose {}".format
     for recording in recordings:
-        size_bytes, options = recording.options.disk_size_bytes, _differences(recording, user_data)
-        # Which modules run besides changes no size, so any other option counts more.
-        others = [
-            f"{name}: recorded with {theirs}, you chose {mine}"
-            for name, theirs, mine in (
-                ("profile", recording.options.profile, profile),
-                ("image", recording.image.name, image),
-                ("disk size", *_two_sizes(size_bytes, disk_size_bytes)),
-            )
-            if theirs != mine
+        theirs, size_bytes = choices(recording.user_data), recording.options.disk_size_bytes
+        options = [
+            told(key, theirs.get(key, "not set"), mine.get(key, "not set"))
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
         ]
+        pairs = {
+            # Which modules run besides changes no size, so any other option counts more.
+            "profile": (recording.options.profile, profile),
+            "image": (recording.image.name, image),
+            "disk size": _two_sizes(size_bytes, disk_size_bytes),
+        }
+        others = [told(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
         ratio = abs(math.log2(max(size_bytes, 1) / max(disk_size_bytes, 1)))
         rank = (len(options) + len(others), len(options), recording.image.name != image, ratio)
         matches.append((rank, Match(recording, (*options, *others))))
@@ -121,32 +121,20 @@ def choices(user_data: str) -> dict[str, str]:
             continue
         if isinstance(value, Mapping):
             found |= {f"{key}.{part}": _shown(one) for part, one in value.items()}
-        elif commands := _without_own(value):
-            found[str(key)] = _shown(commands)
+            continue
+        kept = value
+        if isinstance(value, list):
+            kept = [one for one in value if _OWN_COMMAND not in str(one)]
+        if kept not in ([], ""):
+            found[str(key)] = _shown(kept)
     return found
-
-
-def _without_own(value: Any) -> Any:
-    if isinstance(value, list):
-        return [one for one in value if _OWN_COMMAND not in str(one)] or None
-    return _shown(value)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return (
-        yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
-    )
-
-
-def _differences(recording: Run, user_data: str) -> list[str]:
-    mine, theirs = choices(user_data), choices(recording.user_data)
-    return [
-        f"{key}: recorded with {theirs.get(key, _NOT_SET)}, you chose {mine.get(key, _NOT_SET)}"
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("\n...\n").strip()
 
 
 def _two_sizes(first: int, second: int) -> Sequence[str]:
@@ -181,22 +169,18 @@ class Finished:
 
 def result_html(finished: Finished) -> str:
     """Return the result of one run in words and tables; evidence leads to its console line."""
-    run = finished.run
-    error = run.record.error
-    parts = [
-        f"<h3>Result: {escaped(run.scenario)}</h3><p><small>{escaped(origin(run))}</small></p>"
-    ]
+    run, error = finished.run, finished.run.record.error
+    head = "The console line behind each size"
+    parts = [f"<h3>Result: {escaped(run.scenario)}</h3>{origin_html(run)}"]
     if finished.differences:
-        parts += [
-            "<p><b>The recording differs from your options.</b></p>",
-            items_html(finished.differences),
-        ]
+        parts.append("<p><b>The recording differs from your options.</b></p>")
+        parts.append(items_html(finished.differences))
     if error:
         parts.append(f"<p><b>The boot did not finish.</b></p><pre>{escaped(error.text)}</pre>")
     parts += [
         predicted_html(finished),
-        _or_reason(lambda: linked(run.explain().to_html())),
-        _or_reason(lambda: _folded("The console line behind each size", proof_html(run))),
+        or_reason(lambda: linked(run.explain().to_html())),
+        or_reason(lambda: f"<details><summary>{head}</summary>{proof_html(run)}</details>"),
     ]
     return "".join(parts)
 
@@ -204,7 +188,7 @@ def result_html(finished: Finished) -> str:
 def still_html(runs: Sequence[Finished], *, figure: bool = True) -> str:
     """Return what stays in a notebook of these runs: the last one in full, with its figure."""
     last = runs[-1]
-    drawn = _or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
+    drawn = or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
     # Without the panel there is no console that evidence could lead to.
     result = re.sub(r"<button[^>]*>(.*?)</button>", r"\1", result_html(last))
     return result + drawn + (_all_runs(runs) if len(runs) > 1 else "")
@@ -216,7 +200,7 @@ def history_html(runs: Sequence[Finished]) -> str:
         return ""
     cards = [
         f"<li><b>{escaped(one.run.scenario)}</b> <small>{escaped(_settings(one.run))}</small>"
-        f"{_or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
+        f"{or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
         for one in reversed(runs)
     ]
     return (
@@ -330,15 +314,3 @@ def export(finished: Finished, folder: Path) -> Path:
             hint="Free some space there.",
         ) from error
     return target
-
-
-def _folded(head: str, body: str) -> str:
-    return f"<details><summary>{escaped(head)}</summary>{body}</details>"
-
-
-def _or_reason(make: Callable[[], str]) -> str:
-    """Return a part of a result, or why it is not there: the rest is shown all the same."""
-    try:
-        return make()
-    except CloudlabError as error:
-        return f"<p><small>{escaped(error.message)}</small></p>"
