@@ -13,6 +13,7 @@ from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
+from cloudlab.sizes import GuestBlock
 from cloudlab.units import GIB
 
 #: The bug hunt: letter -> case.
@@ -107,7 +108,7 @@ def evidence(letter: str) -> Page:
     [free_bytes] = [one.available_bytes for one in block.filesystems if one.mountpoint == "/"]
     lines.append(f"free in the root filesystem after the boot: {free_bytes:,} bytes")
     # The recording's instance-id would give the diagnosis away.
-    log = "\n".join(_log_of(run)).replace(f"gallery-{run.name}", f"patient-{letter.lower()}")
+    log = "\n".join(_log_of(run, block)).replace(f"gallery-{run.name}", f"patient-{letter.lower()}")
     texts = Page("\n".join(lines))
     folded = f"<summary>Console and logs of patient {letter}</summary>{Page(log)._repr_html_()}"
     return Page(
@@ -116,10 +117,8 @@ def evidence(letter: str) -> Page:
     )
 
 
-def _log_of(run: Run) -> list[str]:
+def _log_of(run: Run, block: GuestBlock) -> list[str]:
     shown = [f"  line {line.number}: {line.text}" for line in run.console.find(_TELLING_LINE)]
-    block = run.parsed.block("after")
-    assert block is not None
     facts = [
         f"  line {fact.line}: {fact.name} = {fact.value}"
         for fact in block.facts
