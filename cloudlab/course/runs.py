@@ -198,7 +198,8 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
     """
     register()
     cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(cases)
-    live = [case for case in cases if _bootable(case)] if mode().live else []
+    own = [case for case in cases if case in CASES and CASES[case].recipe == Recipe()]
+    live = [case for case in own if CASES[case].follows is None] if mode().live else []
     for case in [case for case in live if cases[case] == Prediction()]:
         live.remove(case)
         _say(f"{case} needs your prediction before it is booted. This is its recording.")
@@ -208,11 +209,6 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
             booted[case] = recorded(case)
             _say(f"{case}: {booted[case].label}")
     return [booted[case] for case in cases]
-
-
-def _bootable(case: str) -> bool:
-    found = CASES.get(case)
-    return found is not None and found.recipe == Recipe() and found.follows is None
 
 
 def boot_text(user_data: str) -> Run:

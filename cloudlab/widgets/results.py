@@ -44,11 +44,6 @@ class Match:
     recording: Run
     differences: tuple[str, ...]
 
-    @property
-    def exact(self) -> bool:
-        """Whether exactly this was recorded."""
-        return not self.differences
-
 
 def nearest(
     recordings: Iterable[Run],

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import SECTOR_BYTES, Boot, Gpt, Node, growth_of
+from cloudlab.course.node import SECTOR_BYTES, Boot, Node, growth_of
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB
 
@@ -35,11 +35,9 @@ def _larger_root(answer: Any) -> Iterator[str]:
     text = yaml_text(answer)
     node, first, problems = _node(text)
     yield from problems
-    if not problems:
-        yield from _misplaced(node.disk, first)
-
-
-def _misplaced(disk: Gpt, first: Boot) -> Iterator[str]:
+    if problems:
+        return
+    disk = node.disk
     one, other = (disk.parts[first.mounts[point]] for point in _VOLUMES)
     if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
         yield f"The wall is at {one.first * SECTOR_BYTES / GIB:.1f} GiB: the root partition ends there."
