@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudlab.course.runs import decide_mode, live_problem, mode
+from cloudlab.course.runs import live_problem, mode
 from cloudlab.errors import UsageError
 
 
@@ -20,7 +20,7 @@ from cloudlab.errors import UsageError
     ],
 )
 def test_decides(wish, problem, live):
-    choice = decide_mode(wish, problem)
+    choice = mode(wish, problem)
     assert choice.live is live
     assert problem in choice.reason
     assert choice.reason
@@ -28,7 +28,7 @@ def test_decides(wish, problem, live):
 
 def test_refuses_another_word():
     with pytest.raises(UsageError, match="expected live, replay or auto"):
-        decide_mode("recorded", "")
+        mode("recorded", "")
 
 
 def test_replay_does_not_look_for_qemu(monkeypatch, tmp_path):

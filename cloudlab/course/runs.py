@@ -41,7 +41,7 @@ from cloudlab.units import format_count
 if TYPE_CHECKING:
     import pandas as pd
 
-VARIABLE = "CLOUDLAB_MODE"
+_VARIABLE = "CLOUDLAB_MODE"
 
 _DOCTOR_TIMEOUT_S = 120.0
 _SHOWN_EVERY_S = 0.5
@@ -62,43 +62,35 @@ class Mode:
     reason: str
 
 
-def mode() -> Mode:
-    """Return the mode that ``CLOUDLAB_MODE`` asks for, by default live where that works.
-
-    Raises
-    ------
-    UsageError
-        If the variable holds another word than live, replay or auto.
-    """
-    wish = os.environ.get(VARIABLE, "")
-    # Looking for QEMU may take seconds, and who wants recordings need not have it.
-    return decide_mode(wish, "" if wish == "replay" else live_problem())
-
-
-def decide_mode(wish: str, problem: str) -> Mode:
-    """Return the mode that follows from a wish and from what is in the way of live runs.
+def mode(wish: str | None = None, problem: str | None = None) -> Mode:
+    """Return whether the course boots machines: by default where that works.
 
     Parameters
     ----------
-    wish : str
-        ``live``, ``replay``, or ``auto`` or empty for live where it works.
-    problem : str
-        What keeps this host from booting a machine; empty where nothing does.
+    wish : str, optional
+        ``live``, ``replay``, or ``auto`` or empty for live where it works. Default: the variable
+        ``CLOUDLAB_MODE``.
+    problem : str, optional
+        What keeps a host from booting a machine; empty where nothing does. Default: what keeps
+        this host from it.
 
     Raises
     ------
     UsageError
         For another wish.
     """
+    wish = os.environ.get(_VARIABLE, "") if wish is None else wish
     if wish == "replay":
-        return Mode(live=False, reason=f"{VARIABLE} asks for recordings")
+        return Mode(live=False, reason=f"{_VARIABLE} asks for recordings")
     if wish not in {"", "auto", "live"}:
         raise UsageError(
-            f"{VARIABLE} is {wish!r}; expected live, replay or auto.",
-            hint=f"Unset it with: unset {VARIABLE}",
+            f"{_VARIABLE} is {wish!r}; expected live, replay or auto.",
+            hint=f"Unset it with: unset {_VARIABLE}",
         )
+    # Looking for QEMU may take seconds, and replaying does not need it.
+    problem = live_problem() if problem is None else problem
     if problem:
-        asked = f"{VARIABLE} asks for live runs, but " if wish == "live" else ""
+        asked = f"{_VARIABLE} asks for live runs, but " if wish == "live" else ""
         return Mode(live=False, reason=f"{asked}{problem}")
     return Mode(live=True, reason="QEMU and an image are here")
 

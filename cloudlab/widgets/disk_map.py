@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +151,7 @@ def map_html(
     """
     same = scale_of is not None and _disk_bytes(scale_of) == _disk_bytes(data)
     width = _SMALL_WIDTH if small else _WIDTH
-    scale = _scale(scale_of if scale_of is not None and same else data, width)
+    scale = _Scale(scale_of if scale_of is not None and same else data, width)
     bars = []
     for state, rows in data.groupby("state", sort=False):
         deduced = "" if rows["measured"].all() else " (deduced)"
@@ -164,30 +163,23 @@ def map_html(
     return f'{STYLE}<div class="cloudlab-disk">{"".join(bars)}{below}</div>'
 
 
-@dataclass(frozen=True)
 class _Scale:
-    """Bytes -> per cent of the width, which is in pixels; ``breaks`` is where the scale changes."""
+    """Bytes -> per cent of a width in pixels; ``breaks`` is where the scale changes."""
 
-    width: float
-    bytes: Sequence[float]
-    places: Sequence[float]
-    breaks: list[float]
+    def __init__(self, data: pd.DataFrame, width: float) -> None:
+        least = {
+            (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _PAD
+            + _LETTER * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
+            for row in records(data[data["kind"] == "partition"])
+        }
+        edges, places, breaks = ruler(_disk_bytes(data), width, least)
+        self.width, self._edges, self._places = width, edges, places * 100 / width
+        self.breaks = [100 / width * float(at) for at in breaks]
 
     def at(self, place: Any) -> float:
         import numpy as np
 
-        return float(np.interp(float(place), self.bytes, self.places))
-
-
-def _scale(data: pd.DataFrame, width: float) -> _Scale:
-    least = {
-        (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _LETTER
-        * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
-        + _PAD
-        for row in records(data[data["kind"] == "partition"])
-    }
-    edges, places, breaks = ruler(_disk_bytes(data), width, least)
-    return _Scale(width, edges, places * 100 / width, [100 / width * float(at) for at in breaks])
+        return float(np.interp(float(place), self._edges, self._places))
 
 
 def _disk_bytes(data: pd.DataFrame) -> float:
@@ -268,12 +260,10 @@ def _below(data: pd.DataFrame, scale: _Scale) -> str:
     )
     found = obstacle(data)
     notes = [f"<b>{escaped(obstacle_text(found))}.</b>"] if found else []
-    notes += (
-        ["Torn edges: the scale changes, to make room for small partitions."]
-        if scale.breaks
-        else []
-    )
-    notes += [] if data["placed"].all() else ["Positions were not measured; the order is assumed."]
+    if scale.breaks:
+        notes.append("Torn edges: the scale changes, to make room for small partitions.")
+    if not data["placed"].all():
+        notes.append("Positions were not measured; the order is assumed.")
     return f'<div class="cloudlab-ticks">{ticks}</div><p>{key}</p><p>{" ".join(notes)}</p>'
 
 
@@ -292,13 +282,12 @@ def describe(row: Any) -> str:
 
 
 def _numbers(data: pd.DataFrame) -> str:
-    rows: Iterable[tuple[object, ...]] = (
-        (state, row.kind, row.device if is_known(row.device) else "-",
+    rows = [
+        (row.state, row.kind, row.device if is_known(row.device) else "-",
          format_count(row.start_bytes), format_count(row.size_bytes))
-        for state, group in itertools.groupby(records(data), key=lambda row: row.state)
-        for row in group
+        for row in records(data)
         if is_known(row.size_bytes)
-    )  # fmt: skip
+    ]  # fmt: skip
     head = ("state", "what", "device", "from byte", "bytes")
     table = table_html(head, rows, caption="Everything on the disk, in bytes")
     return f"<details><summary>All numbers</summary>{table}</details>"
