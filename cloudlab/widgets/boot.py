@@ -37,10 +37,8 @@ _LOG = logging.getLogger("cloudlab.widgets")
 
 #: Seconds between two looks; more often costs the browser more than it shows.
 PERIOD_S = 0.3
-
 #: Console lines that a pane holds.
 LINES = 200
-
 #: Seconds within which a change of the playing speed is noticed.
 _SLICE_S = 0.1
 
@@ -50,10 +48,8 @@ _SPEEDS = ("1", "5", "10", "25", "100")
 
 #: A boot is called slow when it takes this much longer than usual.
 _SLOW = 1.25
-
 #: Seconds taken as usual where nothing is known.
 _USUAL_S = 60.0
-
 #: What a boot's last note means, for people.
 _ENDS = {"done": "Done", "interrupted": "Stopped", "failed": "Failed"}
 _BEGINS = {

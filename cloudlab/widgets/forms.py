@@ -20,7 +20,6 @@ from cloudlab.units import format_bytes
 from cloudlab.widgets.panel import Form, Pane, Panel, button, error_html, field
 
 _SIZE = "size"
-
 #: Seconds between two looks at the registry of machines.
 _PERIOD_S = 2.0
 

@@ -28,7 +28,6 @@ from cloudlab.widgets.panel import or_reason, origin_html
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
-
 #: Files of a machine, of no use without it.
 _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
 
