@@ -10,6 +10,7 @@ Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gpt
 from __future__ import annotations
 
 import copy
+import getopt
 import posixpath
 import re
 import shlex
@@ -212,24 +213,17 @@ def sgdisk_options(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
     UndecidedError
         For an option that is not modelled.
     """
-    options, others, words = [], [], iter(argv)
-    for word in words:
-        if not word.startswith("-"):
-            others.append(word)
-            continue
-        if word.startswith("--"):
-            name, joined, value = word[2:].partition("=")
-            letters = _LETTERS.get(name, "?")
-        else:
-            at = next((at for at, one in enumerate(word) if one in _WITH_VALUE), len(word))
-            letters, value = word[1 : at + 1], word[at + 1 :].removeprefix("=")
-            joined = value
-        for letter in letters:
-            if letter not in _LETTERS.values():
-                raise UndecidedError(f"sgdisk's option {word}")
-            if letter in _WITH_VALUE and not joined:
-                value = next(words, "")
-            options.append((letter, value if letter in _WITH_VALUE else ""))
+    short = "".join(letter + ":" * (letter in _WITH_VALUE) for letter in _LETTERS.values())
+    long = [name + "=" * (letter in _WITH_VALUE) for name, letter in _LETTERS.items()]
+    for word in argv:
+        # getopt accepts abbreviated names, which sgdisk refuses.
+        if word.startswith("--") and word[2:].partition("=")[0] not in _LETTERS:
+            raise UndecidedError(f"sgdisk's option {word}")
+    try:
+        found, others = getopt.gnu_getopt(argv, short, long)
+    except getopt.GetoptError as error:
+        raise UndecidedError(f"sgdisk's option {error.opt}") from None
+    options = [(_LETTERS.get(name[2:], name[1:]), value.removeprefix("=")) for name, value in found]
     return options, others
 
 
