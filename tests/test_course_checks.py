@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from cloudlab.course import answers, check
+from cloudlab.course import check, checks
 from cloudlab.course.cases import CASES
+from cloudlab.course.checks import Outcome, exercises, passed, progress
 from cloudlab.course.checks.nb01 import free_behind
 from cloudlab.course.checks.nb03 import BROKEN_USER_DATA
 from cloudlab.course.checks.nb06 import PATIENTS, evidence
 from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
-from cloudlab.course.verdict import Outcome, exercises, passed, progress
 from cloudlab.errors import UsageError
 from cloudlab.explanation import Reason
 from cloudlab.run.value import compare, compare_options, recorded, recordings
@@ -383,19 +383,18 @@ def test_an_exercise_that_does_not_exist_is_an_error():
     ],
 )  # fmt: skip
 def test_numbers_are_read_in_any_form(answer, number):
-    assert answers.whole_number(answer) == number
+    assert checks.whole_number(answer) == number
 
 
 # ------------------------------------------------------------------ progress
 
 
 def test_progress_is_kept_in_a_file(tmp_path, monkeypatch):
-    from cloudlab.course import verdict
 
     monkeypatch.chdir(tmp_path)
     assert passed() == []
     for name in ("05-1", "00-1", "05-1"):
-        verdict._keep(name)
+        checks._keep(name)
     assert passed() == ["00-1", "05-1"]
     assert json.loads((tmp_path / "runs/progress.json").read_text()) == ["00-1", "05-1"]
     assert "2 of 27" in str(progress())
@@ -405,13 +404,12 @@ def test_progress_is_kept_in_a_file(tmp_path, monkeypatch):
 
 
 def test_progress_is_kept_only_in_a_notebook_and_where_that_is_possible(tmp_path, monkeypatch):
-    from cloudlab.course import verdict
 
     monkeypatch.chdir(tmp_path)
     assert check("00-1", "tcg").right
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "runs").write_text("a file")
-    verdict._keep("00-1")
+    checks._keep("00-1")
     assert passed() == []
 
 

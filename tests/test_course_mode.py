@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from cloudlab.course.mode import Mode, decide_mode, live_problem, mode
+from cloudlab.course.runs import live_problem, mode
 from cloudlab.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    ("wish", "problem", "expected"),
+    ("wish", "problem", "live"),
     [
-        pytest.param("", "", Mode.LIVE, id="live where it works"),
-        pytest.param("auto", "", Mode.LIVE, id="auto is the default"),
-        pytest.param("", "no QEMU", Mode.REPLAY, id="replay where it does not"),
-        pytest.param("live", "", Mode.LIVE, id="live as asked"),
-        pytest.param("live", "no QEMU", Mode.REPLAY, id="asked for live in vain"),
-        pytest.param("replay", "", Mode.REPLAY, id="replay as asked"),
+        pytest.param("", "", True, id="live where it works"),
+        pytest.param("auto", "", True, id="auto is the default"),
+        pytest.param("", "no QEMU", False, id="replay where it does not"),
+        pytest.param("live", "", True, id="live as asked"),
+        pytest.param("live", "no QEMU", False, id="asked for live in vain"),
+        pytest.param("replay", "", False, id="replay as asked"),
     ],
 )
-def test_decides(wish, problem, expected):
-    choice = decide_mode(wish, problem)
-    assert choice.mode is expected
+def test_decides(wish, problem, live):
+    choice = mode(wish, problem)
+    assert choice.live is live
     assert problem in choice.reason
     assert choice.reason
 
 
 def test_refuses_another_word():
     with pytest.raises(UsageError, match="expected live, replay or auto"):
-        decide_mode("recorded", "")
+        mode("recorded", "")
 
 
 def test_replay_does_not_look_for_qemu(monkeypatch, tmp_path):
@@ -48,4 +48,4 @@ def test_a_host_without_qemu_is_told_what_to_install(monkeypatch, own_cache, tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("cloudlab.tools._SYSTEM_FOLDERS", ())
     assert "qemu-system" in live_problem()
-    assert mode().mode is Mode.REPLAY
+    assert not mode().live

@@ -7,10 +7,9 @@ import subprocess
 
 import pytest
 
-from cloudlab.course import Prediction, disks, machine_check, runs
+from cloudlab.course import Prediction, machine_check, runs
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
-from cloudlab.course.mode import Mode, ModeChoice
 from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.image.cache import open_image
@@ -79,7 +78,7 @@ def test_a_prediction_is_checked_before_a_boot():
 def test_without_a_prediction_nothing_is_booted(monkeypatch):
     started = []
     monkeypatch.setattr(runs, "_boot", started.extend)
-    monkeypatch.setattr(runs, "mode", lambda: ModeChoice(Mode.LIVE, ""))
+    monkeypatch.setattr(runs, "mode", lambda: runs.Mode(live=True, reason=""))
     [run] = runs.boot_all({"default": Prediction()})
     assert run.folder == recorded("default").folder
     assert not started
@@ -124,23 +123,23 @@ def test_real_files_are_looked_at(tmp_path, monkeypatch):
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], check=True)
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     image = open_image(base)
-    monkeypatch.setattr(disks, "cached_images", lambda: [image])
-    assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
-    assert f"virtual size: {20 * GIB:,}" in str(disks.try_overlay(tmp_path / "o.qcow2"))
-    monkeypatch.setattr(disks, "cached_images", list)
-    assert "no overlay was made" in str(disks.try_overlay(tmp_path / "none.qcow2"))
-    assert disks.image_layout().equals(recorded("default").partitions("image"))
+    monkeypatch.setattr(runs, "cached_images", lambda: [image])
+    assert f"virtual size: {20 * GIB:,}" in str(runs.try_overlay(tmp_path / "o.qcow2"))
+    assert f"virtual size: {20 * GIB:,}" in str(runs.try_overlay(tmp_path / "o.qcow2"))
+    monkeypatch.setattr(runs, "cached_images", list)
+    assert "no overlay was made" in str(runs.try_overlay(tmp_path / "none.qcow2"))
+    assert runs.image_layout().equals(recorded("default").partitions("image"))
 
 
 def test_the_seed_is_listed(tmp_path):
     iso = tmp_path / "seed.iso"
     write_seed(iso)
-    text = str(disks.iso_contents(iso))
+    text = str(runs.iso_contents(iso))
     assert "label: cidata" in text
     assert {"meta-data", "user-data"} <= set(re.findall(r"^  (\S+):", text, re.MULTILINE))
     (tmp_path / "no.iso").write_bytes(b"no")
     with pytest.raises(SeedError, match="cannot be read"):
-        disks.iso_contents(tmp_path / "no.iso")
+        runs.iso_contents(tmp_path / "no.iso")
 
 
 def test_short_words_stay_whole_and_qemus_own_words_are_folded():

@@ -7,7 +7,7 @@ from IPython.utils.capture import capture_output
 from traitlets.config import Config
 
 from cloudlab.course import fetch
-from cloudlab.course.fetching import FetchView
+from cloudlab.course.runs import FetchView
 from cloudlab.errors import ImageError
 from cloudlab.image.web import FetchProgress, Transfer
 

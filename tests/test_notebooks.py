@@ -23,7 +23,7 @@ from browser import chromium
 from nbclient import NotebookClient
 from seeds import read_iso
 
-from cloudlab.course.verdict import exercises
+from cloudlab.course.checks import exercises
 from cloudlab.disk import inspect_disk
 from cloudlab.run.value import Run, recorded
 from cloudlab.seed import check_user_data

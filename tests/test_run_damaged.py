@@ -18,9 +18,8 @@ from cloudlab.run.display import save_demo
 from cloudlab.run.value import Run, compare, compare_options, recorded
 from cloudlab.seed import SeedConfig, to_user_data
 from cloudlab.widgets import DiskMap, Scrubber
-from cloudlab.widgets.background import replay_events
-from cloudlab.widgets.nearest import Wish, nearest, playable
-from cloudlab.widgets.results import Finished, export, history_html, result_html
+from cloudlab.widgets.boot import replay_events
+from cloudlab.widgets.results import Finished, export, history_html, nearest, playable, result_html
 
 FILES = [
     "run.json", "sizes.csv", "extents.csv", "console.log", "console.cast", "user-data", "meta-data",
@@ -38,7 +37,7 @@ READERS = {
     "explain": lambda run, _: run.explain().to_html(),
     "replay": lambda run, _: list(replay_events(run)),
     "nearest": lambda run, _: nearest(
-        Wish("x", 1 << 30, to_user_data(SeedConfig())), playable([run])
+        playable([run]), user_data=to_user_data(SeedConfig()), image="x", disk_size_bytes=1 << 30
     ),
     "image": lambda run, _: run.layout("image"),
     "after": lambda run, _: run.layout("after"),

@@ -18,23 +18,24 @@ from cloudlab.html import table_html
 from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
-from cloudlab.widgets.background import replay_events
-from cloudlab.widgets.boot_part import console_html, error_html
-from cloudlab.widgets.disk_map import disk_at, map_html
+from cloudlab.widgets.boot import console_html, replay_events
+from cloudlab.widgets.disk_map import change_times, disk_at, map_html, overlay_at
+from cloudlab.widgets.forms import PredictionForm
 from cloudlab.widgets.growth_lab import marked_html
-from cloudlab.widgets.nearest import Wish, choices, nearest, playable
-from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.panel import error_html
 from cloudlab.widgets.results import (
     Finished,
+    choices,
     export,
     history_html,
     linked,
+    nearest,
+    playable,
     predicted_html,
     proof_html,
     result_html,
     still_html,
 )
-from cloudlab.widgets.scrubber import change_times, overlay_at
 
 PLAIN = "lab-trixie-ext4-r2.qcow2"
 OFF = SeedConfig(growpart=GrowpartMode.OFF)
@@ -56,8 +57,11 @@ def sizes(default):
     return default.sizes
 
 
-def wish(seed=NOTHING_SET, image=PLAIN, disk_size_bytes=20 * GIB) -> Wish:
-    return Wish(image, disk_size_bytes, to_user_data(seed), seed.profile.value)
+def wish(seed=NOTHING_SET, image=PLAIN, disk_size_bytes=20 * GIB) -> dict:
+    return {
+        "user_data": to_user_data(seed), "image": image, "disk_size_bytes": disk_size_bytes,
+        "profile": seed.profile.value,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -69,9 +73,8 @@ def wish(seed=NOTHING_SET, image=PLAIN, disk_size_bytes=20 * GIB) -> Wish:
     ],
 )
 def test_finds_what_was_recorded(recordings, seed, name):
-    match = nearest(wish(seed), recordings)
+    match = nearest(recordings, **wish(seed))
     assert (match.recording.name, match.differences) == (name, ())
-    assert match.exact
 
 
 @pytest.mark.parametrize(
@@ -116,14 +119,19 @@ def test_finds_what_was_recorded(recordings, seed, name):
     ],
 )
 def test_says_how_the_nearest_differs(recordings, wished, name, differences):
-    match = nearest(wished, recordings)
+    match = nearest(recordings, **wished)
     assert (match.recording.name, match.differences) == (name, differences)
-    assert not match.exact
+
+
+def test_sizes_that_round_alike_are_told_apart():
+    match = nearest([recorded("disk-as-large-as-image")], **wish(disk_size_bytes=2150 << 20))
+    told = f"disk size: recorded with {2112 << 20} bytes, you chose {2150 << 20} bytes"
+    assert match.differences == (told,)
 
 
 def test_without_recordings_there_is_none():
     with pytest.raises(RecordingError, match="nothing can be played"):
-        nearest(wish(), [])
+        nearest([], **wish())
 
 
 def test_second_boots_and_boots_without_a_seed_are_not_offered(recordings):

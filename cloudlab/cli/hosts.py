@@ -13,7 +13,7 @@ import psutil
 
 from cloudlab import paths, tools
 from cloudlab.cli import terminal
-from cloudlab.course.mode import ready_line
+from cloudlab.course.runs import ready_line
 from cloudlab.errors import CloudlabError, ShutdownError, UsageError, suggest
 from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry

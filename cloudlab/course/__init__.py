@@ -4,20 +4,13 @@
 module      owns
 ==========  ===============================================================
 cases       the boots of the gallery: how each is made and what it must show
-mode        whether machines are booted here or recordings are played
-runs        booting a case of the course, or playing its recording
+runs        what reaches this host: boots or recordings, images, files, the doctor
 classroom   predictions and progress of a class, in one folder
 prediction  the learner's prediction, compared with the measurement
-disks       real files: an image of the cache, an overlay on it, a seed
 notebooks   copying the notebooks to a folder of the learner's
-questions   the questions of the quiz
-fetching    fetching an image with a progress bar
-settings    which growth a user-data text asks for
-shell, gpt  interpreting a bootcmd; a GPT disk under sgdisk
+shell       interpreting a bootcmd
 node        a model of a node: what boots with a user-data text do to it
-answers     learners' answers in one form
-verdict     feedback on an answer, progress
-checks      the exercises' checks, one module for each notebook
+checks      answers, feedback, progress; the checks, one module for each notebook
 ==========  ===============================================================
 """
 
@@ -33,15 +26,22 @@ _HOMES = {
         "checks.nb00": ("BROKEN_HOST",),
         "checks.nb03": ("BROKEN_USER_DATA",),
         "checks.nb04": ("labelled",),
-        "checks.nb06": ("DIAGNOSES", "PATIENTS", "evidence"),
+        "checks.nb06": ("DIAGNOSES", "PATIENTS", "WHEN_IT_DOES_NOT_GROW", "evidence"),
         "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
         "classroom": ("check", "room_board", "room_predictions", "send_to_class"),
-        "disks": ("image_layout", "iso_contents", "try_overlay"),
-        "fetching": ("fetch",),
         "prediction": ("Prediction",),
-        "questions": ("WHEN_IT_DOES_NOT_GROW",),
-        "runs": ("boot", "boot_all", "boot_text", "machine_check", "show_mode"),
-        "verdict": ("Verdict", "progress"),
+        "runs": (
+            "boot",
+            "boot_all",
+            "boot_text",
+            "fetch",
+            "image_layout",
+            "iso_contents",
+            "machine_check",
+            "show_mode",
+            "try_overlay",
+        ),
+        "checks": ("Verdict", "progress"),
     }.items()
     for name in names
 }

@@ -28,10 +28,10 @@ from msgspec.structs import replace
 
 from cloudlab import paths
 from cloudlab.console import printable
-from cloudlab.course import verdict
+from cloudlab.course import checks
 from cloudlab.course.cases import CASES
-from cloudlab.course.mode import ready_line
 from cloudlab.course.prediction import FILLS, LAYERS, STAYS, Prediction
+from cloudlab.course.runs import ready_line
 from cloudlab.errors import CloudlabError, UsageError, suggest
 from cloudlab.html import Page, table_html
 from cloudlab.image.fetch import mirror_url
@@ -190,7 +190,7 @@ def send_to_class(
         name=name or seat.answer.name,
         ready=ready,
         predictions=seat.answer.predictions | new,
-        passed=verdict.passed(),
+        passed=checks.passed(),
     )
     parse_answer(msgspec.json.encode(answer))
     seat = replace(seat, answer=answer, to=to)
@@ -212,13 +212,13 @@ def send_to_class(
     )
 
 
-@functools.wraps(verdict.check)
-def check(name: str, answer: object = None) -> verdict.Verdict:  # noqa: D103 (it is verdict's)
-    found, seat = verdict.check(name, answer), _read_seat(_SEAT)
+@functools.wraps(checks.check)
+def check(name: str, answer: object = None) -> checks.Verdict:  # noqa: D103 (as there)
+    found, seat = checks.check(name, answer), _read_seat(_SEAT)
     if seat is not None and found.right is not None:
         before = seat.answer.wrong if seat.answer.trying == name else 0
         progress = (None, 0) if found.right else (name, min(before + 1, 9999))
-        told = replace(seat.answer, passed=verdict.passed(), trying=progress[0], wrong=progress[1])
+        told = replace(seat.answer, passed=checks.passed(), trying=progress[0], wrong=progress[1])
         with contextlib.suppress(CloudlabError):
             _write(_SEAT, replace(seat, answer=told))
         # A class that is out of reach must not delay the verdict.
@@ -333,7 +333,7 @@ def room_board(folder: str | Path = "") -> Page:
     """
     room, head = _read_class(folder)
     passed = Counter(exercise for answer, _ in room for exercise in set(answer.passed))
-    books = sorted({exercise[:2] for exercise in verdict.exercises()})
+    books = sorted({exercise[:2] for exercise in checks.exercises()})
     counts = [[book, *(passed[f"{book}-{place}"] for place in (1, 2, 3))] for book in books]
     learners = [
         [

@@ -1,7 +1,16 @@
-"""A model of a node: what boots with a user-data text do to its disk, volumes and mounts."""
+"""A model of a node: what boots with a user-data text do to its disk, volumes and mounts.
+
+From the inside out: what a user-data text switches on (:func:`growth_of`), a GPT disk in sectors
+and what sgdisk does to it (:class:`Gpt`), the machine (:class:`Node`).
+
+Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gptfdisk 1.0.9
+(gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real boots.
+"""
 
 from __future__ import annotations
 
+import copy
+import getopt
 import posixpath
 import re
 import shlex
@@ -10,13 +19,28 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cloudlab.course.gpt import SAVE_FAILED, Gpt, sgdisk_options
-from cloudlab.course.settings import growth_of, values_of
 from cloudlab.course.shell import Shell, UndecidedError, script_of
+from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
+from cloudlab.seed.text import Document, is_cloud_config, read_document
+
+# How user-data names the root partition of the lab image.
+_ROOT_NAMES = frozenset({"/", "/dev/vda1"})
+
+SECTOR_BYTES = 512
+_FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
+_DEFAULT_ALIGNMENT, _LEAST_ALIGNMENT = 2048, 8
+_LETTERS = {
+    "new": "n", "largest-new": "N", "delete": "d", "change-name": "c", "typecode": "t",
+    "partition-guid": "u", "move-second-header": "e", "set-alignment": "a", "align-end": "I",
+    "clear": "o", "zap": "z", "zap-all": "Z", "print": "p", "info": "i", "verify": "v",
+    "pretend": "P", "disk-guid": "U", "randomize-guids": "G", "attributes": "A",
+}  # fmt: skip
+_WITH_VALUE = frozenset("AacdinNtuU")
+_READS_ONLY = frozenset("piv")
+SAVE_FAILED = 4
 
 GROWROOT_DISABLED = "/etc/growroot-disabled"
-
 _ROOT = 1
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
@@ -26,6 +50,280 @@ _MAKES = ("ext2", "ext3", "ext4")
 _HARMLESS = frozenset(
     ["chmod", "chown", "date", "logger", "mkdir", "modprobe", "sleep", "sync", "touch", "udevadm"]
 )
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Which growth a user-data text switches on.
+
+    Attributes
+    ----------
+    kept_by : str
+        Why growpart does not grow the root partition; empty if it does.
+    filesystem : bool
+        Whether resizefs grows the root filesystem.
+    ignores_growroot_disabled : bool
+        Whether growpart works even if ``/etc/growroot-disabled`` exists.
+    """
+
+    kept_by: str
+    filesystem: bool
+    ignores_growroot_disabled: bool
+
+    @property
+    def partition(self) -> bool:
+        """Whether growpart grows the root partition."""
+        return not self.kept_by
+
+
+def values_of(user_data: str) -> dict[str, Any]:
+    """Return the keys that cloud-init reads; none if it ignores the text."""
+    if not is_cloud_config(user_data):
+        return {}
+    document = read_document(user_data)
+    return document.value if isinstance(document, Document) else {}
+
+
+def growth_of(user_data: str) -> Growth:
+    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest."""
+    values = values_of(user_data)
+    growpart = values.get("growpart", {})
+    ignores = isinstance(growpart, dict) and growpart.get("ignore_growroot_disabled") is True
+    return Growth(
+        kept_by=_keeps_partition(growpart),
+        # cloud-init's translate_bool: any other word, even a misspelt one, means false.
+        filesystem=_word(values.get("resize_rootfs", True))
+        in {"true", "1", "on", "yes", "noblock"},
+        ignores_growroot_disabled=ignores,
+    )
+
+
+def _keeps_partition(growpart: object) -> str:
+    if not isinstance(growpart, dict):
+        return "growpart has no keys below it, so cloud-init warns and skips it"
+    mode = growpart.get("mode", "auto")
+    if _word(mode) in {"off", "0", "no", "false"}:
+        return f"growpart's mode is {mode!r}"
+    if mode not in {"auto", "growpart"}:
+        return f"growpart's mode {mode!r} needs a tool that Linux does not have"
+    devices = growpart.get("devices", ["/"])
+    named = [devices] if isinstance(devices, str) else devices or []
+    if not _ROOT_NAMES & set(map(str, named)):
+        return "growpart's devices do not include the root partition"
+    return ""
+
+
+def _word(value: object) -> str:
+    return str(value).strip().lower()
+
+
+@dataclass
+class Part:
+    """A partition: its first and last sector (both included), and its name."""
+
+    first: int
+    last: int
+    name: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+        return (self.last - self.first + 1) * SECTOR_BYTES
+
+
+@dataclass
+class Gpt:
+    """A disk with its partition table.
+
+    Attributes
+    ----------
+    sectors : int
+        The disk's size.
+    last_usable : int
+        The last sector that the table lets partitions use.
+    parts : dict of int to Part
+        By number.
+    """
+
+    sectors: int
+    last_usable: int
+    parts: dict[int, Part]
+
+    @classmethod
+    def of(cls, layout: DiskLayout) -> Gpt:
+        """Return the model of a disk that was inspected."""
+        sectors = layout.virtual_size_bytes // SECTOR_BYTES
+        backup = layout.gpt_backup.offset_bytes if layout.gpt_backup else None
+        header = sectors - 1 if backup is None else backup // SECTOR_BYTES
+        parts = {
+            one.number: Part(one.start_bytes // SECTOR_BYTES, one.end_bytes // SECTOR_BYTES - 1)
+            for one in layout.partitions
+            if one.number is not None
+        }
+        return cls(sectors, header - _TABLE_SECTORS, parts)
+
+    def room_until(self, number: int) -> int:
+        """Return the last sector that growpart could let a partition reach."""
+        behind = [one.first for one in self.parts.values() if one.first > self.parts[number].first]
+        return min(behind, default=self.sectors - _TABLE_SECTORS) - 1
+
+    def use_whole_disk(self) -> None:
+        """Move the backup table to the disk's end."""
+        self.last_usable = self.sectors - 1 - _TABLE_SECTORS
+
+    def sgdisk(self, options: list[tuple[str, str]]) -> str:
+        """Do what sgdisk does with these options; return why it refuses, or nothing.
+
+        Raises
+        ------
+        UndecidedError
+            For an option that is not modelled.
+        """
+        call = _Sgdisk(copy.deepcopy(self))
+        for option, value in options:
+            call.do(option, value)
+        letters = {option for option, _ in options}
+        if not call.refusal and not letters <= _READS_ONLY and "P" not in letters:
+            self.parts = call.disk.parts
+            self.use_whole_disk()  # saving always moves the backup table
+        return call.refusal
+
+    def is_free(self, first: int, last: int) -> bool:
+        """Return whether all these sectors are usable and belong to no partition."""
+        inside = _FIRST_USABLE <= first <= last <= self.last_usable
+        return inside and all(last < one.first or first > one.last for one in self.parts.values())
+
+    def last_in_free(self, start: int) -> int:
+        """Return the last free sector of the block that holds ``start``."""
+        behind = [one.first - 1 for one in self.parts.values() if one.first > start]
+        return min([self.last_usable, *behind])
+
+    def first_in_largest(self) -> int:
+        """Return where the largest free block starts, 0 if there is none."""
+        starts = [_FIRST_USABLE, *(one.last + 1 for one in self.parts.values())]
+        blocks = [(self.last_in_free(one) - one, -one) for one in starts if self.is_free(one, one)]
+        return -max(blocks)[1] if blocks else 0
+
+
+def sgdisk_options(argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return sgdisk's options as pairs of letter and value, and its other words.
+
+    Raises
+    ------
+    UndecidedError
+        For an option that is not modelled.
+    """
+    short = "".join(letter + ":" * (letter in _WITH_VALUE) for letter in _LETTERS.values())
+    long = [name + "=" * (letter in _WITH_VALUE) for name, letter in _LETTERS.items()]
+    for word in argv:
+        # getopt accepts abbreviated names, which sgdisk refuses.
+        if word.startswith("--") and word[2:].partition("=")[0] not in _LETTERS:
+            raise UndecidedError(f"sgdisk's option {word}")
+    try:
+        found, others = getopt.gnu_getopt(argv, short, long)
+    except getopt.GetoptError as error:
+        raise UndecidedError(f"sgdisk's option {error.opt}") from None
+    options = [(_LETTERS.get(name[2:], name[1:]), value.removeprefix("=")) for name, value in found]
+    return options, others
+
+
+class _Sgdisk:
+    """Carries out one call of sgdisk on a copy of the disk."""
+
+    def __init__(self, disk: Gpt) -> None:
+        self.disk, self.refusal = disk, ""
+        self._new, self._align_end = 0, False
+        self._alignment = _DEFAULT_ALIGNMENT
+        for one in disk.parts.values():
+            while one.first % self._alignment and self._alignment > _LEAST_ALIGNMENT:
+                self._alignment //= 2
+
+    def do(self, option: str, value: str) -> None:
+        """Carry out one option."""
+        fields = [*value.removeprefix(":").split(":"), "", ""]
+        number = _whole(fields[0])
+        match option:
+            case "n" | "N":
+                self._create(number, fields[1], fields[2])
+            case "c" | "d" | "t" | "u":
+                number = number or self._new * (option != "d")
+                if number not in self.disk.parts:
+                    self.refusal = self.refusal or f"there is no partition {number}"
+                elif option == "d":
+                    del self.disk.parts[number]
+                elif option == "c":
+                    self.disk.parts[number].name = fields[1]
+            case "e":
+                self.disk.use_whole_disk()
+            case "a":
+                self._alignment = max(1, number)
+            case "I":
+                self._align_end = True
+            case "o" | "z" | "Z":
+                self.disk.parts.clear()
+
+    def _create(self, number: int, start: str, end: str) -> None:
+        disk = self.disk
+        free_numbers = (one for one in range(1, _ENTRIES + 2) if one not in disk.parts)
+        number = self._new = number or next(free_numbers)
+        low = self._aligned(disk.first_in_largest())
+        high = disk.last_in_free(low)
+        if self._align_end:
+            high = self._aligned(high + 1) - 1
+        first = self._position(start, low, high, low)
+        last = self._position(end, first, high, high)
+        first = self._aligned(first)
+        if number in disk.parts or number > _ENTRIES:
+            self.refusal = f"there is a partition {number} already"
+        elif max(first, last) > disk.last_usable:
+            self.refusal = (
+                f"partition {number} would reach beyond the last sector that the table allows, "
+                "which is just before the backup table"
+            )
+        elif last < first and last == high:
+            self.refusal = (
+                f"the default end of partition {number} is before its start: sgdisk takes the end "
+                "of the largest block that is still free"
+            )
+        elif not disk.is_free(first, first) or not first <= last <= disk.last_in_free(first):
+            self.refusal = f"partition {number} would overlap another partition"
+        else:
+            disk.parts[number] = Part(first, last)
+
+    def _aligned(self, sector: int) -> int:
+        earlier = sector // self._alignment * self._alignment
+        later = earlier + self._alignment
+        if sector == earlier:
+            return sector
+        if self.disk.is_free(earlier, sector - 1):
+            return earlier
+        return later if self.disk.is_free(sector + 1, later) else sector
+
+    def _position(self, text: str, low: int, high: int, default: int) -> int:
+        """Return the sector that a text means, 0 for one that means none (IeeeToInt)."""
+        match = re.match(r" *([+-]?)(\d*)\s*(\S?)", text)
+        assert match is not None
+        sign, digits, suffix = match.groups()
+        if not digits and suffix:
+            return 0
+        value = int(digits or 0)
+        if value == 0:
+            return default
+        power = "KMGTPE".find(suffix.upper()) if suffix else -1
+        if power == 0:
+            value *= 1024 // SECTOR_BYTES
+        elif power > 0:
+            value <<= 10 * (power + 1) - 9
+        if sign == "+":
+            # The end counts from the start and includes it; a start counts from the default.
+            at_end = 0 <= high - default < self._alignment
+            return value + low - 1 if at_end else value + default
+        return max(high - value, 0) if sign == "-" else value
+
+
+def _whole(text: str) -> int:
+    match = re.match(r"\s*\+?(\d+)", text)
+    return int(match[1]) if match else 0
 
 
 @dataclass
@@ -157,8 +455,7 @@ class Node:
         elif name in {"grep", "egrep"}:
             status, output = _grep(args, stdin, {"/proc/partitions": self._listing()})
         elif name in {"rm", "unlink", "mv"}:
-            gone = {one for one in self.files for arg in plain if fnmatchcase(one, arg)}
-            self.files -= gone
+            self.files -= {one for one in self.files for arg in plain if fnmatchcase(one, arg)}
         elif name == "cloud-init-per" and len(args) > 2:  # noqa: PLR2004
             frequency, mark, *command = args
             if frequency == "always" or mark not in self._once:
@@ -167,7 +464,10 @@ class Node:
         elif name == "mount" and len(plain) == 2:  # noqa: PLR2004
             status = self._mount([*plain, "auto", "nofail"])
         elif name.startswith(("mkfs", "mke2fs")):
-            status = self._mkfs(name, args)
+            words = " ".join(args)
+            kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
+            label = re.search(r"-L ?(\S+)", words)
+            status = self._format(args[-1] if args else "", kind, label[1] if label else "")
         elif name in _HARMLESS:
             self.files |= set(plain) if name == "touch" else set()
         else:
@@ -184,16 +484,14 @@ class Node:
         if refusal := self.disk.sgdisk(options):
             self._boot.tell(f"sgdisk makes no partition: {refusal}.")
             return SAVE_FAILED, ""
-        self.filesystems = {
-            number: one for number, one in self.filesystems.items() if number in self.disk.parts
-        }
+        for number in self.filesystems.keys() - self.disk.parts.keys():
+            del self.filesystems[number]
         return 0, self._listing()
 
     def _tell_kernel(self, name: str, args: list[str]) -> int:
-        words = " ".join(args)
+        words, numbers = " ".join(args), set(self.disk.parts)
         if "/dev/vda" not in args:
             return 1
-        numbers = set(self.disk.parts)
         if name == "partx":
             if re.search(r"(^| )(-[dls]|--(delete|list|show))\b", words):
                 return 0
@@ -224,12 +522,6 @@ class Node:
     def _listing(self) -> str:
         return "\n".join(["vda", *(f"vda{number}" for number in sorted(self._devices))]) + "\n"
 
-    def _mkfs(self, name: str, args: list[str]) -> int:
-        words = " ".join(args)
-        kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
-        label = re.search(r"-L ?(\S+)", words)
-        return self._format(args[-1] if args else "", kind, label[1] if label else "")
-
     def _fs_setup(self, entry: dict[str, Any]) -> None:
         device, partition = str(entry.get("device")), str(entry.get("partition", "any")).lower()
         if device.startswith("/dev/vda") and partition.isdigit():
@@ -238,9 +530,8 @@ class Node:
             raise UndecidedError(f"fs_setup for {device} with partition: {partition}")
         kind, label = str(entry.get("filesystem")), str(entry.get("label") or "")
         found = self.filesystems.get(self._number(device) or 0)
-        if found and (found == (kind, label) or partition == "auto"):
-            return
-        self._format(device, kind, label)
+        if not found or (found != (kind, label) and partition != "auto"):
+            self._format(device, kind, label)
 
     def _format(self, device: str, kind: str, label: str) -> int:
         number = self._number(device)
@@ -295,11 +586,8 @@ def _grep(args: list[str], stdin: str, files: dict[str, str]) -> tuple[int, str]
     pattern = re.escape(pattern) if "F" in options else pattern
     pattern = rf"\b(?:{pattern})\b" if "w" in options else pattern
     try:
-        found = [
-            line
-            for line in text.splitlines()
-            if re.search(pattern, line, re.IGNORECASE * ("i" in options))
-        ]
+        telling = re.compile(pattern, re.IGNORECASE * ("i" in options))
     except re.error:
         raise UndecidedError(f"the pattern {pattern!r}") from None
+    found = [line for line in text.splitlines() if telling.search(line)]
     return (0 if found else 1), ("" if "q" in options else "\n".join(found) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -80,8 +79,11 @@ def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
     record = _read_record(folder)
     written, kept = [], []
     try:
-        for path in _files(source):
-            name = path.relative_to(source).as_posix()
+        for path in sorted(source.rglob("*")):
+            place = path.relative_to(source)
+            if not path.is_file() or _IGNORED & set(place.parts):
+                continue
+            name = place.as_posix()
             target = folder / name
             ours, theirs = _hash(path), _hash(target)
             if theirs is None or (theirs != ours and theirs == record.get(name)):
@@ -102,12 +104,6 @@ def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
             hint="Choose another folder with --folder.",
         ) from error
     return CopiedCourse(folder, tuple(written), tuple(kept))
-
-
-def _files(source: Path) -> Iterator[Path]:
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and not _IGNORED & set(path.relative_to(source).parts):
-            yield path
 
 
 def _hash(path: Path) -> str | None:

@@ -1,45 +1,182 @@
-"""A case of the course, booted here or played back, with a line that says which."""
+"""What the notebooks call that reaches this host: boots or recordings, images, files, the doctor."""
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.course.cases import CASES, case_options
-from cloudlab.course.fetching import FetchView
-from cloudlab.course.mode import mode, ready_line
+from cloudlab.course.node import growth_of, values_of
 from cloudlab.course.prediction import Prediction
-from cloudlab.course.settings import growth_of, values_of
-from cloudlab.errors import SeedError, UsageError
+from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
+from cloudlab.errors import CloudlabError, SeedError, UsageError
 from cloudlab.html import Page, table_html
-from cloudlab.image.cache import Image
+from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.fetch import choose_image
+from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.recipe import Recipe
+from cloudlab.image.web import FetchProgress
+from cloudlab.machine.accel import choose_accel
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.display import register
 from cloudlab.run.monitor import RunEvent
-from cloudlab.run.options import Options
+from cloudlab.run.options import DISK_SIZE_BYTES, Options
+from cloudlab.run.tables import layout_frame
 from cloudlab.run.value import Run, recorded
 from cloudlab.seed import Severity, check_user_data
+from cloudlab.tools import find_tool, host_arch
 from cloudlab.tools import run as run_tool
+from cloudlab.units import format_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_VARIABLE = "CLOUDLAB_MODE"
 
 _DOCTOR_TIMEOUT_S = 120.0
 _SHOWN_EVERY_S = 0.5
+_NO_IMAGE = "There is no image in your cache ('cloudlab fetch' or 'cloudlab build' gets one)"
+
+#: (partition grows, filesystem may grow) -> the recorded case with these options.
+_BY_GROWTH = {
+    (True, True): "default", (True, False): "resize-rootfs-false",
+    (False, True): "growpart-off", (False, False): "both-off",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Whether real machines are booted or recordings are played, and why, in words for people."""
+
+    live: bool
+    reason: str
+
+
+def mode(wish: str | None = None, problem: str | None = None) -> Mode:
+    """Return whether the course boots machines: by default where that works.
+
+    Parameters
+    ----------
+    wish : str, optional
+        ``live``, ``replay``, or ``auto`` or empty for live where it works. Default: the variable
+        ``CLOUDLAB_MODE``.
+    problem : str, optional
+        What keeps a host from booting a machine; empty where nothing does. Default: what keeps
+        this host from it.
+
+    Raises
+    ------
+    UsageError
+        For another wish.
+    """
+    wish = os.environ.get(_VARIABLE, "") if wish is None else wish
+    if wish == "replay":
+        return Mode(live=False, reason=f"{_VARIABLE} asks for recordings")
+    if wish not in {"", "auto", "live"}:
+        raise UsageError(
+            f"{_VARIABLE} is {wish!r}; expected live, replay or auto.",
+            hint=f"Unset it with: unset {_VARIABLE}",
+        )
+    # Looking for QEMU may take seconds, and replaying does not need it.
+    problem = live_problem() if problem is None else problem
+    if problem:
+        asked = f"{_VARIABLE} asks for live runs, but " if wish == "live" else ""
+        return Mode(live=False, reason=f"{asked}{problem}")
+    return Mode(live=True, reason="QEMU and an image are here")
+
+
+def live_problem() -> str:
+    """Return what keeps this host from booting a machine, or nothing."""
+    arch = host_arch()
+    try:
+        choose_accel(arch)
+        find_tool("qemu-img")
+    except CloudlabError as error:
+        return " ".join(str(error).split())
+    if not any(image.arch == arch for image in cached_images()):
+        return "no image is in the cache: run 'cloudlab fetch' or 'cloudlab build' first"
+    return ""
+
+
+def ready_line() -> str:
+    """Return one line that a learner reads out before a class: what runs here, and the image."""
+    images = [image.name for image in cached_images() if image.arch == host_arch()]
+    try:
+        choice = mode()
+        if choice.live:
+            return f"ready: live under {choose_accel(host_arch()).accel.upper()}, image {images[0]}"
+    except CloudlabError as error:
+        return f"not ready: {error.message}"
+    line = f"ready: recordings only, because {choice.reason}"
+    if "no image" not in line:
+        line += f"; image {images[0]}" if images else "; no image is in the cache"
+    return line
+
+
+class _CellOutput:
+    """One output below the running cell, created by the first page and replaced by the next."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def show(self, page: Page) -> None:
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display(page, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update(page)
 
 
 def _say(text: str) -> None:
-    """Display one line below the cell."""
-    from IPython.display import display
+    _CellOutput().show(Page(text, f'<p style="font-style: italic">{html.escape(text)}</p>'))
 
-    page = Page(text, f'<p style="font-style: italic">{html.escape(text)}</p>')
-    display(page)  # type: ignore[no-untyped-call]
+
+class FetchView(_CellOutput):
+    """Shows a download in the cell that waits for it: a bar, the rate and the time left."""
+
+    def __call__(self, news: FetchProgress) -> None:
+        """Show how far a download is; nothing appears for an image that is in the cache."""
+        text = printable(f"{news.name}: {news.words()}")
+        # Without a length, a bar that has no value shows that something is going on.
+        value = f' value="{news.done_bytes}" max="{news.total_bytes}"' if news.total_bytes else ""
+        said = html.escape(text)
+        bar = f'<progress aria-label="{said}" style="width: 20em"{value}></progress>'
+        self.show(Page(text, f'<p style="font-family: monospace">{bar}<br>{said}</p>'))
+
+    def end(self, line: str) -> None:
+        """Leave one line where the bar was, if there was one."""
+        if self._handle is not None:
+            self.show(Page(line))
+
+
+class _Watcher(_CellOutput):
+    """Shows each machine's time, stage and last line, two times a second at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown_s = 0.0
+        self._last: dict[str, str] = {}
+        self.show(Page("preparing"))
+
+    def __call__(self, event: RunEvent) -> None:
+        if event.line is None:
+            return
+        last = printable(event.line.raw)[:80]
+        self._last[event.run] = f"{event.run}  {event.time_s:.0f} s  {event.stage}  {last}"
+        if time.monotonic() - self._shown_s >= _SHOWN_EVERY_S:
+            self._shown_s = time.monotonic()
+            self.show(Page("\n".join(self._last.values())))
 
 
 def boot(case: str, prediction: Prediction | None = None) -> Run:
@@ -68,7 +205,8 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
     """
     register()
     cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(cases)
-    live = [case for case in cases if _bootable(case)] if mode().live else []
+    own = [case for case in cases if case in CASES and CASES[case].recipe == Recipe()]
+    live = [case for case in own if CASES[case].follows is None] if mode().live else []
     for case in [case for case in live if cases[case] == Prediction()]:
         live.remove(case)
         _say(f"{case} needs your prediction before it is booted. This is its recording.")
@@ -78,11 +216,6 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
             booted[case] = recorded(case)
             _say(f"{case}: {booted[case].label}")
     return [booted[case] for case in cases]
-
-
-def _bootable(case: str) -> bool:
-    found = CASES.get(case)
-    return found is not None and found.recipe == Recipe() and found.follows is None
 
 
 def boot_text(user_data: str) -> Run:
@@ -118,15 +251,6 @@ def boot_text(user_data: str) -> Run:
     return boot(case)
 
 
-#: (partition grows, filesystem may grow) -> the recorded case with these options.
-_BY_GROWTH = {
-    (True, True): "default",
-    (True, False): "resize-rootfs-false",
-    (False, True): "growpart-off",
-    (False, False): "both-off",
-}
-
-
 def _boot(cases: list[str]) -> list[Run]:
     image = _choose_image()
     return _run({case: case_options(case, image) for case in cases})
@@ -148,7 +272,7 @@ def _run(boots: Mapping[str, Options]) -> list[Run]:
     try:
         runs = boot_many(jobs, on_event=watcher, numbered=True)
     finally:
-        watcher.end()
+        watcher.show(Page(""))
     for run in runs:
         if run.error is not None:
             raise run.error
@@ -157,35 +281,110 @@ def _run(boots: Mapping[str, Options]) -> list[Run]:
     return runs
 
 
-class _Watcher:
-    """Shows each machine's time, stage and last line, two times a second at most."""
+def fetch(name_or_url: str, *, mirror: str | None = None, refresh: bool = False) -> Image:
+    """Return an image from the cache, or fetch it, showing the progress below the cell.
 
-    def __init__(self) -> None:
-        from IPython.display import display
+    Parameters
+    ----------
+    name_or_url : str
+        A name that ``cloudlab images`` lists or the mirror holds, or a URL.
+    mirror : str, optional
+        A classroom's ``cloudlab share``; default: the variable ``CLOUDLAB_MIRROR``.
+    refresh : bool
+        Whether to look for a newer one although one is cached.
 
-        self._shown_s = 0.0
-        self._last: dict[str, str] = {}
-        preparing = Page("preparing")
-        self._handle: Any = display(preparing, display_id=True)  # type: ignore[no-untyped-call]
+    Raises
+    ------
+    CloudlabError
+        As :func:`cloudlab.image.fetch.fetch`; after the Interrupt button the same call goes
+        on where this one was.
+    """
+    view = FetchView()
+    outcome = "not fetched"
+    try:
+        image = fetch_image(name_or_url, mirror=mirror, refresh=refresh, progress=view)
+        outcome = f"{image.trust}, SHA-256 {image.sha256}"
+    finally:
+        view.end(printable(f"{name_or_url}: {outcome}"))
+    return image
 
-    def __call__(self, event: RunEvent) -> None:
-        if event.line is None:
-            return
-        last = printable(event.line.raw)[:80]
-        self._last[event.run] = f"{event.run}  {event.time_s:.0f} s  {event.stage}  {last}"
-        if time.monotonic() - self._shown_s >= _SHOWN_EVERY_S:
-            self._shown_s = time.monotonic()
-            self._handle.update(Page("\n".join(self._last.values())))
 
-    def end(self) -> None:
-        """Remove the progress; the lines at the end stay."""
-        self._handle.update(Page(""))
+def image_layout() -> pd.DataFrame:
+    """Return the partitions of an image in the cache, or of the recorded one; print which.
+
+    The columns are those of :meth:`cloudlab.Run.partitions`.
+    """
+    image, found, said = _image(), None, f"{_NO_IMAGE}: this is the recorded one."
+    if image is not None:
+        try:
+            found = layout_frame(inspect_disk(image.path, image.format))
+            said = f"Read just now from {image.name} in your cache."
+        except CloudlabError as error:
+            said = f"{image.name} cannot be read: {error.message} This is the recorded one."
+    print(said)  # noqa: T201 - what a notebook shows
+    return recorded("default").partitions("image") if found is None else found
+
+
+def try_overlay(path: Path | str = "runs/my-overlay.qcow2") -> Page:
+    """Create an overlay of 20 GiB on an image in the cache, and say what it takes on the host.
+
+    An overlay that exists already is replaced.
+    """
+    image = _image()
+    if image is None:
+        return Page(f"{_NO_IMAGE}: no overlay was made.")
+    target = Path(path)
+    try:
+        paths.make_folder(target.parent)
+        target.unlink(missing_ok=True)
+        overlay = create_overlay(image.path, image.format, target, DISK_SIZE_BYTES)
+    except CloudlabError as error:
+        return Page(f"The overlay could not be created. {error.message}")
+    return Page(
+        f"{target}: {format_count(allocated_bytes(target))} bytes on the host\n"
+        f"virtual size: {format_count(overlay.virtual_size_bytes)} bytes\n"
+        f"backing file: {image.name}, {format_count(image.file_size_bytes)} bytes"
+    )
+
+
+def iso_contents(path: Path | str) -> Page:
+    """Return the label of an ISO image and its files with their sizes.
+
+    Raises
+    ------
+    SeedError
+        If it cannot be read.
+    """
+    import pycdlib
+    from pycdlib.pycdlibexception import PyCdlibException
+
+    iso: Any = pycdlib.PyCdlib()
+    try:
+        iso.open(str(path))
+        try:
+            label = iso.pvd.volume_identifier.decode("ascii", "replace").strip()
+            files = [
+                f"  {one.rock_ridge.name().decode('utf-8', 'replace')}: {one.data_length} bytes"
+                for one in iso.list_children(rr_path="/")
+                if one.is_file()
+            ]
+        finally:
+            iso.close()
+    except (OSError, PyCdlibException) as error:
+        raise SeedError(f"{path} cannot be read as an ISO image: {error}.") from error
+    return Page("\n".join([f"label: {label}", *files]))
+
+
+def _image() -> Image | None:
+    images = [one for one in cached_images() if one.arch == host_arch()]
+    plain = [one for one in images if one.details.get("variant", "plain") == "plain"]
+    return next(iter([*plain, *images]), None)
 
 
 def show_mode() -> Page:
     """Return whether the course boots machines here or plays recordings, and why."""
     choice = mode()
-    return Page(f"{choice.mode}, because {choice.reason}")
+    return Page(f"{'live' if choice.live else 'replay'}, because {choice.reason}")
 
 
 def machine_check(report: dict[str, object] | None = None) -> Page:

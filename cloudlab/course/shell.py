@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any
 
 #: Carries out a command: words and standard input -> exit status and output.
 Command = Callable[[list[str], str], tuple[int, str]]
-_Step = Callable[[str], tuple[int, str]]
+#: A parsed part of a script: its kind, and what :meth:`Shell._do` needs of it.
+_Node = tuple[Any, ...]
 
 NOT_FOUND = 127
 _USAGE = 2
@@ -26,22 +27,8 @@ _TOKEN = re.compile(
 )
 _PIECE = re.compile(r"""'([^']*)'|"((?:\\.|[^"\\])*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?-([^}]*))?\}|([?]))")
-_RESERVED = frozenset(
-    [
-        "then",
-        "elif",
-        "else",
-        "fi",
-        "do",
-        "done",
-        "}",
-        "case",
-        "while",
-        "until",
-        "function",
-        "select",
-    ]
-)
+_NOT_COVERED = frozenset(["case", "while", "until"])
+_MISPLACED = frozenset(["then", "elif", "else", "fi", "do", "done", "}", "function", "select"])
 # bootcmd is run by sh, which does not have [[.
 _CONSTANT = {"true": 0, ":": 0, "false": 1, "[[": NOT_FOUND}
 _FOLDERS = ("/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/")
@@ -53,6 +40,10 @@ class UndecidedError(Exception):
 
 class _ExitError(Exception):
     """The script ends with this status."""
+
+
+class _SyntaxError(Exception):
+    """The shell would refuse the script."""
 
 
 def script_of(commands: object) -> str:
@@ -80,7 +71,7 @@ class Shell:
     ) -> None:
         self._command, self._exists, self._write = command, exists, write
         self._variables: dict[str, str] = {}
-        self._status, self._errexit, self._in_condition = 0, False, 0
+        self._status, self._errexit, self._ignoring = 0, False, 0
 
     def run(self, script: str) -> int:
         """Carry out a script; return its exit status.
@@ -91,44 +82,79 @@ class Shell:
             If the script holds something that is not covered.
         """
         try:
-            self._status = _Parser(list(_tokens(script)), self).script()("")[0]
+            self._status, _ = self._do(_Parser(script).parse(), "")
         except _ExitError as end:
             self._status = int(end.args[0])
         except _SyntaxError:
             self._status = _USAGE
         return self._status
 
-    def simple(self, words: list[str], targets: list[str], stdin: str) -> tuple[int, str]:
-        """Carry out one command with the files that its output goes to."""
-        argv = [field for word in words for field in self.expand(word)]
+    def _do(self, node: _Node, stdin: str, *, ignored: bool = False) -> tuple[int, str]:
+        """Carry out a part of the script; ``set -e`` ignores its failure if ``ignored``."""
+        self._ignoring += ignored
+        try:
+            kind, *parts = node
+            do: Callable[..., tuple[int, str]] = getattr(self, f"_do_{kind}")
+            return do(stdin, *parts)
+        finally:
+            self._ignoring -= ignored
+
+    def _do_list(self, stdin: str, *nodes: _Node) -> tuple[int, str]:
+        status, output = 0, ""
+        for node in nodes:
+            status, more = self._do(node, stdin)
+            output += more
+        return status, output
+
+    def _do_and_or(self, stdin: str, *pairs: tuple[str, _Node]) -> tuple[int, str]:
+        status, output = 0, ""
+        for joint, node in pairs:
+            if (status == 0) is (joint == "&&"):
+                status, more = self._do(node, stdin, ignored=node is not pairs[-1][1])
+                output += more
+        return status, output
+
+    def _do_pipe(self, stdin: str, negated: bool, *nodes: _Node) -> tuple[int, str]:  # noqa: FBT001
+        status = 0
+        for node in nodes:
+            status, stdin = self._do(node, stdin, ignored=negated or node is not nodes[-1])
+        return (not status if negated else status), stdin
+
+    def _do_if(self, stdin: str, condition: _Node, then: _Node, other: _Node) -> tuple[int, str]:
+        status, _ = self._do(condition, stdin, ignored=True)
+        return self._do(other if status else then, stdin)
+
+    def _do_for(self, stdin: str, name: str, words: list[str], body: _Node) -> tuple[int, str]:
+        status, output = 0, ""
+        for value in [field for word in words for field in self._expanded(word)]:
+            self._variables[name] = value
+            status, more = self._do(body, stdin)
+            output += more
+        return status, output
+
+    def _do_subshell(self, stdin: str, body: _Node) -> tuple[int, str]:
+        try:
+            return self._do(body, stdin)
+        except _ExitError as end:
+            return int(end.args[0]), ""
+
+    def _do_redirected(self, stdin: str, targets: list[str], node: _Node) -> tuple[int, str]:
+        self._do_simple("", [], targets)
+        return self._do(node, stdin)
+
+    def _do_simple(self, stdin: str, words: list[str], targets: list[str]) -> tuple[int, str]:
+        argv = [field for word in words for field in self._expanded(word)]
         for target in targets:
-            self._write("".join(self.expand(target)))
+            self._write("".join(self._expanded(target)))
         while argv and re.fullmatch(r"[A-Za-z_]\w*=.*", argv[0], re.DOTALL):
             name, _, self._variables[name] = argv.pop(0).partition("=")
         status, output = self._builtin(argv, stdin) if argv else (0, "")
         self._status = status
-        if status and self._errexit and not self._in_condition:
+        if status and self._errexit and not self._ignoring:
             raise _ExitError(status)
         return (status, "" if targets else output)
 
-    def condition(self, step: _Step, stdin: str) -> tuple[int, str]:
-        """Carry out what ``set -e`` does not watch."""
-        self._in_condition += 1
-        try:
-            return step(stdin)
-        finally:
-            self._in_condition -= 1
-
-    def loop(self, name: str, words: Sequence[str], body: _Step, stdin: str) -> tuple[int, str]:
-        """Carry out the body of ``for`` once for each word."""
-        status, output = 0, ""
-        for value in [field for word in words for field in self.expand(word)]:
-            self._variables[name] = value
-            status, more = body(stdin)
-            output += more
-        return status, output
-
-    def expand(self, word: str) -> list[str]:
+    def _expanded(self, word: str) -> list[str]:
         """Return the fields that a word becomes."""
         fields, empty = [""], "'" not in word and '"' not in word
         for single, double, escaped, plain in _PIECE.findall(word):
@@ -204,15 +230,12 @@ class Shell:
 
 
 def _check_substitution(text: str) -> None:
-    if "`" in text or re.search(r"\$\(", text):
+    if "`" in text or "$(" in text:
         raise UndecidedError("a command substitution")
 
 
-class _SyntaxError(Exception):
-    """The shell would refuse the script."""
-
-
 def _tokens(script: str) -> Iterator[tuple[str, str]]:
+    """Yield kind (redirect, op, word, end) and text of each token."""
     at = 0
     while at < len(script):
         match = _TOKEN.match(script, at)
@@ -221,172 +244,121 @@ def _tokens(script: str) -> Iterator[tuple[str, str]]:
         at = match.end()
         if match.lastgroup != "skip":
             yield str(match.lastgroup), match[0]
+    yield "end", ""
 
 
 class _Parser:
-    """Makes steps out of tokens: each is called with standard input."""
+    """Makes nodes out of a script."""
 
-    def __init__(self, tokens: list[tuple[str, str]], shell: Shell) -> None:
-        self._tokens, self._shell, self._at = tokens, shell, 0
+    def __init__(self, script: str) -> None:
+        self._tokens, self._at = list(_tokens(script)), 0
 
-    def script(self) -> _Step:
-        """Return the whole script as one step."""
-        step = self._list(())
-        if self._text() is not None:
-            raise _SyntaxError
-        return step
+    def parse(self) -> _Node:
+        """Return the whole script as one node."""
+        node = self._list()
+        self._expect("")
+        return node
 
-    def _text(self) -> str | None:
-        return self._tokens[self._at][1] if self._at < len(self._tokens) else None
-
-    def _take(self, *texts: str) -> str | None:
-        text = self._text()
-        if text is None or (texts and text not in texts):
-            return None
+    def _take(self, *texts: str) -> str:
+        """Return the next token and go on if it is one of ``texts``; else return nothing."""
+        kind, text = self._tokens[self._at]
+        if kind == "end" or text not in texts:
+            return ""
         self._at += 1
         return text
 
-    def _expect(self, text: str) -> None:
-        if self._take(text) is None:
+    def _expect(self, *texts: str) -> str:
+        """Return the next token, which must be one of ``texts``, if there are any."""
+        kind, text = self._tokens[self._at]
+        if (texts and text not in texts) or (not texts and kind == "end"):
             raise _SyntaxError
+        self._at += 1
+        return text
 
-    def _list(self, ends: Sequence[str]) -> _Step:
-        steps: list[_Step] = []
-        while self._text() is not None and self._text() not in ends:
+    def _list(self, *ends: str) -> _Node:
+        nodes = []
+        while self._tokens[self._at][1] not in ("", *ends):
             if not self._take(";", "\n", "&"):
-                steps.append(self._and_or())
+                nodes.append(self._and_or())
+        return ("list", *nodes)
 
-        def run(stdin: str) -> tuple[int, str]:
-            status, output = 0, ""
-            for step in steps:
-                status, more = step(stdin)
-                output += more
-            return status, output
-
-        return run
-
-    def _and_or(self) -> _Step:
-        first, rest = self._pipeline(), []
+    def _and_or(self) -> _Node:
+        pairs = [("&&", self._pipe())]
         while joint := self._take("&&", "||"):
             while self._take("\n"):
                 pass
-            rest.append((joint, self._pipeline()))
-        if not rest:
-            return first
+            pairs.append((joint, self._pipe()))
+        return ("and_or", *pairs)
 
-        def run(stdin: str) -> tuple[int, str]:
-            status, output = self._shell.condition(first, stdin)
-            for number, (joint, step) in enumerate(rest, 1):
-                if (status == 0) is (joint == "&&"):
-                    last = number == len(rest)
-                    status, more = step(stdin) if last else self._shell.condition(step, stdin)
-                    output += more
-            return status, output
-
-        return run
-
-    def _pipeline(self) -> _Step:
-        negated = self._take("!") is not None
-        steps = [self._command()]
+    def _pipe(self) -> _Node:
+        negated = bool(self._take("!"))
+        nodes = [self._command()]
         while self._take("|"):
-            steps.append(self._command())
+            nodes.append(self._command())
+        return ("pipe", negated, *nodes)
 
-        def run(stdin: str) -> tuple[int, str]:
-            status = 0
-            for step in steps:
-                inner = negated or step is not steps[-1]
-                status, stdin = self._shell.condition(step, stdin) if inner else step(stdin)
-            return (not status if negated else status), stdin
-
-        return run
-
-    def _command(self) -> _Step:
-        kind, text = self._tokens[self._at] if self._text() is not None else ("op", "")
-        step: _Step
-        if self._take("{", "("):
-            end = "}" if text == "{" else ")"
-            step = self._list((end,))
-            self._expect(end)
+    def _command(self) -> _Node:
+        kind, text = self._tokens[self._at]
+        if self._take("{"):
+            node = self._list("}")
+            self._expect("}")
+        elif self._take("("):
+            node = ("subshell", self._list(")"))
+            self._expect(")")
         elif self._take("if"):
-            step = self._if()
+            node = self._if()
         elif self._take("for"):
-            step = self._for()
-        elif kind == "op" or text in _RESERVED - {"case", "while", "until"}:
+            node = self._for()
+        elif kind in {"op", "end"} or text in _MISPLACED:
             raise _SyntaxError
-        elif text in _RESERVED:
+        elif text in _NOT_COVERED:
             raise UndecidedError(f"the command {text}")
         else:
-            return self._simple()
-        _, targets = self._words()
-
-        def run(stdin: str) -> tuple[int, str]:
-            self._shell.simple([], targets, "")
-            try:
-                return step(stdin)
-            except _ExitError as end:
-                if text != "(":
-                    raise
-                return int(end.args[0]), ""
-
-        return run
-
-    def _simple(self) -> _Step:
-        words, targets = self._words()
-        if self._text() == "(":
-            raise UndecidedError("a function")
-        return lambda stdin: self._shell.simple(words, targets, stdin)
+            words, targets = self._words()
+            if self._tokens[self._at][1] == "(":
+                raise UndecidedError("a function")
+            return ("simple", words, targets)
+        return ("redirected", self._words()[1], node)
 
     def _words(self) -> tuple[list[str], list[str]]:
         """Return the words up to the next operator, and the files that output goes to."""
         words: list[str] = []
         targets: list[str] = []
-        while self._at < len(self._tokens) and self._tokens[self._at][0] != "op":
+        while self._tokens[self._at][0] in {"word", "redirect"}:
             kind, text = self._tokens[self._at]
             self._at += 1
             if kind == "word":
-                if text.endswith("$") and self._text() == "(":
+                if text.endswith("$") and self._tokens[self._at][1] == "(":
                     raise UndecidedError("a command substitution")
                 words.append(text)
                 continue
-            target = self._take()
-            if target is None:
-                raise _SyntaxError
+            target = self._expect()
             if text.endswith(("<<", "<<-")):
                 raise UndecidedError("a here-document")
             if ">" in text and not text.endswith("&"):
                 targets.append(target)
         return words, targets
 
-    def _if(self) -> _Step:
-        condition = self._list(("then",))
+    def _if(self) -> _Node:
+        condition = self._list("then")
         self._expect("then")
-        then = self._list(("elif", "else", "fi"))
-        other: _Step = lambda _: (0, "")  # noqa: E731
-        match self._take("elif", "else", "fi"):
+        then = self._list("elif", "else", "fi")
+        other: _Node = ("list",)
+        match self._expect("elif", "else", "fi"):
             case "elif":
                 other = self._if()
             case "else":
-                other = self._list(("fi",))
+                other = self._list("fi")
                 self._expect("fi")
-            case None:
-                self._fail()
+        return ("if", condition, then, other)
 
-        def run(stdin: str) -> tuple[int, str]:
-            status, _ = self._shell.condition(condition, stdin)
-            return other(stdin) if status else then(stdin)
-
-        return run
-
-    def _for(self) -> _Step:
-        name = self._take() or self._fail()
+    def _for(self) -> _Node:
+        name = self._expect()
         self._expect("in")
         words, _ = self._words()
         while self._take(";", "\n"):
             pass
         self._expect("do")
-        body = self._list(("done",))
+        body = self._list("done")
         self._expect("done")
-        return lambda stdin: self._shell.loop(name, words, body, stdin)
-
-    def _fail(self) -> NoReturn:
-        raise _SyntaxError
+        return ("for", name, words, body)

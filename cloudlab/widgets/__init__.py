@@ -21,38 +21,20 @@ Importing this costs nothing: ipywidgets comes with the first panel used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cloudlab.widgets.console_pane import Console
-    from cloudlab.widgets.disk_map import DiskMap
-    from cloudlab.widgets.growth_lab import GrowthLab
-    from cloudlab.widgets.quiz import Question, Quiz
-    from cloudlab.widgets.running import RunningMachines
-    from cloudlab.widgets.scrubber import Scrubber
-    from cloudlab.widgets.seed_editor import SeedEditor
+from typing import Any
 
 _HOME = {
     "Console": "console_pane",
     "DiskMap": "disk_map",
     "GrowthLab": "growth_lab",
-    "Question": "quiz",
-    "Quiz": "quiz",
-    "RunningMachines": "running",
-    "Scrubber": "scrubber",
-    "SeedEditor": "seed_editor",
+    "Question": "forms",
+    "Quiz": "forms",
+    "RunningMachines": "forms",
+    "Scrubber": "disk_map",
+    "SeedEditor": "forms",
 }
 
-__all__ = [
-    "Console",
-    "DiskMap",
-    "GrowthLab",
-    "Question",
-    "Quiz",
-    "RunningMachines",
-    "Scrubber",
-    "SeedEditor",
-]
+__all__ = [*_HOME]  # noqa: PLE0604 - the names of the table
 
 
 def __getattr__(name: str) -> Any:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-
-import ipywidgets
 
 from cloudlab.course.cases import CASES, case_options
 from cloudlab.course.prediction import Prediction, ends
 from cloudlab.errors import ImageError, UsageError
-from cloudlab.html import escaped, table_html
+from cloudlab.html import table_html
 from cloudlab.image.cache import recall
 from cloudlab.image.recipe import make_recipe
-from cloudlab.run.boot import dated_folder
-from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.options import Options
 from cloudlab.run.value import Run, open_run
 from cloudlab.units import format_seconds
-from cloudlab.widgets.background import LINES, Outcome, Pace, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, console_html
-from cloudlab.widgets.disk_map import origin
-from cloudlab.widgets.native import Pane
-from cloudlab.widgets.panel import AnyRun
-from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.boot import LINES, BootPanel, Plan, console_html
+from cloudlab.widgets.panel import AnyRun, Pane, origin, origin_html
 from cloudlab.widgets.results import Finished, predicted_html
 
 
@@ -55,24 +47,17 @@ class Console(BootPanel):
         self.recording: Run | None = None
         self._shipped = open_run(run)
         self._case = run if isinstance(run, str) and run in CASES else None
-        self._folder = Path(folder)
-        self._asks = prediction is not None
+        super().__init__(folder, asks=prediction is not None, only_plays=self._case is None)
         self._outcome = Pane(look="result", name="Result", role="region")
-        self.boot_part = BootPart(self._plan, only_plays=self._case is None)
-        self.prediction_form = PredictionForm()
-        asking: list[ipywidgets.Widget] = []
         if prediction is not None:
-            asking = [self.prediction_form]
-            form = self.prediction_form
-            form.on_values(lambda: self.boot_part.need(form))
             first = {layer: sizes[0] for layer, sizes in ends(self._shipped).items() if sizes}
-            form.about(first)
-            form.set(prediction)
-            self.boot_part.need(form)
-        part = self.boot_part
-        super().__init__(
-            *asking, part.form, part.problem, part.stage, part.progress, part.console, self._outcome
-        )
+            self.prediction_form.about(first)
+            self.prediction_form.set(prediction)
+        asking = [self.prediction_form] if self._asks else []
+        self.fill(
+            *asking, self.boot_form, self.problem, self.stage, self.progress, self.console,
+            self._outcome,
+        )  # fmt: skip
         self.keep("<p>Nothing was booted or played here yet.</p>")
 
     @property
@@ -81,7 +66,7 @@ class Console(BootPanel):
 
         While a boot goes on, this waits for its end.
         """
-        self.boot_part.settle()
+        self.settle()
         return self.recording or self._shipped
 
     @property
@@ -89,18 +74,29 @@ class Console(BootPanel):
         """Where :attr:`run` comes from, in words."""
         return origin(self.run)
 
-    @property
-    def prediction(self) -> Prediction:
-        """What was predicted in this panel; may be empty."""
-        return self.prediction_form.prediction()
+    def _plan(self) -> Plan:
+        # The prediction that holds now is compared with the run.
+        prediction = self.prediction if self._asks else None
 
-    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
-        if live:
-            return self._live_plan()
-        shipped, done = self._shipped, self._ending()
-        return Plan(replay_job(shipped, pace), origin(shipped), done, shipped.record.time_s or 0.0)
+        def done(run: Run | None) -> None:
+            if run is None:
+                return
+            self.recording = run
+            if prediction is not None:
+                self._outcome.html = predicted_html(Finished(run, prediction))
+            last = console_html(run.console[-LINES:])
+            stages = [
+                (one.stage, format_seconds(one.start_s), format_seconds(one.end_s))
+                for one in run.record.stages
+            ]
+            table = table_html(("stage", "from", "to"), stages, caption="The boot's stages")
+            self.keep(f"{origin_html(run)}{table}{last}{self._outcome.html}")
 
-    def _live_plan(self) -> Plan:
+        if self.live:
+            return self._booting(self._options(), done)
+        return self._playing(self._shipped, done)
+
+    def _options(self) -> Options:
         assert self._case is not None, "a run that is only played has no live switch"
         if CASES[self._case].follows is not None:
             raise UsageError(
@@ -115,31 +111,4 @@ class Console(BootPanel):
                 hint=f"Build it with: cloudlab build --filesystem {recipe.filesystem} "
                 f"--variant {recipe.variant}",
             )
-        options = case_options(self._case, image)
-        job = live_job(options, dated_folder(options.scenario, self._folder))
-        return Plan(job, f"Booting {image.name}", self._ending())
-
-    def _ending(self) -> Callable[[Outcome], None]:
-        """Return what shows the outcome; the prediction that holds now is compared with it."""
-        prediction = self.prediction if self._asks else None
-
-        def done(outcome: Outcome) -> None:
-            run = outcome.run
-            if run is None or run.outcome is RunOutcome.INTERRUPTED:
-                return
-            self.recording = run
-            if prediction is not None:
-                self._outcome.html = predicted_html(Finished(run, prediction))
-            last = console_html(run.console[-LINES:])
-            about = f"<p><small>{escaped(origin(run))}</small></p>"
-            self.keep(f"{about}{_stages_html(run)}{last}{self._outcome.html}")
-
-        return done
-
-
-def _stages_html(recording: Run) -> str:
-    rows = [
-        (one.stage, format_seconds(one.start_s), format_seconds(one.end_s))
-        for one in recording.record.stages
-    ]
-    return table_html(("stage", "from", "to"), rows, caption="The boot's stages")
+        return case_options(self._case, image)

@@ -1,13 +1,13 @@
-"""The disk as HTML, to scale: the picture that DiskMap, GrowthLab and Scrubber share.
+"""The disk as HTML, to scale: DiskMap, Scrubber, and the picture that they share with GrowthLab.
 
 Its data, its scale, its texts and its colours are those of the figure *disk-map*.
 """
 
 from __future__ import annotations
 
+import bisect
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from cloudlab.figures.disks import ruler
 from cloudlab.figures.words import STATES, filesystem_texts, name_of, obstacle_text
 from cloudlab.html import escaped, table_html
 from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import Run, open_run
+from cloudlab.run.value import open_run
 from cloudlab.units import (
     byte_ticks,
     format_bytes,
@@ -27,12 +27,23 @@ from cloudlab.units import (
     format_tick,
     is_known,
 )
+from cloudlab.widgets.boot import console_html
+from cloudlab.widgets.panel import (
+    AnyRun,
+    Form,
+    Pane,
+    Panel,
+    button,
+    field,
+    or_reason,
+    origin,
+    origin_html,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cloudlab.disk import DiskLayout
-    from cloudlab.widgets.panel import AnyRun
 
 #: What the picture is laid out for, in pixels; it shrinks to the page's width.
 _WIDTH, _SMALL_WIDTH = 860.0, 440.0
@@ -40,6 +51,9 @@ _WIDTH, _SMALL_WIDTH = 860.0, 440.0
 _LETTER, _PAD, _STRIP, _ZONE, _GAUGE = 6.6, 14, 20, 44, 7
 _KINDS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
 _ON_DISK = ("virtual_disk", "partition", "filesystem", *VOLUMES)
+
+#: Console lines that the Scrubber shows of each moment, and its step in seconds.
+_LINES, _STEP_S = 8, 0.1
 
 
 def _colours(theme: str) -> str:
@@ -83,15 +97,10 @@ class DiskMap:
         self.data = data[data["state"] == "before"] if only_before else data
 
     def _repr_html_(self) -> str:
-        return f"<p><small>{escaped(origin(self.recording))}</small></p>{map_html(self.data)}"
+        return origin_html(self.recording) + map_html(self.data)
 
     def __repr__(self) -> str:
         return f"<DiskMap of {self.recording.name}>"
-
-
-def origin(run: Run) -> str:
-    """Return where a run comes from, as a sentence's beginning."""
-    return run.label[:1].upper() + run.label[1:]
 
 
 def disk_at(
@@ -142,7 +151,7 @@ def map_html(
     """
     same = scale_of is not None and _disk_bytes(scale_of) == _disk_bytes(data)
     width = _SMALL_WIDTH if small else _WIDTH
-    scale = _scale(scale_of if scale_of is not None and same else data, width)
+    scale = _Scale(scale_of if scale_of is not None and same else data, width)
     bars = []
     for state, rows in data.groupby("state", sort=False):
         deduced = "" if rows["measured"].all() else " (deduced)"
@@ -154,30 +163,23 @@ def map_html(
     return f'{STYLE}<div class="cloudlab-disk">{"".join(bars)}{below}</div>'
 
 
-@dataclass(frozen=True)
 class _Scale:
-    """Bytes -> per cent of the width, which is in pixels; ``breaks`` is where the scale changes."""
+    """Bytes -> per cent of a width in pixels; ``breaks`` is where the scale changes."""
 
-    width: float
-    bytes: Sequence[float]
-    places: Sequence[float]
-    breaks: list[float]
+    def __init__(self, data: pd.DataFrame, width: float) -> None:
+        least = {
+            (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _PAD
+            + _LETTER * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
+            for row in records(data[data["kind"] == "partition"])
+        }
+        edges, places, breaks = ruler(_disk_bytes(data), width, least)
+        self.width, self._edges, self._places = width, edges, places * 100 / width
+        self.breaks = [100 / width * float(at) for at in breaks]
 
     def at(self, place: Any) -> float:
         import numpy as np
 
-        return float(np.interp(float(place), self.bytes, self.places))
-
-
-def _scale(data: pd.DataFrame, width: float) -> _Scale:
-    least = {
-        (float(row.start_bytes), float(row.start_bytes + row.size_bytes)): _LETTER
-        * max(len(str(row.device)), len(format_bytes(row.size_bytes)))
-        + _PAD
-        for row in records(data[data["kind"] == "partition"])
-    }
-    edges, places, breaks = ruler(_disk_bytes(data), width, least)
-    return _Scale(width, edges, places * 100 / width, [100 / width * float(at) for at in breaks])
+        return float(np.interp(float(place), self._edges, self._places))
 
 
 def _disk_bytes(data: pd.DataFrame) -> float:
@@ -258,12 +260,10 @@ def _below(data: pd.DataFrame, scale: _Scale) -> str:
     )
     found = obstacle(data)
     notes = [f"<b>{escaped(obstacle_text(found))}.</b>"] if found else []
-    notes += (
-        ["Torn edges: the scale changes, to make room for small partitions."]
-        if scale.breaks
-        else []
-    )
-    notes += [] if data["placed"].all() else ["Positions were not measured; the order is assumed."]
+    if scale.breaks:
+        notes.append("Torn edges: the scale changes, to make room for small partitions.")
+    if not data["placed"].all():
+        notes.append("Positions were not measured; the order is assumed.")
     return f'<div class="cloudlab-ticks">{ticks}</div><p>{key}</p><p>{" ".join(notes)}</p>'
 
 
@@ -282,13 +282,111 @@ def describe(row: Any) -> str:
 
 
 def _numbers(data: pd.DataFrame) -> str:
-    rows: Iterable[tuple[object, ...]] = (
-        (state, row.kind, row.device if is_known(row.device) else "-",
+    rows = [
+        (row.state, row.kind, row.device if is_known(row.device) else "-",
          format_count(row.start_bytes), format_count(row.size_bytes))
-        for state, group in itertools.groupby(records(data), key=lambda row: row.state)
-        for row in group
+        for row in records(data)
         if is_known(row.size_bytes)
-    )  # fmt: skip
+    ]  # fmt: skip
     head = ("state", "what", "device", "from byte", "bytes")
     table = table_html(head, rows, caption="Everything on the disk, in bytes")
     return f"<details><summary>All numbers</summary>{table}</details>"
+
+
+class Scrubber(Panel):
+    """A boot, second by second: stage, console, and the disk as it was last measured.
+
+    Parameters
+    ----------
+    run : run
+
+    Raises
+    ------
+    CloudlabError
+        If the run has no sizes.
+    """
+
+    def __init__(self, run: AnyRun) -> None:
+        self.recording = open_run(run)
+        self._sizes = self.recording.sizes
+        # What people read, without the report's frames.
+        self._lines = self.recording.console.find()
+        self._line_times = [line.time_s for line in self._lines]
+        self._changes = change_times(self._sizes)
+        self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
+        took_s = self.recording.record.time_s or 0.0
+        end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
+        # Before the first measurement there is nothing to see.
+        start_s = _just_after(self._changes[0]) if self._changes else 0.0
+        self.slider = Form(
+            "Moment",
+            [
+                field(
+                    "time_s", "range", "Seconds since launch", start_s, min=0,
+                    max=round(end_s + _STEP_S, 1), step=_STEP_S, unit="s",
+                ),
+                button("earlier", "Change before this"),
+                button("later", "Change after this"),
+            ],
+        )  # fmt: skip
+        self._moment = Pane(role="region", name="The disk at this moment")
+        self._console = Pane(role="log", name="Console at this moment", look="console lines")
+        super().__init__(self.slider, self._moment, self._console)
+        self.slider.on_values(self._show)
+        self.slider.on_press(earlier=lambda: self._leap(-1), later=lambda: self._leap(+1))
+        self._show()
+        self.keep(or_reason(lambda: self.recording.plot("timeline").to_html()))
+
+    @property
+    def time_s(self) -> float:
+        """The moment that is shown, in seconds since launch; may be set."""
+        return float(self.slider.values["time_s"])  # noqa: PD011 - a trait, no table
+
+    @time_s.setter
+    def time_s(self, time_s: float) -> None:
+        self.slider.values = {"time_s": time_s}
+
+    def _leap(self, direction: int) -> None:
+        # A moment is shown to a tenth of a second, so it counts as passed once it is near.
+        if direction > 0:
+            ahead = [one for one in self._changes if one > self.time_s + _STEP_S / 2]
+        else:
+            ahead = [one for one in reversed(self._changes) if one < self.time_s - _STEP_S / 2]
+        if ahead:
+            self.time_s = _just_after(ahead[0])
+
+    def _show(self) -> None:
+        time_s = self.time_s
+        data, how = disk_at(self._sizes, time_s, self.recording.record.disk_before)
+        clock, stage = format_seconds(time_s), self.recording.stage_at(time_s)
+        drawn = (
+            ""
+            if data is None
+            else map_html(data, title=f"The disk at {clock}:", scale_of=self._scale_of)
+        )
+        self._moment.html = (
+            f"<p><b>{clock}</b>, stage <b>{escaped(stage)}</b>; the overlay file takes up "
+            f"{format_bytes(overlay_at(self._sizes, time_s))}<br>"
+            f"<small>{escaped(how)}. {escaped(origin(self.recording))}.</small></p>{drawn}"
+        )
+        here = bisect.bisect_right(self._line_times, time_s)
+        self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
+
+
+def _just_after(time_s: float) -> float:
+    return round(time_s + _STEP_S / 2, 1)
+
+
+def change_times(sizes: pd.DataFrame) -> list[float]:
+    """Return when the guest first saw each new size of a partition or filesystem, in seconds."""
+    rows = sizes[sizes["layer"].isin(_ON_DISK) & sizes["exact"].fillna(False)]
+    rows = rows.dropna(subset=["time_s"]).sort_values("time_s", kind="stable")
+    before = rows.groupby(["layer", "device"], dropna=False)["size_bytes"].shift()
+    changed = rows[before.ne(rows["size_bytes"]).fillna(True)]
+    return sorted({float(one) for one in changed["time_s"]})
+
+
+def overlay_at(sizes: pd.DataFrame, time_s: float) -> int | None:
+    """Return what the overlay file took up on the host at a moment, in bytes."""
+    rows = sizes[(sizes["layer"] == "overlay_file") & sizes["time_s"].le(time_s).fillna(False)]
+    return int(rows["size_bytes"].iloc[-1]) if len(rows) else None

@@ -17,28 +17,25 @@ from cloudlab.figures.words import Given, disk_map_words
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
-from cloudlab.run.boot import dated_folder
 from cloudlab.run.options import Options, scenario_name
-from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.tables import layout_sizes
-from cloudlab.run.value import open_run, recordings
+from cloudlab.run.value import Run, open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.background import Outcome, Pace, Snapshot, live_job, replay_job
-from cloudlab.widgets.boot_part import BootPanel, BootPart, Plan, error_html
-from cloudlab.widgets.disk_map import disk_at, map_html, origin
-from cloudlab.widgets.native import Form, Pane, button, field
-from cloudlab.widgets.nearest import Match, Wish, nearest, playable
-from cloudlab.widgets.panel import AnyRun
-from cloudlab.widgets.prediction_form import PredictionForm
+from cloudlab.widgets.boot import BootPanel, Plan, Snapshot
+from cloudlab.widgets.disk_map import disk_at, map_html
+from cloudlab.widgets.panel import AnyRun, Form, Pane, button, error_html, field
 from cloudlab.widgets.results import (
     Finished,
+    Match,
     export,
     history_html,
     items_html,
+    nearest,
+    playable,
     result_html,
     still_html,
 )
@@ -89,17 +86,19 @@ class GrowthLab(BootPanel):
         Where live runs are recorded, and below it exports.
     """
 
+    #: Whether an option cannot be understood.
+    _faulty = False
+
     def __init__(self, *, image: str | None = None, folder: Path | str = "runs") -> None:
+        super().__init__(folder, asks=True, fold="closed")
         self._finished: list[Finished] = []
-        self._folder = Path(folder)
         self._recordings = playable(recordings())
         self._images: dict[str, Image] = {}
         self._layouts: dict[str, DiskLayout | None] = {}
         #: The map's data of the disk before the boot, whose scale holds during it.
         self._scale_of: Any = None
-        self._measured, self._faulty = 0, False
+        self._measured = 0
         self.options = Form("Options", _OPTIONS)
-        self.prediction = PredictionForm()
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
         self._disk = Pane(name="The disk", look="disk", role="region")
         self._user_data = Pane(name="User-data", role="region")
@@ -110,27 +109,17 @@ class GrowthLab(BootPanel):
         self._exported = Pane(role="status")
         self._shown_user_data = "#cloud-config\n"
         self._shown_choices: dict[str, Any] = {}
-        part = self.boot_part = BootPart(
-            self._plan,
-            changed=self._switched,
-            watch=self._watch,
-            after=self._keep,
-            console="closed",
-        )
         columns = ipywidgets.Box(
             [
                 ipywidgets.VBox(
-                    [self.options, self._match_note, self.prediction, part.form, part.problem,
-                     part.stage, part.progress]
+                    [self.options, self._match_note, self.prediction_form, self.boot_form,
+                     self.problem, self.stage, self.progress]
                 ),
                 ipywidgets.VBox([self._stale, self._result, self._user_data]),
             ]
         ).add_class("cloudlab-columns")  # fmt: skip
-        super().__init__(
-            self._disk, columns, part.console, self._history, self.exports, self._exported
-        )
+        self.fill(self._disk, columns, self.console, self._history, self.exports, self._exported)
         self.options.on_values(self._changed)
-        self.prediction.on_values(self._predicted)
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
@@ -141,7 +130,7 @@ class GrowthLab(BootPanel):
     @property
     def finished(self) -> list[Finished]:
         """The runs so far, with their predictions; while a boot goes on, waits for its end."""
-        self.boot_part.settle()
+        self.settle()
         return self._finished
 
     def choose(self, **values: Any) -> None:
@@ -162,7 +151,7 @@ class GrowthLab(BootPanel):
 
     def predict(self, partition: str, filesystem: str) -> None:
         """Predict the boot as :class:`~cloudlab.course.Prediction` does; this unlocks Boot."""
-        self.prediction.set(Prediction(partition, filesystem))
+        self.prediction_form.set(Prediction(partition, filesystem))
 
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
@@ -173,9 +162,9 @@ class GrowthLab(BootPanel):
             If there is no such run.
         """
         finished = Finished(open_run(run))
-        self.boot_part.show_console(finished.run.console)
+        self.show_console(finished.run.console)
         self._show_result(finished)
-        self._keep()
+        self._after_boot()
 
     def seed_config(self) -> SeedConfig:
         """Return the options as a seed's configuration.
@@ -206,13 +195,17 @@ class GrowthLab(BootPanel):
         CloudlabError
             If an option cannot be understood, or no recordings are there.
         """
-        seed, size_bytes = self.seed_config(), parse_disk_size(self.options.values["disk_size"])
-        image, profile = str(self.options.values["image"]), seed.profile.value
-        wish = Wish(image, size_bytes, to_user_data(seed), profile)
-        return nearest(wish, self._recordings)
+        seed, values = self.seed_config(), self.options.values
+        return nearest(
+            self._recordings,
+            user_data=to_user_data(seed),
+            image=values["image"],
+            disk_size_bytes=parse_disk_size(values["disk_size"]),
+            profile=seed.profile.value,
+        )
 
     def _switched(self) -> None:
-        if self.boot_part.live:
+        if self.live:
             self._images = {one.name: one for one in cached_images() if one.arch == host_arch()}
             known = set(self._images)
         else:
@@ -226,12 +219,12 @@ class GrowthLab(BootPanel):
 
     def _changed(self) -> None:
         with self._lock:
-            chosen = {**self.options.values, "live": self.boot_part.live}
+            chosen = {**self.options.values, "live": self.live}
             if chosen == self._shown_choices:
                 return
             # A prediction is about these options; others need one of their own.
             self._shown_choices = chosen
-            self.prediction.set(Prediction())
+            self.prediction_form.set(Prediction())
             self._mark_stale("The result below belongs to other options than these.")
             self._refresh()
 
@@ -243,11 +236,11 @@ class GrowthLab(BootPanel):
             seed = self.seed_config()
             whole = to_user_data(seed)
             text = to_user_data(replace(seed, report=False, profile=Profile.FULL))
-            match = None if self.boot_part.live else self.match()
+            match = None if self.live else self.match()
             layout = self._layout(match)
         except CloudlabError as error:
             self._match_note.html, self._faulty = error_html(error), True
-            self._predicted()
+            self._show_buttons()
             return
         if text != self._shown_user_data or not self._user_data.html:
             self._user_data.html = (
@@ -256,16 +249,16 @@ class GrowthLab(BootPanel):
                 f"<pre>{escaped(whole)}</pre></details>"
             )
             self._shown_user_data = text
-        self._match_note.html, self._faulty = _differences(match), False
-        if not self.boot_part.running:
+        note = "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
+        differs = match.differences if match else ()
+        self._match_note.html = note + items_html(differs) if differs else ""
+        self._faulty = False
+        if not self.running:
             self._show_start(layout)
-        self._predicted()
+        self._show_buttons()
 
-    def _predicted(self) -> None:
-        if self._faulty:
-            self.boot_part.unlock("correct the options")
-        else:
-            self.boot_part.need(self.prediction)
+    def _missing(self) -> tuple[str, str]:
+        return ("correct the options", "") if self._faulty else super()._missing()
 
     def _layout(self, match: Match | None) -> DiskLayout | None:
         """Return the disk before the boot: what the image holds, on a disk of the chosen size.
@@ -306,7 +299,7 @@ class GrowthLab(BootPanel):
         self._scale_of = disk_map_data(root)
         self._disk.html = map_html(self._scale_of, title="Before the boot:")
         root = root[root["mountpoint"] == "/"]
-        self.prediction.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
+        self.prediction_form.about(dict(zip(root["layer"], root["size_bytes"], strict=True)))
 
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
@@ -320,39 +313,33 @@ class GrowthLab(BootPanel):
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
             self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
 
-    def _plan(self, live: bool, pace: Pace) -> Plan:  # noqa: FBT001
+    def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
-        prediction, match, seed = self.prediction.prediction(), None, self.seed_config()
-        if live:
-            image = self._image()
-            options = Options(
-                image=image,
-                disk_size_bytes=parse_disk_size(self.options.values["disk_size"]),
-                seed=replace(seed, sampler=True),
-                scenario=scenario_name(seed),
-            )
-            job = live_job(options, dated_folder(options.scenario, self._folder))
-            disk = format_bytes(options.disk_size_bytes)
-            about, usual_s = f"Booting {image.name} with a disk of {disk}", None
-        else:
-            match = self.match()
-            job, about = replay_job(match.recording, pace), origin(match.recording)
-            usual_s = match.recording.record.time_s or 0.0
-        chosen, differences = dict(self.options.values), match.differences if match else ()
-        layout = match.recording.record.disk_before if match else self._layout(None)
-        self._show_start(layout)
-        self._mark_stale("The result below is that of an earlier run; a boot goes on.")
+        prediction, chosen = self.prediction, dict(self.options.values)
+        match = None if self.live else self.match()
 
-        def done(outcome: Outcome) -> None:
-            run = outcome.run
-            if run is None or run.outcome is RunOutcome.INTERRUPTED:
+        def done(run: Run | None) -> None:
+            if run is None:
                 self._mark_stale("The result below is that of an earlier run.")
                 return
-            self._show_result(Finished(run, prediction, differences))
+            self._show_result(Finished(run, prediction, match.differences if match else ()))
             if chosen != self.options.values:
                 self._mark_stale("The result below belongs to other options than these.")
 
-        return Plan(job, about, done, usual_s)
+        if match is not None:
+            plan, layout = self._playing(match.recording, done), match.recording.record.disk_before
+        else:
+            seed = self.seed_config()
+            options = Options(
+                image=self._image(),
+                disk_size_bytes=parse_disk_size(chosen["disk_size"]),
+                seed=replace(seed, sampler=True),
+                scenario=scenario_name(seed),
+            )
+            plan, layout = self._booting(options, done), self._layout(None)
+        self._show_start(layout)
+        self._mark_stale("The result below is that of an earlier run; a boot goes on.")
+        return plan
 
     def _show_result(self, finished: Finished) -> None:
         self._finished.append(finished)
@@ -368,7 +355,7 @@ class GrowthLab(BootPanel):
             found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
             self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
 
-    def _keep(self) -> None:
+    def _after_boot(self) -> None:
         if self._finished:
             self.keep(still_html(self._finished))
 
@@ -383,27 +370,14 @@ class GrowthLab(BootPanel):
 
 def marked_html(before: str, after: str) -> str:
     """Return a text whose lines that were not in ``before`` are marked, by more than colour."""
-    old, new = before.splitlines(), after.splitlines()
-    changed: set[int] = set()
-    for kind, _, _, start, end in difflib.SequenceMatcher(None, old, new).get_opcodes():
-        if kind in {"replace", "insert"}:
-            changed |= set(range(start, end))
     lines = [
-        f"<mark>{escaped(line)}</mark> <b>&larr; changed</b>"
-        if number in changed
-        else escaped(line)
-        for number, line in enumerate(new)
+        f"<mark>{escaped(line[2:])}</mark> <b>&larr; changed</b>"
+        if line.startswith("+")
+        else escaped(line[2:])
+        for line in difflib.ndiff(before.splitlines(), after.splitlines())
+        if line.startswith(("+", " "))
     ]
-    return f"<pre>{chr(10).join(lines)}</pre>"
-
-
-def _differences(match: Match | None) -> str:
-    if match is None or match.exact:
-        return ""
-    return (
-        "<b>No recording has these options.</b> Boot plays the nearest one, which differs:"
-        f"{items_html(match.differences)}"
-    )
+    return "<pre>" + "\n".join(lines) + "</pre>"
 
 
 def _commands(text: str) -> tuple[str, ...]:

@@ -1,30 +1,142 @@
-"""What a run came to, as HTML: reasons, sizes beside the prediction, and the lines behind them."""
+"""Which recording is nearest to the options, and what a run came to, as HTML with its evidence."""
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cloudlab import paths
+from cloudlab.course.cases import CASES
 from cloudlab.course.prediction import LAYERS, Prediction, ends
-from cloudlab.errors import CloudlabError
+from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.figures.data import RunSizes, records
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run
+from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes, format_count
-from cloudlab.widgets.disk_map import disk_at, map_html, origin
-from cloudlab.widgets.nearest import choices
+from cloudlab.widgets.disk_map import disk_at, map_html
+from cloudlab.widgets.panel import or_reason, origin_html
 
 #: Characters of a console line that are quoted.
 _QUOTED = 160
-
 #: Files of a machine, of no use without it.
 _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
+
+#: What cloudlab itself writes into user-data: no choice of the learner's.
+_OWN_KEYS = frozenset({"cloud_init_modules", "cloud_config_modules", "cloud_final_modules"})
+_OWN_COMMAND = "cloudlab-report.sh"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A recording, and every difference between it and the options, in words."""
+
+    recording: Run
+    differences: tuple[str, ...]
+
+
+def nearest(
+    recordings: Iterable[Run],
+    *,
+    user_data: str,
+    image: str,
+    disk_size_bytes: int,
+    profile: str = "lean",
+) -> Match:
+    """Return the recording with the fewest differences; of equals, by user-data, then by size.
+
+    Parameters
+    ----------
+    recordings : iterable of Run
+    user_data, image, profile : str
+        What was chosen; the image by its name.
+    disk_size_bytes : int
+
+    Raises
+    ------
+    RecordingError
+        If there is none at all.
+    """
+    mine, matches, told = choices(user_data), [], "{}: recorded with {}, you chose {}".format
+    for recording in recordings:
+        theirs, size_bytes = choices(recording.user_data), recording.options.disk_size_bytes
+        options = [
+            told(key, theirs.get(key, "not set"), mine.get(key, "not set"))
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
+        pairs = {
+            # Which modules run besides changes no size, so any other option counts more.
+            "profile": (recording.options.profile, profile),
+            "image": (recording.image.name, image),
+            "disk size": _two_sizes(size_bytes, disk_size_bytes),
+        }
+        others = [told(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
+        ratio = abs(math.log2(max(size_bytes, 1) / max(disk_size_bytes, 1)))
+        rank = (len(options) + len(others), len(options), recording.image.name != image, ratio)
+        matches.append((rank, Match(recording, (*options, *others))))
+    if not matches:
+        raise RecordingError(
+            "No recordings are here, so nothing can be played.",
+            hint="Install cloudlab anew, or boot a real machine.",
+        )
+    return min(matches, key=lambda ranked: ranked[0])[1]
+
+
+def playable(recordings: Iterable[Run]) -> list[Run]:
+    """Return the recordings of boots that follow from image, disk size and user-data alone.
+
+    That leaves out boots that did not read their seed, and second boots of one disk.
+    """
+    others = {name for name, case in CASES.items() if case.follows or not case.reads_seed}
+    return [one for one in recordings if one.name not in others]
+
+
+def choices(user_data: str) -> dict[str, str]:
+    """Return what a user-data text sets, key by key, without what cloudlab adds.
+
+    A text that is no cloud-config counts as one choice, the whole of it.
+    """
+    document = read_document(user_data)
+    if isinstance(document, Problem) or not is_cloud_config(user_data or HEADER):
+        return {"user-data": user_data.strip()}
+    found: dict[str, str] = {}
+    for key, value in document.value.items():
+        if key in _OWN_KEYS:
+            continue
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{part}": _shown(one) for part, one in value.items()}
+            continue
+        kept = value
+        if isinstance(value, list):
+            kept = [one for one in value if _OWN_COMMAND not in str(one)]
+        if kept not in ([], ""):
+            found[str(key)] = _shown(kept)
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return text.removesuffix("\n...\n").strip()
+
+
+def _two_sizes(first: int, second: int) -> Sequence[str]:
+    """Return two sizes in words, in bytes where rounded ones would hardly differ."""
+    rounded = format_bytes(first), format_bytes(second)
+    if rounded[0] == rounded[1] or math.isclose(first, second, rel_tol=0.01):
+        return f"{first} bytes", f"{second} bytes"
+    return rounded
 
 
 @dataclass(frozen=True)
@@ -51,22 +163,18 @@ class Finished:
 
 def result_html(finished: Finished) -> str:
     """Return the result of one run in words and tables; evidence leads to its console line."""
-    run = finished.run
-    error = run.record.error
-    parts = [
-        f"<h3>Result: {escaped(run.scenario)}</h3><p><small>{escaped(origin(run))}</small></p>"
-    ]
+    run, error = finished.run, finished.run.record.error
+    head = "The console line behind each size"
+    parts = [f"<h3>Result: {escaped(run.scenario)}</h3>{origin_html(run)}"]
     if finished.differences:
-        parts += [
-            "<p><b>The recording differs from your options.</b></p>",
-            items_html(finished.differences),
-        ]
+        parts.append("<p><b>The recording differs from your options.</b></p>")
+        parts.append(items_html(finished.differences))
     if error:
         parts.append(f"<p><b>The boot did not finish.</b></p><pre>{escaped(error.text)}</pre>")
     parts += [
         predicted_html(finished),
-        _or_reason(lambda: linked(run.explain().to_html())),
-        _or_reason(lambda: _folded("The console line behind each size", proof_html(run))),
+        or_reason(lambda: linked(run.explain().to_html())),
+        or_reason(lambda: f"<details><summary>{head}</summary>{proof_html(run)}</details>"),
     ]
     return "".join(parts)
 
@@ -74,7 +182,7 @@ def result_html(finished: Finished) -> str:
 def still_html(runs: Sequence[Finished], *, figure: bool = True) -> str:
     """Return what stays in a notebook of these runs: the last one in full, with its figure."""
     last = runs[-1]
-    drawn = _or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
+    drawn = or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
     # Without the panel there is no console that evidence could lead to.
     result = re.sub(r"<button[^>]*>(.*?)</button>", r"\1", result_html(last))
     return result + drawn + (_all_runs(runs) if len(runs) > 1 else "")
@@ -86,7 +194,7 @@ def history_html(runs: Sequence[Finished]) -> str:
         return ""
     cards = [
         f"<li><b>{escaped(one.run.scenario)}</b> <small>{escaped(_settings(one.run))}</small>"
-        f"{_or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
+        f"{or_reason(lambda one=one: _picture(one.run))}</li>"  # type: ignore[misc]
         for one in reversed(runs)
     ]
     return (
@@ -200,15 +308,3 @@ def export(finished: Finished, folder: Path) -> Path:
             hint="Free some space there.",
         ) from error
     return target
-
-
-def _folded(head: str, body: str) -> str:
-    return f"<details><summary>{escaped(head)}</summary>{body}</details>"
-
-
-def _or_reason(make: Callable[[], str]) -> str:
-    """Return a part of a result, or why it is not there: the rest is shown all the same."""
-    try:
-        return make()
-    except CloudlabError as error:
-        return f"<p><small>{escaped(error.message)}</small></p>"

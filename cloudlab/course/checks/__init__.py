@@ -1,1 +1,298 @@
-"""The checks of the exercises: one module for each notebook, answers normalised in one place."""
+"""The exercises: answers in any reasonable form, feedback on them, progress.
+
+The checks themselves are in one module for each notebook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import importlib
+import json
+import operator
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cloudlab import paths
+from cloudlab.course.shell import UndecidedError
+from cloudlab.errors import CloudlabError, ParseError, UsageError
+from cloudlab.html import Page, table_html
+from cloudlab.run.value import Run
+from cloudlab.seed import Severity, check_user_data
+from cloudlab.sizes import parse_size
+
+#: Yields what is wrong with an answer, in sentences; nothing if it is right.
+Check = Callable[[Any], Iterable[str]]
+
+_NOTEBOOKS = 9
+_GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
+_FILE = "progress.json"
+
+
+class Outcome(StrEnum):
+    """The result of a check, as it is shown."""
+
+    RIGHT = "Right"
+    WRONG = "Not yet"
+    UNANSWERED = "No answer yet"
+    UNDECIDED = "Cannot tell"
+
+
+_COLOURS = {Outcome.RIGHT: "#0a7d4f", Outcome.WRONG: "#b3541e"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Feedback on an answer.
+
+    Attributes
+    ----------
+    exercise : str
+    outcome : Outcome
+    words : tuple of str
+        What is wrong and why, or why it is right.
+    """
+
+    exercise: str
+    outcome: Outcome
+    words: tuple[str, ...]
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the answer is right; None if there is none, or the check cannot tell."""
+        return {Outcome.RIGHT: True, Outcome.WRONG: False}.get(self.outcome)
+
+    def __repr__(self) -> str:
+        head = f"{self.outcome} ({self.exercise})"
+        return "\n".join([head, *(f"  {words}" for words in self.words)])
+
+    def _repr_html_(self) -> str:
+        head = f"<strong>{self.outcome}</strong> ({self.exercise})"
+        below = "".join(f"<div>{html.escape(words)}</div>" for words in self.words)
+        colour = _COLOURS.get(self.outcome, "#6b6b6b")
+        style = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
+        return f'<div role="status" style="{style}">{head}{below}</div>'
+
+
+class UnansweredError(Exception):
+    """Raised by a check: the answer is still what the exercise began with."""
+
+
+@dataclass(frozen=True)
+class _Exercise:
+    check: Check
+    asks: str
+    right: str
+    start: Any
+
+
+_EXERCISES: dict[str, _Exercise] = {}
+
+
+def exercise(name: str, *, asks: str, right: str, start: Any = None) -> Callable[[Check], Check]:
+    """Register a function as the check of an exercise.
+
+    Parameters
+    ----------
+    name : str
+        Notebook and number, e.g. ``05-1``.
+    asks : str
+        What form of answer the exercise asks for, e.g. ``a line number``.
+    right : str
+        Why a right answer is right.
+    start : object
+        What the notebook begins with, which counts as no answer.
+    """
+
+    def enter(check_function: Check) -> Check:
+        _EXERCISES[name] = _Exercise(check_function, asks, right, start)
+        return check_function
+
+    return enter
+
+
+def exercises() -> list[str]:
+    """Return the names of all exercises, in order."""
+    for number in range(_NOTEBOOKS):
+        importlib.import_module(f"{__name__}.nb{number:02}")
+    return sorted(_EXERCISES)
+
+
+def check(name: str, answer: object = None) -> Verdict:
+    """Check an answer, and keep a right one in ``runs/progress.json``.
+
+    Parameters
+    ----------
+    name : str
+        Notebook and number, e.g. ``05-1``.
+    answer : object
+        What the exercise asks for; None, or what the notebook began with, is no answer.
+
+    Raises
+    ------
+    UsageError
+        For an exercise that the course does not have.
+
+    Examples
+    --------
+    >>> course.check("05-1", {"resize_rootfs": False})
+    Right (05-1)
+      A recorded boot with these options shows it.
+    """
+    known = exercises()
+    if name not in known:
+        raise UsageError(f"There is no exercise {name!r}.", hint=f"There are {', '.join(known)}.")
+    if answer is None:
+        words = "Replace None by your answer, and run the cell again."
+        return Verdict(name, Outcome.UNANSWERED, (words,))
+    verdict = _judge(name, answer)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if verdict.right and hasattr(shell, "kernel"):
+        _keep(name)
+    return verdict
+
+
+def _judge(name: str, answer: object) -> Verdict:
+    found = _EXERCISES[name]
+    if type(answer) is type(found.start) and answer == found.start:
+        return Verdict(name, Outcome.UNANSWERED, (_GIVEN,))
+    try:
+        problems = tuple(found.check(answer))
+    except UnansweredError:
+        return Verdict(name, Outcome.UNANSWERED, (_GIVEN,))
+    except UndecidedError as error:
+        words = (
+            f"This check does not cover {error}, so it cannot judge your answer. In live mode, "
+            "boot it: course.boot_text(text). Or try a simpler form."
+        )
+        return Verdict(name, Outcome.UNDECIDED, (words,))
+    except CloudlabError as error:
+        problems = (error.message,)
+    except Exception as error:  # noqa: BLE001 - a learner's function may raise anything
+        if callable(answer):
+            problems = (f"Your function raised {type(error).__name__}: {error}.",)
+        else:
+            kind = type(answer).__name__
+            problems = (f"The exercise asks for {found.asks}, but this is of the type {kind}.",)
+    return Verdict(name, Outcome.WRONG if problems else Outcome.RIGHT, problems or (found.right,))
+
+
+def _keep(name: str) -> None:
+    """Add an exercise to the progress file, if the folder can be written to."""
+    with contextlib.suppress(CloudlabError, OSError):
+        path = paths.make_folder(Path("runs")) / _FILE
+        with paths.whole_file(path) as part:
+            part.write_text(json.dumps(sorted({*passed(), name})) + "\n", encoding="utf-8")
+
+
+def passed() -> list[str]:
+    """Return the exercises that were passed in this folder, as ``runs/progress.json`` has them."""
+    try:
+        found = json.loads((Path("runs") / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [name for name in exercises() if isinstance(found, list) and name in found]
+
+
+def progress() -> Page:
+    """Return a table of the exercises: which were passed in this folder, and which were not."""
+    done, names = set(passed()), exercises()
+    rows = [
+        [book, *("passed" if f"{book}-{place}" in done else "open" for place in (1, 2, 3))]
+        for book in sorted({name[:2] for name in names})
+    ]
+    told = f"{len(done)} of {len(names)} exercises passed"
+    plain = "\n".join([told, *("  ".join(row) for row in rows)])
+    head = ("notebook", "1 Tweak", "2 Extend", "3 Find the fault")
+    return Page(plain, table_html(head, rows, caption=told))
+
+
+def word(answer: Any) -> str:
+    """Return an answer as text without blanks and quotes around it."""
+    if isinstance(answer, Run):
+        return answer.scenario
+    single = _single(answer)
+    return str(single).strip().strip("\"'`").strip()
+
+
+def choice(answer: Any, choices: Iterable[str]) -> str | None:
+    """Return which choice an answer names; case, blanks, hyphens and underscores do not matter."""
+    return {_folded(one): one for one in choices}.get(_folded(word(answer)))
+
+
+def words(answer: Any) -> list[str]:
+    """Return a list of words: from any collection, or from text with commas or arrows."""
+    if isinstance(answer, str):
+        return [word(one) for one in re.split(r"[,;\n]|->|→|>", answer) if word(one)]
+    if isinstance(answer, Run) or not isinstance(answer, Iterable):
+        return [word(answer)]
+    return [word(one) for one in answer]
+
+
+def whole_number(answer: Any) -> int | None:
+    """Return a whole number, None if the answer is none.
+
+    Bytes may be written as in ``65,536``, ``64K`` or ``64 KiB``; a line's number as ``line 643``.
+    """
+    answer = getattr(answer, "number", _single(answer))
+    if isinstance(answer, bool) or answer is None:
+        return None
+    if isinstance(answer, str):
+        text = re.sub(r"(?<=\d)[,_ ](?=\d{3}\b)", "", answer.strip().strip("\"'`"))
+        text = re.sub(r"^(line|partition|number)\s*", "", text, flags=re.IGNORECASE)
+        text = re.sub(r"\s*bytes?\.?$", "", text, flags=re.IGNORECASE)
+        try:
+            return parse_size(text)
+        except ParseError:
+            return None
+    if isinstance(answer, float):
+        return int(answer) if answer.is_integer() else None
+    try:
+        return operator.index(answer)
+    except TypeError:
+        return None
+
+
+def numbers(answer: Any) -> list[int | None]:
+    """Return the whole numbers of a collection, or of text with several of them."""
+    if isinstance(answer, str):
+        answer = re.split(r"[;/]|,\s+|,(?!\d{3})", answer.strip("()[] "))
+    if isinstance(answer, Mapping):
+        answer = answer.values()
+    return [whole_number(one) for one in answer] if isinstance(answer, Iterable) else []
+
+
+def yaml_text(answer: Any, *, header: str = "#cloud-config\n") -> str:
+    """Return a YAML text, by default user-data; keys with values become one, below ``header``."""
+    if isinstance(answer, Mapping):
+        import yaml
+
+        return header + yaml.safe_dump(dict(answer), sort_keys=False)
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+
+
+def faults(user_data_text: str) -> list[str]:
+    """Return what cloud-init would refuse, ignore or trip over in a user-data text."""
+    return [
+        str(problem)
+        for problem in check_user_data(user_data_text)
+        if problem.severity is Severity.ERROR or problem.unknown_key
+    ]
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[\s_-]+", " ", text.casefold()).strip(" .")
+
+
+def _single(answer: Any) -> Any:
+    """Return the one value of an array, Series or list of one; else the answer itself."""
+    if isinstance(answer, list | tuple | set | frozenset) and len(answer) == 1:
+        return next(iter(answer))
+    if getattr(answer, "size", None) == 1 and hasattr(answer, "item"):
+        return answer.item()
+    return answer

@@ -6,33 +6,21 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.answers import choice, word
-from cloudlab.course.verdict import exercise
+from cloudlab.course.checks import choice, exercise, word
 from cloudlab.run.value import recorded
 
 _ACCELERATORS = {"tcg": "tcg", "emulation": "tcg", "kvm": "kvm", "hvf": "hvf", "whpx": "whpx"}
 
+_FOUND = (
+    ("qemu-system-x86_64", True, "/usr/bin/qemu-system-x86_64: QEMU emulator version 7.2.22", ""),
+    ("qemu-img", False, "not found", "Install it with: sudo apt-get install --yes qemu-utils"),
+    ("accelerator", True, "tcg: software emulation, because /dev/kvm is not there", ""),
+    ("image", True, "none in the cache yet; the first run fetches or builds one", ""),
+)
 #: What ``cloudlab doctor --json`` printed on a host that cannot boot yet.
-BROKEN_HOST: dict[str, object] = {
-    "checks": [
-        {
-            "name": "qemu-system-x86_64", "ok": True, "fix": "",
-            "detail": "/usr/bin/qemu-system-x86_64: QEMU emulator version 7.2.22",
-        },
-        {
-            "name": "qemu-img", "ok": False, "detail": "not found",
-            "fix": "Install it with: sudo apt-get install --yes qemu-utils",
-        },
-        {
-            "name": "accelerator", "ok": True, "fix": "",
-            "detail": "tcg: software emulation, because /dev/kvm is not there",
-        },
-        {
-            "name": "image", "ok": True, "fix": "",
-            "detail": "none in the cache yet; the first run fetches or builds one",
-        },
-    ]
-}  # fmt: skip
+BROKEN_HOST: dict[str, Any] = {
+    "checks": [dict(zip(("name", "ok", "detail", "fix"), one, strict=True)) for one in _FOUND]
+}
 
 
 @exercise(
@@ -68,8 +56,7 @@ def _longest_stage(answer: Any) -> Iterator[str]:
     right="A failed check has a fix beside it. A missing image is no failure.",
 )
 def _broken_host(answer: Any) -> Iterator[str]:
-    checks: Any = BROKEN_HOST["checks"]
-    found = {one["name"]: one for one in checks}
+    found = {one["name"]: one for one in BROKEN_HOST["checks"]}
     name = choice(answer, found)
     if name is None:
         yield f"There is no check {word(answer)!r}. The checks are {', '.join(found)}."

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.answers import choice, whole_number, word
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, choice, exercise, whole_number, word
 from cloudlab.run.value import Moment, recorded
 from cloudlab.units import GIB
 

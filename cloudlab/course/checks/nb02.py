@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cloudlab.course.answers import numbers, whole_number
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, exercise, numbers, whole_number
 from cloudlab.run.value import recorded
 from cloudlab.units import GIB
 

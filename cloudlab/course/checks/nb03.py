@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.settings import growth_of, values_of
+from cloudlab.course.checks import exercise, faults, yaml_text
+from cloudlab.course.node import growth_of, values_of
 from cloudlab.course.shell import Shell, UndecidedError, script_of
-from cloudlab.course.verdict import exercise
 from cloudlab.run.value import recorded
 from cloudlab.seed import Problem, Severity, check_meta_data
 from cloudlab.seed.check import read_document
@@ -38,8 +37,8 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
     start=_GIVEN_03_1,
 )
 def _keep_filesystem(answer: Any) -> Iterator[str]:
-    text = answers.user_data(answer)
-    yield from answers.faults(text)
+    text = yaml_text(answer)
+    yield from faults(text)
     growth = growth_of(text)
     if not growth.partition:
         yield f"The partition should grow, but {growth.kept_by}."
@@ -54,10 +53,9 @@ def _keep_filesystem(answer: Any) -> Iterator[str]:
     start="local-hostname: copy\n",
 )
 def _clone(answer: Any) -> Iterator[str]:
-    text = answers.text(answer)
-    used = read_document(recorded("default").meta_data)
-    document = read_document(text)
-    errors = [str(one) for one in check_meta_data(text) if one.severity is Severity.ERROR]
+    meta_data = yaml_text(answer, header="")
+    used, document = read_document(recorded("default").meta_data), read_document(meta_data)
+    errors = [str(one) for one in check_meta_data(meta_data) if one.severity is Severity.ERROR]
     if errors or isinstance(document, Problem) or isinstance(used, Problem):
         yield from errors
         return
@@ -78,8 +76,8 @@ def _clone(answer: Any) -> Iterator[str]:
     start=BROKEN_USER_DATA,
 )
 def _correct_user_data(answer: Any) -> Iterator[str]:
-    text = answers.user_data(answer)
-    yield from answers.faults(text)
+    text = yaml_text(answer)
+    yield from faults(text)
     values, growth = values_of(text), growth_of(text)
     if growth.partition:
         yield "With this text the partition grows. Partition and filesystem should keep their size."

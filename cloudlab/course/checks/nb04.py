@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.settings import values_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course.checks import choice, exercise, whole_number, word, words
+from cloudlab.course.node import values_of
 from cloudlab.html import Page
 from cloudlab.run.value import Moment, recorded
 
@@ -29,7 +28,7 @@ _GIVEN_ORDER = ["growpart", "resizefs", "bootcmd", "scripts_user", "runcmd"]
 def _moment(answer: Any) -> Iterator[str]:
     console = recorded("default").console
     right = {line.number for line in console.find("EXT4-fs.* (resizing|resized) filesystem")}
-    number = answers.whole_number(answer)
+    number = whole_number(answer)
     lines = {line.number: line.text for line in console}
     if number not in lines:
         yield f"Answer with the number of a line, from 1 to {max(lines)}."
@@ -50,7 +49,7 @@ def _order(answer: Any) -> Iterator[str]:
         for stage in ("init", "config", "final")
         for module in values[f"cloud_{stage}_modules"]
     ]
-    mine = [answers.choice(one.removeprefix("cc_"), right) for one in answers.words(answer)]
+    mine = [choice(one.removeprefix("cc_"), right) for one in words(answer)]
     if sorted(map(str, mine)) != sorted(right):
         yield f"Put exactly these in order: {', '.join(sorted(right))}."
     elif mine != right:
@@ -64,8 +63,8 @@ def _order(answer: Any) -> Iterator[str]:
     right="bootcmd runs before growpart, so its table cannot show a disk that has grown.",
 )
 def _wrong_label(answer: Any) -> Iterator[str]:
-    letter = answers.word(answer)[:1].upper()
-    if letter not in LABELS or answers.word(answer)[1:2].isalnum():
+    letter = word(answer)[:1].upper()
+    if letter not in LABELS or word(answer)[1:2].isalnum():
         yield "Answer with A, B or C."
         return
     case, stage, label = LABELS[letter]

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.node import Node
-from cloudlab.course.settings import growth_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course.checks import exercise, faults, whole_number, yaml_text
+from cloudlab.course.node import Node, growth_of
 from cloudlab.errors import UsageError
 from cloudlab.run.options import Options, choice
 from cloudlab.run.value import recorded
@@ -28,7 +26,7 @@ _DISK_BYTES = 30 * GIB
 )
 def _options(answer: Any) -> Iterator[str]:
     text = _text_of(answer)
-    yield from answers.faults(text)
+    yield from faults(text)
     boot = Node().boot(text)
     if boot.root_partition_bytes < 19 * GIB:
         kept_by = growth_of(text).kept_by
@@ -48,7 +46,7 @@ def _text_of(answer: Any) -> str:
         answer = SeedConfig(**answer)
     seed = answer.seed if isinstance(answer, Options) else answer
     if not isinstance(seed, SeedConfig):
-        return answers.user_data(answer)
+        return yaml_text(answer)
     # Python's booleans stand for YAML's off and false.
     growpart: Any = "off" if str(seed.growpart) == "False" else seed.growpart
     resize: Any = seed.resize_rootfs
@@ -71,7 +69,7 @@ def _thirty(answer: Any) -> Iterator[str]:
     measured, _ = recorded("second-boot-same-id").root_sizes("after")
     assert measured is not None
     start = int(recorded("default").partitions("before")["start_bytes"].iloc[-1])
-    number = answers.whole_number(answer)
+    number = whole_number(answer)
     if number is None:
         yield "Answer with a whole number of bytes."
     elif number == _DISK_BYTES:
@@ -97,7 +95,7 @@ def _thirty(answer: Any) -> Iterator[str]:
 def _resizefs_ran(answer: Any) -> Iterator[str]:
     logs = recorded("growpart-off").logs
     right = {line.number for line in logs.find(r"cc_resizefs\.py|resizefs.*(ran|running|took)")}
-    number = answers.whole_number(answer)
+    number = whole_number(answer)
     if number is None:
         yield "Answer with the number of a line."
     elif number not in right:

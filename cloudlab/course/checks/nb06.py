@@ -8,13 +8,12 @@ from typing import Any
 
 import yaml
 
-from cloudlab.course import answers
-from cloudlab.course.node import GROWROOT_DISABLED, Node
-from cloudlab.course.settings import growth_of, values_of
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
+from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
+from cloudlab.sizes import GuestBlock
 from cloudlab.units import GIB
 
 #: The bug hunt: letter -> case.
@@ -29,20 +28,12 @@ PATIENTS = {
 
 #: The possible diagnoses.
 DIAGNOSES = tuple(
-    str(one)
-    for one in (
-        Reason.GROWPART_OFF,
-        Reason.RESIZE_ROOTFS_OFF,
-        Reason.GROWROOT_DISABLED,
-        Reason.NO_GROWPART_TOOL,
-        Reason.DISK_NOT_LARGER,
-        Reason.GAIN_BELOW_1_MIB,
-        Reason.WALL,
-        Reason.FILESYSTEM_FULL,
-        Reason.NO_CLOUD_INIT,
-        NoteKind.USER_DATA_IGNORED,
-    )
-)
+    map(str, [
+        Reason.GROWPART_OFF, Reason.RESIZE_ROOTFS_OFF, Reason.GROWROOT_DISABLED,
+        Reason.NO_GROWPART_TOOL, Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
+        Reason.FILESYSTEM_FULL, Reason.NO_CLOUD_INIT, NoteKind.USER_DATA_IGNORED,
+    ])
+)  # fmt: skip
 # A disk as large as the image leaves a gain of less than 1 MiB: no evidence tells them apart.
 _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 
@@ -51,6 +42,45 @@ _TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resize
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
 _ADDED = frozenset(
     {"bootcmd", "runcmd", "cloud_init_modules", "cloud_config_modules", "cloud_final_modules"}
+)
+
+#: The quiz: question, what is said to each answer, and the right one.
+WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (
+    (
+        "growpart is off and the disk is large. What does resize_rootfs: true do?",
+        {
+            "The filesystem fills the disk.": "It cannot grow beyond its partition.",
+            "resizefs runs and finds nothing to do.": "The filesystem fills its partition already.",
+            "resizefs is skipped.": "Its log says that it ran: see exercise 05-3.",
+        },
+        "resizefs runs and finds nothing to do.",
+    ),
+    (
+        "The user-data switches growth off, yet everything grew. What do you look at first?",
+        {
+            "Whether cloud-init could read the user-data.": "What it cannot read it leaves out, "
+            "and then its defaults hold.",
+            "Whether the disk is larger than the image.": "It was, or nothing could have grown.",
+            "Whether the growpart tool is there.": "Something grew the partition.",
+        },
+        "Whether cloud-init could read the user-data.",
+    ),
+    (
+        "A grown disk is enlarged and booted again with the same instance-id. What happens?",
+        {
+            "Nothing: growth happens once per instance.": "runcmd runs once per instance.",
+            "It grows again.": "growpart and resizefs run in every boot.",
+        },
+        "It grows again.",
+    ),
+    (
+        "Another partition begins where root ends. The disk has 18 GiB of free space behind both.",
+        {
+            "growpart moves the other partition.": "growpart moves no data.",
+            "Root keeps its size.": "Only space right behind a partition can be added to it.",
+        },
+        "Root keeps its size.",
+    ),
 )
 
 
@@ -78,7 +108,7 @@ def evidence(letter: str) -> Page:
     [free_bytes] = [one.available_bytes for one in block.filesystems if one.mountpoint == "/"]
     lines.append(f"free in the root filesystem after the boot: {free_bytes:,} bytes")
     # The recording's instance-id would give the diagnosis away.
-    log = "\n".join(_log_of(run)).replace(f"gallery-{run.name}", f"patient-{letter.lower()}")
+    log = "\n".join(_log_of(run, block)).replace(f"gallery-{run.name}", f"patient-{letter.lower()}")
     texts = Page("\n".join(lines))
     folded = f"<summary>Console and logs of patient {letter}</summary>{Page(log)._repr_html_()}"
     return Page(
@@ -87,10 +117,8 @@ def evidence(letter: str) -> Page:
     )
 
 
-def _log_of(run: Run) -> list[str]:
+def _log_of(run: Run, block: GuestBlock) -> list[str]:
     shown = [f"  line {line.number}: {line.text}" for line in run.console.find(_TELLING_LINE)]
-    block = run.parsed.block("after")
-    assert block is not None
     facts = [
         f"  line {fact.line}: {fact.name} = {fact.value}"
         for fact in block.facts
@@ -128,11 +156,11 @@ def causes(run: Run) -> set[str]:
 
 
 def _diagnose(letter: str, answer: Any) -> Iterator[str]:
-    diagnosis = answers.choice(answer, [*DIAGNOSES, str(Reason.FILLS_ITS_DEVICE)])
+    diagnosis = choice(answer, [*DIAGNOSES, str(Reason.FILLS_ITS_DEVICE)])
     if diagnosis == Reason.FILLS_ITS_DEVICE:
         yield f"{letter}: that is a consequence. Why did the partition not grow?"
     elif diagnosis is None:
-        yield f"{letter}: {answers.word(answer)!r} is not in DIAGNOSES."
+        yield f"{letter}: {word(answer)!r} is not in DIAGNOSES."
     elif diagnosis not in causes(recorded(PATIENTS[letter])):
         yield f"{letter}: the evidence does not show {diagnosis!r}. Which line would prove it?"
 
@@ -143,7 +171,7 @@ def _diagnose(letter: str, answer: Any) -> Iterator[str]:
     right="cloudlab's explanation of this boot comes to the same conclusion.",
 )
 def _patient_a(answer: Any) -> Iterator[str]:
-    if answers.choice(answer, DIAGNOSES) == Reason.GROWPART_OFF:
+    if choice(answer, DIAGNOSES) == Reason.GROWPART_OFF:
         raise UnansweredError  # what the notebook begins with
     yield from _diagnose("A", answer)
 
@@ -159,7 +187,7 @@ def _patients(answer: Any) -> Iterator[str]:
     if hasattr(answer, "to_dict"):
         answer = answer.to_dict()
     pairs = answer.items() if isinstance(answer, Mapping) else zip(letters, answer, strict=False)
-    given = {answers.word(letter)[-1:].upper(): one for letter, one in pairs}
+    given = {word(letter)[-1:].upper(): one for letter, one in pairs}
     for letter in letters:
         if given.get(letter) in (None, ""):
             yield f"{letter} still needs a diagnosis."
@@ -174,8 +202,8 @@ def _patients(answer: Any) -> Iterator[str]:
     start="#cloud-config\ngrowpart:\n  mode: auto\n",
 )
 def _heal(answer: Any) -> Iterator[str]:
-    text = answers.user_data(answer)
-    yield from answers.faults(text)
+    text = yaml_text(answer)
+    yield from faults(text)
     growth = growth_of(text)
     boot = Node(files=[GROWROOT_DISABLED]).boot(text)
     if not growth.partition:

@@ -7,12 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from cloudlab.course import answers
 from cloudlab.course.cases import CASES
-from cloudlab.course.gpt import SECTOR_BYTES, Gpt
-from cloudlab.course.node import Boot, Node
-from cloudlab.course.settings import growth_of
-from cloudlab.course.verdict import UnansweredError, exercise
+from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
+from cloudlab.course.node import SECTOR_BYTES, Boot, Node, growth_of
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB
 
@@ -35,14 +32,12 @@ _SLACK_SECTORS = 2 * 2048
     start=NODE_STORAGE,
 )
 def _larger_root(answer: Any) -> Iterator[str]:
-    text = answers.user_data(answer)
+    text = yaml_text(answer)
     node, first, problems = _node(text)
     yield from problems
-    if not problems:
-        yield from _misplaced(node.disk, first)
-
-
-def _misplaced(disk: Gpt, first: Boot) -> Iterator[str]:
+    if problems:
+        return
+    disk = node.disk
     one, other = (disk.parts[first.mounts[point]] for point in _VOLUMES)
     if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
         yield f"The wall is at {one.first * SECTOR_BYTES / GIB:.1f} GiB: the root partition ends there."
@@ -66,12 +61,12 @@ def _misplaced(disk: Gpt, first: Boot) -> Iterator[str]:
     start=BROKEN_STORAGE,
 )
 def _corrected(answer: Any) -> Iterator[str]:
-    yield from _node(answers.user_data(answer))[2]
+    yield from _node(yaml_text(answer))[2]
 
 
 def _node(text: str) -> tuple[Node, Boot, list[str]]:
     """Boot a node twice in a model; return it, its first boot and what is wrong."""
-    problems, growth, node = answers.faults(text), growth_of(text), Node()
+    problems, growth, node = faults(text), growth_of(text), Node()
     small = node.disk.parts[1].size_bytes
     first = node.boot(text)
     layout = {number: (part.first, part.last) for number, part in node.disk.parts.items()}
@@ -122,7 +117,7 @@ def _volumes(answer: Any) -> Iterator[str]:
         if found is ...:
             raise UnansweredError
         pairs = dict(found.items() if hasattr(found, "items") else found)
-        mine = {str(point).rstrip("/"): answers.whole_number(size) for point, size in pairs.items()}
+        mine = {str(point).rstrip("/"): whole_number(size) for point, size in pairs.items()}
         if mine.keys() != right.keys():
             yield (
                 f"{name}: your function offers {sorted(mine) or 'nothing'}. Which mount points "

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course import answers
-from cloudlab.course.settings import values_of
-from cloudlab.course.verdict import exercise
+from cloudlab.course.checks import choice, exercise, words
+from cloudlab.course.node import values_of
 from cloudlab.run.value import Run, recorded, recording_names, recordings
 from cloudlab.seed import ResizeRootfs
 from cloudlab.units import GIB
@@ -41,7 +40,7 @@ def _chosen(run: Run) -> dict[str, Any]:
 )
 def _fair_pair(answer: Any) -> Iterator[str]:
     names = recording_names()
-    pair = [answers.choice(one, names) or one for one in answers.words(answer)]
+    pair = [choice(one, names) or one for one in words(answer)]
     if len(pair) != 2:  # noqa: PLR2004
         yield "Answer with two names of recordings."
         return
@@ -62,7 +61,7 @@ def _fair_pair(answer: Any) -> Iterator[str]:
 def _grown(answer: Any) -> Iterator[str]:
     found = {run.name: run.root_sizes("after").filesystem_bytes or 0 for run in recordings()}
     right = {name for name, size_bytes in found.items() if size_bytes > 19 * GIB}
-    mine = {answers.choice(one, found) or one for one in answers.words(answer)}
+    mine = {choice(one, found) or one for one in words(answer)}
     for name in sorted(mine - right):
         if name in found:
             yield f"In {name} the root filesystem did not end above 19 GiB."
@@ -82,7 +81,7 @@ def _unfair(answer: Any) -> Iterator[str]:
     found, options = differences(one, other), vars(one.options)
     # In pandas, None differs from None.
     same = {name for name, value in options.items() if value is None}
-    mine = {answers.choice(name, [*options, *found]) or name for name in answers.words(answer)}
+    mine = {choice(name, [*options, *found]) or name for name in words(answer)}
     for name in sorted(mine - found - _TECHNICAL - same):
         yield f"{name} is the same in both, or no option."
     if missing := len(found - mine):
