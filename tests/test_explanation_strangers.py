@@ -9,7 +9,8 @@ import tarfile
 
 import pytest
 import scoreboard
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cloudlab as cl
@@ -306,7 +307,7 @@ LINES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.sampled_from(LINES) | st.text(max_size=60), max_size=60))
 def test_any_lines_in_any_order_are_explained_without_harm(lines):
     explanation = cl.explain("\n".join(lines) + "\n\n")
@@ -318,7 +319,7 @@ def test_any_lines_in_any_order_are_explained_without_harm(lines):
         assert one["grown"] is not False or one["reason"] or one["missing"] or one["evidence"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(CASES), st.data())
 def test_evidence_that_ends_early_is_explained_too(case, data):
     texts = [path.read_text() for path in files_of(case)]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import CloudlabError, ImageError, UsageError
@@ -338,7 +339,7 @@ def complaint(text):
 yaml_like = st.text(alphabet="ab-:{}[]&*<>|!#'\"%@, \n\t~=0", max_size=200)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.one_of(st.text(max_size=200), yaml_like))
 def test_any_text_is_a_catalogue_or_our_error(text):
     assert complaint(text).startswith(("own.yaml, line ", "none"))
@@ -351,7 +352,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(values)
 def test_what_json_says_is_read_as_said(value):
     document = catalogue.read_document(json.dumps(value), Path("x"))
@@ -359,7 +360,7 @@ def test_what_json_says_is_read_as_said(value):
     assert document.value == value or "<<" in json.dumps(value)
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(
     st.sampled_from(["title", "arch", "url", "format", "checksums", "signature", "quirks"]), values
 )

@@ -8,7 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab import figures
@@ -114,7 +115,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged")
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@examples(40)
 @given(st.sampled_from(FILES), st.data())
 def test_bytes_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
@@ -130,7 +131,7 @@ NUMBERS = [0, -1, 1, 1 << 62, -(1 << 62), "NaN", "inf", "1e300", "", "x", "0.5"]
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@examples(6)
 @given(st.sampled_from(["sizes.csv", "extents.csv"]), st.data())
 def test_cells_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
