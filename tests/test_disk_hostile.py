@@ -253,7 +253,6 @@ def test_any_gpt_is_read_in_bounded_work(places, first, last, other):
     assert reader.reads < 100
 
 
-# A busy machine is no failure.
 @given(
     slots=st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),

@@ -4,11 +4,11 @@ import gzip
 import io
 import json
 import subprocess
-import sys
 import tarfile
 
 import pytest
 import scoreboard
+from command import cloudlab
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,23 +206,17 @@ def test_hostile_names_stay_out_of_commands_and_off_the_terminal():
     assert "\x1b" not in cl.explain(text).to_text()
 
 
-def cloudlab(*args, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "cloudlab", "explain", *map(str, args)],
-        capture_output=True, text=True, input=stdin, check=False,
-    )  # fmt: skip
-
-
 def test_the_command_line_reads_files_recordings_and_standard_input(tmp_path):
     (tmp_path / "lsblk.txt").write_text(LSBLK)
-    told = cloudlab(tmp_path / "lsblk.txt")
+    told = cloudlab("explain", tmp_path / "lsblk.txt")
     assert "lsblk.txt, line 3" in told.stdout
     assert "sudo growpart /dev/sda 1" in told.stdout
     assert (
-        json.loads(cloudlab("--json", "-", stdin=LSBLK).stdout)["statements"][0]["grown"] is False
+        json.loads(cloudlab("explain", "--json", "-", stdin=LSBLK).stdout)["statements"][0]["grown"]
+        is False
     )
-    assert "growpart is switched off" in cloudlab("growpart-off").stdout
-    missing = cloudlab("nowhere.log")
+    assert "growpart is switched off" in cloudlab("explain", "growpart-off").stdout
+    missing = cloudlab("explain", "nowhere.log")
     assert missing.returncode == 1
     assert "nowhere.log" in missing.stderr
 
@@ -242,7 +236,7 @@ passwd: $6$salt$KjhgfdsaKjhgfdsaKjhgfdsa/
 
 
 def test_redaction_takes_names_and_leaves_what_explains():
-    told = cloudlab("--redact", "-", stdin=SECRETS).stdout
+    told = cloudlab("explain", "--redact", "-", stdin=SECRETS).stdout
     for secret in (
         "db7",
         "192.0.2.77",
@@ -287,7 +281,7 @@ def test_a_redacted_archive_is_refused(tmp_path):
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(__file__, "x")
     (tmp_path / "a.tar").write_bytes(stream.getvalue())
-    told = cloudlab("--redact", tmp_path / "a.tar")
+    told = cloudlab("explain", "--redact", tmp_path / "a.tar")
     assert told.returncode == 1
     assert "Unpack" in told.stderr
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import faulty_server as faulty
 import pytest
+from command import cloudlab
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -792,8 +793,7 @@ def test_an_index_that_was_cut_is_asked_for_again(teacher, lab_disk):
 
 def test_the_list_of_images_shows_what_the_cached_one_rests_on(server):
     def listed(*options):
-        argv = [sys.executable, "-m", "cloudlab", "images", *options]
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        return cloudlab("images", *options).stdout
 
     def row():
         rows = json.loads(listed("--json"))
