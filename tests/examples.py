@@ -1,8 +1,18 @@
-"""How many examples Hypothesis makes up: `make test-fast` asks for a fifth of them."""
+"""How many examples a test is tried with: `make test-fast` takes a part of them."""
 
+import pytest
 from hypothesis import settings
 
 
 def examples(percent):
     """Have a test tried with this percentage of the usual number of examples."""
     return settings(max_examples=max(1, settings.default.max_examples * percent // 100))
+
+
+def few(values, every):
+    """Return test parameters, of which `make test-fast` takes the first in each ``every``."""
+    slow = pytest.mark.slow
+    return [
+        value if number % every == 0 else pytest.param(value, marks=slow)
+        for number, value in enumerate(values)
+    ]

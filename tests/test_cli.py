@@ -354,7 +354,11 @@ def test_a_file_that_never_ends_is_refused(option, tmp_path, own_cache):
 
 def test_user_data_may_come_through_a_pipe(tmp_path, own_cache):
     text = "#cloud-config\ntimezone: UTC\n"
-    done = process("seed", "x.iso", "--user-data", "/dev/stdin", cwd=tmp_path, stdin=text)
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    done = cloudlab("seed", "x.iso", "--user-data", f"/dev/fd/{reading}", cwd=tmp_path)
+    os.close(reading)
     assert done.returncode == 0, done.stderr
     assert read_iso(tmp_path / "x.iso").user_data == text
 

@@ -5,11 +5,12 @@ import io
 import json
 import subprocess
 import tarfile
+from functools import cache
 
 import pytest
 import scoreboard
 from command import cloudlab
-from examples import examples
+from examples import examples, few
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,14 +45,24 @@ def root_filesystem(*sources):
     return only(cl.explain(*sources), Subject.FILESYSTEM)
 
 
+score = cache(scoreboard.score)
+#: One process explains each case once.
+SCORED = pytest.mark.xdist_group("scoreboard")
+
+
+@SCORED
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_answer_is_right_and_so_is_the_fix(case):
-    found = scoreboard.score(case)
+    found = score(case)
     assert set(found.verdicts.values()) == {"right"}, found.answers
     assert found.fixed
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+#: A sixth in `make test-fast`.
+A_CASE = pytest.mark.parametrize("case", few(CASES, 6), ids=lambda case: case.name)
+
+
+@A_CASE
 def test_evidence_stands_in_the_file_and_line_that_it_names(case):
     for statement in cl.explain(*files_of(case)).statements:
         for one in statement.evidence:
@@ -59,8 +70,9 @@ def test_evidence_stands_in_the_file_and_line_that_it_names(case):
             assert one.text.split()[:3] == line.removeprefix("> ").split()[:3]
 
 
+@SCORED
 def test_the_scoreboard_is_up_to_date():
-    scores = [scoreboard.score(case) for case in CASES]
+    scores = [score(case) for case in CASES]
     assert scoreboard.PAGE.read_text() == scoreboard.page(scores)
 
 
@@ -99,7 +111,7 @@ def journal_json(content):
         pytest.param(journal_json, True, id="journalctl -o json"),
     ],
 )
-@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", few(CASES[::5], 4), ids=lambda case: case.name)
 def test_what_surrounds_the_lines_changes_nothing(case, change, only_logs, tmp_path):
     changed = []
     for path in files_of(case):
@@ -112,7 +124,7 @@ def test_what_surrounds_the_lines_changes_nothing(case, change, only_logs, tmp_p
     assert [one.finding for one in found.statements] == [one.finding for one in plain.statements]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@A_CASE
 def test_one_paste_one_archive_and_any_order_give_the_same_answer(case, tmp_path):
     files = files_of(case)
     # In a paste, user-data without its first line cannot be told from other YAML.
@@ -253,7 +265,7 @@ def test_redaction_takes_names_and_leaves_what_explains():
     assert told.count("\n") == SECRETS.count("\n")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@A_CASE
 def test_a_redacted_copy_is_explained_alike(case, tmp_path):
     copies = []
     for path in files_of(case):

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from figure_tables import covered, cut, drawn_texts
 from PIL import Image
+from shipped import EACH_RECORDING, recorded
 
 from cloudlab import figures
 from cloudlab.cli import main
 from cloudlab.figures.style import SIZES, STYLES
 from cloudlab.run.plots import plot
-from cloudlab.run.value import recorded, recordings
+from cloudlab.run.value import recordings
 
 RUNS = {run.name: run.folder for run in recordings()}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,13 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 LOOKS = list(itertools.product(SIZES, STYLES))
 
 
-# One of each kind: what grew, LVM, no table, no report.
-FEW = {"default", "growpart-off", "lvm", "wall", "whole-disk", "no-seed"}
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
-)
+@EACH_RECORDING
 def test_every_kind_draws_every_recording(name):
     run = recorded(name)
     measured = figures.KINDS["scenarios"].data({"sizes": run.sizes})
