@@ -186,6 +186,7 @@ def test_no_address_of_a_mirror(address):
         mirror_url(address)
 
 
+@pytest.mark.slow
 def test_thirty_learners_at_once(server, tmp_path, lab_disk):
     url = f"{server.url}/images/{LAB}"
     started = threading.Barrier(30)
