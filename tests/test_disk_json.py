@@ -240,4 +240,3 @@ def test_any_value_anywhere_is_read_or_refused(path, value):
     # What is read can be used.
     assert DiskLayout.from_json(layout.to_json()) == layout
     assert layout._repr_html_()
-    assert layout.free_tail_bytes >= 0
