@@ -408,11 +408,11 @@ def test_the_front_page_escapes_the_host_that_a_client_names(server):
 # What it must not do
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-@pytest.mark.parametrize("path", ["/", "/catalogue.json", f"/images/{LAB}"])
-def test_it_is_read_only(method, path, server, teacher):
+def test_it_is_read_only(server, teacher):
     before = sorted(path.name for path in teacher.iterdir())
-    assert ask(server, path, method=method)[0].status == 405
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        for path in ("/", "/catalogue.json", f"/images/{LAB}"):
+            assert ask(server, path, method=method)[0].status == 405, (method, path)
     assert sorted(path.name for path in teacher.iterdir()) == before
 
 
@@ -441,41 +441,41 @@ def secrets(teacher):
     return teacher
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/images/../secret",
-        "/images/..%2fsecret",
-        "/images/%2e%2e/secret",
-        "/images/%2e%2e%2fsecret",
-        "/images/folder/../../secret",
-        "/images/..\\secret",
-        "/images//etc/passwd",
-        "/images/%2fetc%2fpasswd",
-        "/../secret",
-        "//etc/passwd",
-        "/images/",
-        "/images/.",
-        "/images/folder",
-        "/images/folder/inside",
-        "/images/.hidden.part",
-        "/images/unrecorded.raw",
-        "/images/link.raw",
-        "/images/evil.raw",
-        "/images/outside.raw",
-        "/images/linked.schema.json",
-        "/images/secret",
-        f"/images/{LAB}.json",
-        f"/images/{LAB}%00.json",
-        "/images/%ff%fe",
-        "/secret",
-    ],
-)
-def test_it_serves_nothing_but_the_cache(path, server, secrets):
-    response, body = ask(server, path)
-    assert response.status in {400, 403, 404}
-    assert b"SECRET" not in body
-    assert b"root:" not in body
+NOT_SERVED = [
+    "/images/../secret",
+    "/images/..%2fsecret",
+    "/images/%2e%2e/secret",
+    "/images/%2e%2e%2fsecret",
+    "/images/folder/../../secret",
+    "/images/..\\secret",
+    "/images//etc/passwd",
+    "/images/%2fetc%2fpasswd",
+    "/../secret",
+    "//etc/passwd",
+    "/images/",
+    "/images/.",
+    "/images/folder",
+    "/images/folder/inside",
+    "/images/.hidden.part",
+    "/images/unrecorded.raw",
+    "/images/link.raw",
+    "/images/evil.raw",
+    "/images/outside.raw",
+    "/images/linked.schema.json",
+    "/images/secret",
+    f"/images/{LAB}.json",
+    f"/images/{LAB}%00.json",
+    "/images/%ff%fe",
+    "/secret",
+]
+
+
+def test_it_serves_nothing_but_the_cache(server, secrets):
+    for path in NOT_SERVED:
+        response, body = ask(server, path)
+        assert response.status in {400, 403, 404}, path
+        assert b"SECRET" not in body, path
+        assert b"root:" not in body, path
 
 
 def test_the_index_lists_nothing_else(server, secrets):
