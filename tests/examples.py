@@ -9,6 +9,19 @@ def examples(percent):
     return settings(max_examples=max(1, settings.default.max_examples * percent // 100))
 
 
+def few_pairs(one, other, every):
+    """Return all pairs of two lists, of which `make test-fast` takes one in ``every``.
+
+    Those are spread so that each value of both lists is among them.
+    """
+    slow = pytest.mark.slow
+    return [
+        pytest.param(first, second, marks=() if (row + column) % every == 0 else slow)
+        for row, first in enumerate(one)
+        for column, second in enumerate(other)
+    ]
+
+
 def few(values, every):
     """Return test parameters, of which `make test-fast` takes the first in each ``every``."""
     slow = pytest.mark.slow

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from examples import examples
+from examples import examples, few_pairs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,11 +93,10 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "content"), few_pairs(FILES, CONTENTS, 4))
 def test_a_file_with_another_content(tmp_path, name, content):
     folder = copied(tmp_path / "run")
-    (folder / name).write_bytes(content)
+    (folder / name).write_bytes(CONTENTS[content])
     use(folder, READERS, tmp_path)
 
 
@@ -223,18 +222,22 @@ def test_names_with_control_characters_make_valid_xml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["explain"], ["explain", "--json"], ["replay"], ["parse"], ["figure"]], ids=" ".join
+    ("command", "name"),
+    few_pairs(
+        ["explain", "explain --json", "replay", "parse", "figure"],
+        ["run.json", "console.log", "console.cast", "sizes.csv"],
+        2,
+    ),
 )
-@pytest.mark.parametrize("name", ["run.json", "console.log", "console.cast", "sizes.csv"])
 def test_a_command_says_what_is_wrong_with_a_folder(tmp_path, capsys, command, name):
     folder = copied(tmp_path / "run")
     (folder / name).write_bytes(b"\x00[")
-    argv = [*command, str(folder)]
-    if command == ["replay"]:
+    argv = [*command.split(), str(folder)]
+    if command == "replay":
         argv += ["--speed", "1e6"]
-    if command == ["figure"]:
+    if command == "figure":
         argv += ["--kind", "timeline", "--output", str(tmp_path / "f.svg")]
-    if command == ["parse"]:
+    if command == "parse":
         argv[-1] = str(folder / name)
     said = main(argv)
     output = capsys.readouterr()
