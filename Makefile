@@ -61,7 +61,8 @@ test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup
 
 test-fast: host-test-fast .venv/installed-dev
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not vm and not boots and not builds and not browser and not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile few \
+	  -m "not vm and not boots and not builds and not browser and not slow"
 
 test-fresh:
 	scripts/fresh-root.sh $(SUITE) demo test

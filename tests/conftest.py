@@ -1,9 +1,9 @@
 """What all tests share."""
 
-import inspect
 import os
 import shutil
 import signal
+import types
 from pathlib import Path
 
 import hypothesis
@@ -13,9 +13,10 @@ from cloudlab.image.cache import Image
 from cloudlab.machine.accel import choose_accel
 
 # On a busy host any example may take long, and so may making it up.
-hypothesis.settings.register_profile(
-    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+BUSY = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("busy", BUSY)
+# `make test-fast` chooses it.
+hypothesis.settings.register_profile("few", BUSY, max_examples=20)
 hypothesis.settings.load_profile("busy")
 
 
@@ -38,10 +39,16 @@ def pytest_configure():
             signal.signal(number, handler)
 
 
+def names_used(code):
+    """Return the global names that a function uses, also within its comprehensions."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return {*code.co_names, *(name for one in inner for name in names_used(one))}
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests that execute a notebook, with ``executed`` of their module, as slow."""
     for item in items:
-        if "executed(" in inspect.getsource(item.function):
+        if "executed" in names_used(item.function.__code__):
             item.add_marker("slow")
 
 

@@ -387,12 +387,22 @@ def test_a_file_that_is_no_cast(tmp_path, text):
         list(read_cast(path))
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_as_a_cast_are_an_error_of_ours_at_most(tmp_path_factory, data):
+ANY_EVENTS = st.lists(
+    st.tuples(st.floats() | st.integers(-9, 9), st.sampled_from("oi"), st.text()), max_size=3
+).map(lambda events: "\n".join(map(json.dumps, events)).encode())
+
+
+@given(st.binary(max_size=200) | ANY_EVENTS)
+def test_any_bytes_as_a_cast_are_events_or_an_error_that_names_the_line(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("cast") / "console.cast"
     path.write_bytes(HEADER.encode() + b"\n" + data)
-    with contextlib.suppress(RecordingError):
-        list(read_cast(path))
+    times, problem = [], "none in line 0"
+    try:
+        times = [time_s for time_s, _ in read_cast(path)]
+    except RecordingError as error:
+        problem = error.message
+    assert "line " in problem
+    assert all(0 <= time_s < float("inf") for time_s in times)
 
 
 def test_events_of_other_kinds_are_left_out(tmp_path):
@@ -410,31 +420,30 @@ def test_playing_keeps_the_pace_but_for_long_pauses(tmp_path, monkeypatch):
     assert slept == [0.5, 1.0, 5.0]
 
 
-@pytest.fixture
-def no_more_bytes(tmp_path):
-    """Return a function after whose call the file may not grow: the disk is full for it."""
+@contextlib.contextmanager
+def no_more_bytes(path):
+    """Have the file not grow, as on a full disk; pytest's own files may, before and after."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    def stop(path):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, limits[1]))
 
-    yield stop
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_a_cast_on_a_full_disk_is_closed(tmp_path, no_more_bytes):
+def test_a_cast_on_a_full_disk_is_closed(tmp_path):
     writer = CastWriter(tmp_path / "c", title="t")
-    no_more_bytes(tmp_path / "c")
-    writer.write(0.0, b"x" * 100)
-    writer.close()
+    with no_more_bytes(tmp_path / "c"):
+        writer.write(0.0, b"x" * 100)
+        writer.close()
     assert writer._stream.closed
 
 
-def test_a_transcript_on_a_full_disk_is_closed(tmp_path, no_more_bytes):
+def test_a_transcript_on_a_full_disk_is_closed(tmp_path):
     writer = Transcript(tmp_path / "t", cap_bytes=10)
     writer.write(b"x" * 100)
-    no_more_bytes(tmp_path / "t")
-    writer.close()
+    with no_more_bytes(tmp_path / "t"):
+        writer.close()
     assert writer._stream.closed
 
 

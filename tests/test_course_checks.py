@@ -44,8 +44,9 @@ SICK = {
     "E": "growroot-disabled",
     "F": "filesystem full",
 }
-LARGE = [run.name for run in recordings() if (run.root_sizes("after")[1] or 0) > 19 * GIB]
-COMPARED = compare(*recordings())["filesystem after"]
+RUNS = recordings()
+LARGE = [run.name for run in RUNS if (run.root_sizes("after")[1] or 0) > 19 * GIB]
+COMPARED = compare(*RUNS)["filesystem after"]
 OPTIONS = compare_options(DEFAULT, recorded("second-boot-same-id"))
 
 

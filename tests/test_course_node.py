@@ -5,7 +5,8 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.course import check
@@ -69,7 +70,7 @@ NEW = st.builds("{}:{}:{}".format, st.sampled_from(["0", "2", "3", "1"]), SIZES,
 
 
 @needs_sgdisk
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(NEW, min_size=1, max_size=3), st.booleans())
 def test_the_model_does_what_sgdisk_does(image, new, moves):
     argv = ["-e"] * moves + [word for one in new for word in ("-n", one)]
@@ -170,7 +171,7 @@ def notations(draw):
     return sector == START, f"{header} {' '.join(both)}"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(notations(), GUARDS)
 def test_equivalent_texts_get_equal_verdicts(notation, guard):
     at_twelve, options = notation

@@ -4,9 +4,9 @@ import gzip
 import lzma
 import random
 import struct
-import subprocess
 
 import pytest
+from command import cloudlab
 from disks import MIB, Bytes, blank, blkid, copy_into, partitioned, patched, shown
 
 from cloudlab import tools
@@ -382,7 +382,6 @@ def test_other_partition_tables_are_named(tmp_path, name):
 def test_a_disk_of_the_first_case_is_refused_by_the_command_line(raw, tmp_path):
     """The words that a user sees for a fixed VHD."""
     converted("vpc", "-o", "subformat=fixed,force_size")(raw, tmp_path / "x.vhd")
-    argv = [tools.sys.executable, "-m", "cloudlab", "inspect", tmp_path / "x.vhd"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    done = cloudlab("inspect", tmp_path / "x.vhd")
     assert (done.returncode, done.stdout) == (1, "")
     assert "x.vhd has the format vpc" in done.stderr

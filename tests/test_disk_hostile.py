@@ -236,7 +236,8 @@ def test_any_bytes_are_understood_or_not_but_never_crash(seed, magics, length, p
     del data[length:]
     reader = Bytes(bytes(data), length)
     _, partitions, warnings = read_layout(reader)
-    assert all(isinstance(warning, str) for warning in warnings)
+    # Sentences, without anything that the disk says of itself.
+    assert [text for text in warnings if not text.isprintable() or text[-1] != "."] == []
     assert all(0 < each.size_bytes < 2**63 for each in partitions) or length == 0
     identify(reader, 0, length)
     assert reader.reads < 2000
@@ -253,7 +254,6 @@ def test_any_gpt_is_read_in_bounded_work(places, first, last, other):
     assert reader.reads < 100
 
 
-# A busy machine is no failure.
 @given(
     slots=st.lists(
         st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),

@@ -7,44 +7,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gallery import (
-    export_recording,
-    main,
-    modules_run,
-    outcome,
-    run_cases,
-    unexpected,
-)
+from gallery import export_recording, main, modules_run, outcome, run_cases, unexpected
+from shipped import EACH_RECORDING, recorded
 
 from cloudlab import tools
 from cloudlab.course.cases import CASES
 from cloudlab.explanation import Grower, Source, Subject
 from cloudlab.run.record import read_record, write_record
-from cloudlab.run.value import Run, recorded, recording_names, recordings_folder
+from cloudlab.run.value import Run, recording_names, recordings_folder
 from cloudlab.sizes import check_sizes, parse_console, read_sizes
 
 #: What may be shipped in all.
 LIMIT_BYTES = 15_000_000
-
-EVERY_CASE = pytest.mark.parametrize("name", CASES)
-
-
-@pytest.fixture
-def recording(name):
-    return recorded(name)
 
 
 def test_every_case_has_its_recording_and_no_recording_is_without_a_case():
     assert set(recording_names()) == set(CASES)
 
 
-@EVERY_CASE
-def test_the_case_comes_out_as_it_must(name, recording):
-    assert unexpected(name, recording.explain()) == []
+@pytest.mark.parametrize("name", CASES)
+def test_the_case_comes_out_as_it_must(name):
+    assert unexpected(name, recorded(name).explain()) == []
 
 
-@EVERY_CASE
-def test_evidence_stands_on_the_line_that_it_names(name, recording):
+@EACH_RECORDING
+def test_evidence_stands_on_the_line_that_it_names(name):
+    recording = recorded(name)
     # Not read_text, which takes the console's carriage returns for line ends.
     lines = (
         (recording.folder / "console.log")
@@ -81,22 +69,22 @@ def assert_stands(proof, line):
             assert set(proof.text.split()) <= said
 
 
-@EVERY_CASE
-def test_its_sizes_do_not_contradict_each_other(name, recording):
+@EACH_RECORDING
+def test_its_sizes_do_not_contradict_each_other(name):
+    recording = recorded(name)
     if CASES[name].reads_seed:
         assert check_sizes(parse_console((recording.folder / "console.log").read_bytes())) == []
     assert not read_sizes(recording.folder / "sizes.csv").empty
 
 
-@EVERY_CASE
-def test_the_recording_tells_nothing_of_the_machine_that_made_it(name, recording):
-    for path in recording.folder.iterdir():
+@pytest.mark.parametrize("name", CASES)
+def test_the_recording_tells_nothing_of_the_machine_that_made_it(name):
+    folder = recorded(name).folder
+    console = (folder / "console.log").read_text("utf-8", errors="replace")
+    guest_paths = re.findall(r"/(?:root|home|tmp)/[^\s\"']*", console)
+    for path in folder.iterdir():
         text = path.read_text("utf-8", errors="replace")
         host_paths = re.findall(r"/(?:root|home|tmp|work|Users)/[^\s\"']*", text)
-        guest_paths = re.findall(
-            r"/(?:root|home|tmp)/[^\s\"']*",
-            (recording.folder / "console.log").read_text("utf-8", errors="replace"),
-        )
         assert set(host_paths) <= set(guest_paths), path.name
 
 

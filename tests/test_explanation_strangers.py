@@ -4,12 +4,14 @@ import gzip
 import io
 import json
 import subprocess
-import sys
 import tarfile
+from functools import cache
 
 import pytest
 import scoreboard
-from hypothesis import given, settings
+from command import cloudlab
+from examples import examples, few
+from hypothesis import given
 from hypothesis import strategies as st
 
 import cloudlab as cl
@@ -43,14 +45,24 @@ def root_filesystem(*sources):
     return only(cl.explain(*sources), Subject.FILESYSTEM)
 
 
+score = cache(scoreboard.score)
+#: One process explains each case once.
+SCORED = pytest.mark.xdist_group("scoreboard")
+
+
+@SCORED
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_answer_is_right_and_so_is_the_fix(case):
-    found = scoreboard.score(case)
+    found = score(case)
     assert set(found.verdicts.values()) == {"right"}, found.answers
     assert found.fixed
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+#: A sixth in `make test-fast`.
+A_CASE = pytest.mark.parametrize("case", few(CASES, 6), ids=lambda case: case.name)
+
+
+@A_CASE
 def test_evidence_stands_in_the_file_and_line_that_it_names(case):
     for statement in cl.explain(*files_of(case)).statements:
         for one in statement.evidence:
@@ -58,8 +70,9 @@ def test_evidence_stands_in_the_file_and_line_that_it_names(case):
             assert one.text.split()[:3] == line.removeprefix("> ").split()[:3]
 
 
+@SCORED
 def test_the_scoreboard_is_up_to_date():
-    scores = [scoreboard.score(case) for case in CASES]
+    scores = [score(case) for case in CASES]
     assert scoreboard.PAGE.read_text() == scoreboard.page(scores)
 
 
@@ -98,7 +111,7 @@ def journal_json(content):
         pytest.param(journal_json, True, id="journalctl -o json"),
     ],
 )
-@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", few(CASES[::5], 4), ids=lambda case: case.name)
 def test_what_surrounds_the_lines_changes_nothing(case, change, only_logs, tmp_path):
     changed = []
     for path in files_of(case):
@@ -111,7 +124,7 @@ def test_what_surrounds_the_lines_changes_nothing(case, change, only_logs, tmp_p
     assert [one.finding for one in found.statements] == [one.finding for one in plain.statements]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@A_CASE
 def test_one_paste_one_archive_and_any_order_give_the_same_answer(case, tmp_path):
     files = files_of(case)
     # In a paste, user-data without its first line cannot be told from other YAML.
@@ -205,23 +218,17 @@ def test_hostile_names_stay_out_of_commands_and_off_the_terminal():
     assert "\x1b" not in cl.explain(text).to_text()
 
 
-def cloudlab(*args, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "cloudlab", "explain", *map(str, args)],
-        capture_output=True, text=True, input=stdin, check=False,
-    )  # fmt: skip
-
-
 def test_the_command_line_reads_files_recordings_and_standard_input(tmp_path):
     (tmp_path / "lsblk.txt").write_text(LSBLK)
-    told = cloudlab(tmp_path / "lsblk.txt")
+    told = cloudlab("explain", tmp_path / "lsblk.txt")
     assert "lsblk.txt, line 3" in told.stdout
     assert "sudo growpart /dev/sda 1" in told.stdout
     assert (
-        json.loads(cloudlab("--json", "-", stdin=LSBLK).stdout)["statements"][0]["grown"] is False
+        json.loads(cloudlab("explain", "--json", "-", stdin=LSBLK).stdout)["statements"][0]["grown"]
+        is False
     )
-    assert "growpart is switched off" in cloudlab("growpart-off").stdout
-    missing = cloudlab("nowhere.log")
+    assert "growpart is switched off" in cloudlab("explain", "growpart-off").stdout
+    missing = cloudlab("explain", "nowhere.log")
     assert missing.returncode == 1
     assert "nowhere.log" in missing.stderr
 
@@ -241,7 +248,7 @@ passwd: $6$salt$KjhgfdsaKjhgfdsaKjhgfdsa/
 
 
 def test_redaction_takes_names_and_leaves_what_explains():
-    told = cloudlab("--redact", "-", stdin=SECRETS).stdout
+    told = cloudlab("explain", "--redact", "-", stdin=SECRETS).stdout
     for secret in (
         "db7",
         "192.0.2.77",
@@ -258,7 +265,7 @@ def test_redaction_takes_names_and_leaves_what_explains():
     assert told.count("\n") == SECRETS.count("\n")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@A_CASE
 def test_a_redacted_copy_is_explained_alike(case, tmp_path):
     copies = []
     for path in files_of(case):
@@ -286,7 +293,7 @@ def test_a_redacted_archive_is_refused(tmp_path):
     with tarfile.open(fileobj=stream, mode="w") as tar:
         tar.add(__file__, "x")
     (tmp_path / "a.tar").write_bytes(stream.getvalue())
-    told = cloudlab("--redact", tmp_path / "a.tar")
+    told = cloudlab("explain", "--redact", tmp_path / "a.tar")
     assert told.returncode == 1
     assert "Unpack" in told.stderr
 
@@ -306,7 +313,7 @@ LINES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.sampled_from(LINES) | st.text(max_size=60), max_size=60))
 def test_any_lines_in_any_order_are_explained_without_harm(lines):
     explanation = cl.explain("\n".join(lines) + "\n\n")
@@ -318,7 +325,7 @@ def test_any_lines_in_any_order_are_explained_without_harm(lines):
         assert one["grown"] is not False or one["reason"] or one["missing"] or one["evidence"]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from(CASES), st.data())
 def test_evidence_that_ends_early_is_explained_too(case, data):
     texts = [path.read_text() for path in files_of(case)]

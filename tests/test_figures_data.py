@@ -5,6 +5,7 @@ from __future__ import annotations
 import figure_tables as tables
 import pandas as pd
 import pytest
+from examples import few
 from figure_tables import FILESYSTEM, GIB, MIB, PARTITION, row, sizes_table
 
 from cloudlab import figures
@@ -460,7 +461,7 @@ def test_the_alternative_text_says_the_numbers_of_tables_that_stay_as_they_were(
         pd.testing.assert_frame_equal(table, copy)
 
 
-@pytest.mark.parametrize("kind", figures.KINDS)
+@pytest.mark.parametrize("kind", few(figures.KINDS, 4))
 def test_the_title_can_be_replaced_or_left_out(kind):
     own, bare = (drawn(kind, *GIVEN[kind], title=title) for title in ("My disk", False))
     assert own.title == own.axes.get_title(loc="left") == "My disk"

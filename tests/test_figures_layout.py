@@ -94,12 +94,17 @@ LEGIBLE_PT = {"screen": 8.0, "slide": 8.0, "page": 4.5}
 STYLE_OF = dict(zip(CASES, itertools.cycle(STYLES), strict=False))
 
 
-# The narrowest size has least room for its texts.
+# The narrowest size has least room for its texts; `make test-fast` draws each kind once with it.
+FAST = {(case, "page") for case in {kind: case for case, (kind, _) in CASES.items()}.values()}
+
+
 @pytest.mark.parametrize(
-    "size",
-    [size if size == "page" else pytest.param(size, marks=pytest.mark.slow) for size in SIZES],
+    ("case", "size"),
+    [
+        pytest.param(*pair, marks=() if pair in FAST else pytest.mark.slow)
+        for pair in itertools.product(CASES, SIZES)
+    ],
 )
-@pytest.mark.parametrize("case", CASES)
 def test_no_text_is_cut_or_covered_and_all_is_legible(case, size):
     kind, given = CASES[case]
     settings = {"one": "growpart: {mode: 'off'}\nresize_rootfs: false"}

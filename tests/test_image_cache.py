@@ -4,9 +4,9 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
+from command import cloudlab
 
 from cloudlab.errors import ChecksumError
 from cloudlab.image import cache
@@ -38,8 +38,7 @@ def remember(folder, name="a.raw", data=DATA):
 
 
 def verify(*names):
-    argv = [sys.executable, "-m", "cloudlab", "verify", *names]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    return cloudlab("verify", *names)
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "all"])

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openpgp import Gpg
 
@@ -81,10 +81,23 @@ def test_a_bare_checksum_comes_back_as_written(digits, end):
     assert find_checksum(text, "bare", "sha256", "any.img") == Digest("sha256", digits)
 
 
-@given(st.text(), st.sampled_from([*FORMS, "bare"]), st.sampled_from(["sha256", "sha512"]))
+pieces = st.sampled_from(
+    ["B" * 32, "c" * 64, "0" * 128, "  ", " *", "./", "a.img", "SHA256 (", "SHA512 (", ") = ", "\n"]
+)
+
+
+@given(
+    st.lists(pieces | st.text(max_size=5)).map("".join),
+    st.sampled_from([*FORMS, "bare"]),
+    st.sampled_from(["sha256", "sha512"]),
+)
+@example(f"{'0' * 128}\n{'c' * 64}", "bare", "sha256")
 def test_any_text_is_taken_for_a_checksum_file(text, style, algorithm):
     length = {"sha256": 64, "sha512": 128}[algorithm]
-    assert all(len(digits) == length for _, digits in parse_checksums(text, style, algorithm))
+    for name, digits in parse_checksums(text, style, algorithm):
+        assert len(digits) == length
+        assert digits in text.lower()
+        assert name in text
 
 
 @pytest.mark.parametrize("text", [f"sha256:{HASH}", f" SHA256:{HASH.upper()}"])

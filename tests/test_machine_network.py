@@ -87,6 +87,7 @@ def test_passt_ends_with_its_socket():
 
 
 @needs_passt
+@pytest.mark.vm
 @pytest.mark.parametrize("how", ["ends", "is killed"])
 def test_a_machine_has_passts_network_and_leaves_no_passt(how, tmp_path, own_cache):
     seen, remarks = {}, []

@@ -8,7 +8,8 @@ from xml.etree import ElementTree as ET
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from examples import examples, few_pairs
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab import figures
@@ -91,11 +92,10 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "content"), few_pairs(FILES, CONTENTS, 4))
 def test_a_file_with_another_content(tmp_path, name, content):
     folder = copied(tmp_path / "run")
-    (folder / name).write_bytes(content)
+    (folder / name).write_bytes(CONTENTS[content])
     use(folder, READERS, tmp_path)
 
 
@@ -113,7 +113,7 @@ def scratch(tmp_path_factory):
     return tmp_path_factory.mktemp("damaged")
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@examples(40)
 @given(st.sampled_from(FILES), st.data())
 def test_bytes_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
@@ -129,7 +129,7 @@ NUMBERS = [0, -1, 1, 1 << 62, -(1 << 62), "NaN", "inf", "1e300", "", "x", "0.5"]
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@examples(6)
 @given(st.sampled_from(["sizes.csv", "extents.csv"]), st.data())
 def test_cells_that_were_changed(scratch, name, data):
     folder = copied(scratch / "run", "growpart-off")
@@ -221,18 +221,22 @@ def test_names_with_control_characters_make_valid_xml(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["explain"], ["explain", "--json"], ["replay"], ["parse"], ["figure"]], ids=" ".join
+    ("command", "name"),
+    few_pairs(
+        ["explain", "explain --json", "replay", "parse", "figure"],
+        ["run.json", "console.log", "console.cast", "sizes.csv"],
+        2,
+    ),
 )
-@pytest.mark.parametrize("name", ["run.json", "console.log", "console.cast", "sizes.csv"])
 def test_a_command_says_what_is_wrong_with_a_folder(tmp_path, capsys, command, name):
     folder = copied(tmp_path / "run")
     (folder / name).write_bytes(b"\x00[")
-    argv = [*command, str(folder)]
-    if command == ["replay"]:
+    argv = [*command.split(), str(folder)]
+    if command == "replay":
         argv += ["--speed", "1e6"]
-    if command == ["figure"]:
+    if command == "figure":
         argv += ["--kind", "timeline", "--output", str(tmp_path / "f.svg")]
-    if command == ["parse"]:
+    if command == "parse":
         argv[-1] = str(folder / name)
     said = main(argv)
     output = capsys.readouterr()

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from shipped import EACH_RECORDING, recorded
 
-from cloudlab.course.cases import CASES
 from cloudlab.disk import DiskLayout, Extent, Filesystem, Partition
 from cloudlab.explanation import Subject
 from cloudlab.figures.data import RunSizes
 from cloudlab.run.record import Record
 from cloudlab.run.tables import extents_frame, read_run_extents, with_disk, write_csv
-from cloudlab.run.value import Run, recorded
+from cloudlab.run.value import Run
 from cloudlab.sizes import read_sizes, sizes_frame
 
 
@@ -22,7 +22,7 @@ def built(recording):
     return sizes[(sizes["stage"] == "image") & sizes["layer"].isin(["partition", "filesystem"])]
 
 
-@pytest.mark.parametrize("name", CASES)
+@EACH_RECORDING
 def test_figures_say_of_growth_what_the_explanation_says(name):
     recording = recorded(name)
     explanation = recording.explain()

@@ -3,11 +3,11 @@
 import json
 import stat
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command import cloudlab
 from guests import make_guest
 from seeds import read_iso
 
@@ -19,11 +19,8 @@ DATA = Path(__file__).parent / "data" / "seed"
 
 
 def seed(*args, cwd=None):
-    """Run the command; return the process and what it said, on one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cloudlab", "seed", *map(str, args)],
-        capture_output=True, text=True, cwd=cwd, check=False,
-    )  # fmt: skip
+    """Run the command; return how it ended and what it said, on one line."""
+    done = cloudlab("seed", *args, cwd=cwd)
     return done, " ".join(done.stderr.split())
 
 

@@ -5,11 +5,13 @@ import json
 import re
 import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from console_text import GIB, MIB, block, cksum, device, disk_frames, filesystem, frame
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cloudlab.sizes import ConsoleParser, GuestFact, GuestLog, parse_console, posix_cksum, to_json
@@ -136,13 +138,18 @@ def test_a_kernel_message_at_any_byte_of_a_block_changes_nothing(messages, nonce
 REAL = (DATA / "console-debian-11.log").read_bytes()
 
 
-@settings(max_examples=300)
+@cache
+def real_report():
+    return parse_console(REAL)
+
+
+@examples(300)
 @given(st.lists(st.integers(0, len(REAL)), max_size=4))
 def test_a_real_boots_report_survives_kernel_messages(places):
     log = REAL
     for at in sorted(places, reverse=True):
         log = log[:at] + KERNEL.encode() + log[at:]
-    expected = parse_console(REAL)
+    expected = real_report()
     found = parse_console(log)
     assert found.damaged == 0
     for stage in "before", "after":
@@ -158,7 +165,7 @@ KERNEL_TEXT = st.text(
 ) | st.sampled_from(["[    1.000000] again", "{}", "@", "12@", "[  OK  ]"])
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     text=st.text(max_size=60) | st.just("[   10.000001] EXT4-fs (vda1): resized"),
     breaks=st.lists(st.tuples(st.integers(0, 400), st.lists(KERNEL_TEXT, max_size=2)), max_size=2),

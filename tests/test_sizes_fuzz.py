@@ -4,7 +4,8 @@ import sys
 
 import pytest
 from console_text import GIB, MIB, block, disk_frames
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
@@ -65,7 +66,7 @@ FRAGMENTS = [
 ]
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=30), max_size=40).map(b"".join))
 def test_any_bytes_give_reports_or_our_error(data):
     try:
@@ -163,7 +164,7 @@ OTHERS = {
 RIGHT = {"SIZE", "START", "FSAVAIL", "FSUSE%"}
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(aligned_tables(), st.sampled_from(["", "> ", "[2026-08-21T17:15:34Z] "]))
 def test_cells_are_found_below_their_columns_names(table, prefix):
     text, devices = table

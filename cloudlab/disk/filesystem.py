@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import NamedTuple
 
 from cloudlab.disk.reader import Reader
 
@@ -81,26 +80,12 @@ class Filesystem:
         return self.version or self.type
 
 
-class Content(NamedTuple):
-    """What was found in a range of a disk.
+def identify(reader: Reader, start_bytes: int, size_bytes: int) -> tuple[list[Filesystem], bool]:
+    """Return what a range of a disk, such as a partition, holds, and whether it is blank.
 
-    Attributes
-    ----------
-    filesystems : list of Filesystem
-        One for each signature, the one in effect first; a size of 0 means a damaged
-        superblock.  More than one means that an older signature was not wiped.
-    blank : bool
-        Whether the range holds only zeros where signatures are looked for.
-    """
-
-    filesystems: list[Filesystem]
-    blank: bool
-
-
-def identify(reader: Reader, start_bytes: int, size_bytes: int) -> Content:
-    """Return what a range of a disk, such as a partition, holds.
-
-    Members of an array hide what lies inside it, as in blkid.
+    That is a filesystem for each signature, the one in effect first; a size of 0 means a damaged
+    superblock, more than one that an older signature was not wiped.  Members of an array hide what
+    lies inside it, as in blkid.  A blank range has only zeros where signatures are looked for.
     """
     size_bytes = max(0, min(size_bytes, reader.size_bytes - start_bytes))
     head = reader.read(start_bytes, min(HEAD_BYTES, size_bytes))
@@ -108,12 +93,11 @@ def identify(reader: Reader, start_bytes: int, size_bytes: int) -> Content:
     tail = reader.read(start_bytes + tail_at, size_bytes - tail_at)
     member = _raid(head, tail, size_bytes)
     if member is not None:
-        return Content([member], blank=False)
+        return [member], False
     found = [probe(head) for probe in _PROBES]
     found.append(_fat(head, reader, start_bytes, size_bytes))
     found += [Filesystem(name) for at, magic, name in _SIGNATURES if head.startswith(magic, at)]
-    known = [each for each in found if each is not None]
-    return Content(known, blank=not any(head) and not any(tail))
+    return [each for each in found if each is not None], not any(head) and not any(tail)
 
 
 # ext2/3/4: https://docs.kernel.org/filesystems/ext4/super.html
@@ -152,17 +136,19 @@ def _ext(head: bytes) -> Filesystem | None:
         kind = "ext4"
     else:
         kind = "ext3" if compat & _EXT_HAS_JOURNAL else "ext2"
+    size_bytes = blocks * block_bytes
     return Filesystem(
         kind,
         label=_text(block[120:136]),
         uuid=_uuid(block[104:120]),
-        size_bytes=blocks * block_bytes,
-        statfs_bytes=blocks * block_bytes - overhead
-        if 0 < overhead < blocks * block_bytes
-        else None,
+        size_bytes=size_bytes,
+        statfs_bytes=size_bytes - overhead if 0 < overhead < size_bytes else None,
         free_bytes=min(free, blocks) * block_bytes,
         last_mounted_on=_text(block[136:200]),
-        last_mounted_at=_moment(mounted_at),
+        # 0 means never; damaged superblocks hold years beyond the range of datetime.
+        last_mounted_at=datetime.fromtimestamp(mounted_at, UTC)
+        if 0 < mounted_at < 1 << 37
+        else None,
     )
 
 
@@ -300,16 +286,8 @@ def _zfs(head: bytes) -> Filesystem | None:
 
 
 #: Containers come before what lies in them, as in blkid.
-_PROBES: tuple[Callable[[bytes], Filesystem | None], ...] = (
-    _luks,
-    _lvm,
-    _ext,
-    _xfs,
-    _btrfs,
-    _swap,
-    _optical,
-    _zfs,
-)
+_PROBES: tuple[Callable[[bytes], Filesystem | None], ...]
+_PROBES = (_luks, _lvm, _ext, _xfs, _btrfs, _swap, _optical, _zfs)
 
 
 # FAT: Microsoft's 'FAT: General Overview of On-Disk Format' (fatgen103)
@@ -441,11 +419,6 @@ _SIGNATURES = (
 
 def _text(raw: bytes) -> str:
     return raw.split(b"\0")[0].decode("utf-8", errors="replace")
-
-
-def _moment(seconds: int) -> datetime | None:
-    # 0 means never; damaged superblocks hold years beyond the range of datetime.
-    return datetime.fromtimestamp(seconds, UTC) if 0 < seconds < 1 << 37 else None
 
 
 def _uuid(raw: bytes) -> str:

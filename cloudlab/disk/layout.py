@@ -147,16 +147,10 @@ class DiskLayout:
     def _repr_html_(self) -> str:
         from cloudlab.html import table_html
 
-        rows = [
-            (
-                "whole disk" if each.number is None else each.number,
-                format_bytes(each.start_bytes),
-                format_bytes(each.size_bytes),
-                each.type_name,
-                each.content,
-            )
-            for each in self.partitions
-        ]
+        rows = []
+        for each in self.partitions:
+            place = (format_bytes(each.start_bytes), format_bytes(each.size_bytes))
+            rows.append((each.number or "whole disk", *place, each.type_name, each.content))
         size = format_bytes(self.virtual_size_bytes)
         return table_html(
             ("partition", "starts at", "size", "type", "filesystem"),

@@ -21,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal
 
 from cloudlab import tools
 from cloudlab.errors import DiskError, ToolTimeoutError, UnsafeImageError
@@ -189,48 +190,50 @@ def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
     return (done.stderr.strip() or done.stdout.strip())[:_COMPLAINT_CHARACTERS]
 
 
-class Reader(Protocol):
-    """A disk whose bytes can be read."""
+class Reader:
+    """A disk whose bytes can be read.
 
-    @property
-    def size_bytes(self) -> int:
-        """The disk's virtual size."""
+    Attributes
+    ----------
+    size_bytes : int
+        The disk's virtual size.
+    """
+
+    size_bytes: int
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``, fewer beyond the end."""
-
-
-class _FileReader:
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
-        # Seeking works for block devices too, whose st_size is 0.
-        self.size_bytes = os.lseek(handle, 0, os.SEEK_END)
-
-    def read(self, offset: int, length: int) -> bytes:
         length = min(length, self.size_bytes - offset)
-        if length <= 0:
-            return b""
+        return self._read(offset, length) if length > 0 else b""
+
+    def _read(self, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+
+class _FileReader(Reader):
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        # Seeking works for block devices too, whose st_size is 0.
+        self.size_bytes = file.seek(0, os.SEEK_END)
+
+    def _read(self, offset: int, length: int) -> bytes:
         try:
-            return os.pread(self._handle, length, offset)
+            return os.pread(self._file.fileno(), length, offset)
         except OSError as error:
             raise DiskError(f"The disk could not be read at byte {offset}: {error}.") from error
 
 
-class _NbdReader:
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        if self._receive(16) != _NEWSTYLE:
+class _NbdReader(Reader):
+    def __init__(self, connection: socket.socket, answers: BinaryIO) -> None:
+        self._connection, self._answers = connection, answers
+        if self._exchange(b"", 18)[:16] != _NEWSTYLE:
             raise DiskError("qemu-nbd did not send the greeting of an NBD server.")
-        self._receive(2)
-        self._send(struct.pack(">I8sII", _FIXED_NEWSTYLE_NO_ZEROES, b"IHAVEOPT", _EXPORT_NAME, 0))
-        self.size_bytes: int = struct.unpack(">QH", self._receive(10))[0]
+        choice = struct.pack(">I8sII", _FIXED_NEWSTYLE_NO_ZEROES, b"IHAVEOPT", _EXPORT_NAME, 0)
+        self.size_bytes: int = struct.unpack(">QH", self._exchange(choice, 10))[0]
 
-    def read(self, offset: int, length: int) -> bytes:
-        length = min(length, self.size_bytes - offset)
-        if length <= 0:
-            return b""
-        self._send(struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length))
-        magic, error, _ = struct.unpack(">IIQ", self._receive(16))
+    def _read(self, offset: int, length: int) -> bytes:
+        request = struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, offset, length)
+        magic, error, _ = struct.unpack(">IIQ", self._exchange(request, 16))
         if magic != _REPLY:
             raise DiskError("qemu-nbd sent a reply that is not NBD.")
         if error:
@@ -238,25 +241,18 @@ class _NbdReader:
                 f"QEMU cannot read the disk at byte {offset}: {os.strerror(error)}.",
                 hint="The image is damaged; qemu-img check shows where.",
             )
-        return self._receive(length)
+        return self._exchange(b"", length)
 
-    def _send(self, data: bytes) -> None:
+    def _exchange(self, data: bytes, length: int) -> bytes:
+        """Send ``data``, if any, and return the next ``length`` bytes that arrive."""
         try:
             self._connection.sendall(data)
+            answer = self._answers.read(length)
         except OSError as error:
             raise DiskError(f"The connection to qemu-nbd failed: {error}.") from error
-
-    def _receive(self, length: int) -> bytes:
-        parts = bytearray()
-        while len(parts) < length:
-            try:
-                part = self._connection.recv(length - len(parts))
-            except OSError as error:
-                raise DiskError(f"The connection to qemu-nbd failed: {error}.") from error
-            if not part:
-                raise DiskError("qemu-nbd ended while the disk was being read.")
-            parts += part
-        return bytes(parts)
+        if len(answer) < length:
+            raise DiskError("qemu-nbd ended while the disk was being read.")
+        return answer
 
 
 @contextlib.contextmanager
@@ -280,19 +276,18 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
     """
     if chain[0].format == "raw":
         try:
-            handle = os.open(chain[0].path, os.O_RDONLY | os.O_CLOEXEC)
+            file = FileIO(chain[0].path)
         except OSError as error:
             raise DiskError(f"{chain[0].path} could not be opened: {error.strerror}.") from error
-        try:
-            yield _FileReader(handle)
-        finally:
-            os.close(handle)
+        with file:
+            yield _FileReader(file)
         return
     with (
         tempfile.TemporaryDirectory(prefix="cloudlab-") as folder,
         _served(chain, Path(folder)) as connection,
+        connection.makefile("rb") as answers,
     ):
-        yield _NbdReader(connection)
+        yield _NbdReader(connection, answers)
 
 
 @contextlib.contextmanager

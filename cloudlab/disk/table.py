@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 
 from cloudlab.disk.filesystem import Filesystem
 from cloudlab.disk.reader import Reader
-from cloudlab.errors import DiskError
 
 SECTOR_BYTES = 512
 _GPT_SECTOR_SIZES = (512, 4096)
@@ -34,7 +33,7 @@ IMPOSSIBLE_BYTES = 1 << 62
 _BOOT_SIGNATURE = b"\x55\xaa"
 #: The MBR types of extended partitions.
 EXTENDED_TYPES = frozenset({"5", "f", "85"})
-_PROTECTIVE_TYPE = 0xEE
+_PROTECTIVE_TYPE = "ee"
 _UNUSED_GUID = bytes(16)
 
 #: Partition types by GPT GUID or MBR number, as people call them.
@@ -193,17 +192,15 @@ def read_table(reader: Reader) -> Table | None:
     entries = parse_mbr(sector)
     if entries is None:
         return None
-    problems: list[str] = []
-    if any(entry.type == f"{_PROTECTIVE_TYPE:x}" for entry in entries):
+    warnings: list[str] = []
+    if any(entry.type == _PROTECTIVE_TYPE for entry in entries):
         for sector_bytes in _GPT_SECTOR_SIZES:
-            gpt, found = _read_gpt(reader, sector_bytes)
-            if gpt is not None:
+            if gpt := _read_gpt(reader, sector_bytes):
                 return gpt
-            problems += found
-        problems.append("The MBR announces a GPT, but neither GPT header is valid.")
-    logical, found = _read_logical(reader, entries)
-    kept, odd = _check_positions([*entries, *logical], reader.size_bytes, first_usable=SECTOR_BYTES)
-    return Table("dos", SECTOR_BYTES, kept, warnings=(*problems, *found, *odd))
+        warnings.append("The MBR announces a GPT, but neither GPT header is valid.")
+    entries += _read_logical(reader, entries, warnings)
+    kept = _check_positions(entries, reader.size_bytes, SECTOR_BYTES, warnings)
+    return Table("dos", SECTOR_BYTES, kept, warnings=tuple(warnings))
 
 
 def parse_mbr(sector: bytes) -> list[Partition] | None:
@@ -235,16 +232,16 @@ def _mbr_entry(number: int, flag: int, kind: int, start: int, count: int) -> Par
 
 
 def _read_logical(
-    reader: Reader, primary: Iterable[Partition]
-) -> tuple[list[Partition], list[str]]:
+    reader: Reader, primary: Iterable[Partition], warnings: list[str]
+) -> list[Partition]:
     """Follow the chain of extended boot records, each of which points to the next."""
     containers = [entry for entry in primary if entry.container]
-    warnings = [
+    if not containers:
+        return []
+    warnings += [
         f"Partition {entry.number} is a second extended partition; its contents were ignored."
         for entry in containers[1:]
     ]
-    if not containers:
-        return [], warnings
     base = at = containers[0].start_bytes
     found: list[Partition] = []
     seen: set[int] = set()
@@ -253,7 +250,7 @@ def _read_logical(
         sector = reader.read(at, SECTOR_BYTES)
         if len(sector) < SECTOR_BYTES or sector[510:512] != _BOOT_SIGNATURE:
             warnings.append(f"The chain of logical partitions is broken at byte {at}.")
-            return found, warnings
+            return found
         link = None
         for flag, kind, start, count in _mbr_slots(sector):
             if f"{kind:x}" in EXTENDED_TYPES and count:
@@ -262,36 +259,32 @@ def _read_logical(
                 entry = _mbr_entry(5 + len(found), flag, kind, start, count)
                 found.append(replace(entry, start_bytes=at + entry.start_bytes))
         if link is None:
-            return found, warnings
+            return found
         at = link
     warnings.append("The chain of logical partitions is circular or has too many links.")
-    return found, warnings
+    return found
 
 
-def _read_gpt(reader: Reader, sector_bytes: int) -> tuple[Table | None, list[str]]:
+def _read_gpt(reader: Reader, sector_bytes: int) -> Table | None:
     last_lba = reader.size_bytes // sector_bytes - 1
     warnings: list[str] = []
-    primary = _read_half(reader, sector_bytes, 1)
-    if primary is None:
-        backup = _read_half(reader, sector_bytes, last_lba)
-        if backup is None:
-            return None, warnings
+    if primary := _read_half(reader, sector_bytes, 1):
+        header, entries = primary
+        place = _find_backup(reader, sector_bytes, header, last_lba, warnings)
+    elif backup := _read_half(reader, sector_bytes, last_lba):
         header, entries = backup
         place = GptBackup("end", last_lba * sector_bytes)
         warnings.append("The primary GPT header is damaged; the backup was used.")
     else:
-        header, entries = primary
-        place, found = _find_backup(reader, sector_bytes, header, last_lba)
-        warnings += found
+        return None
     if header.last_usable_lba > last_lba:
         warnings.append(
             "The partition table was made for a larger disk: its last usable sector is "
             f"{header.last_usable_lba}, the disk's last sector is {last_lba}."
         )
-    kept, odd = _check_positions(
-        entries, reader.size_bytes, first_usable=header.first_usable_lba * sector_bytes
-    )
-    return Table("gpt", sector_bytes, kept, place, (*warnings, *odd)), []
+    first_usable = header.first_usable_lba * sector_bytes
+    kept = _check_positions(entries, reader.size_bytes, first_usable, warnings)
+    return Table("gpt", sector_bytes, kept, place, tuple(warnings))
 
 
 def _read_half(
@@ -300,12 +293,11 @@ def _read_half(
     """Return the header at ``lba`` with its entries, if both checksums are valid."""
     if lba < 1:
         return None
-    try:
-        header = parse_gpt_header(reader.read(lba * sector_bytes, sector_bytes))
-    except DiskError:
+    header = parse_gpt_header(reader.read(lba * sector_bytes, sector_bytes))
+    if header is None or header.own_lba != lba:
         return None
     length = header.entry_count * header.entry_bytes
-    if header.own_lba != lba or length > _ENTRIES_LIMIT_BYTES:
+    if length > _ENTRIES_LIMIT_BYTES:
         return None
     raw = reader.read(header.entries_lba * sector_bytes, length)
     if len(raw) != length or zlib.crc32(raw) != header.entries_crc:
@@ -314,44 +306,32 @@ def _read_half(
 
 
 def _find_backup(
-    reader: Reader, sector_bytes: int, header: GptHeader, last_lba: int
-) -> tuple[GptBackup, list[str]]:
+    reader: Reader, sector_bytes: int, header: GptHeader, last_lba: int, warnings: list[str]
+) -> GptBackup:
     half = _read_half(reader, sector_bytes, header.other_lba)
     if half is None:
         cut = header.other_lba > last_lba
-        return GptBackup("missing", None), [
-            "The backup GPT header is "
-            + ("beyond the end of the disk." if cut else "damaged; the primary one was used.")
-        ]
-    other = half[0]
-    warnings = []
-    if (other.disk_guid, other.entries_crc) != (header.disk_guid, header.entries_crc):
+        why = "beyond the end of the disk." if cut else "damaged; the primary one was used."
+        warnings.append(f"The backup GPT header is {why}")
+        return GptBackup("missing", None)
+    if (half[0].disk_guid, half[0].entries_crc) != (header.disk_guid, header.entries_crc):
         warnings.append("The primary and the backup GPT differ; the primary one was used.")
-    offset_bytes = header.other_lba * sector_bytes
-    return GptBackup("end" if header.other_lba == last_lba else "old end", offset_bytes), warnings
+    place: Literal["end", "old end"] = "end" if header.other_lba == last_lba else "old end"
+    return GptBackup(place, header.other_lba * sector_bytes)
 
 
-def parse_gpt_header(sector: bytes) -> GptHeader:
-    """Read a GPT header.
-
-    Raises
-    ------
-    DiskError
-        If there is none, its checksum is wrong, or its entries have an impossible size.
-    """
+def parse_gpt_header(sector: bytes) -> GptHeader | None:
+    """Return a GPT header, or None if there is none or it is damaged."""
     if len(sector) < 92 or not sector.startswith(b"EFI PART"):
-        raise DiskError("This is not a GPT header.")
+        return None
     length, crc = struct.unpack_from("<II", sector, 12)
     if not 92 <= length <= len(sector):
-        raise DiskError(f"The GPT header has an impossible length, {length} bytes.")
+        return None
     if zlib.crc32(sector[:16] + bytes(4) + sector[20:length]) != crc:
-        raise DiskError("The GPT header's checksum is wrong.")
-    own, other, first, last, guid, entries, count, size, entries_crc = struct.unpack_from(
-        "<QQQQ16sQIII", sector, 24
-    )
-    if size < 128 or size % 8:
-        raise DiskError(f"The GPT header has entries of an impossible size, {size} bytes.")
-    return GptHeader(own, other, first, last, _guid(guid), entries, count, size, entries_crc)
+        return None
+    own, other, first, last, guid, *entries = struct.unpack_from("<QQQQ16sQIII", sector, 24)
+    header = GptHeader(own, other, first, last, _guid(guid), *entries)
+    return None if header.entry_bytes < 128 or header.entry_bytes % 8 else header
 
 
 def parse_gpt_entries(raw: bytes, entry_bytes: int, sector_bytes: int) -> list[Partition]:
@@ -380,11 +360,10 @@ def _guid(raw: bytes) -> str:
 
 
 def _check_positions(
-    entries: Iterable[Partition], disk_bytes: int, *, first_usable: int
-) -> tuple[tuple[Partition, ...], list[str]]:
+    entries: Iterable[Partition], disk_bytes: int, first_usable: int, warnings: list[str]
+) -> tuple[Partition, ...]:
     """Sort entries by position; drop impossible ones and warn about wrong ones."""
     kept: list[Partition] = []
-    warnings: list[str] = []
     for entry in entries:
         if entry.size_bytes == 0 or entry.end_bytes > IMPOSSIBLE_BYTES:
             warnings.append(
@@ -397,24 +376,19 @@ def _check_positions(
             warnings.append(
                 f"Partition {entry.number} extends {beyond} bytes beyond the end of the disk."
             )
-        if entry.start_bytes < first_usable and entry.type != f"{_PROTECTIVE_TYPE:x}":
+        if entry.start_bytes < first_usable and entry.type != _PROTECTIVE_TYPE:
             warnings.append(f"Partition {entry.number} overlaps the partition table.")
         kept.append(entry)
     kept.sort(key=lambda entry: (entry.start_bytes, -entry.size_bytes, entry.number or 0))
-    return tuple(kept), warnings + _overlaps(kept)
-
-
-def _overlaps(ordered: Iterable[Partition]) -> list[str]:
-    warnings = []
     widest: Partition | None = None
-    for entry in ordered:
+    for entry in kept:
         if entry.container:
             continue
         if widest is not None and entry.start_bytes < widest.end_bytes:
             warnings.append(f"Partitions {widest.number} and {entry.number} overlap.")
         if widest is None or entry.end_bytes > widest.end_bytes:
             widest = entry
-    return warnings
+    return tuple(kept)
 
 
 # Other tables, which cloudlab names but does not read

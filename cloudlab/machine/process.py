@@ -190,7 +190,11 @@ class Machine:
         if process is not None:
             assert process.stdin is not None
             process.stdin.close()
-            await _drained(process)
+            # A child with output that nobody reads does not count as ended.
+            assert process.stdout is not None
+            while await process.stdout.read(_READ_BYTES):
+                pass
+            await process.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _kill(self) -> None:
@@ -283,7 +287,14 @@ class Machine:
                 except ValueError:
                     strange.append(line.decode(errors="replace"))
                     continue
-                self._take_word(said)
+                if "qemu_pid" in said:
+                    self.qemu_pid = said["qemu_pid"]
+                elif "failed" in said:
+                    self.end = MachineEnd(-1, said["failed"])
+                else:
+                    self.end = MachineEnd(**said)
+                    self._ended.set()
+                self._started.set()
         finally:
             if self.end is None:
                 # Where the kernel does not end a child with its parent (macOS), QEMU lives on.
@@ -293,16 +304,6 @@ class Machine:
                 self.end = MachineEnd(-signal.SIGKILL, "".join(strange))
             self._started.set()
             self._ended.set()
-
-    def _take_word(self, said: dict[str, Any]) -> None:
-        if "qemu_pid" in said:
-            self.qemu_pid = said["qemu_pid"]
-        elif "failed" in said:
-            self.end = MachineEnd(-1, said["failed"])
-        else:
-            self.end = MachineEnd(**said)
-            self._ended.set()
-        self._started.set()
 
     async def _watch_events(self, qmp: QMPClient) -> None:
         async for event in qmp.events:
@@ -332,14 +333,6 @@ def other_user(config: MachineConfig) -> dict[str, Any] | None:
             return None
         groups = [device.st_gid]
     return {"uid": nobody.pw_uid, "gid": nobody.pw_gid, "groups": groups}
-
-
-async def _drained(process: asyncio.subprocess.Process) -> None:
-    # A child with output that nobody reads does not count as ended.
-    assert process.stdout is not None
-    while await process.stdout.read(_READ_BYTES):
-        pass
-    await process.wait()
 
 
 def _launch_error(end: MachineEnd) -> LaunchError:
