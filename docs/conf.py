@@ -7,6 +7,7 @@ import cloudlab
 
 # The notebooks are executed on the shipped recordings, not on machines that are booted here.
 os.environ["CLOUDLAB_MODE"] = "replay"
+os.environ.pop("CLOUDLAB_CLASS", None)
 
 project = "cloudlab"
 author = "The cloudlab maintainers"

@@ -253,7 +253,7 @@ def _images(commands: Any) -> None:
     share = _command(commands, "share", "images", "serve the image cache to a classroom")
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
-    text = "also collect the learners' predictions and progress in DIR; default: a new folder a day"
+    text = "collect the class's answers, too; default: in the cache"
     share.add_argument(
         "--class", dest="class_folder", nargs="?", const="", metavar="DIR", help=text
     )

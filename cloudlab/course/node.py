@@ -22,7 +22,7 @@ from typing import Any
 from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
-from cloudlab.seed.text import Document, is_cloud_config, read_document
+from cloudlab.seed.check import Document, is_cloud_config, read_document
 
 # How user-data names the root partition of the lab image.
 _ROOT_NAMES = frozenset({"/", "/dev/vda1"})

@@ -406,7 +406,7 @@ class _Answer(_Handler):
         try:
             self._accept(learner, self.request.body)
         except CloudlabError as error:
-            self.set_status(400 if isinstance(error, UsageError) else 503)
+            self.set_status(503 if type(error) is CloudlabError else 400)
             self.finish(error.message)
         else:
             self.finish(KEPT)

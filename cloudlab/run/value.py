@@ -295,7 +295,7 @@ class Run:
         return self._explanation
 
     def plot(self, kind: str = "disk-map", ax: Axes | None = None, **options: Any) -> Plot:
-        """Return a figure of this run; see :func:`~cloudlab.run.plots.plot`."""
+        """Return a figure of this run; see :func:`~cloudlab.run.display.plot`."""
         return plot(kind, [self], ax, **options)
 
     def save_report(self, path: Path | str) -> Path:

@@ -21,7 +21,7 @@ from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run
-from cloudlab.seed.text import HEADER, Problem, is_cloud_config, read_document
+from cloudlab.seed.check import HEADER, Problem, is_cloud_config, read_document
 from cloudlab.units import format_bytes, format_count
 from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import or_reason, origin_html
