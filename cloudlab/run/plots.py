@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudlab import figures
 from cloudlab.errors import UsageError
-from cloudlab.run.tables import partitions_frame
+from cloudlab.run.tables import options_frame, partitions_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,7 @@ _TABLES: dict[str, Callable[[Run], pd.DataFrame]] = {
     "sizes": lambda run: run.sizes,
     "stages": lambda run: run.stages,
     "extents": lambda run: run.extents,
+    "options": lambda run: options_frame(run.record),
     "partitions": lambda run: partitions_frame(run.name, run.record.disk_after),
 }
 
