@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cloudlab.run.boot import boot, boot_many
     from cloudlab.run.options import Options, make_options
     from cloudlab.run.plots import plot
+    from cloudlab.run.sweep import sweep
     from cloudlab.run.value import (
         Run,
         compare,
@@ -74,6 +75,7 @@ _HOMES = {
     "plot": ("run.plots", "plot"),
     "recorded": ("run.value", "recorded"),
     "recordings": ("run.value", "recordings"),
+    "sweep": ("run.sweep", "sweep"),
     "write_seed": ("seed", "write_seed"),
 }
 
@@ -102,6 +104,7 @@ __all__ = [
     "plot",
     "recorded",
     "recordings",
+    "sweep",
     "write_seed",
 ]
 

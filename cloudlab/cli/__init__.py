@@ -21,6 +21,7 @@ _MACHINES = "; no machine is left running, and the recorded part is kept"
 _INTERRUPTED = {
     "run": _MACHINES,
     "demo": _MACHINES,
+    "sweep": "; the finished runs are kept, and the same command continues",
     "fetch": "; the received part is kept, and the same command resumes the download",
     "build": "; the unfinished image was removed",
     "share": "; the images are no longer served",

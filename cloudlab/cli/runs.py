@@ -1,4 +1,4 @@
-"""Commands that boot: run, demo."""
+"""Commands that boot: run, demo, sweep."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from cloudlab.cli import terminal
 from cloudlab.cli.disks import own_texts, seed_config
 from cloudlab.cli.images import check_output, image_for, print_path
 from cloudlab.disk import parse_disk_size
-from cloudlab.errors import CloudlabError
+from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.options import Options, Start, article_options, scenario_name
-from cloudlab.run.record import check_new_folder
+from cloudlab.run.record import Outcome, check_new_folder
+from cloudlab.run.sweep import BUILD_OPTIONS
+from cloudlab.run.sweep import sweep as run_sweep
 from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig
+from cloudlab.units import format_bytes
+from cloudlab.yamltext import YamlFault, read_yaml
+
+_LONGEST_SETTING = 10_000
 
 
 def run(args: argparse.Namespace) -> None:
@@ -71,6 +77,49 @@ def demo(args: argparse.Namespace) -> None:
     _print_results(done)
     terminal.say("Open this in a browser:")
     print_path(report.absolute())
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Boot a machine for each combination of options: one table, two figures."""
+    names = ("image", *BUILD_OPTIONS, "disk_size", "growpart", "resize_rootfs")
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    values |= dict(_setting(text) for text in args.set)
+    with terminal.sweep_view() as show:
+        done = run_sweep(
+            args.output, pairwise=args.pairwise, most=args.most, executor=args.scheduler,
+            parallel=args.parallel, mirror=args.mirror, on_progress=show, **values,
+        )  # fmt: skip
+    sizes = {run.name: map(format_bytes, run.root_sizes("after")) for run in done.runs}
+    rows = [
+        [*map(str, words), *sizes.get(name, ("-", "-")), outcome]
+        for name, *words, outcome, _ in done.table.itertuples(index=False)
+    ]
+    columns = (*done.table.columns[1:-2], "partition", "filesystem", "outcome")
+    terminal.print_table(columns, rows, right="partition,filesystem")
+    for kind in ("growth", "matrix") if done.runs else ():
+        print_path(done.plot(kind).save(done.folder / f"{kind}.svg"))
+    print_path(done.folder / "sizes.csv")
+    failed = done.table[done.table["outcome"] != Outcome.DONE]
+    for row in failed.itertuples():
+        terminal.say(f"{row.run}: {row.reason}")
+    if len(failed):
+        raise CloudlabError(
+            f"{len(failed)} of {len(rows)} runs failed.",
+            hint="The same command repeats the runs that failed, and no others.",
+        )
+
+
+def _setting(text: str) -> tuple[str, list[Any]]:
+    """Return name and values of a text such as ``cpus=1,2``."""
+    name, _, listed = text.partition("=")
+    try:
+        return name.replace("-", "_"), read_yaml(
+            f"[{listed}]", max_characters=_LONGEST_SETTING
+        ).value
+    except YamlFault as fault:
+        raise UsageError(
+            f"--set {text}: {fault.message}.", hint="Write NAME=VALUE,VALUE."
+        ) from None
 
 
 def _boot(
