@@ -427,9 +427,12 @@ def _key(name: str) -> str:
 
 def _word(value: Any) -> str:
     """Return a value of an option as names and tables show it."""
+    if value is None:
+        return "default"
     text = value.name if isinstance(value, Image | Path) else str(value)
-    fits = len(text) <= _WORD_CHARACTERS and text.isprintable()
-    return "default" if value is None else text if fits else f"text {_digest(text)[:6]}"
+    if not text.isprintable():
+        return f"text {_digest(text)[:6]}"
+    return text if len(text) <= _WORD_CHARACTERS else f"…{text[1 - _WORD_CHARACTERS :]}"
 
 
 def _is_done(folder: Path) -> bool:
