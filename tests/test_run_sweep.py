@@ -218,7 +218,7 @@ COMMANDS = {
     "nothing": ([], "no options to combine"),
     "unknown option": (["--set", "disc_size=4G"], "There is no option 'disc_size'"),
     "no list": (["--set", "cpus=[1"], "--set cpus=[1"),
-    "too many": (["--set", f"cpus={','.join(map(str, range(1, 601)))}"], "600 runs"),
+    "too many": (["--set", f"hostname={','.join(f'h{n}' for n in range(600))}"], "600 runs"),
     "no count": (["--disk-size", "4G", "--most", "0"], "not a whole number above 0"),
 }
 
@@ -302,10 +302,10 @@ def test_the_runs_of_a_killed_process_go_elsewhere(tmp_path, image):
 
     def kill_once(progress):
         news.append(progress)
-        machines = registry.list_running()
-        if machines and not killed:
-            killed.append(machines[0])
-            os.kill(machines[0].owner_pid, signal.SIGKILL)
+        if not killed:
+            assert wait_until(registry.list_running)
+            killed.append(registry.list_running()[0])
+            os.kill(killed[0].owner_pid, signal.SIGKILL)
 
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=spawn) as pool:

@@ -14,7 +14,7 @@ from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.options import Options, Start, article_options, scenario_name
-from cloudlab.run.record import Outcome, check_new_folder
+from cloudlab.run.record import check_new_folder
 from cloudlab.run.sweep import BUILD_OPTIONS
 from cloudlab.run.sweep import sweep as run_sweep
 from cloudlab.run.value import Run
@@ -99,12 +99,11 @@ def sweep(args: argparse.Namespace) -> None:
     for kind in ("growth", "matrix") if done.runs else ():
         print_path(done.plot(kind).save(done.folder / f"{kind}.svg"))
     print_path(done.folder / "sizes.csv")
-    failed = done.table[done.table["outcome"] != Outcome.DONE]
-    for row in failed.itertuples():
+    for row in done.failed.itertuples():
         terminal.say(f"{row.run}: {row.reason}")
-    if len(failed):
+    if len(done.failed):
         raise CloudlabError(
-            f"{len(failed)} of {len(rows)} runs failed.",
+            f"{len(done.failed)} of {len(rows)} runs failed.",
             hint="The same command repeats the runs that failed, and no others.",
         )
 

@@ -125,6 +125,9 @@ class Sweep:
         """Return a figure of the runs, ``growth`` or ``matrix``; see :func:`cloudlab.plot`."""
         return plot(kind, self.runs, **options)
 
+    def _repr_html_(self) -> str:
+        return self.table.to_html(index=False)
+
 
 def sweep(
     folder: Path | str | None = None,
@@ -224,9 +227,11 @@ class _Work:
     def __init__(
         self, folder: Path, cells: list[Cell], tell: Callable[..., None], cancel: threading.Event
     ) -> None:
-        # A grid with another list of options has other words for the same run.
+        # There may be other words for the same run, in this grid or in an earlier one.
         known = {_key(path.name): path.name for path in folder.glob("[!.]*-*")}
-        self.cells = [replace(one, name=known.get(_key(one.name), one.name)) for one in cells]
+        self.cells = [
+            replace(cell, name=known.setdefault(_key(cell.name), cell.name)) for cell in cells
+        ]
         wanted = {cell.name: cell for cell in self.cells}
         self.left = {name: cell for name, cell in wanted.items() if not _is_done(folder / name)}
         self.folder, self.tell, self.cancel = folder, tell, cancel
@@ -251,10 +256,13 @@ class _Work:
         try:
             while waiting and not self.cancel.is_set():
                 self.tell(self._progress())
-                for future in futures.wait(waiting, _TICK_S, futures.FIRST_COMPLETED)[0]:
+                ended, _ = futures.wait(waiting, _TICK_S, futures.FIRST_COMPLETED)
+                for future in sorted(ended, key=_is_broken):
                     self._keep(waiting.pop(future), _result(future))
             self.tell(self._progress())
-        except KeyboardInterrupt:
+        except BrokenProcessPool:
+            raise
+        except BaseException:
             self.cancel.set()
             raise
         finally:
@@ -268,7 +276,7 @@ class _Work:
 
     def _keep(self, name: str, result: CellResult) -> None:
         """Write the folder of a run that has ended, whole or not at all."""
-        if result.interrupted:
+        if result.interrupted and self.cancel.is_set():
             return
         target, part = self.folder / name, self.folder / f".{name}.part"
         for old in (part, target):
@@ -440,6 +448,10 @@ def _is_done(folder: Path) -> bool:
         return Run(folder).outcome is Outcome.DONE
     except CloudlabError:
         return False
+
+
+def _is_broken(future: futures.Future[CellResult]) -> bool:
+    return not future.cancelled() and isinstance(future.exception(), BrokenProcessPool)
 
 
 def _result(future: futures.Future[CellResult]) -> CellResult:
