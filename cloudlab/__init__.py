@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cloudlab.run.boot import boot, boot_many
     from cloudlab.run.display import plot
     from cloudlab.run.options import Options, make_options
+    from cloudlab.run.sweep import sweep
     from cloudlab.run.value import (
         Run,
         compare,
@@ -73,6 +74,7 @@ _HOMES = {
     "plot": ("run.display", "plot"),
     "recorded": ("run.value", "recorded"),
     "recordings": ("run.value", "recordings"),
+    "sweep": ("run.sweep", "sweep"),
     "write_seed": ("seed", "write_seed"),
 }
 
@@ -101,6 +103,7 @@ __all__ = [
     "plot",
     "recorded",
     "recordings",
+    "sweep",
     "write_seed",
 ]
 

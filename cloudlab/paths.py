@@ -12,7 +12,9 @@ import io
 import itertools
 import os
 import select
+import shutil
 import tempfile
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +160,26 @@ def free_folder(folder: Path) -> Path:
             free.mkdir(mode=0o700)
             return free
     raise AssertionError
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path, name: str) -> Iterator[Path]:
+    """Yield an empty folder in ``root``; what is still there when the block ends is deleted.
+
+    What processes left there that died before that is deleted as well.
+    """
+    import psutil
+
+    for left in make_folder(root, private=True).glob("*.part"):
+        owner = left.stem.rpartition(".")[2]
+        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    part = root / f"{name}.{uuid.uuid4().hex}.{os.getpid()}.part"
+    part.mkdir(mode=0o700)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 @contextlib.contextmanager

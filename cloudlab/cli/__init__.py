@@ -27,6 +27,7 @@ _MACHINES = "; no machine is left running, and the recorded part is kept"
 _INTERRUPTED = {
     "run": _MACHINES,
     "demo": _MACHINES,
+    "sweep": "; the finished runs are kept, and the same command continues",
     "fetch": "; the received part is kept, and the same command resumes the download",
     "build": "; the unfinished image was removed",
     "share": "; the images are no longer served",
@@ -62,6 +63,9 @@ cloudlab run --image ubuntu-24.04 --disk-size 30G --resize-rootfs false
 cloudlab run --user-data my-user-data.yaml --console
 cloudlab demo
 cloudlab demo --image debian-12-generic --output my-demo
+cloudlab sweep --disk-size 4G,20G,100G --growpart auto,off
+cloudlab sweep --filesystem ext4,xfs,btrfs --resize-rootfs true,false --set profile=full
+cloudlab sweep --disk-size 10G,20G --growpart auto,off --scheduler tcp://192.168.1.20:8786
 cloudlab parse console.log
 cloudlab parse - --json < pasted.txt
 cloudlab replay default --speed 10
@@ -286,6 +290,25 @@ def _runs(commands: Any) -> None:
     )
     _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
     _machine_options(demo)
+    sweep = _command(
+        commands,
+        "sweep",
+        "runs",
+        "boot a machine for each combination of options, and compare them",
+    )
+    group = sweep.add_argument_group("options to combine, each with values separated by commas")
+    build = ("suite", "filesystem", "variant")
+    for name in ("image", *build, "disk-size", "growpart", "resize-rootfs"):
+        words = f"as for '{'build' if name in build else 'run'}'"
+        group.add_argument(f"--{name}", type=_words, metavar="VALUES", help=words)
+    _many(group, "--set", "NAME=VALUES", "any other option of cloudlab.make_options, as YAML")
+    _flag(sweep, "--pairwise", "a few runs that cover each pair of values, not all combinations")
+    add = sweep.add_argument
+    add("--most", type=_count, default=500, metavar="N", help="refuse more runs; default: 500")
+    _file(sweep, "--output", "default: in runs/, the same for the same values", "DIR")
+    add("--parallel", type=_count, metavar="N", help="default: as cores and memory allow")
+    add("--scheduler", metavar="ADDRESS", help="a Dask scheduler whose workers do the runs")
+    _mirror(sweep)
 
 
 def _reading(commands: Any) -> None:
@@ -398,6 +421,16 @@ def _mirror(parser: Any) -> None:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
+    return int(text)
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 

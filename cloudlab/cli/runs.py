@@ -1,4 +1,4 @@
-"""Commands that boot, and the seed that they boot with: run, demo, seed."""
+"""Commands that boot, and the seed that they boot with: run, demo, sweep, seed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.display import save_demo
 from cloudlab.run.options import Options, article_options, scenario_name, typed_values
 from cloudlab.run.record import check_new_folder
+from cloudlab.run.sweep import BUILD_OPTIONS
+from cloudlab.run.sweep import sweep as run_sweep
 from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig, User, parse_public_keys, write_seed
+from cloudlab.units import format_bytes
+from cloudlab.yamltext import YamlFault, read_yaml
+
+_LONGEST_SETTING = 10_000
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,6 +75,48 @@ def demo(args: argparse.Namespace) -> None:
     _print_results(done)
     terminal.say("Open this in a browser:")
     print_path(report.absolute())
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Boot a machine for each combination of options: one table, two figures."""
+    names = ("image", *BUILD_OPTIONS, "disk_size", "growpart", "resize_rootfs")
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    values |= dict(_setting(text) for text in args.set)
+    with terminal.sweep_view() as show:
+        done = run_sweep(
+            args.output, pairwise=args.pairwise, most=args.most, executor=args.scheduler,
+            parallel=args.parallel, mirror=args.mirror, on_progress=show, **values,
+        )  # fmt: skip
+    sizes = {run.name: map(format_bytes, run.root_sizes("after")) for run in done.runs}
+    rows = [
+        [*map(str, words), *sizes.get(name, ("-", "-")), outcome]
+        for name, *words, outcome, _ in done.table.itertuples(index=False)
+    ]
+    columns = (*done.table.columns[1:-2], "partition", "filesystem", "outcome")
+    terminal.print_table(columns, rows, right="partition,filesystem")
+    for kind in ("growth", "matrix") if done.runs else ():
+        print_path(done.plot(kind).save(done.folder / f"{kind}.svg"))
+    print_path(done.folder / "sizes.csv")
+    for row in done.failed.itertuples():
+        terminal.say(f"{row.run}: {row.reason}")
+    if len(done.failed):
+        raise CloudlabError(
+            f"{len(done.failed)} of {len(rows)} runs failed.",
+            hint="The same command repeats the runs that failed, and no others.",
+        )
+
+
+def _setting(text: str) -> tuple[str, list[Any]]:
+    """Return name and values of a text such as ``cpus=1,2``."""
+    name, _, listed = text.partition("=")
+    try:
+        return name.replace("-", "_"), read_yaml(
+            f"[{listed}]", max_characters=_LONGEST_SETTING
+        ).value
+    except YamlFault as fault:
+        raise UsageError(
+            f"--set {text}: {fault.message}.", hint="Write NAME=VALUE,VALUE."
+        ) from None
 
 
 def _boot(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Self
 
 from rich.console import Console
@@ -138,6 +139,27 @@ def build_view() -> Iterator[Callable[[Any], None]]:
                 passed = time.monotonic() - started_s
                 say(f"[{passed:5.1f} s] build {step.number}/{step.count}: {step.title}")
             status.update(Text(printable(f"{step.title}: {step.detail}")[: ERR.width - 4]))
+
+        yield show
+
+
+@contextmanager
+def sweep_view() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows how far a sweep is: a bar on a terminal, lines elsewhere."""
+    said = [-1]
+    columns = (TextColumn("{task.description}", markup=False), BarColumn())
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(news: Any) -> None:
+            text = f"{news.done} of {news.total} runs"
+            text += f", {news.failed} failed" if news.failed else ""
+            if news.left_s is not None and news.done < news.total:
+                text += f", about {timedelta(seconds=round(news.left_s))} left"
+            bar.update(task, description=text, completed=news.done, total=news.total)
+            if not ERR.is_terminal and news.done > said[-1]:
+                said.append(news.done)
+                say(text)
 
         yield show
 

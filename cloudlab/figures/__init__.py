@@ -79,6 +79,7 @@ class Kind:
 
 
 _CHART, _DISK = ("data", "words", "charts"), ("data", "words", "disks")
+_SWEEP = ("sweeps", "sweeps", "sweeps")
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
@@ -90,6 +91,8 @@ KINDS: dict[str, Kind] = {
         Kind("overlay-map", "What the boot wrote", ("extents", "partitions"), True, _DISK),
         Kind("prediction", "Prediction and measurement", ("predictions",), False, _CHART),
         Kind("stages", "Where the time went", ("stages",), False, _CHART),
+        Kind("growth", "Sizes by the disk's size", ("sizes", "options"), False, _SWEEP),
+        Kind("matrix", "What grew, by setting and disk", ("sizes", "options"), False, _SWEEP),
     )
 }
 
@@ -116,9 +119,9 @@ def plot(
     tables : mapping
         Name -> DataFrame, of which a kind needs its own.  ``sizes``: the columns of
         :data:`cloudlab.sizes.SIZES_COLUMNS`; ``stages``: run, scenario, stage, start_s,
-        end_s; ``extents``: run, start_bytes, length_bytes, kind, region; ``partitions``: run,
-        device, start_bytes, size_bytes; ``predictions``: scenario, layer, predicted_bytes,
-        measured_bytes, perhaps run.
+        end_s; ``options``: run, disk_size_bytes and texts; ``extents``: run, start_bytes,
+        length_bytes, kind, region; ``partitions``: run, device, start_bytes, size_bytes;
+        ``predictions``: scenario, layer, predicted_bytes, measured_bytes, perhaps run.
     ax : Axes, optional
         Draw inside the place of this Axes instead of in a new figure.
     size : str

@@ -18,14 +18,12 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import psutil
 
 from cloudlab import paths
 from cloudlab.errors import MachineError, SnapshotError
@@ -196,14 +194,8 @@ def saving(key: str) -> Iterator[Path]:
 
     Whatever is not kept when the block ends is deleted.
     """
-    root = paths.make_folder(paths.snapshots_folder(), private=True)
-    _sweep(root)
-    part = root / f"{key}.{uuid.uuid4().hex}.{os.getpid()}.part"
-    part.mkdir(mode=0o700)
-    try:
+    with paths.scratch_folder(paths.snapshots_folder(), key) as part:
         yield part
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def keep(
@@ -350,11 +342,3 @@ def _file_size(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_size
     return 0
-
-
-def _sweep(root: Path) -> None:
-    """Delete what processes that died while saving left behind."""
-    for part in root.glob("*.part"):
-        owner = part.stem.rpartition(".")[2]
-        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
-            shutil.rmtree(part, ignore_errors=True)

@@ -12,6 +12,7 @@ monitor      watching one boot until its report is complete
 prepare      everything before the machine starts
 start        cold from the firmware, or warm from a snapshot
 boot         one run and many runs, from options to ``Run``
+sweep        a grid of options, on this host or on a cluster
 ===========  ================================================================
 
 Each imports only modules above it.

@@ -20,7 +20,13 @@ from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.html import escaped, table_html
 from cloudlab.image.cache import Image
 from cloudlab.run.record import Outcome, writing
-from cloudlab.run.tables import extents_frame, layout_sizes, partitions_frame, write_csv
+from cloudlab.run.tables import (
+    extents_frame,
+    layout_sizes,
+    options_frame,
+    partitions_frame,
+    write_csv,
+)
 from cloudlab.sizes import check_sizes, sizes_frame
 from cloudlab.units import format_bytes
 
@@ -53,6 +59,7 @@ _TABLES: dict[str, Callable[[Run], pd.DataFrame]] = {
     "sizes": lambda run: run.sizes,
     "stages": lambda run: run.stages,
     "extents": lambda run: run.extents,
+    "options": lambda run: options_frame(run.record),
     "partitions": lambda run: partitions_frame(run.name, run.record.disk_after),
 }
 

@@ -199,6 +199,17 @@ def partitions_frame(run: str, layout: DiskLayout | None) -> pd.DataFrame:
     )
 
 
+def options_frame(record: Record) -> pd.DataFrame:
+    """Return one row: ``run``, ``image``, ``disk_size_bytes``, and other options as text."""
+    import pandas as pd
+
+    options = {
+        name: "default" if one is None else str(one) for name, one in vars(record.options).items()
+    }
+    known = {"run": record.name, "image": Path(record.image.name).stem}
+    return pd.DataFrame([known | options | {"disk_size_bytes": record.options.disk_size_bytes}])
+
+
 def layout_frame(layout: DiskLayout) -> pd.DataFrame:
     """Return the partitions of a disk, by position.
 
