@@ -308,7 +308,8 @@ class BootWatcher:
             self.login_s = line.time_s
         if self.failure is None:
             found = next((proof for proof in _PROOFS if re.search(proof[0], text)), None)
-            self.failure = found and Failure(*found[1:], line.number, line.time_s)
+            if found is not None:
+                self.failure = Failure(*found[1:], line.number, line.time_s)
 
 
 class Transcript(contextlib.AbstractContextManager["Transcript"]):
