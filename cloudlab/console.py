@@ -169,7 +169,8 @@ class Failure:
 
     reason: str
     hint: str
-    #: Seconds from the machine's launch to the line.
+    #: The line's number, and the seconds from the machine's launch to it.
+    line: int
     time_s: float
 
 
@@ -307,8 +308,9 @@ class BootWatcher:
         if self.up_s is None and _UP.search(text):
             self.up_s = line.time_s
         if self.failure is None:
-            proofs = (proof for proof in _PROOFS if re.search(proof[0], text))
-            self.failure = next((Failure(*proof[1:], line.time_s) for proof in proofs), None)
+            found = next((proof for proof in _PROOFS if re.search(proof[0], text)), None)
+            if found is not None:
+                self.failure = Failure(*found[1:], line.number, line.time_s)
 
 
 class Transcript(contextlib.AbstractContextManager["Transcript"]):
