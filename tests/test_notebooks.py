@@ -188,6 +188,7 @@ def test_what_is_played_back_says_so(path):
 
 
 @pytest.mark.boots
+@pytest.mark.usefixtures("lab_image")
 def test_how_it_grows_runs_live(tmp_path):
     """The article's three results and the fourth combination, from machines booted here."""
     path = next(path for path in NOTEBOOKS if path.name.startswith("05"))

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.boots
 
 DISK_BYTES = 20 * 2**30
 #: No pass condition: only so that a guest that hangs does not hang the tests as well.
-TIMEOUT_S = 900
+TIMEOUT_S = 1800
 
 
 @pytest.fixture(scope="module")
