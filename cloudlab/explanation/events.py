@@ -58,6 +58,10 @@ class Kind(StrEnum):
     DISABLED = "cloud-init is disabled or did not start"
     RAN = "cloud-init ran"
     IGNORED = "cloud-init ignored user-data"
+    DOUBTFUL = "cloud-init complained about user-data"
+    ONCE_PER_INSTANCE = "what runs once per instance ran already"
+    GROWFS_STARTS = "systemd-growfs starts"
+    GROWFS_ENDS = "systemd-growfs ended"
 
 
 _ENTRY = r"'(?P<entry>[^']*)' "
@@ -210,10 +214,15 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
     (
         Kind.IGNORED,
         (
-            r"Unhandled (?:non-multipart|unknown content-type)|Failed loading yaml blob"
+            r"[Uu]nhandled (?:non-multipart|unknown content-type|.*userdata)|Failed loading yaml"
             r"|Failed at merging in cloud config|Unexpected failure parsing userdata"
         ),
     ),
+    (Kind.DOUBTFUL, r"Invalid cloud-config provided|failed schema validation"),
+    (Kind.ONCE_PER_INSTANCE, r"already ran \(freq=once-per-instance\)"),
+    # Not every systemd lets growfs itself say what it did, but all say when it ran.
+    (Kind.GROWFS_STARTS, r"systemd\[1\]: Starting systemd-growfs"),
+    (Kind.GROWFS_ENDS, r"systemd\[1\]: Finished systemd-growfs"),
     (Kind.TABLE_EDITED, r"The partition table has been altered|The operation has completed succ"),
 )
 _PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _TABLE)
@@ -235,7 +244,7 @@ _OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
-_UPTIME = re.compile(r"^\[ *(\d+\.\d+)\]")
+_UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 _NEAR_LINES = 40
 
 
@@ -264,8 +273,8 @@ class Event:
 
     @property
     def uptime_s(self) -> float | None:
-        """The kernel's clock, where the line begins with it."""
-        match = _UPTIME.match(self.at.text)
+        """The kernel's clock, where the line shows it."""
+        match = _UPTIME.search(self.at.text)
         return float(match[1]) if match else None
 
 

@@ -22,6 +22,7 @@ from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, inspect_disk
 from cloudlab.errors import CloudlabError, ParseError
+from cloudlab.explanation.model import Source
 from cloudlab.formats import format_of, read_ends
 from cloudlab.sizes import ParsedConsole, parse_console
 from cloudlab.sizes.lines import texts
@@ -71,12 +72,16 @@ _INDENT = re.compile(r" {4}")
 
 
 class Line(NamedTuple):
-    """A line of evidence, cleaned; ``order`` counts through all files, logs first."""
+    """A line of evidence, cleaned; ``order`` counts through all files, logs first.
+
+    ``number`` is 0 for what stands on no line; without a ``source`` the text shows it.
+    """
 
     file: str
     number: int
     text: str
     order: int = 0
+    source: Source | None = None
 
 
 @dataclass

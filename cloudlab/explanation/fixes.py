@@ -20,6 +20,8 @@ _SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
+    if verdict.reason is Reason.USER_DATA_IGNORED:
+        return _IGNORED_FIX
     if verdict.grown is not False:
         return ""
     return _text(_PARTITION.get(verdict.reason, _grow)(machine))
@@ -27,6 +29,8 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
 
 def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
     """Return what grows the filesystem; empty if nothing is wrong."""
+    if verdict.reason is Reason.USER_DATA_IGNORED:
+        return _IGNORED_FIX
     if verdict.reason is Reason.IN_BACKGROUND:
         return _text(
             iter(["df -h /  # again after a while: it grows while it is in use", *_resize(machine)])
@@ -350,8 +354,8 @@ _FILESYSTEM: dict[Reason, Callable[[Machine], Iterator[str]]] = {
 }
 
 
-#: What makes cloud-init read user-data that it ignored.
-IGNORED_FIX = (
+# What makes cloud-init read user-data that it ignored.
+_IGNORED_FIX = (
     "# The first line of user-data must be exactly:\n#cloud-config\n"
     "cloud-init schema --config-file user-data  # check it; on the machine: --system"
 )

@@ -19,8 +19,7 @@ from cloudlab.explanation.facts import (
     short_name,
     split_partition,
 )
-from cloudlab.explanation.model import Grower, Reason
-from cloudlab.explanation.view import LEAST_GAIN_BYTES
+from cloudlab.explanation.model import Grower, Measure, Reason, When
 
 #: Commands whose output settles what is open.
 LSBLK = "lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS"
@@ -28,6 +27,12 @@ LOG = "grep -E 'growpart|resizefs|resiz' /var/log/cloud-init.log"
 FDISK = "sudo fdisk -l"
 DF = "df -B1 /"
 DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
+
+#: growpart's own limit: it ignores a smaller gain.
+#: Source: growpart's option --fudge in cloud-utils, bin/growpart.
+LEAST_GAIN_BYTES = 1 << 20
+
+_TRACEBACK_LINES = 60
 
 #: How far apart lines of one traceback or one program's output may be.
 NEAR_LINES = 80
@@ -109,6 +114,23 @@ class Machine:
     def all(self, *kinds: Kind) -> list[Event]:
         """Return the events of these kinds, in order."""
         return [one for one in self.events if one.kind in kinds]
+
+    @property
+    def silence(self) -> list[Event]:
+        """The lines between which systemd would have started cloud-init, if it did not."""
+        basic, login = self.last(Kind.BASIC), self.last(Kind.LOGIN)
+        if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
+            return [basic, login]
+        return []
+
+    def no_space_near(self, failure: Event) -> Event | None:
+        """Return what says that no space was left: a traceback that follows, or a program before."""
+        first = -NEAR_LINES if failure.kind in {Kind.PROGRAM, Kind.RESIZE_FAILED} else 0
+        for event in self.all(Kind.NO_SPACE):
+            lines = event.at.number - failure.at.number
+            if event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES:
+                return event
+        return None
 
     def about_root(self, event: Event) -> bool:
         """Tell whether an event is about root's disk, or names none."""
@@ -263,6 +285,11 @@ class Machine:
         """The partition's number."""
         split = split_partition(self.partition)
         return split[1] if split else ""
+
+    def first_line(self, device: Device | None) -> Line | None:
+        """Return where a device is listed first with its size."""
+        sized = self.sizes_of(device.name) if device else []
+        return sized[0].at if sized else device.at if device else None
 
     def kind_of_stack(self, *kinds: str) -> Device | None:
         """Return the first device between root and its disk whose type begins so."""
@@ -442,10 +469,7 @@ _NOWHERE = Line("", 0, "")
 
 @dataclass
 class Verdict:
-    """What is known of one layer.
-
-    ``missing`` are commands whose output would settle what is open.
-    """
+    """What is known of one layer; ``missing`` says in sentences what would settle the rest."""
 
     grown: bool | None = None
     by: Grower = Grower.UNKNOWN
@@ -454,16 +478,23 @@ class Verdict:
     missing: list[str] = field(default_factory=list)
     from_bytes: int | None = None
     to_bytes: int | None = None
+    measure: Measure | None = None
+    when: When | None = None
+
+
+def settled_by(*commands: str) -> list[str]:
+    """Return that the output of these commands would settle what is open."""
+    return [f"Not shown yet; this would settle it: {one}" for one in commands if one]
 
 
 def not_grown(reason: Reason | None, *evidence: Event | Line | None, missing: str = "") -> Verdict:
     """Return that it did not grow, and why."""
     lines = [one.at if isinstance(one, Event) else one for one in evidence if one is not None]
-    return Verdict(False, Grower.NOBODY, reason, lines, [missing] if missing else [])
+    return Verdict(False, Grower.NOBODY, reason, lines, settled_by(missing))
 
 
 def undecided(
     *missing: str, evidence: tuple[Line, ...] = (), reason: Reason | None = None
 ) -> Verdict:
     """Return that the evidence does not decide it, with what would."""
-    return Verdict(None, Grower.UNKNOWN, reason, list(evidence), list(missing))
+    return Verdict(None, Grower.UNKNOWN, reason, list(evidence), settled_by(*missing))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloudlab.console import printable
@@ -47,8 +47,8 @@ _REASONS = {
     Reason.GAIN_BELOW_1_MIB: "there is less than 1 MiB to gain, which growpart ignores",
     Reason.WALL: "another partition begins right behind it",
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
-    Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
-    "under one",
+    Reason.LOGICAL_VOLUME: "root is a logical volume: growpart grows the partition below it only "
+    "if growpart.devices lists it, and growing the volumes on it takes pvresize and lvextend",
     Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
     Reason.RAID: "root lies on a RAID array, which growpart left alone",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
@@ -278,6 +278,8 @@ class Explanation:
     statements : tuple of Statement
         About the partition first.
     notes : tuple of Note
+    name : str
+        Of the run, or of the files; it may be empty.
 
     Examples
     --------
@@ -288,6 +290,7 @@ class Explanation:
 
     statements: tuple[Statement, ...]
     notes: tuple[Note, ...] = ()
+    name: str = field(default="", compare=False)
 
     def of(self, subject: Subject) -> tuple[Statement, ...]:
         """Return the statements about ``subject``."""

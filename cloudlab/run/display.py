@@ -68,7 +68,7 @@ def explanation_html(explanation: Explanation) -> str:
 
     rows = [
         {
-            "run": "run",
+            "run": printable(explanation.name),
             "scenario": "",
             "stage": stage,
             "layer": str(one.subject),
