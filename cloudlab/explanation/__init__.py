@@ -5,31 +5,30 @@ module         owns
 =============  ==========================================================
 model          what an explanation is made of
 words          an explanation, in sentences for a terminal and for pages
-evidence       files, archives and pastes as lines
+evidence       files, archives and pastes as lines; copies of them without names
 events, facts  what lines say, and what listings, tables and user-data say
 machine        one machine's storage, put together from them
 partition, filesystem
                the rules: whether it grew, by what, or why not
 boot           one of cloudlab's own boots, which are measured exactly
 fixes          the commands that help
-redact         copies of evidence without names
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from cloudlab.console import printable
 from cloudlab.explanation.boot import Boot, boot_notes, filesystem_verdicts, partition_verdicts
-from cloudlab.explanation.events import Event, Kind, read_events, source_of
+from cloudlab.explanation.events import Kind, read_events, source_of
 from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_evidence
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
 from cloudlab.explanation.fixes import filesystem_fix, partition_fix
-from cloudlab.explanation.machine import Machine, Verdict
+from cloudlab.explanation.machine import Machine, Verdict, lines_of
 from cloudlab.explanation.model import (
     Evidence,
     Finding,
@@ -98,9 +97,8 @@ def explain(
     user_data_faults : sequence of tuple
         Line of the user-data and what is wrong there, in words.
     """
-    boot = Boot(
-        parsed, console, disk_before, disk_after, image_bytes, stages, times, user_data_faults
-    )
+    disks = disk_before or {}, disk_after or {}
+    boot = Boot(parsed, console, *disks, image_bytes, stages, times or {}, user_data_faults)
     partitions = partition_verdicts(boot)
     filesystems = filesystem_verdicts(boot, partitions[-1])
     statements = (
@@ -108,7 +106,7 @@ def explain(
         *(_statement(Subject.FILESYSTEM, boot.machine.root, one) for one in filesystems),
     )
     notes = (
-        Note(kind, tuple(map(_evidence, _lines(proofs))), detail)
+        Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)
         for kind, proofs, detail in boot_notes(boot, statements)
     )
     return Explanation(statements, tuple(notes))
@@ -139,7 +137,8 @@ def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:
         for line in own[0].lines:
             lines[line.number - 1] = line.text.encode()
         return replace(explain(own[0].parsed, console=lines), name=own[0].name)
-    machine = Machine(read_facts(documents), read_events(documents))
+    events = read_events(documents)
+    machine = Machine(read_facts(documents), events)
     names = [one.name for one in documents]
     name = f"{names[0]} and {len(names) - 1} more" if names[1:] else "".join(names)
     return Explanation(tuple(_statements(machine)), tuple(_notes(machine, documents)), name)
@@ -155,32 +154,16 @@ def _statements(machine: Machine) -> Iterator[Statement]:
     fix = partition_fix(machine, partition)
     yield _statement(Subject.PARTITION, machine.partition, partition, fix)
     for subject, device, verdict in layer_verdicts(machine):
-        yield _statement(Subject(subject), device, verdict)
+        yield _statement(subject, device, verdict)
     fix = filesystem_fix(machine, filesystem, partition)
     yield _statement(Subject.FILESYSTEM, machine.root or machine.zfs_dataset, filesystem, fix)
 
 
 def _statement(subject: Subject, device: str, verdict: Verdict, fix: str = "") -> Statement:
-    return Statement(
-        subject=subject,
-        device=printable(device),
-        grown=verdict.grown,
-        by=verdict.by,
-        reason=verdict.reason,
-        from_bytes=verdict.from_bytes,
-        to_bytes=verdict.to_bytes,
-        measure=verdict.measure,
-        when=verdict.when,
-        evidence=tuple(map(_evidence, _lines(verdict.evidence)[:_MOST_EVIDENCE])),
-        missing=tuple(verdict.missing),
-        fix=fix or None,
-    )
-
-
-def _lines(proofs: Iterable[Event | Line | None]) -> list[Line]:
-    """Return each line once."""
-    lines = (one.at if isinstance(one, Event) else one for one in proofs if one is not None)
-    return list(dict.fromkeys(line for line in lines if line.text))
+    values = {one.name: getattr(verdict, one.name) for one in fields(verdict)}
+    values["evidence"] = tuple(map(_evidence, lines_of(verdict.evidence)[:_MOST_EVIDENCE]))
+    values["missing"] = tuple(verdict.missing)
+    return Statement(subject, printable(device), **values, fix=fix or None)
 
 
 def _evidence(line: Line) -> Evidence:

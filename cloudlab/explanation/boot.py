@@ -31,7 +31,7 @@ from cloudlab.explanation.model import (
     Subject,
     When,
 )
-from cloudlab.explanation.partition import concerns_root
+from cloudlab.explanation.partition import concerns_root, root_entries
 from cloudlab.explanation.partition import said_causes as partition_causes
 from cloudlab.sizes import GuestBlock, GuestDevice, GuestFilesystem, ParsedConsole
 
@@ -59,18 +59,30 @@ class _Size(NamedTuple):
     block: GuestBlock | None = None
 
 
+class _Sizes(NamedTuple):
+    """Sizes at two moments, by one measure: of a filesystem statfs or superblock."""
+
+    old: _Size
+    new: _Size
+    measure: Measure | None = None
+
+    @property
+    def grown(self) -> bool:
+        return self.new.size_bytes > self.old.size_bytes
+
+
 @dataclass(frozen=True)
 class Boot:
     """The evidence of one boot; the attributes are the parameters of ``explain``."""
 
     parsed: ParsedConsole
-    console: Iterable[bytes] = ()
-    disk_before: Mapping[str, Any] | None = None
-    disk_after: Mapping[str, Any] | None = None
-    image_bytes: int | None = None
-    stages: Sequence[Mapping[str, Any]] = ()
-    times: Mapping[int, float] | None = None
-    user_data_faults: Sequence[tuple[int, str]] = ()
+    console: Iterable[bytes]
+    disk_before: Mapping[str, Any]
+    disk_after: Mapping[str, Any]
+    image_bytes: int | None
+    stages: Sequence[Mapping[str, Any]]
+    times: Mapping[int, float]
+    user_data_faults: Sequence[tuple[int, str]]
 
     @cached_property
     def machine(self) -> Machine:
@@ -86,24 +98,17 @@ class Boot:
         for block in self.parsed.blocks:
             for one in block.devices:
                 here = [each for each in block.filesystems if each.device == one.name]
-                mounts, fstype = (
-                    tuple(each.mountpoint for each in here),
-                    here[0].fstype if here else "",
-                )
-                size = one.name, one.size_bytes, one.type, one.parent
-                facts.devices.append(Device(*size, mounts, fstype, _device_line(one)))
-            facts.mounts += [
-                Mount(
-                    *(each.device, each.mountpoint, _filesystem_line(each)),
-                    *(each.size_bytes, each.available_bytes, each.fstype),
-                )
-                for each in block.filesystems
-            ]
+                mounts, fstype = [each.mountpoint for each in here], [each.fstype for each in here]
+                about = one.name, one.size_bytes, one.type, one.parent, tuple(mounts)
+                facts.devices.append(Device(*about, "".join(fstype[:1]), _device_line(one)))
+            for each in block.filesystems:
+                sizes = each.size_bytes, each.available_bytes
+                place = each.device, each.mountpoint, _filesystem_line(each)
+                facts.mounts.append(Mount(*place, *sizes, each.fstype))
         events = read_events([Document("", lines)])
-        if self.parsed.blocks or any(
-            str(one["stage"]).startswith("cloud-init") for one in self.stages
-        ):
-            # cloud-init starts the report, and its stages are its own.
+        stages = [str(one["stage"]) for one in self.stages]
+        # cloud-init starts the report.
+        if self.parsed.blocks or any(one.startswith("cloud-init") for one in stages):
             events.append(Event(Kind.RAN, Line("", 0, ""), {}))
         return Machine(facts, events)
 
@@ -120,7 +125,7 @@ class Boot:
     @property
     def table(self) -> str | None:
         """The kind of the disk's partition table, ``gpt`` or ``dos``; None where unknown."""
-        return (self.disk_after or {}).get("table") or (self.disk_before or {}).get("table")
+        return self.disk_after.get("table") or self.disk_before.get("table")
 
     def fact(self, name: str) -> Line | None:
         """Return a fact of the last report that has it, as ``name: value``."""
@@ -152,7 +157,7 @@ class Boot:
 
         It is the largest one if no report names it.
         """
-        disk = (self.disk_before if moment == "before" else self.disk_after) or {}
+        disk = self.disk_before if moment == "before" else self.disk_after
         parts, machine = list(disk.get("partitions", ())), self.machine
         holder = machine.partition or next((d.name for d in machine.stack if d.type == "disk"), "")
         if holder:
@@ -200,10 +205,8 @@ class Boot:
 
     def when_said(self, event: Event) -> When:
         """Return when something happened that a line told at its time."""
-        host_s = (
-            (self.times or {}).get(event.at.number) if event.at.source is Source.CONSOLE else None
-        )
-        return When(stage=self._stage_at(host_s), guest_s=event.uptime_s, host_s=host_s)
+        host_s = self.times.get(event.at.number) if event.at.source is Source.CONSOLE else None
+        return When(self._stage_at(host_s), event.uptime_s, host_s=host_s)
 
     def when_larger(self, sizes: Iterable[_Size | None], old: _Size) -> When | None:
         """Return when a report first showed a larger size than ``old``."""
@@ -217,18 +220,18 @@ class Boot:
 
     def _when_seen(self, block: GuestBlock, last: GuestBlock | None) -> When:
         """Return when something happened that ``block`` was the first to show, ``last`` not yet."""
-        times, not_before_s = self.times or {}, last.uptime_s if last else None
+        not_before_s = last.uptime_s if last else None
         # The sampler says until when it saw what its last block showed.  Where a block was
         # lost, that may not be what the last one here shows.
         if block.unchanged_until_s is not None and not self.parsed.damaged:
             known = [one for one in (not_before_s, block.unchanged_until_s) if one is not None]
             not_before_s = min(max(known), block.uptime_s or max(known))
-        host_s = times.get(block.line)
+        host_s = self.times.get(block.line)
         stage = self._stage_at(host_s)
         if (not_before_s or 0.0) > (block.uptime_s or math.inf):
             # The reports contradict each other, so neither tells the time.
             return When(stage, None, None, host_s)
-        if last is None or self._stage_at(times.get(last.line)) != stage:
+        if last is None or self._stage_at(self.times.get(last.line)) != stage:
             stage = None  # it may have happened in either
         return When(stage, block.uptime_s, not_before_s, host_s)
 
@@ -283,8 +286,9 @@ def partition_verdicts(boot: Boot) -> list[Verdict]:
     """Return one verdict for each time the root partition grew, or the one why it did not."""
     machine = boot.machine
     if machine.stack and machine.stack[0].type == "disk":
-        shown = machine.first_line(machine.stack[0])
-        return [not_grown(Reason.NO_PARTITION, shown, _last_about_root(machine, "SKIPPED"))]
+        shown = machine.first_listed(machine.stack[0])
+        skipped = root_entries(machine, "SKIPPED")[-1:]
+        return [not_grown(Reason.NO_PARTITION, shown, *skipped)]
     built, left = boot.on_disk("before"), boot.on_disk("after")
     measured = [built and built[1], boot.partition(boot.before), boot.partition(boot.after)]
     if boot.after is None:
@@ -305,11 +309,6 @@ def _unknown(sizes: Sequence[_Size] = ()) -> Verdict:
     return Verdict(None, Grower.UNKNOWN, Reason.UNKNOWN, shown, [_NOT_TOLD])
 
 
-def _last_about_root(machine: Machine, verb: str) -> Event | None:
-    found = (one for one in reversed(machine.all(Kind.TRIED)) if one.get("verb") == verb)
-    return next((one for one in found if concerns_root(machine, one)), None)
-
-
 def _partition_growth(boot: Boot, old: _Size, new: _Size) -> Verdict:
     """Say who grew it from one size to the next, by what happened in between only."""
     machine, early = boot.machine, new.block is not None and new.block.stage == "before"
@@ -317,16 +316,8 @@ def _partition_growth(boot: Boot, old: _Size, new: _Size) -> Verdict:
     programs = machine.all(Kind.PROGRAM) if old.block is None else ()
     growroot = [one for one in programs if "GROWROOT: CHANGED" in one.at.text][:1]
     wall = None if early else _behind(boot.after, machine.partition)
-    reports = [boot.partition(block) for block in boot.parsed.blocks]
-    verdict = Verdict(
-        True,
-        Grower.UNKNOWN,
-        Reason.WALL if wall else None,
-        [old.at, new.at],
-        from_bytes=old.size_bytes,
-        to_bytes=new.size_bytes,
-        when=boot.when_larger(reports, old),
-    )
+    verdict = Verdict(True, Grower.UNKNOWN, Reason.WALL if wall else None)
+    verdict.when = boot.when_larger(map(boot.partition, boot.parsed.blocks), old)
     if changed and not early:
         verdict.by = Grower.GROWPART
         verdict.evidence.append(changed[-1].at)
@@ -340,7 +331,7 @@ def _partition_growth(boot: Boot, old: _Size, new: _Size) -> Verdict:
             f"It grew {moment}, but no line of the console or of cloud-init.log says by whom."
         )
     verdict.evidence += [_device_line(wall)] if wall else []
-    return verdict
+    return _measured(verdict, _Sizes(old, new))
 
 
 def _partition_kept(boot: Boot, sizes: Sequence[_Size]) -> Verdict:
@@ -352,16 +343,11 @@ def _partition_kept(boot: Boot, sizes: Sequence[_Size]) -> Verdict:
         missing.append("No line of cloud-init.log says why growpart did nothing.")
     if verdict.reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB} and boot.table is None:
         missing.append("Whether the disk has a GPT was not recorded; room for its copy is kept.")
-    evidence = [sizes[0].at, sizes[-1].at, *verdict.evidence, *([tool] if tool else [])]
-    kept_bytes = sizes[-1].size_bytes
-    return replace(
-        verdict,
-        reason=verdict.reason or Reason.UNKNOWN,
-        evidence=evidence,
-        missing=missing,
-        from_bytes=kept_bytes,
-        to_bytes=kept_bytes,
-    )
+    verdict = replace(verdict, reason=verdict.reason or Reason.UNKNOWN, missing=missing)
+    verdict.evidence += [tool] if tool else []
+    verdict = _measured(verdict, _Sizes(sizes[0], sizes[-1]))
+    verdict.from_bytes = verdict.to_bytes
+    return verdict
 
 
 def _partition_layout(boot: Boot) -> Verdict:
@@ -369,11 +355,11 @@ def _partition_layout(boot: Boot) -> Verdict:
     machine, block = boot.machine, boot.after or boot.before
     root = machine.stack[0] if machine.stack else None
     if root is not None and root.name != machine.partition:
-        failed, reason = _last_about_root(machine, "FAILED"), Reason.LOGICAL_VOLUME
-        if root.type != "lvm":
-            reason = Reason.GROWPART_FAILED if failed else Reason.UNKNOWN
-        return not_grown(reason, failed, machine.first_line(root))
-    unchanged = _last_about_root(machine, "NOCHANGE")
+        failed = root_entries(machine, "FAILED")[-1:]
+        reason = Reason.GROWPART_FAILED if failed else Reason.UNKNOWN
+        reason = Reason.LOGICAL_VOLUME if root.type == "lvm" else reason
+        return not_grown(reason, *failed, machine.first_listed(root))
+    unchanged = root_entries(machine, "NOCHANGE")[-1:]
     part, behind = _device(block, machine.partition), _behind(block, machine.partition)
     disk = _device(block, part.parent) if part else None
     # The table of a disk that was not looked at is taken for what cloud images have.
@@ -383,14 +369,14 @@ def _partition_layout(boot: Boot) -> Verdict:
         limit_bytes = behind.start_bytes if behind else disk.size_bytes - reserve_bytes
         room_bytes = max(0, limit_bytes - end_bytes)
     if part is None or disk is None or room_bytes >= LEAST_GAIN_BYTES:
-        return not_grown(Reason.UNKNOWN, unchanged)
+        return not_grown(Reason.UNKNOWN, *unchanged)
     if behind is not None:
-        return not_grown(Reason.WALL, unchanged, _device_line(behind))
+        return not_grown(Reason.WALL, *unchanged, _device_line(behind))
     kept = f", less {reserve_bytes} for the copy of the GPT" if reserve_bytes else ""
     reckoned = (
         f"behind {part.name}: {disk.size_bytes - end_bytes} bytes{kept}: {room_bytes} to gain"
     )
-    shown = unchanged, _device_line(disk), _line(Source.REPORT, reckoned)
+    shown = *unchanged, _device_line(disk), _line(Source.REPORT, reckoned)
     if boot.image_bytes is not None and disk.size_bytes <= boot.image_bytes:
         made = f"what the disk was made from: {boot.image_bytes} bytes of virtual size"
         return not_grown(Reason.DISK_NOT_LARGER, *shown, _line(Source.RUN, made))
@@ -398,18 +384,6 @@ def _partition_layout(boot: Boot) -> Verdict:
 
 
 # ---- the filesystem ----
-
-
-class _Sizes(NamedTuple):
-    """The filesystem's size at two moments, by one measure."""
-
-    old: _Size
-    new: _Size
-    measure: Measure
-
-    @property
-    def grown(self) -> bool:
-        return self.new.size_bytes > self.old.size_bytes
 
 
 def filesystem_verdicts(boot: Boot, partition: Verdict) -> list[Verdict]:
@@ -453,12 +427,9 @@ def _late(boot: Boot, guest: _Sizes | None) -> Iterator[Verdict]:
     limit_s = (boot.before.uptime_s if boot.before else None) or 0.0
     kernel = next((one for one in boot.resizings() if (one.uptime_s or 0.0) >= limit_s), None)
     resized = boot.machine.last(Kind.RESIZED) or boot.machine.last(Kind.FORKED)
-    if growfs := _growfs_around(boot, kernel):
-        yield _filesystem_growth(boot, guest, Grower.GROWFS, growfs, kernel)
-    elif resized:
-        yield _filesystem_growth(boot, guest, Grower.RESIZEFS, [resized], kernel)
-    else:
-        yield _filesystem_growth(boot, guest, Grower.UNKNOWN, [], kernel)
+    growfs = _growfs_around(boot, kernel)
+    by = Grower.GROWFS if growfs else Grower.RESIZEFS if resized else Grower.UNKNOWN
+    yield _filesystem_growth(boot, guest, by, growfs or [resized], kernel)
 
 
 def _unreported(boot: Boot, disk: _Sizes, *, reported: bool) -> Verdict:
@@ -485,16 +456,21 @@ def _growfs_around(boot: Boot, kernel: Event | None) -> list[Event]:
 
 
 def _filesystem_growth(
-    boot: Boot, sizes: _Sizes | None, by: Grower, proofs: list[Event], kernel: Event | None
+    boot: Boot,
+    sizes: _Sizes | None,
+    by: Grower,
+    proofs: Sequence[Event | None],
+    kernel: Event | None,
 ) -> Verdict:
-    when = None
+    verdict = Verdict(True, by, None, [one.at for one in (kernel, *proofs) if one is not None])
+    if by is Grower.UNKNOWN:
+        verdict.missing.append(
+            "It grew, but no line of cloud-init.log or of systemd's journal says who did it."
+        )
     if kernel is not None:
-        when = boot.when_said(kernel)
+        verdict.when = boot.when_said(kernel)
     elif sizes is not None and sizes.old.block is not None:
-        when = boot.when_larger(map(boot.filesystem, boot.parsed.blocks), sizes.old)
-    said = [one.at for one in (kernel, *proofs) if one is not None]
-    missing = "It grew, but no line of cloud-init.log or of systemd's journal says who did it."
-    verdict = Verdict(True, by, None, said, [missing] if by is Grower.UNKNOWN else [], when=when)
+        verdict.when = boot.when_larger(map(boot.filesystem, boot.parsed.blocks), sizes.old)
     return _measured(verdict, sizes)
 
 

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import short_name
+from cloudlab.explanation.facts import Device, Volume, short_name
 from cloudlab.explanation.machine import (
     DF,
     DMESG,
     LOG,
     LSBLK,
     NEAR_LINES,
-    OFF_WORDS,
     Machine,
+    Proof,
     Verdict,
+    grown_by,
     in_initramfs,
     not_grown,
-    settled_by,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason
+from cloudlab.explanation.model import Grower, Reason, Subject
 
 _SHORT = 0.95
 
@@ -55,11 +54,10 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         if done and resized:
             by = Grower.UNKNOWN
         unit = 4096 if event.get("device") else 1
-        lines = [event.at, *(one.at for one in (resized, *done) if one is not None)]
-        reason = _resize_despite(machine)
-        return Verdict(True, by, reason, lines, [], old * unit, new * unit)
+        reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
+        return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     if done and partition.grown is not False:
-        return Verdict(True, Grower.GROWFS, None, [done[-1].at])
+        return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
         if event.get("old") and int(event.get("new")) <= int(event.get("old")):
             continue
@@ -67,7 +65,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         if target == "/" or (target and machine.root and _is_root(machine, target)):
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
             by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
-            return Verdict(True, Grower.RESIZEFS if module else by, None, [event.at])
+            return grown_by(Grower.RESIZEFS if module else by, event)
     return _resized_after_growth(machine, partition)
 
 
@@ -95,8 +93,8 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
     followed = any("resized encrypted volume" in one.at.text for one in machine.events)
     if machine.root not in {machine.partition, ""} and not fills and not followed:
         return None  # what lies between need not have grown
-    lines = [event.at, *([machine.filesystem.at] if machine.filesystem else [])]
-    return Verdict(True, Grower.RESIZEFS, _resize_despite(machine), lines)
+    reason = machine.despite("resize_rootfs")
+    return grown_by(Grower.RESIZEFS, event, machine.filesystem, reason=reason)
 
 
 def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
@@ -105,32 +103,25 @@ def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
     return machine.size_of(machine.root) or (partition.to_bytes if direct else None)
 
 
-def _mapping_behind(machine: Machine) -> tuple[Line, ...]:
+def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
     """Return what shows that an encrypted device did not follow its partition."""
     for event in machine.all(Kind.TRIED):
         if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
-            return (event.at,)
+            return (event,)
     device = machine.kind_of_stack("crypt")
     below = machine.size_of(device.parent) if device else None
     if device is None or not device.size_bytes or not below:
         return ()
-    return (device.at,) if device.size_bytes < below * _SHORT else ()
-
-
-def _resize_despite(machine: Machine) -> Reason | None:
-    wished = str(machine.setting("resize_rootfs")).lower() in OFF_WORDS
-    ignored = machine.last(Kind.IGNORED) or (machine.user_data and not machine.user_data.valid)
-    return Reason.USER_DATA_IGNORED if wished and ignored else None
+    return (device,) if device.size_bytes < below * _SHORT else ()
 
 
 def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
     """Yield what kept it from growing, as logs and user-data say it, the strongest first."""
-    shown = (machine.filesystem.at,) if machine.filesystem else ()
     yield from said_causes(machine, partition)
     if forked := machine.last(Kind.FORKED):
         if partition.grown is False:
-            yield not_grown(Reason.FILLS_ITS_DEVICE, forked, *shown)
-        yield undecided(DF, evidence=(forked.at, *shown), reason=Reason.IN_BACKGROUND)
+            yield not_grown(Reason.FILLS_ITS_DEVICE, forked, machine.filesystem)
+        yield undecided(DF, proofs=(forked, machine.filesystem), reason=Reason.IN_BACKGROUND)
     if partition.reason is Reason.FILESYSTEM_FULL:
         yield not_grown(Reason.FILESYSTEM_FULL, *partition.evidence)
     yield from _wishes(machine, partition)
@@ -144,17 +135,16 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
     if kept and machine.silence:
         yield not_grown(Reason.NO_CLOUD_INIT, *machine.silence)
     fills = not kept and machine.fills(_device_bytes(machine, partition))
-    shown = (machine.filesystem.at,) if machine.filesystem else ()
     if machine.zfs_dataset and partition.grown is False:
         yield not_grown(Reason.ZFS, *partition.evidence)
     if partition.reason is Reason.NO_CLOUD_INIT and not kept:
-        yield not_grown(Reason.NO_CLOUD_INIT, *partition.evidence, *shown)
+        yield not_grown(Reason.NO_CLOUD_INIT, *partition.evidence, machine.filesystem)
     for event in machine.all(Kind.ALREADY_RAN):
         if event.get("module") == "resizefs":
             yield not_grown(Reason.MODULE_RAN, event)
     off = machine.last(Kind.RESIZE_OFF)
     if off is not None and partition.grown is None and fills:
-        yield undecided(DMESG, evidence=(off.at, *shown))
+        yield undecided(DMESG, proofs=(off, machine.filesystem))
     elif off is not None:
         yield not_grown(Reason.RESIZE_ROOTFS_OFF, off)
     for kind, reason in (
@@ -174,9 +164,9 @@ def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
     fills = machine.fills(_device_bytes(machine, partition))
     data = machine.user_data
     trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
-    off = str(machine.setting("resize_rootfs")).lower() in OFF_WORDS
+    off = machine.switched_off("resize_rootfs")
     if data and trusted and off and fills is False and machine.filesystem:
-        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data.at, machine.filesystem.at, missing=LOG)
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, machine.filesystem, missing=LOG)
 
 
 def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
@@ -200,27 +190,21 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
         elif fills is False or machine.filesystem is None:
             yield not_grown(Reason.RESIZE_FAILED, event)
         else:
-            shown = machine.filesystem.at
-            yield undecided(DMESG, evidence=(event.at, shown), reason=Reason.RESIZE_FAILED)
+            yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)
 
 
-def _volume_behind(machine: Machine) -> tuple[Line, ...]:
+def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     """Return what shows that a logical volume takes less than lies below it; empty if it does not."""
     volume = next((one for one in machine.stack if one.type == "lvm"), None)
-    group = ""
-    for one in machine.facts.volumes:
-        if one.kind == "lv" and volume and one.name == volume.name:
-            group = one.group
-    if volume is None and not any(
-        one.kind == "lv" and one.name == machine.root for one in machine.facts.volumes
-    ):
-        return ()
     name = volume.name if volume else machine.root
-    for one in machine.facts.volumes:
-        prefix = one.group.replace("-", "--") + "-"
-        mine = one.group == group or name.startswith(prefix)
+    volumes = machine.facts.volumes
+    groups = {one.group for one in volumes if one.kind == "lv" and one.name == name}
+    if volume is None and not groups:
+        return ()
+    for one in volumes:
+        mine = one.group in groups or name.startswith(one.group.replace("-", "--") + "-")
         if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
-            return (one.at,)
+            return (one,)
     if volume is None:
         return ()
     below = next((one for one in machine.stack if one.name == volume.parent), None)
@@ -231,92 +215,86 @@ def _volume_behind(machine: Machine) -> tuple[Line, ...]:
         return ()
     free = below.size_bytes - sum(one.size_bytes or 0 for one in siblings)
     slack = below.tolerance_bytes + sum(one.tolerance_bytes for one in siblings) + (64 << 20)
-    return (volume.at, below.at) if free > slack else ()
+    return (volume, below) if free > slack else ()
 
 
 def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
     machine: Machine, partition: Verdict
 ) -> Verdict:
     """Return what sizes alone show."""
-    shown = (machine.filesystem.at,) if machine.filesystem else ()
     fills = machine.fills(_device_bytes(machine, partition) or partition.from_bytes)
     behind = _volume_behind(machine)
     if behind and fills is not False:
-        return not_grown(Reason.LOGICAL_VOLUME, *behind, *shown)
+        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
     if fills is not False and (locked := _mapping_behind(machine)):
-        return not_grown(Reason.ENCRYPTED, *locked, *shown)
+        return not_grown(Reason.ENCRYPTED, *locked, machine.filesystem)
     if machine.zfs_dataset:
-        return undecided("zpool list; zpool status", evidence=shown)
+        return undecided("zpool list; zpool status", proofs=[machine.filesystem])
     if partition.reason is Reason.TABLE_BUSY:
-        return not_grown(Reason.TABLE_BUSY, *partition.evidence, *shown)
+        return not_grown(Reason.TABLE_BUSY, *partition.evidence, machine.filesystem)
     if partition.grown is False:
         for verdict in _below_kept_partition(machine, partition, fills=fills):
             return verdict
     if fills is False:
         device = machine.devices.get(machine.root)
-        return not_grown(None, *shown, device.at if device else None, missing=LOG)
+        return not_grown(None, machine.filesystem, device, missing=LOG)
     if partition.grown and partition.from_bytes and partition.to_bytes and machine.filesystem:
         size = machine.filesystem.size_bytes or 0
         if size < partition.to_bytes * 0.8:
-            return not_grown(None, *shown, missing=LOG)
+            return not_grown(None, machine.filesystem, missing=LOG)
         if size > partition.from_bytes * 1.02:
-            return Verdict(True, Grower.UNKNOWN, None, list(shown), settled_by(LOG))
-    lacking = DF if not shown else LSBLK if machine.size_of(machine.root) is None else ""
-    return undecided(*([lacking] if lacking else []), LOG, evidence=shown)
+            return grown_by(Grower.UNKNOWN, machine.filesystem, missing=LOG)
+    lacking = LSBLK if machine.size_of(machine.root) is None else ""
+    return undecided(lacking if machine.filesystem else DF, LOG, proofs=[machine.filesystem])
 
 
 def _below_kept_partition(
     machine: Machine, partition: Verdict, *, fills: bool | None
 ) -> Iterator[Verdict]:
     """Yield that it takes all of a device that cannot have grown, as its partition did not."""
-    shown = (machine.filesystem.at,) if machine.filesystem else ()
     volume = machine.kind_of_stack("lvm")
     resized, idle = machine.last(Kind.RESIZED), machine.last(Kind.IDLE)
     if volume and fills is not False:
-        yield not_grown(Reason.LOGICAL_VOLUME, volume.at, *shown)
+        yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
-        yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, *shown)
+        yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, machine.filesystem)
     unknown = fills is None and not machine.size_of(machine.root)
     mapped = machine.root not in {machine.partition, ""} or partition.reason is Reason.NO_PARTITION
-    if unknown and shown and partition.reason and not mapped:
+    if unknown and machine.filesystem and partition.reason and not mapped:
         # Nothing shows another device than the one that did not grow.
-        yield not_grown(Reason.FILLS_ITS_DEVICE, *shown, missing=LSBLK)
+        yield not_grown(Reason.FILLS_ITS_DEVICE, machine.filesystem, missing=LSBLK)
 
 
 # ---- the layers between ----
 
+_LAYERS = {
+    "lvm": (Subject.LOGICAL_VOLUME, Reason.LOGICAL_VOLUME),
+    "crypt": (Subject.LUKS, Reason.ENCRYPTED),
+    **dict.fromkeys(("raid", "md"), (Subject.RAID, Reason.RAID)),
+}
 
-def layer_verdicts(machine: Machine) -> Iterator[tuple[str, str, Verdict]]:
+
+def layer_verdicts(machine: Machine) -> Iterator[tuple[Subject, str, Verdict]]:
     """Yield subject, device and verdict of each layer between the partition and the filesystem."""
-    subjects = {"lvm": "logical_volume", "crypt": "luks", "raid": "raid", "md": "raid"}
     for device in reversed(machine.stack):
-        subject = next((s for kind, s in subjects.items() if device.type.startswith(kind)), None)
-        below = machine.size_of(device.parent) if device.parent else None
-        if subject is None or device.name == machine.partition:
+        kind = next((one for one in _LAYERS if device.type.startswith(one)), None)
+        if kind is None or device.name == machine.partition:
             continue
-        if subject == "logical_volume":
-            yield from _physical_volume(machine, device.parent)
-            behind = _volume_behind(machine)
-            verdict = (
-                not_grown(Reason.LOGICAL_VOLUME, *behind)
-                if behind
-                else undecided("sudo vgs; sudo lvs")
-            )
-            yield subject, device.name, verdict
-        elif below and device.size_bytes and device.size_bytes < below * _SHORT:
-            reason = Reason.ENCRYPTED if subject == "luks" else Reason.RAID
-            yield subject, device.name, not_grown(reason, device.at)
-        else:
-            yield subject, device.name, undecided(DMESG, evidence=(device.at,))
+        (subject, reason), parent = _LAYERS[kind], device.parent
+        below = machine.size_of(parent) if parent else None
+        if subject is not Subject.LOGICAL_VOLUME:
+            yield subject, device.name, _layer_verdict(device, below, reason)
+            continue
+        held = [one for one in machine.facts.volumes if (one.kind, one.name) == ("pv", parent)]
+        for one in held[:1]:
+            yield Subject.PHYSICAL_VOLUME, parent, _layer_verdict(one, below, reason)
+        behind = _volume_behind(machine)
+        open_ = undecided("sudo vgs; sudo lvs")
+        yield subject, device.name, not_grown(reason, *behind) if behind else open_
 
 
-def _physical_volume(machine: Machine, name: str) -> Iterator[tuple[str, str, Verdict]]:
-    for one in machine.facts.volumes:
-        if one.kind == "pv" and one.name == name:
-            below = machine.size_of(name)
-            if below and one.size_bytes < below * _SHORT:
-                yield "physical_volume", name, not_grown(Reason.LOGICAL_VOLUME, one.at)
-            else:
-                yield "physical_volume", name, undecided(DMESG, evidence=(one.at,))
-            return
+def _layer_verdict(layer: Device | Volume, below: int | None, reason: Reason) -> Verdict:
+    if below and layer.size_bytes and layer.size_bytes < below * _SHORT:
+        return not_grown(reason, layer)
+    return undecided(DMESG, proofs=[layer])

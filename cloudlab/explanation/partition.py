@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import short_name, split_partition
+from cloudlab.explanation.facts import disk_of, short_name
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
@@ -23,6 +22,7 @@ from cloudlab.explanation.machine import (
     OFF_WORDS,
     Machine,
     Verdict,
+    grown_by,
     in_initramfs,
     not_grown,
     undecided,
@@ -34,12 +34,10 @@ _SECTOR = 512
 
 def partition_verdict(machine: Machine) -> Verdict:
     """Say whether the root partition grew, by what, or why not."""
-    grown = _partition_growth(machine)
+    grown = _growth(machine)
     if grown is not None:
         return _since(machine, grown) or grown
-    for verdict in _partition_causes(machine):
-        return verdict
-    return _by_layout(machine)
+    return next(_causes(machine), None) or next(_layouts(machine))
 
 
 def _since(machine: Machine, grown: Verdict) -> Verdict | None:
@@ -63,43 +61,39 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         return name in {machine.partition, machine.root}
     if name:
         # Of an entry such as /var it is not known whether it is root's.
-        disk = (split_partition(name) or ("",))[0]
         direct = event.get("entry") in {"", f"/dev/{name}"}
-        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk))
+        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk_of(name)))
     number = re.search(r"partition[= ](\d+)", event.at.text)
     return bool(number and machine.number and number[1] == machine.number)
 
 
-def _partition_growth(machine: Machine) -> Verdict | None:
+def root_entries(machine: Machine, verb: str) -> list[Event]:
+    """Return what cloud-init's growpart did with root's partition: SKIPPED, NOCHANGE, FAILED."""
+    tried = (one for one in machine.all(Kind.TRIED) if one.get("verb") == verb)
+    return [one for one in tried if concerns_root(machine, one)]
+
+
+def _growth(machine: Machine) -> Verdict | None:
     """Return growth that a program reported and no later evidence takes back."""
-    event = next(
-        (
-            one
-            for one in reversed(machine.events)
-            if (
-                one.kind is Kind.CHANGED
-                or (one.kind is Kind.PROGRAM and one.get("verb") == "CHANGED")
-            )
-            and concerns_root(machine, one)
-        ),
-        None,
-    )
-    if event is not None:
-        by = Grower.GROWPART
-        if re.search(r"(?i)growroot", event.at.text):
-            by = Grower.GROWROOT
-        elif in_initramfs(event):
-            by = Grower.INITRAMFS
+    changed = [
+        one
+        for one in machine.all(Kind.CHANGED, Kind.PROGRAM)
+        if (one.kind is Kind.CHANGED or one.get("verb") == "CHANGED")
+        and concerns_root(machine, one)
+    ]
+    if changed:
+        event = changed[-1]
+        growroot = re.search(r"(?i)growroot", event.at.text)
+        by = Grower.INITRAMFS if in_initramfs(event) else Grower.GROWPART
+        by = Grower.GROWROOT if growroot else by
         old, new = _sizes_in(event)
-        busy = _stale(machine, event, old, new)
-        if busy is not None:
-            return busy
-        verdict = Verdict(True, by, _despite(machine), [event.at], [], old, new)
-        verdict.evidence += [one.at for one in machine.sizes_of(machine.partition)[-1:]]
-        return verdict
+        last = machine.sizes_of(machine.partition)[-1:]
+        reason = machine.despite("growpart", "mode")
+        verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
+        return _stale(machine, event, old, new) or verdict
     repart = machine.last(Kind.REPART)
     if repart is not None and machine.disk in _named_disks(repart, machine):
-        return Verdict(True, Grower.REPART, None, [repart.at])
+        return grown_by(Grower.REPART, repart)
     return _growth_in_listings(machine)
 
 
@@ -125,14 +119,7 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         return None
     if (later[-1].size_bytes or 0) > (old + new) // 2:
         return None
-    return not_grown(Reason.TABLE_BUSY, event, later[-1].at, machine.last(Kind.TABLE_BUSY))
-
-
-def _despite(machine: Machine) -> Reason | None:
-    """Return why a partition grew that user-data wanted kept."""
-    wished = str(machine.setting("growpart", "mode")).lower() in OFF_WORDS
-    ignored = machine.last(Kind.IGNORED) or (machine.user_data and not machine.user_data.valid)
-    return Reason.USER_DATA_IGNORED if wished and ignored else None
+    return not_grown(Reason.TABLE_BUSY, event, later[-1], machine.last(Kind.TABLE_BUSY))
 
 
 def _growth_in_listings(machine: Machine) -> Verdict | None:
@@ -144,24 +131,19 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
     if gain <= old.tolerance_bytes + new.tolerance_bytes or old.at.file != new.at.file:
         return None
     edited = machine.last(Kind.TABLE_EDITED)
-    by = (
-        Grower.OTHER if edited and old.at.order < edited.at.order < new.at.order else Grower.UNKNOWN
-    )
-    lines = [old.at, *([edited.at] if edited else []), new.at]
-    return Verdict(True, by, None, lines, [], old.size_bytes, new.size_bytes)
+    between = edited and old.at.order < edited.at.order < new.at.order
+    by = Grower.OTHER if between else Grower.UNKNOWN
+    return grown_by(by, old, edited, new, sizes=(old.size_bytes, new.size_bytes))
 
 
-def _partition_causes(machine: Machine) -> Iterator[Verdict]:
-    """Yield what logs say kept it from growing, the strongest first.
-
-    If it fills its disk all the same, the causes decide nothing.
-    """
+def _causes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what logs say kept it from growing; if it fills its disk, they decide nothing."""
     found = list(_log_causes(machine))
     if found and machine.room.some is False and found[0].reason not in {
         Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
         Reason.NO_PARTITION, Reason.FILESYSTEM_FULL, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
     }:  # fmt: skip
-        yield undecided(DMESG, evidence=(*found[0].evidence, *machine.room.evidence))
+        yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
         return
     yield from found
 
@@ -188,7 +170,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(Reason.NO_CLOUD_INIT, *([disabled] if disabled else silence))
     failed = next((one for one in reversed(attempts) if _failed(one)), None)
     if machine.raid is not None and (failed or ran):
-        yield not_grown(Reason.RAID, failed or ran, machine.raid.at)
+        yield not_grown(Reason.RAID, failed or ran, machine.raid)
     for kind, reason in (
         (Kind.GROWPART_OFF, Reason.GROWPART_OFF),
         (Kind.MODE_UNKNOWN, Reason.UNKNOWN_MODE),
@@ -226,7 +208,7 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         filesystem = machine.filesystem
         vague = re.search(r"temp|Running module", event.at.text)
         if full is None and vague and filesystem and filesystem.available_bytes == 0:
-            yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem.at)
+            yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem)
         yield not_grown(Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED, event, full)
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
         for other in machine.all(Kind.PROGRAM):
@@ -238,8 +220,9 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
                     for one in machine.devices.values()
                 )
                 if empty:
-                    shown = machine.devices.get(machine.partition)
-                    yield not_grown(Reason.GROWPART_FAILED, other, shown.at if shown else None)
+                    yield not_grown(
+                        Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
+                    )
 
 
 def _disk_in(text: str) -> str:
@@ -249,29 +232,27 @@ def _disk_in(text: str) -> str:
 
 def _skipped(machine: Machine) -> Iterator[Verdict]:
     """Yield why cloud-init's growpart skipped root."""
-    for event in machine.all(Kind.TRIED):
-        if event.get("verb") != "SKIPPED" or not concerns_root(machine, event):
-            continue
+    for event in root_entries(machine, "SKIPPED"):
         why, top = event.get("why"), machine.kind_of_stack("lvm", "crypt")
         if machine.immutable_source:
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
         elif machine.zfs_dataset:
             yield not_grown(Reason.ZFS, event)
         elif re.search(r"stat of|unable to convert to device|not a block device", why):
-            known = machine.partition_of(event) in {machine.root, machine.partition} - {""}
-            yield not_grown(Reason.GROWPART_FAILED if known else Reason.DEVICE_NOT_FOUND, event)
+            listed = machine.partition_of(event) in {machine.root, machine.partition} - {""}
+            yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
         elif "apped device" in why:
             known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
             reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
             reason = Reason.ENCRYPTED if top and top.type == "crypt" else reason
-            yield not_grown(reason, machine.first_line(top), event)
+            yield not_grown(reason, machine.first_listed(top), event)
         elif machine.raid:
-            yield not_grown(Reason.RAID, event, machine.raid.at)
+            yield not_grown(Reason.RAID, event, machine.raid)
         elif "device_part_info" in why or "not a partition" in why:
             whole = machine.stack and machine.stack[0].type == "disk"
             reason = Reason.NO_PARTITION if whole else Reason.GROWPART_FAILED
             reason = (_layer_reason(machine) if top else None) or reason
-            yield not_grown(reason, machine.first_line(top), event)
+            yield not_grown(reason, machine.first_listed(top), event)
 
 
 def _other_entries(machine: Machine) -> Iterator[Verdict]:
@@ -280,32 +261,27 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
     links = any(one.get("entry").startswith("/dev/disk/") for one in tried)
     about_root = any(concerns_root(machine, one) for one in tried)
     if tried and machine.partition and not about_root and not links:
-        data = machine.user_data
-        yield not_grown(Reason.NOT_ASKED, tried[-1], data.at if data else None)
+        yield not_grown(Reason.NOT_ASKED, tried[-1], machine.user_data)
 
 
 def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
         if machine.about_root(busy):
-            shown = [one.at for one in sizes if one.at.order > busy.at.order]
+            shown = [one for one in sizes if one.at.order > busy.at.order]
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
     if table is not None and not table.rounded and sizes:
         part = next(one for one in table.parts if one.name == machine.partition)
         known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
         if part.size_bytes > known * 1.05:
-            yield not_grown(Reason.TABLE_BUSY, table.at, sizes[-1].at)
+            yield not_grown(Reason.TABLE_BUSY, table, sizes[-1])
 
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
     """Yield why growpart found nothing to do: it does not say so itself."""
     by_hand = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
-    by_module = [
-        one
-        for one in machine.all(Kind.TRIED)
-        if one.get("verb") == "NOCHANGE" and concerns_root(machine, one)
-    ]
+    by_module = root_entries(machine, "NOCHANGE")
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
@@ -327,7 +303,7 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(None, event, *room.evidence, missing=FDISK)
     else:
         # Whether something grew it before that log began is not shown.
-        yield undecided(LSBLK if room.some is None else DMESG, evidence=(event.at, *room.evidence))
+        yield undecided(LSBLK if room.some is None else DMESG, proofs=(event, *room.evidence))
 
 
 def _is_disk(machine: Machine, event: Event) -> bool:
@@ -344,13 +320,13 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
         return
     mode, devices = settings.get("mode", "auto"), settings.get("devices", ["/"])
     if str(mode).lower() in OFF_WORDS:
-        yield not_grown(Reason.GROWPART_OFF, data.at, *machine.room.evidence, missing=LOG)
+        yield not_grown(Reason.GROWPART_OFF, data, *machine.room.evidence, missing=LOG)
     elif str(mode) not in {"auto", "growpart"}:
-        yield not_grown(Reason.UNKNOWN_MODE, data.at, *machine.room.evidence, missing=LOG)
+        yield not_grown(Reason.UNKNOWN_MODE, data, *machine.room.evidence, missing=LOG)
     elif isinstance(devices, list) and not {"/", f"/dev/{machine.partition}"} & set(
         map(str, devices)
     ):
-        yield not_grown(Reason.NOT_ASKED, data.at, *machine.room.evidence, missing=LOG)
+        yield not_grown(Reason.NOT_ASKED, data, *machine.room.evidence, missing=LOG)
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
@@ -363,16 +339,12 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     if table is not None:
         end = next(one.end_bytes for one in table.parts if one.name == machine.partition)
     if event is not None or end > MBR_LIMIT_BYTES * 0.99:
-        return not_grown(Reason.MBR_2_TIB, event, table.at if table else None)
+        return not_grown(Reason.MBR_2_TIB, event, table)
     return None
 
 
-def _by_layout(machine: Machine) -> Verdict:
-    """Return what the layout alone shows."""
-    return next(_layouts(machine))
-
-
 def _layouts(machine: Machine) -> Iterator[Verdict]:
+    """Yield what the layout alone shows, the surest first."""
     room = machine.room
     backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
     if room.some is None:  # the kernel looks before anything has grown
@@ -382,20 +354,20 @@ def _layouts(machine: Machine) -> Iterator[Verdict]:
         yield limit
     whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
     if whole:
-        yield not_grown(Reason.NO_PARTITION, machine.stack[0].at)
+        yield not_grown(Reason.NO_PARTITION, machine.stack[0])
     if room.some is False:
-        yield undecided(DMESG, LOG, evidence=room.evidence)
+        yield undecided(DMESG, LOG, proofs=room.evidence)
     if room.some is None and backup is None:
         yield undecided(LSBLK, LOG)
-    layered = _layer_reason(machine)
+    layered, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
     if layered in {Reason.RAID, Reason.ZFS}:
-        yield not_grown(layered, *_stack_lines(machine), missing=LOG)
+        yield not_grown(layered, *listed, missing=LOG)
     if backup is not None and room.behind is None:
         yield not_grown(Reason.GPT_BACKUP, backup, *room.evidence)
     if room.behind is not None:
         yield not_grown(Reason.WALL, *room.evidence)
     if layered is not None:
-        yield not_grown(layered, *_stack_lines(machine), missing=LOG)
+        yield not_grown(layered, *listed, missing=LOG)
     yield not_grown(None, *room.evidence, missing=LOG)
 
 
@@ -411,7 +383,3 @@ def _layer_reason(machine: Machine) -> Reason | None:
         if device.type == "lvm":
             return Reason.LOGICAL_VOLUME
     return None
-
-
-def _stack_lines(machine: Machine) -> tuple[Line, ...]:
-    return tuple(one.at for one in machine.stack if one.at.number)
