@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import cloudlab as cl
 from cloudlab.errors import ParseError
 from cloudlab.explanation import Grower, NoteKind, Reason, Source, Subject
-from cloudlab.explanation.redact import redact_files
+from cloudlab.explanation.evidence import redact_files
 
 CASES = scoreboard.case_folders()
 LSBLK = """\

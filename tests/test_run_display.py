@@ -13,7 +13,7 @@ from cloudlab.html import files_html, table_html
 from cloudlab.image.cache import open_image
 from cloudlab.run.boot import boot
 from cloudlab.run.options import Options
-from cloudlab.run.value import Run, recorded
+from cloudlab.run.value import Run, explain, recorded
 from cloudlab.seed import GrowpartMode, SeedConfig, build_seed
 
 
@@ -152,7 +152,17 @@ def test_an_explanation_shows_table_and_figure(shown):
     assert "<table>" in table
     assert "growpart-off" in table
     assert explanation.to_html() in table
-    assert "partition" in alt_of(shown(explanation))
+    page = shown(explanation)
+    assert "partition" in alt_of(page)
+    assert "layer by layer: growpart-off" in page
+
+
+def test_an_explanation_of_files_is_named_after_them(tmp_path, shown):
+    lines = ["NAME SIZE TYPE MOUNTPOINT", "sda 20G disk", "sda1 10G part /", "sda1 19.9G part /"]
+    (tmp_path / "lsblk.txt").write_text("\n".join([*lines[:3], "$ lsblk", *lines[:2], lines[3]]))
+    (tmp_path / "poem.txt").write_text("Whose disk this is\n")
+    found = explain(tmp_path / "lsblk.txt", tmp_path / "poem.txt")
+    assert "layer by layer: lsblk.txt and 1 more" in shown(found)
 
 
 def test_a_hostile_recording_is_only_shown(tmp_path, shown):

@@ -15,7 +15,7 @@ from cloudlab.cli import terminal
 from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, UsageError, suggest
-from cloudlab.explanation.redact import redact_files
+from cloudlab.explanation.evidence import redact_files
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run, open_run, recording_names
 from cloudlab.run.value import explain as explain_sources

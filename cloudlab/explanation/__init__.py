@@ -1,33 +1,34 @@
-"""Explain: who grew what in a boot, when, or why nobody did, each claim with its evidence.
+"""Explain: what grew in a boot, by what and when, or why it did not, each claim with its evidence.
 
 =============  ==========================================================
 module         owns
 =============  ==========================================================
 model          what an explanation is made of
-view           the evidence of one of cloudlab's own boots, and how it is found
-partition      the rules for the root partition
-filesystem     the rules for the root filesystem
-notes          what else decided the outcome
-evidence       evidence from any machine: files, archives, pastes
-events, facts  what its lines, and its listings and tables, say
-machine        one machine's storage, put together from them
-partition_rules, filesystem_rules
-               the rules for any machine
-fixes          the commands that mend it
-assemble       from evidence to an explanation
-redact         copies of evidence without names
 words          an explanation, in sentences for a terminal and for pages
+evidence       files, archives and pastes as lines; copies of them without names
+events, facts  what lines say, and what listings, tables and user-data say
+machine        one machine's storage, put together from them
+partition, filesystem
+               the rules: whether it grew, by what, or why not
+boot           one of cloudlab's own boots, which are measured exactly
+fixes          the commands that help
 =============  ==========================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
-from cloudlab.explanation.assemble import explain_documents
-from cloudlab.explanation.evidence import EvidenceSource, read_evidence
-from cloudlab.explanation.filesystem import filesystem_statements
+from cloudlab.console import printable
+from cloudlab.explanation.boot import Boot, boot_notes, filesystem_verdicts, partition_verdicts
+from cloudlab.explanation.events import Kind, read_events, source_of
+from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_evidence
+from cloudlab.explanation.facts import read_facts
+from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
+from cloudlab.explanation.fixes import filesystem_fix, partition_fix
+from cloudlab.explanation.machine import Machine, Verdict, lines_of
 from cloudlab.explanation.model import (
     Evidence,
     Finding,
@@ -41,9 +42,7 @@ from cloudlab.explanation.model import (
     Subject,
     When,
 )
-from cloudlab.explanation.notes import notes
-from cloudlab.explanation.partition import partition_statements
-from cloudlab.explanation.view import View, telling_lines
+from cloudlab.explanation.partition import partition_verdict
 from cloudlab.explanation.words import Explanation
 from cloudlab.sizes import ParsedConsole
 
@@ -98,18 +97,19 @@ def explain(
     user_data_faults : sequence of tuple
         Line of the user-data and what is wrong there, in words.
     """
-    view = View(
-        parsed=parsed,
-        console=telling_lines(console),
-        disk_before=disk_before or {},
-        disk_after=disk_after or {},
-        image_bytes=image_bytes,
-        stages=stages,
-        times=times or {},
-        user_data_faults=user_data_faults,
+    disks = disk_before or {}, disk_after or {}
+    boot = Boot(parsed, console, *disks, image_bytes, stages, times or {}, user_data_faults)
+    partitions = partition_verdicts(boot)
+    filesystems = filesystem_verdicts(boot, partitions[-1])
+    statements = (
+        *(_statement(Subject.PARTITION, boot.machine.partition, one) for one in partitions),
+        *(_statement(Subject.FILESYSTEM, boot.machine.root, one) for one in filesystems),
     )
-    statements = (*partition_statements(view), *filesystem_statements(view))
-    return Explanation(statements, notes(view, statements))
+    notes = (
+        Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)
+        for kind, proofs, detail in boot_notes(boot, statements)
+    )
+    return Explanation(statements, tuple(notes))
 
 
 def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:
@@ -136,5 +136,57 @@ def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:
         lines = [b""] * own[0].total_lines
         for line in own[0].lines:
             lines[line.number - 1] = line.text.encode()
-        return explain(own[0].parsed, console=lines)
-    return explain_documents(documents)
+        return replace(explain(own[0].parsed, console=lines), name=own[0].name)
+    events = read_events(documents)
+    machine = Machine(read_facts(documents), events)
+    names = [one.name for one in documents]
+    name = f"{names[0]} and {len(names) - 1} more" if names[1:] else "".join(names)
+    return Explanation(tuple(_statements(machine)), tuple(_notes(machine, documents)), name)
+
+
+_MOST_EVIDENCE = 6
+_MOST_NAMES = 5
+
+
+def _statements(machine: Machine) -> Iterator[Statement]:
+    partition = partition_verdict(machine)
+    filesystem = filesystem_verdict(machine, partition)
+    fix = partition_fix(machine, partition)
+    yield _statement(Subject.PARTITION, machine.partition, partition, fix)
+    for subject, device, verdict in layer_verdicts(machine):
+        yield _statement(subject, device, verdict)
+    fix = filesystem_fix(machine, filesystem, partition)
+    yield _statement(Subject.FILESYSTEM, machine.root or machine.zfs_dataset, filesystem, fix)
+
+
+def _statement(subject: Subject, device: str, verdict: Verdict, fix: str = "") -> Statement:
+    values = {one.name: getattr(verdict, one.name) for one in fields(verdict)}
+    values["evidence"] = tuple(map(_evidence, lines_of(verdict.evidence)[:_MOST_EVIDENCE]))
+    values["missing"] = tuple(verdict.missing)
+    return Statement(subject, printable(device), **values, fix=fix or None)
+
+
+def _evidence(line: Line) -> Evidence:
+    source = line.source or (Source.DISK if line.number == 0 else source_of(line.text))
+    text = printable(line.text)[:300]
+    return Evidence(source, text, line.number or None, printable(line.file) or None)
+
+
+def _notes(machine: Machine, documents: Sequence[Document]) -> Iterator[Note]:
+    ignored, data = machine.last(Kind.IGNORED), machine.user_data
+    if ignored is not None:
+        yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(ignored.at),))
+    elif data is not None and not data.valid:
+        yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(data.at),))
+    for document in documents:
+        if document.kinds:
+            kinds = ", ".join(sorted(document.kinds))
+            yield Note(NoteKind.RECOGNISED, (), f"{document.name}: {kinds}.")
+        unread = document.parsed.unread if document.parsed else ()
+        for one in unread[:3]:
+            place = Evidence(Source.OUTPUT, one.text[:200], one.line, document.name)
+            yield Note(NoteKind.UNREAD, (place,))
+    if names := [one.name for one in documents if not one.kinds]:
+        more = len(names) - _MOST_NAMES
+        rest = f" and {more} more." if more > 0 else "."
+        yield Note(NoteKind.NOT_RECOGNISED, (), ", ".join(names[:_MOST_NAMES]) + rest)

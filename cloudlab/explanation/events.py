@@ -58,165 +58,87 @@ class Kind(StrEnum):
     DISABLED = "cloud-init is disabled or did not start"
     RAN = "cloud-init ran"
     IGNORED = "cloud-init ignored user-data"
+    DOUBTFUL = "cloud-init complained about user-data"
+    ONCE_PER_INSTANCE = "what runs once per instance ran already"
+    GROWFS_STARTS = "systemd-growfs starts"
+    GROWFS_ENDS = "systemd-growfs ended"
 
 
 _ENTRY = r"'(?P<entry>[^']*)' "
-_TABLE: tuple[tuple[Kind, str], ...] = (
-    (
-        Kind.CHANGED,
-        _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
-        r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
-    ),
-    (Kind.TRIED, _ENTRY + r"(?P<verb>NOCHANGE|SKIPPED|FAILED): (?P<why>.*)"),
-    (Kind.GROWPART_OFF, r"growpart disabled: mode="),
-    (Kind.GROWROOT_MARKER, r"/etc/growroot-disabled exists"),
-    (
-        Kind.MODE_UNKNOWN,
-        (
-            r"unknown resize mode|: mode (?:gpart|growfs) not available"
-            r"|'growpart' in config was not a dict"
-        ),
-    ),
-    (
-        Kind.GROWPART_MISSING,
-        (
-            r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
-            r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
-            r"|no packages found matching cloud-guest-utils|which: no growpart"
-        ),
-    ),
-    (Kind.NO_DEVICES, r"growpart: empty device list"),
-    (
-        Kind.GROWPART_BROKE,
-        (
-            r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
-            r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"
-        ),
-    ),
-    (Kind.NOT_A_PARTITION, r"growroot: (?P<device>/dev/\S+) is not a partition"),
-    (
-        Kind.PROGRAM,
-        (
-            r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
-            r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
-            r"|(?P<no_tool>no tools available to resize disk)"
-            r"|GROWROOT: (?P<warning>WARNING: resize failed.*)"
-        ),
-    ),
-    (Kind.REPART, r"Growing existing partition (?P<number>\d+)"),
-    (Kind.REPART_DISK, r"Applying changes to (?P<device>/dev/\S+)"),
-    (Kind.RESIZED, r"Resized root filesystem \(type=(?P<fstype>[^,)]+)"),
-    (Kind.FORKED, r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)"),
-    (Kind.RESIZE_OFF, r"Skipping module named \S*resizefs, resizing disabled"),
-    (Kind.UNSUPPORTED, r"Not resizing unknown filesystem type (?P<fstype>\S+)"),
-    (
-        Kind.GROWFS,
-        r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
-    ),
-    (
-        Kind.RESIZE_FAILED,
-        (
-            r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
-            r"|'resizefs', \w*(?:Error|Exception)\("
-            r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
-            r"|resize2fs: (?P<ext>(?!On-line resizing|\d).*)"
-            r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
-            r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
-        ),
-    ),
-    (
-        Kind.NO_DEVICE,
-        (
-            r"[Dd]evice '(?P<device>[^']*)' (?:did not exist|not a block device)\S*.*cannot resize"
-            r"|Unable to find device '(?P<lost>/dev/root)'"
-        ),
-    ),
-    (Kind.OVERLAY_ROOT, r"Not attempting to resize devpath 'overlayroot'"),
-    (Kind.ROOT_IS, r"resize_info: dev=(?P<device>\S+) mnt_point=/ "),
-    (Kind.ALREADY_RAN, r"config-(?:cc_)?(?P<module>growpart|resizefs) already ran"),
-    (Kind.MODULE, r"Running module (?:cc_)?(?P<module>growpart|resizefs) \(<module"),
-    (
-        Kind.KERNEL,
-        (
-            r"EXT[234]-fs \((?P<device>[^)]+)\): resizing filesystem from (?P<old>\d+) to (?P<new>\d+)"
-            r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)"
-        ),
-    ),
-    (Kind.VIRTUAL_SIZE, r"^virtual size: .*\((?P<bytes>\d+) bytes\)"),
-    (
-        Kind.MOUNTED,
-        r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
-    ),
-    (
-        Kind.TOOL,
-        (
-            r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
-            r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)"
-        ),
-    ),
-    (
-        Kind.IDLE,
-        (
-            r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
-            r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping"
-        ),
-    ),
-    (
-        Kind.CAPACITY,
-        (
-            r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
-            r"|\[(?P<disk>[a-z]\w+)\] new size: (?P<sectors>\d+) 512-byte"
-        ),
-    ),
-    (
-        Kind.GPT_BACKUP,
-        (
-            r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
-            r"|backup GPT table is not on the end|PMBR size mismatch"
-            r"|Not all of the space available to|secondary header's self-pointer indicates"
-            r"|backup GPT table is not at the end"
-        ),
-    ),
-    (
-        Kind.TABLE_BUSY,
-        (
-            r"[Tt]he kernel (?:still uses the old|is still using the old)"
-            r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
-            r"|unable to inform the kernel|old partition\(s\) will remain in use"
-            r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy"
-        ),
-    ),
-    (
-        Kind.MBR_LIMIT,
-        (
-            r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
-            r"|exceeds the msdos-partition-table-imposed maximum"
-        ),
-    ),
-    (Kind.NO_SPACE, r"No space left on device"),
-    (
-        Kind.DISABLED,
-        (
-            r"[Cc]loud-init disabled by|\bstatus\"?: \"?(?:disabled|not run|not started)\b"
-            r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found"
-        ),
-    ),
-    (
-        Kind.RAN,
-        r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
-    ),
-    (Kind.BASIC, r"Reached target .*[Bb]asic"),
-    (Kind.LOGIN, r"^[\w.-]+ login:"),
-    (
-        Kind.IGNORED,
-        (
-            r"Unhandled (?:non-multipart|unknown content-type)|Failed loading yaml blob"
-            r"|Failed at merging in cloud config|Unexpected failure parsing userdata"
-        ),
-    ),
-    (Kind.TABLE_EDITED, r"The partition table has been altered|The operation has completed succ"),
-)
-_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern in _TABLE)
+_TABLE = {
+    Kind.CHANGED: _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
+    r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
+    Kind.TRIED: _ENTRY + r"(?P<verb>NOCHANGE|SKIPPED|FAILED): (?P<why>.*)",
+    Kind.GROWPART_OFF: r"growpart disabled: mode=",
+    Kind.GROWROOT_MARKER: r"/etc/growroot-disabled exists",
+    Kind.MODE_UNKNOWN: r"unknown resize mode|: mode (?:gpart|growfs) not available"
+    r"|'growpart' in config was not a dict",
+    Kind.GROWPART_MISSING: r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
+    r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
+    r"|no packages found matching cloud-guest-utils|which: no growpart",
+    Kind.NO_DEVICES: r"growpart: empty device list",
+    Kind.GROWPART_BROKE: r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
+    r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)",
+    Kind.NOT_A_PARTITION: r"growroot: (?P<device>/dev/\S+) is not a partition",
+    Kind.PROGRAM: r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
+    r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
+    r"|(?P<no_tool>no tools available to resize disk)"
+    r"|GROWROOT: (?P<warning>WARNING: resize failed.*)",
+    Kind.REPART: r"Growing existing partition (?P<number>\d+)",
+    Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
+    Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
+    Kind.FORKED: r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)",
+    Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
+    Kind.UNSUPPORTED: r"Not resizing unknown filesystem type (?P<fstype>\S+)",
+    Kind.GROWFS: r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
+    Kind.RESIZE_FAILED: r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
+    r"|'resizefs', \w*(?:Error|Exception)\("
+    r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
+    r"|resize2fs: (?P<ext>(?!On-line resizing|\d).*)"
+    r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
+    r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)",
+    Kind.NO_DEVICE: r"[Dd]evice '(?P<device>[^']*)' (?:did not exist|not a block device)\S*.*cannot resize"
+    r"|Unable to find device '(?P<lost>/dev/root)'",
+    Kind.OVERLAY_ROOT: r"Not attempting to resize devpath 'overlayroot'",
+    Kind.ROOT_IS: r"resize_info: dev=(?P<device>\S+) mnt_point=/ ",
+    Kind.ALREADY_RAN: r"config-(?:cc_)?(?P<module>growpart|resizefs) already ran",
+    Kind.MODULE: r"Running module (?:cc_)?(?P<module>growpart|resizefs) \(<module",
+    Kind.KERNEL: r"EXT[234]-fs \((?P<device>[^)]+)\): resizing filesystem from (?P<old>\d+) to (?P<new>\d+)"
+    r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)",
+    Kind.VIRTUAL_SIZE: r"^virtual size: .*\((?P<bytes>\d+) bytes\)",
+    Kind.MOUNTED: r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
+    Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
+    r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",
+    Kind.IDLE: r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
+    r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping",
+    Kind.CAPACITY: r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
+    r"|\[(?P<disk>[a-z]\w+)\] new size: (?P<sectors>\d+) 512-byte",
+    Kind.GPT_BACKUP: r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
+    r"|backup GPT table is not on the end|PMBR size mismatch"
+    r"|Not all of the space available to|secondary header's self-pointer indicates"
+    r"|backup GPT table is not at the end",
+    Kind.TABLE_BUSY: r"[Tt]he kernel (?:still uses the old|is still using the old)"
+    r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
+    r"|unable to inform the kernel|old partition\(s\) will remain in use"
+    r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy",
+    Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
+    r"|exceeds the msdos-partition-table-imposed maximum",
+    Kind.NO_SPACE: r"No space left on device",
+    Kind.DISABLED: r"[Cc]loud-init disabled by|\bstatus\"?: \"?(?:disabled|not run|not started)\b"
+    r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found",
+    Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
+    Kind.BASIC: r"Reached target .*[Bb]asic",
+    Kind.LOGIN: r"^[\w.-]+ login:",
+    Kind.IGNORED: r"[Uu]nhandled (?:non-multipart|unknown content-type|.*userdata)|Failed loading yaml"
+    r"|Failed at merging in cloud config|Unexpected failure parsing userdata",
+    Kind.DOUBTFUL: r"Invalid cloud-config provided|failed schema validation",
+    Kind.ONCE_PER_INSTANCE: r"already ran \(freq=once-per-instance\)",
+    # Not every systemd lets growfs itself say what it did, but all say when it ran.
+    Kind.GROWFS_STARTS: r"systemd\[1\]: Starting systemd-growfs",
+    Kind.GROWFS_ENDS: r"systemd\[1\]: Finished systemd-growfs",
+    Kind.TABLE_EDITED: r"The partition table has been altered|The operation has completed succ",
+}
+_PATTERNS = {kind: re.compile(pattern) for kind, pattern in _TABLE.items()}
 _OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
 # These say more than one thing.
 _ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE}
@@ -235,7 +157,7 @@ _OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
-_UPTIME = re.compile(r"^\[ *(\d+\.\d+)\]")
+_UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 _NEAR_LINES = 40
 
 
@@ -264,8 +186,8 @@ class Event:
 
     @property
     def uptime_s(self) -> float | None:
-        """The kernel's clock, where the line begins with it."""
-        match = _UPTIME.match(self.at.text)
+        """The kernel's clock, where the line shows it."""
+        match = _UPTIME.search(self.at.text)
         return float(match[1]) if match else None
 
 
@@ -274,51 +196,45 @@ def read_events(documents: Iterable[Document]) -> list[Event]:
     return [event for document in documents for event in _events(document)]
 
 
-@dataclass
-class _Commands:
-    """The last commands that a shell or a log showed: what they print names no device."""
+# A program, growpart or one that resizes -> the line that last showed its command in a shell or a
+# log, and what the command names: what it prints names no device.
+_Commands = dict[str, tuple[Line, dict[str, str]]]
 
-    growpart: tuple[Line, re.Match[str]] | None = None
-    resize: tuple[Line, str] | None = None
 
-    def note(self, line: Line) -> None:
-        """Take the command in a line, if it shows one."""
-        if command := _GROWPART.search(line.text):
-            self.growpart = line, command
-        if command := _RESIZE.search(line.text):
-            self.resize = line, command["target"] or ""
-        if "meta-data=" in line.text:
-            self.resize = line, line.text.split("meta-data=")[1].split(" ")[0]
+def _note_command(commands: _Commands, line: Line) -> None:
+    if command := _GROWPART.search(line.text):
+        commands["growpart"] = line, {one: command[one] for one in ("device", "number")}
+    if command := _RESIZE.search(line.text):
+        commands["resize"] = line, {"target": command["target"] or ""}
+    if "meta-data=" in line.text:
+        commands["resize"] = line, {"target": line.text.split("meta-data=")[1].split(" ")[0]}
 
 
 def _events(document: Document) -> Iterator[Event]:
-    commands = _Commands()
+    commands: _Commands = {}
     for place, line in enumerate(document.lines):
-        commands.note(line)
-        for kind, pattern in _PATTERNS:
+        _note_command(commands, line)
+        near = {
+            program: named
+            for program, (shown, named) in commands.items()
+            if shown.file == line.file and line.number - shown.number <= _NEAR_LINES
+        }
+        for kind, pattern in _PATTERNS.items():
             match = pattern.search(line.text)
             if match is None or (
-                kind is Kind.PROGRAM and not _is_growpart(match, line, commands.growpart)
+                kind is Kind.PROGRAM and not ("growpart" in near or _is_growpart(match, line.text))
             ):
                 continue
-            event = Event(kind, line, {k: v for k, v in match.groupdict().items() if v})
-            document.kinds.add(_source(kind, line.text))
-            yield _in_context(event, commands, document.lines, place)
+            program = "growpart" if kind is Kind.PROGRAM else "resize" if kind in _OF_RESIZE else ""
+            program = program if program in near else ""
+            values = near.get(program, {}) | {k: v for k, v in match.groupdict().items() if v}
+            if kind in _OF_DISK and (disk := _disk_near(document.lines, place)):
+                values = {"near": disk} | values
+            source = "growpart's output" if kind is Kind.PROGRAM else str(source_of(line.text))
+            document.kinds.add(source)
+            yield Event(kind, line, values, program)
             if kind not in _ALSO:
                 break
-
-
-def _in_context(event: Event, commands: _Commands, lines: list[Line], place: int) -> Event:
-    """Return an event with the devices that the lines around it name."""
-    growpart, resize = commands.growpart, commands.resize
-    if event.kind is Kind.PROGRAM and growpart and _near(growpart[0], event.at):
-        named = {"device": growpart[1]["device"], "number": growpart[1]["number"]}
-        return Event(event.kind, event.at, named | event.values, "growpart")
-    if event.kind in _OF_RESIZE and resize and _near(resize[0], event.at):
-        return Event(event.kind, event.at, {"target": resize[1]} | event.values, "resize")
-    if event.kind in _OF_DISK and (near := _disk_near(lines, place)):
-        return Event(event.kind, event.at, {"near": near} | event.values)
-    return event
 
 
 def _disk_near(lines: list[Line], place: int) -> str:
@@ -334,27 +250,15 @@ def _disk_near(lines: list[Line], place: int) -> str:
     return ""
 
 
-def _is_growpart(
-    match: re.Match[str], line: Line, command: tuple[Line, re.Match[str]] | None
-) -> bool:
+def _is_growpart(match: re.Match[str], text: str) -> bool:
     """Tell whether FAILED is growpart's word: other programs print it, too."""
-    if match["verb"] or match["no_tool"] or match["warning"]:
-        return True
-    near = command is not None and _near(command[0], line)
     known = re.search(
         r"failed to |does not exist|unable to|Did not have|partition-number|pt_resize|lvm resize"
         r"|exclusive lock|sfdisk|sgdisk|must supply|not a block",
         match["cause"] or "",
     )
-    return bool(known) or near or "GROWROOT" in line.text
-
-
-def _near(first: Line, second: Line) -> bool:
-    return first.file == second.file and second.number - first.number <= _NEAR_LINES
-
-
-def _source(kind: Kind, text: str) -> str:
-    return str(source_of(text)) if kind is not Kind.PROGRAM else "growpart's output"
+    said = match["verb"] or match["no_tool"] or match["warning"] or known
+    return bool(said) or "GROWROOT" in text
 
 
 def source_of(text: str) -> Source:

@@ -1,10 +1,12 @@
 """Evidence from any machine: files, archives, disk images and pastes as numbered, clean lines.
 
-What a file is shows in its content; its name is used in quotations only.
+What a file is shows in its content; its name is used in quotations only.  Copies of evidence can
+leave out what names a machine: host names, addresses, keys, UUIDs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -22,6 +24,7 @@ from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, inspect_disk
 from cloudlab.errors import CloudlabError, ParseError
+from cloudlab.explanation.model import Source
 from cloudlab.formats import format_of, read_ends
 from cloudlab.sizes import ParsedConsole, parse_console
 from cloudlab.sizes.lines import texts
@@ -39,27 +42,20 @@ _MOST_MEMBERS = 2000
 _MOST_BYTES = 1 << 30
 _RAW_MARKS = ((510, b"\x55\xaa"), (512, b"EFI PART"), (1080, b"\x53\xef"), (0, b"XFSB"))
 # Of larger files: what a line holds that may be evidence, and headers of tables with their rows.
-_WORDS = tuple(
-    word.encode()
-    for word in (
-        *("growpart", "resizefs", "resizing filesystem", "resized filesystem", "resize device"),
-        *("GROWROOT", "growroot", "CHANGED: ", "CHANGE: ", "FAILED: ", "resize2fs", "xfs_growfs"),
-        *("GPT:", "backup GPT", "capacity change", "] new size:", "blocks changed from"),
-        *("systemd-repart", "Growing existing", "systemd-growfs", 'resized "/', 'resize "/'),
-        *("Cloud-init v. ", "loud-init disabled", "status: ", "Disabled cloud-init", "status_code"),
-        *("No space left", "userdata", "Failed loading yaml", "already ran (freq"),
-        *("root filesystem", "unknown filesystem", "resize_info", "not exist", "not a block"),
-        *("old partition", "old table", "DOS partition table", "MBR/dos", "meta-data=", " blocks="),
-        *("#cloud-config", "Reached target", "login:", "blocks long", "volume group"),
-    )
-)
-_TABLES = tuple(
-    word.encode()
-    for word in (
-        *("Disk /dev/", "Device ", "Number  Start", "label: ", "  PV ", "  VG ", "  LV ", "NAME "),
-        *("TARGET ", "major minor", '"blockdevices"', '"partitiontable"', "Personalities"),
-    )
-)
+_WORDS = (
+    b"growpart|resizefs|resizing filesystem|resized filesystem|resize device|GROWROOT|"
+    b"growroot|CHANGED: |CHANGE: |FAILED: |resize2fs|xfs_growfs|GPT:|backup GPT|"
+    b"capacity change|] new size:|blocks changed from|systemd-repart|Growing existing|"
+    b'systemd-growfs|resized "/|resize "/|Cloud-init v. |loud-init disabled|status: |'
+    b"Disabled cloud-init|status_code|No space left|userdata|Failed loading yaml|"
+    b"already ran (freq|root filesystem|unknown filesystem|resize_info|not exist|"
+    b"not a block|old partition|old table|DOS partition table|MBR/dos|meta-data=|"
+    b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group"
+).split(b"|")
+_TABLES = (
+    b"Disk /dev/|Device |Number  Start|label: |  PV |  VG |  LV |NAME |TARGET |"
+    b'major minor|"blockdevices"|"partitiontable"|Personalities'
+).split(b"|")
 _ROWS_AFTER_HEADER = 40
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
@@ -71,12 +67,16 @@ _INDENT = re.compile(r" {4}")
 
 
 class Line(NamedTuple):
-    """A line of evidence, cleaned; ``order`` counts through all files, logs first."""
+    """A line of evidence, cleaned; ``order`` counts through all files, logs first.
+
+    ``number`` is 0 for what stands on no line; without a ``source`` the text shows it.
+    """
 
     file: str
     number: int
     text: str
     order: int = 0
+    source: Source | None = None
 
 
 @dataclass
@@ -244,14 +244,16 @@ def _document(name: str, stream: IO[bytes]) -> Document:
         document.parsed = None
     size_bytes = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    found = _all_lines(stream) if size_bytes <= _WHOLE_BYTES else _telling_lines(stream)
+    found: Iterable[tuple[int, bytes]] = enumerate(stream, 1)
+    if size_bytes > _WHOLE_BYTES:
+        found = _telling_lines(stream)
     quoted = indented = 0
     last: deque[Line] = deque(maxlen=_MOST_LINES // 2)
     for number, raw in found:
         document.total_lines = max(document.total_lines, number)
         if raw.startswith(b'{"') and b'"MESSAGE"' in raw:
             raw = _journal_message(raw)  # noqa: PLW2901
-        text = " ".join(piece for piece in texts(raw[:_LONGEST_LINE]) if piece)
+        text = " ".join(piece for piece in texts(raw.rstrip(b"\r\n")[:_LONGEST_LINE]) if piece)
         line = Line(document.name, number, text.translate(_QUOTES).rstrip())
         # Of too many, the first and the last are kept.
         (document.lines if len(document.lines) < _MOST_LINES // 2 else last).append(line)
@@ -277,11 +279,6 @@ def _journal_message(raw: bytes) -> bytes:
         return identifier + b": " + message
     except (ValueError, KeyError, TypeError, RecursionError):
         return raw
-
-
-def _all_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    for number, raw in enumerate(stream, 1):
-        yield number, raw.rstrip(b"\r\n")
 
 
 def _telling_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -320,3 +317,160 @@ def _telling(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:
                 yield line, data[at : min(end, at + _LONGEST_LINE)].rstrip(b"\r")
                 done = end + 1
             at, line = end + 1, line + 1
+
+
+# ---- copies without names ----
+
+_HEX = r"[0-9a-fA-F]"
+# Each distinct value gets a number of its own, so that what was equal stays equal.
+_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "key",
+        re.compile(
+            r"-----BEGIN [A-Z ]*(?:PRIVATE KEY|CERTIFICATE)-----.*?(?:-----END [A-Z ]+-----|\Z)"
+            r"|(?<![\w/])(?:ssh-(?:rsa|dss|ed25519)|ecdsa-sha2-\S+|sk-\S+@openssh\.com) [\w+/=]+"
+            r"|(?:SHA256:[\w+/]{43}=?|MD5:(?:[0-9a-f]{2}:){15}[0-9a-f]{2})"
+            r"|\$(?:1|5|6|2[aby]|y|gy)\$[\w./$=,]+"
+            r"|(?<![\w.])(?:AKIA|ASIA)[A-Z0-9]{16}|(?<![\w.])eyJ[\w-]{10,}\.[\w-]+\.[\w-]*"
+            r"|(?<=[Bb]earer )[\w.~+/=-]{8,}",
+            re.DOTALL,
+        ),
+    ),
+    (
+        "secret",
+        re.compile(
+            r"(?i)(?<![\w-])(?:(?:hashed_?)?passw(?:or)?d|passphrase|secret(?:_key)?|(?:api_?|access_?)?token"
+            r"|private_key|client_secret|api_?key)[\"']?\s*[:=]\s*(?P<value>[^\s\"',]{3,}|\"[^\"\n]+\"|'[^'\n]+')"
+        ),
+    ),
+    ("uuid", re.compile(rf"(?<!{_HEX}){_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}(?!{_HEX})")),
+    (
+        "uuid",
+        re.compile(
+            rf"(?<=UUID=)[\"']?{_HEX}{{4,8}}-{_HEX}{{2,4}}(?!\w)"
+            rf"|(?<=[Ii]dentifier: )(?:0x)?{_HEX}{{8}}|(?<=label-id: )(?:0x)?{_HEX}{{8}}"
+            r"|(?<!\w)\w{6}(?:-\w{4}){5}-\w{6}(?!\w)"
+        ),
+    ),
+    ("mac", re.compile(rf"(?<![\w:]){_HEX}{{2}}(?::{_HEX}{{2}}){{5}}(?![\w:])")),
+    ("mail", re.compile(r"(?<![\w.])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}(?![\w.])")),
+    (
+        "address",
+        re.compile(
+            rf"(?<![\w:.])(?:{_HEX}{{1,4}}:){{2,7}}(?::?{_HEX}{{1,4}}|:)(?:::?{_HEX}{{1,4}})*(?![\w:])"
+            rf"|(?<![\w:])(?:fe80|f[cd]\w\w|2\w{{3}})::?[{'0-9a-fA-F'}:]+"
+        ),
+    ),
+    ("address", re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])")),
+    (
+        "instance",
+        re.compile(r"(?<![\w-])(?:i-[0-9a-f]{8,17}|iid-[\w.-]+|vol-[0-9a-f]{8,17})(?![\w-])"),
+    ),
+    ("serial", re.compile(r"(?i)(?<=SERIAL=)\S+|(?<=serial number: )\S+")),
+)
+# What is the same on every machine.
+_KEPT = re.compile(
+    r"127\.0\.0\.\d+|0\.0\.0\.0|255\.255\.\d+\.\d+|::1?|169\.254\.169\.254|\d+:\d+:\d+"
+    r"|(?:00:){5}00|(?:ff:){5}ff|root@localhost\S*"
+)
+_HOST_SOURCES = (
+    re.compile(r"(?:^|[\[>])(?:[\w.-]+)@(?P<host>[\w-][\w.-]*)[: ~\]]", re.MULTILINE),
+    re.compile(
+        r"^\S{3,5}\.? +\d+ \d\d:\d\d:\d\d (?P<host>[\w-][\w.-]*) [\w@./-]+(?:\[\d+\])?:",
+        re.MULTILINE,
+    ),
+    re.compile(
+        r"^\d{4}-\d\d-\d\dT\S+ (?P<host>[A-Za-z][\w.-]*) [\w@./-]+(?:\[\d+\])?:", re.MULTILINE
+    ),
+    re.compile(r"(?m)^(?P<host>[\w-]+(?:\.[\w-]+)*) login:"),
+    re.compile(
+        r"(?:UNAME_NODENAME=|set hostname to |(?<![\w-])(?:local-)?hostname: ?)[\"']?(?P<host>[\w.-]+)"
+    ),
+    re.compile(r"(?m)^\s*\"?(?:fqdn|_HOSTNAME)\"?[:=] ?[\"']?(?P<host>[\w.-]+)"),
+)
+_COMMON_HOSTS = {"localhost", "localhost.localdomain", "debian", "ubuntu", "host", "root"}
+
+# A text is redacted as a whole, in memory.
+_MOST_REDACTED_BYTES = 256 << 20
+
+
+class Redactor:
+    """Replaces names, always the same one by the same."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], str] = {}
+        self._hosts: set[str] = set()
+
+    def learn(self, text: str) -> None:
+        """Note the host names that a text shows where a host name stands."""
+        for pattern in _HOST_SOURCES:
+            for match in pattern.finditer(text):
+                host = match["host"].strip(".")
+                if len(host) > 1 and host.lower() not in _COMMON_HOSTS and not host.isdigit():
+                    self._hosts.add(host)
+
+    def redact(self, text: str) -> str:
+        """Return a text without names; lengths of columns may change."""
+        for kind, pattern in _PATTERNS:
+            text = pattern.sub(lambda match, kind=kind: self._replace(kind, match), text)  # type: ignore[misc]
+        if self._hosts:
+            longest_first = sorted(map(re.escape, self._hosts), key=len, reverse=True)
+            hosts = re.compile(rf"(?<![\w/.-])(?:{'|'.join(longest_first)})(?![\w-])")
+            text = hosts.sub(lambda match: self._name("host", match[0]), text)
+        return text
+
+    def _replace(self, kind: str, match: re.Match[str]) -> str:
+        if kind == "secret":
+            start, end = (at - match.start() for at in match.span("value"))
+            return f"{match[0][:start]}REDACTED{match[0][end:]}"
+        if kind in {"address", "mac"} and _KEPT.fullmatch(match[0]):
+            return match[0]
+        return self._name(kind, match[0])
+
+    def _name(self, kind: str, value: str) -> str:
+        known = self._names.get((kind, value))
+        if known is None:
+            number = 1 + sum(one == kind for one, _ in self._names)
+            known = self._names[kind, value] = f"{kind.upper()}-{number}"
+        return known
+
+
+def redact_files(files: Iterable[Path | str], streams: IO[str], stdin: IO[bytes]) -> None:
+    """Write the texts of files, with names replaced, to a stream, each below its own name.
+
+    Raises
+    ------
+    ParseError
+        If a file cannot be read or is not text.
+    """
+    texts = [(str(path), _text_of(path, stdin)) for path in files]
+    redactor = Redactor()
+    for _, text in texts:
+        redactor.learn(text)
+    for name, text in texts:
+        if len(texts) > 1:
+            streams.write(f"==> {printable(redactor.redact(Path(name).name))} <==\n")
+        lines = redactor.redact(text).split("\n")
+        streams.write("\n".join(map(printable, lines)).rstrip("\n") + "\n")
+
+
+def _text_of(path: Path | str, stdin: IO[bytes]) -> str:
+    try:
+        with contextlib.nullcontext(stdin) if str(path) == "-" else Path(path).open("rb") as stream:
+            raw = stream.read(_MOST_REDACTED_BYTES + 1)
+    except OSError as error:
+        raise ParseError(
+            f"{path} cannot be read: {paths.why_not(Path(path), error)}.",
+            hint="Name text files, or - for standard input.",
+        ) from error
+    if b"\0" in raw[:4096]:
+        raise ParseError(
+            f"{path} is not a text, so nothing in it can be redacted.",
+            hint="Unpack archives first and name the files in them.",
+        )
+    if len(raw) > _MOST_REDACTED_BYTES:
+        raise ParseError(
+            f"{path} is longer than {_MOST_REDACTED_BYTES >> 20} MiB, so it was not redacted.",
+            hint="Select what is about the disk first, e.g. with journalctl -b or grep.",
+        )
+    return raw.decode("utf-8", "replace").replace("\r\n", "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,29 @@ _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
     r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2)(?![\w-])"
 )
-_SIZE = r"<?([\d.]+ ?[BKMGTPkmgt]?i?B?)"
+_SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
+_SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
+# Rows of vgdisplay, pvs, vgs, lvs and zpool list.
+_VOLUMES = tuple(
+    (kind, re.compile(pattern))
+    for kind, pattern in (
+        ("vg", rf"\s+Free +PE / Size\s+\d+ /{_FREE}"),
+        ("pv", rf"\s+(?P<name>/dev/\S+)\s+(?P<group>\S+)\s+lvm2\s+\S+{_SIZED}{_FREE}\s*$"),
+        ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
+        ("lv", rf"\s+(?P<name>\S+)\s+(?P<group>\S+)\s+[-a-zA-Z]{{10}}{_SIZED}(?:\s|$)"),
+        ("pool", rf"(?P<group>\S+){_SIZED}\s+{_SIZE}{_FREE}\s.*\b(?:ONLINE|DEGRADED)\b"),
+    )
+)
+# What is mounted as root: rows of mount, findmnt, /proc/mounts, and findmnt -n.
+_MOUNTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<source>\S+) on / type (?P<type>\S+) \((?P<options>[^)]*)\)",
+        r"/\s+(?P<source>\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo]\b\S*)",
+        r"(?P<source>\S+)\s+/\s+(?P<type>[a-z]\w+)\s+(?P<options>\S+)\s+\d \d\s*$",
+        r"(?P<source>/dev/\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo](?:,\S*)?)\s*$",
+    )
+)
 _USER_DATA_KEYS = frozenset(
     str.split(
         "growpart resize_rootfs runcmd bootcmd packages write_files users hostname chpasswd "
@@ -32,6 +54,9 @@ _AFTER_USER_DATA = re.compile(
     r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
 )
 _PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
+
+
+_PARTITION_NAME = re.compile(r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,93 +172,96 @@ def short_name(path: str) -> str:
     return name
 
 
-def split_partition(name: str) -> tuple[str, str] | None:
-    """Return the disk and the number that a partition's kernel name shows."""
-    match = re.fullmatch(r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)", name)
-    return (match[1] or match[3], match[2] or match[4]) if match else None
+def disk_of(name: str) -> str:
+    """Return the disk that a partition's kernel name shows; empty if it is no partition's."""
+    match = _PARTITION_NAME.fullmatch(name)
+    return (match[1] or match[3]) if match else ""
+
+
+def number_of(name: str) -> str:
+    """Return the number that a partition's kernel name shows; empty if it is no partition's."""
+    match = _PARTITION_NAME.fullmatch(name)
+    return (match[2] or match[4]) if match else ""
+
+
+def partition_name(disk: str, number: str) -> str:
+    """Return the kernel's name of a disk's partition."""
+    return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
 
 
 def read_facts(documents: list[Document]) -> Facts:
     """Return all facts, in order, and note in the documents what was recognised."""
     facts = Facts()
-    for document in documents:
-        texts = {line.number: line for line in document.lines}
-        at = document.lines[0] if document.lines else Line(document.name, 0, "")
-        _read_listings(document, texts, facts)
-        _read_layout(document, facts)
-        before = _count(facts)
-        facts.tables += _tables(document)
-        facts.volumes += _volumes(document)
-        facts.mounts += _mounts(document)
-        facts.devices += _without_sizes(document)
-        facts.user_data += _user_data(document, at)
-        document.kinds |= {
-            name for name, old, new in zip(_NAMES, before, _count(facts), strict=True) if new > old
-        }
-    return facts
-
-
-_NAMES = ("partition table", "LVM or ZFS listing", "mounts", "lsblk", "user-data")
-
-
-def _count(facts: Facts) -> tuple[int, ...]:
-    lists: tuple[list[Any], ...] = (
-        *(facts.tables, facts.volumes, facts.mounts, facts.devices, facts.user_data),
+    readers: tuple[tuple[str, list[Any], Callable[[Document], Iterator[Any]]], ...] = (
+        ("partition table", facts.tables, _tables),
+        ("LVM or ZFS listing", facts.volumes, _volumes),
+        ("mounts", facts.mounts, _mounts),
+        ("lsblk", facts.devices, _without_sizes),
+        ("user-data", facts.user_data, _user_data),
     )
-    return tuple(len(one) for one in lists)
+    for document in documents:
+        _read_listings(document, facts)
+        _read_layout(document, facts)
+        found = [(kind, known, list(read(document))) for kind, known, read in readers]
+        for kind, known, new in found:
+            known.extend(new)
+            document.kinds |= {kind} if new else set()
+    return facts
 
 
 # ---- lsblk, df, /proc/partitions ----
 
 
-def _read_listings(document: Document, texts: Mapping[int, Line], facts: Facts) -> None:
+class _Tree:
+    """Parents of devices, from how far their names are indented."""
+
+    def __init__(self) -> None:
+        self._above: list[tuple[int, str]] = []
+
+    def parent(self, depth: int, name: str) -> str:
+        """Return the device below which a name at this depth stands, else its own disk."""
+        while self._above and self._above[-1][0] >= depth:
+            self._above.pop()
+        parent = self._above[-1][1] if self._above else disk_of(name)
+        self._above.append((depth, name))
+        return parent
+
+
+def _fstype_in(text: str, start: int = 0) -> str:
+    match = _FSTYPE.search(text, start)
+    return match[1] if match else ""
+
+
+def _read_listings(document: Document, facts: Facts) -> None:
     reports = document.parsed.reports if document.parsed else ()
+    texts = {line.number: line for line in document.lines}
     details = _json_details(document) if reports else {}
-
-    def place(line: int, text: str | None) -> Line:
-        return texts.get(line) or Line(document.name, line, text or "")
-
     for report in reports:
-        stack: list[tuple[int, str]] = []
+        tree = _Tree()
         for row in report.lsblk:
-            at = place(row.line, row.name)
+            at = texts.get(row.line) or Line(document.name, row.line, row.name)
             depth = at.text.find(row.name)
-            while stack and stack[-1][0] >= depth:
-                stack.pop()
-            split = split_partition(row.name)
-            parent = (stack[-1][1] if stack else "") or (split[0] if split else "")
-            fstype = _FSTYPE.search(at.text, max(depth, 0) + len(row.name))
-            known = details.get(row.name) or (parent, fstype[1] if fstype else "")
-            stack.append((depth, row.name))
-            kind = row.type or ("part" if split else "disk")
+            parent = tree.parent(depth, row.name)
+            fstype = _fstype_in(at.text, max(depth, 0) + len(row.name))
+            parent, fstype = details.get(row.name) or (parent, fstype)
+            kind = row.type or ("part" if disk_of(row.name) else "disk")
             tolerance = 0 if report.exact else _rounding(row.size_bytes)
+            about = row.name, row.size_bytes, kind, parent, row.mountpoints, fstype
             if at.text:  # else it is a hypervisor's
-                facts.devices.append(
-                    Device(
-                        row.name,
-                        row.size_bytes,
-                        kind,
-                        known[0],
-                        row.mountpoints,
-                        known[1],
-                        at,
-                        tolerance,
-                    )
-                )
+                facts.devices.append(Device(*about, at, tolerance))
                 document.kinds.add("lsblk")
         for mount in report.df:
-            at = place(mount.line, mount.filesystem)
-            typed = _FSTYPE.search(at.text)
+            name = mount.filesystem or ""
+            at = texts.get(mount.line) or Line(document.name, mount.line, name)
             document.kinds.add("df")
             if at.text and mount.mountpoint:
                 sizes = mount.size_bytes, mount.available_bytes
-                name, fstype_name = mount.filesystem or "", typed[1] if typed else ""
-                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, fstype_name))
+                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, _fstype_in(at.text)))
     for line in document.lines:  # /proc/partitions counts in KiB
         if match := re.fullmatch(r"\s*\d+\s+\d+\s+(\d{4,})\s+([a-z][\w-]*)", line.text):
-            split = split_partition(match[2])
-            kind, parent = ("part", split[0]) if split else ("disk", "")
-            facts.devices.append(Device(match[2], int(match[1]) << 10, kind, parent, (), "", line))
+            disk = disk_of(match[2])
+            about = match[2], int(match[1]) << 10, "part" if disk else "disk", disk, (), ""
+            facts.devices.append(Device(*about, line))
             document.kinds.add("/proc/partitions")
 
 
@@ -274,35 +302,21 @@ def _json_details(document: Document) -> dict[str, tuple[str, str]]:
 
 def _without_sizes(document: Document) -> Iterator[Device]:
     """Yield the rows of ``lsblk -f``, which show filesystems and mount points only."""
-    reading = False
-    stack: list[tuple[int, str]] = []
+    tree = None
     for line in document.lines:
         words = line.text.split()
         if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
-            reading, stack = True, []
+            tree = _Tree()
             continue
         match = re.match(r"[ │├└─|`-]*([A-Za-z][\w.+:-]*)", line.text)
-        if not reading or match is None or _PROMPT.match(line.text):
-            reading = False
+        if tree is None or match is None or _PROMPT.match(line.text):
+            tree = None
             continue
-        depth = match.start(1)
-        while stack and stack[-1][0] >= depth:
-            stack.pop()
-        name = match[1]
-        split = split_partition(name)
-        fstype = _FSTYPE.search(line.text, match.end())
+        name, depth = match[1], match.start(1)
         mounts = tuple(word for word in words[1:] if word.startswith("/") or word == "[SWAP]")
-        kind = "part" if split else ("disk" if depth == 0 else "dm")
-        yield Device(
-            name,
-            None,
-            kind,
-            stack[-1][1] if stack else split[0] if split else "",
-            mounts,
-            fstype[1] if fstype else "",
-            line,
-        )
-        stack.append((depth, name))
+        kind = "part" if disk_of(name) else ("disk" if depth == 0 else "dm")
+        parent, fstype = tree.parent(depth, name), _fstype_in(line.text, match.end())
+        yield Device(name, None, kind, parent, mounts, fstype, line)
 
 
 # ---- partition tables ----
@@ -350,9 +364,9 @@ def _tables(document: Document) -> Iterator[Table]:
             if table is not None:
                 table.label = {"msdos": "dos"}.get(match[1], match[1])
         elif (part := _part(line.text, sector, table)) is not None:
-            split = split_partition(part.name)
-            if table is None or (split and split[0] != table.disk):
-                table = Table(split[0] if split else "", line)
+            disk = disk_of(part.name)
+            if table is None or (disk and disk != table.disk):
+                table = Table(disk, line)
                 yield table
             table.parts.append(part)
 
@@ -384,16 +398,12 @@ def _part(text: str, sector: int, table: Table | None) -> Part | None:
         return None
     if match := re.match(r" {0,4}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ [KMGT]iB\s+(.*)", text):
         end = (int(match[3]) + 1) * sector
-        return Part(_number_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
+        return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
     if match := re.match(r" {0,3}(\d+)\s+([\d.]+[kKMGT]?i?[Bs])\s+([\d.]+[kKMGT]?i?[Bs])\s", text):
         start, end = (_parted_size(match[n], sector) for n in (2, 3))
-        name = _number_name(table.disk, match[1])
+        name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip()) if end > start else None
     return None
-
-
-def _number_name(disk: str, number: str) -> str:
-    return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
 
 
 def _parted_size(text: str, sector: int) -> int:
@@ -429,30 +439,19 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
-    group, size = "", 0
+    group, size = "", ""
     for line in document.lines:
-        text = line.text
-        if match := re.match(r"\s+VG (Name|Size)\s+(.+)", text):  # vgdisplay
-            group, size = (match[2], 0) if match[1] == "Name" else (group, _size(match[2]))
-        elif match := re.match(rf"\s+Free +PE / Size\s+\d+ / {_SIZE}", text):
-            yield Volume("vg", group, group, size, _size(match[1]), line)
-        elif match := re.match(
-            rf"\s+(/dev/\S+)\s+(\S+)\s+lvm2\s+\S+\s+{_SIZE}\s+{_SIZE}\s*$", text
-        ):
-            yield Volume(
-                "pv", short_name(match[1]), match[2], _size(match[3]), _size(match[4]), line
-            )
-        elif match := re.match(
-            rf"\s+(\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*\s+{_SIZE}\s+{_SIZE}\s*$", text
-        ):
-            yield Volume("vg", match[1], match[1], _size(match[2]), _size(match[3]), line)
-        elif match := re.match(rf"\s+(\S+)\s+(\S+)\s+[-a-zA-Z]{{10}}\s+{_SIZE}(?:\s|$)", text):
-            name = f"{match[2].replace('-', '--')}-{match[1].replace('-', '--')}"
-            yield Volume("lv", name, match[2], _size(match[3]), 0, line)
-        elif match := re.match(
-            rf"(\S+)\s+{_SIZE}\s+{_SIZE}\s+{_SIZE}\s.*\b(?:ONLINE|DEGRADED)\b", text
-        ):
-            yield Volume("pool", match[1], match[1], _size(match[2]), _size(match[4]), line)
+        if match := re.match(r"\s+VG (Name|Size)\s+(.+)", line.text):  # vgdisplay
+            group, size = (match[2], "") if match[1] == "Name" else (group, match[2])
+            continue
+        for kind, pattern in _VOLUMES:
+            if match := pattern.match(line.text):
+                values = {"group": group, "size": size, "free": "0"} | match.groupdict()
+                name, holder = short_name(values.get("name", values["group"])), values["group"]
+                if kind == "lv":
+                    name = short_name(f"/dev/{holder}/{name}")
+                yield Volume(kind, name, holder, _size(values["size"]), _size(values["free"]), line)
+                break
 
 
 # ---- mounts, btrfs ----
@@ -460,28 +459,20 @@ def _volumes(document: Document) -> Iterator[Volume]:
 
 def _mounts(document: Document) -> Iterator[Mount]:
     for line in document.lines:
-        text = line.text
-        match = (
-            re.match(r"(?P<source>\S+) on / type (?P<type>\S+) \((?P<options>[^)]*)\)", text)
-            or re.match(r"/\s+(?P<source>\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo]\b\S*)", text)
-            or re.match(
-                r"(?P<source>\S+)\s+/\s+(?P<type>[a-z]\w+)\s+(?P<options>\S+)\s+\d \d\s*$", text
-            )
-            or re.match(
-                r"(?P<source>/dev/\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo](?:,\S*)?)\s*$", text
-            )
-        )
-        if match:
+        match = next(filter(None, (one.match(line.text) for one in _MOUNTS)), None)
+        if match is not None:
             read_only = match["options"].split(",")[0] == "ro"
             yield Mount(match["source"], "/", line, None, None, match["type"], read_only)
-        elif match := re.match(rf"\s*devid\s+\d+ size {_SIZE} used \S+ path (/dev/\S+)", text):
+        elif match := re.match(
+            rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)", line.text
+        ):
             yield Mount(match[2], "btrfs", line, _size(match[1]), None, "btrfs")
 
 
 # ---- user-data ----
 
 
-def _user_data(document: Document, first: Line) -> Iterator[UserData]:
+def _user_data(document: Document) -> Iterator[UserData]:
     """Yield cloud-configs: a whole text, or what follows ``#cloud-config`` in a paste."""
     starts = [
         number
@@ -502,4 +493,4 @@ def _user_data(document: Document, first: Line) -> Iterator[UserData]:
         text = "\n".join(line.text for line in document.lines)
         found = read_document(text)
         if isinstance(found, Yaml) and _USER_DATA_KEYS & found.value.keys():
-            yield UserData(found.value, first, is_cloud_config(text))
+            yield UserData(found.value, document.lines[0], is_cloud_config(text))

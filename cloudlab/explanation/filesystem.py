@@ -1,274 +1,300 @@
-"""Who grew the root filesystem, or why nobody did.
-
-Sizes are compared with their like only: a superblock counts the whole filesystem, statfs (and
-so df) leaves out what the filesystem needs for itself.
-"""
+"""The rules for any machine's root filesystem, and for the layers below it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator
 
-from cloudlab.explanation.model import (
-    Evidence,
-    Finding,
-    Grower,
-    Measure,
-    Reason,
-    Source,
-    Statement,
-    Subject,
-    When,
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.facts import Device, Volume, short_name
+from cloudlab.explanation.machine import (
+    DF,
+    DMESG,
+    LOG,
+    LSBLK,
+    NEAR_LINES,
+    Machine,
+    Proof,
+    Verdict,
+    grown_by,
+    in_initramfs,
+    not_grown,
+    undecided,
 )
-from cloudlab.explanation.view import (
-    BUILT_UNKNOWN,
-    GROWFS_ENDS,
-    GROWFS_STARTS,
-    LEAST_GAIN_BYTES,
-    View,
-    device_evidence,
-    filesystem_evidence,
-    partition_evidence,
-    uptime_of,
-)
-from cloudlab.sizes import Stage
+from cloudlab.explanation.model import Grower, Reason, Subject
 
-# Source: cloudinit/config/cc_resizefs.py, handle and do_resize; the words are the same from
-# 20.4 to 25.1.
-_RESIZED = r"Resized root filesystem \(type="
-_FORKED = r"Resizing \(via forking\) root filesystem"
-_OFF = r"Skipping module named \S*resizefs, resizing disabled"
-_FAILED = r"Failed to resize filesystem|module resizefs .* failed"
-_UNKNOWN_KIND = r"Not resizing unknown filesystem type"
-# What fills a partition and is no filesystem.
-_CONTAINERS = ("_member", "_LUKS")
+_SHORT = 0.95
 
 
-class _Sizes(NamedTuple):
-    """The filesystem's size at two moments, by one measure."""
-
-    old_bytes: int
-    new_bytes: int
-    evidence: tuple[Evidence, Evidence]
-    measure: Measure
-
-    @property
-    def grown(self) -> bool:
-        return self.new_bytes > self.old_bytes
+def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
+    """Say whether the root filesystem grew, by what, or why not."""
+    growth = _filesystem_growth(machine, partition)
+    if growth is not None:
+        return growth
+    for verdict in _filesystem_causes(machine, partition):
+        return verdict
+    return _filesystem_by_size(machine, partition)
 
 
-def filesystem_statements(view: View) -> tuple[Statement, ...]:
-    """Return one statement for each time the filesystem grew, or the one why it did not."""
-    guest, disk = _by_guest(view), _by_superblock(view)
-    early, late = tuple(_early(view, disk)), tuple(_late(view, guest))
-    if early or late:
-        return (*early, *late)
-    if disk is not None and disk.grown:
-        return (_unreported(view, disk),)
-    sizes = guest or disk
-    if sizes is None:
-        missing = "Its size is known at one moment at most, so growth cannot be told."
-        statement = _statement(view, None, (None, Grower.UNKNOWN, Reason.UNKNOWN))
-        return (replace(statement, missing=(missing,)),)
-    return (_not_grown(view, sizes),)
+def _is_root(machine: Machine, name: str) -> bool:
+    name = short_name(name)
+    mapped = name.startswith("dm-") and len(machine.stack) > 1
+    return mapped or not machine.root or name in {machine.root, "root"}
 
 
-def _by_guest(view: View) -> _Sizes | None:
-    """Return what statfs said before and after cloud-init's growth."""
-    before, after = view.before, view.after
-    if not (before and before.filesystem and after and after.filesystem):
-        return None
-    old, new = before.filesystem, after.filesystem
-    evidence = (filesystem_evidence(old), filesystem_evidence(new))
-    return _Sizes(old.size_bytes, new.size_bytes, evidence, Measure.STATFS)
-
-
-def _by_superblock(view: View) -> _Sizes | None:
-    """Return what the superblock said before and after the boot."""
-    built = _superblock(view, "before the boot", view.disk_before)
-    left = _superblock(view, "after the boot", view.disk_after)
-    if built is None or left is None:
-        return None
-    return _Sizes(built[0], left[0], (built[1], left[1]), Measure.SUPERBLOCK)
-
-
-def _superblock(view: View, moment: str, disk: Mapping[str, Any]) -> tuple[int, Evidence] | None:
-    partition = view.on_disk(disk)
-    filesystem = partition and partition["filesystem"]
-    if not partition or not filesystem or filesystem["size_bytes"] is None:
-        return None
-    device = view.root_device()
-    if filesystem["type"].endswith(_CONTAINERS) or (device and device.type not in {"part", "disk"}):
-        return None  # the filesystem lies in a volume, which inspect does not look into
-    size_bytes = int(filesystem["size_bytes"])
-    number = partition["number"]
-    place = "the whole disk" if number is None else f"partition {number}"
-    text = f"{moment}: superblock of {filesystem['type']} on {place}, {size_bytes} bytes"
-    return size_bytes, Evidence(Source.DISK, text)
-
-
-def _early(view: View, disk: _Sizes | None) -> Iterator[Statement]:
-    """Yield the growth that bootcmd found done already."""
-    before = view.before
-    if before is None or before.filesystem is None or before.block.uptime_s is None:
-        return
-    limit_s = before.block.uptime_s
-    kernel = next(
-        (line for line in view.resizings() if (uptime_of(line) or limit_s) < limit_s), None
-    )
-    built = _superblock(view, "before the boot", view.disk_before)
-    larger = built is not None and before.filesystem.size_bytes > built[0]
-    if kernel is None and not larger:
-        return
-    after = view.after and view.after.filesystem
-    if after and after.size_bytes > before.filesystem.size_bytes:
-        disk = None  # the superblock after the boot shows both growths together
-    growfs = _growfs_around(view, kernel)
-    yield _grown(view, disk, Grower.GROWFS if growfs else Grower.UNKNOWN, growfs, kernel)
-
-
-def _late(view: View, guest: _Sizes | None) -> Iterator[Statement]:
-    """Yield the growth between bootcmd and the last report."""
-    if guest is None or not guest.grown:
-        return
-    limit_s = (view.before.block.uptime_s if view.before else None) or 0.0
-    kernel = next((line for line in view.resizings() if (uptime_of(line) or 0.0) >= limit_s), None)
-    resized = view.logged(_RESIZED) or view.logged(_FORKED)
-    growfs = _growfs_around(view, kernel)
-    if growfs:
-        yield _grown(view, guest, Grower.GROWFS, growfs, kernel)
-    elif resized:
-        yield _grown(view, guest, Grower.RESIZEFS, [resized], kernel)
-    else:
-        yield _grown(view, guest, Grower.UNKNOWN, [], kernel)
-
-
-def _unreported(view: View, disk: _Sizes) -> Statement:
-    """State growth that shows on the disk and in no two reports: it may have come after them."""
-    forked, after = view.logged(_FORKED), view.after
-    if forked is None or after is None or _by_guest(view) is None:
-        return _grown(view, disk, Grower.UNKNOWN, [], None)
-    # What resizefs left running went on after the last report.
-    limit_s = after.block.uptime_s
-    said = (one for one in view.resizings() if (uptime_of(one) or 0.0) >= (limit_s or 0.0))
-    statement = _grown(view, disk, Grower.RESIZEFS, [forked], next(said, None))
-    return statement if statement.when else replace(statement, when=When(not_before_s=limit_s))
-
-
-def _growfs_around(view: View, kernel: Evidence | None) -> list[Evidence]:
-    """Return the lines between which systemd-growfs ran, if the kernel resized while it did."""
-    start, end = view.logged(GROWFS_STARTS), view.logged(GROWFS_ENDS)
-    moments = [uptime_of(line) if line else None for line in (start, kernel, end)]
-    known = [moment for moment in moments if moment is not None]
-    if start and end and len(known) == len(moments) and known == sorted(known):
-        return [start, end]
-    return []
-
-
-def _grown(
-    view: View,
-    sizes: _Sizes | None,
-    by: Grower,
-    proofs: list[Evidence],
-    kernel: Evidence | None,
-) -> Statement:
-    when = None
-    if kernel is not None:
-        when = view.when_said(kernel)
-    elif sizes is not None and sizes.evidence[0].source is Source.REPORT:
-        when = _first_seen(view, sizes)
-    statement = _statement(view, sizes, (True, by, None), [kernel, *proofs])
-    missing = "It grew, but no line of cloud-init.log or of systemd's journal says who did it."
-    return replace(statement, when=when, missing=() if by is not Grower.UNKNOWN else (missing,))
-
-
-def _first_seen(view: View, sizes: _Sizes) -> When | None:
-    """Return when a report first showed it larger."""
-    last = None
-    for picture in view.pictures():
-        if picture.filesystem is None:
+def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
+    resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+    done = [one for one in machine.all(Kind.GROWFS) if one.get("mount") in {"/", "/sysroot"}]
+    for event in reversed(machine.all(Kind.KERNEL)):
+        old, new = int(event.get("old", "from")), int(event.get("new", "to"))
+        if new <= old or not _is_root(machine, event.get("device", "btrfs")):
             continue
-        if picture.filesystem.size_bytes > sizes.old_bytes:
-            return view.when_seen(picture.block, last)
-        last = picture.block
-    return None
+        by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
+        if not done and not resized and not _within_cloud_init(machine, event):
+            by = Grower.UNKNOWN
+        if done and resized:
+            by = Grower.UNKNOWN
+        unit = 4096 if event.get("device") else 1
+        reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
+        return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
+    if done and partition.grown is not False:
+        return grown_by(Grower.GROWFS, done[-1])
+    for event in reversed(machine.all(Kind.TOOL)):
+        if event.get("old") and int(event.get("new")) <= int(event.get("old")):
+            continue
+        target = event.get("device", "target")
+        if target == "/" or (target and machine.root and _is_root(machine, target)):
+            module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
+            by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
+            return grown_by(Grower.RESIZEFS if module else by, event)
+    return _resized_after_growth(machine, partition)
 
 
-def _not_grown(view: View, sizes: _Sizes) -> Statement:
-    reason, proofs, lacking = _why_not(view)
-    statement = _statement(view, sizes, (False, Grower.NOBODY, reason), proofs)
-    missing = [] if view.disk_before else [BUILT_UNKNOWN]
-    return replace(statement, missing=(*missing, *lacking))
+def _within_cloud_init(machine: Machine, event: Event) -> bool:
+    """Tell whether cloud-init was running on the same console, so that it is what resized."""
+    runs = [one for one in machine.all(Kind.RAN) if one.at.file == event.at.file]
+    growfs = any("systemd-growfs" in one.at.text for one in machine.events)
+    return any(one.at.number < event.at.number for one in runs) and not growfs
 
 
-def _why_not(view: View) -> tuple[Reason, list[Evidence | None], list[str]]:
-    """Return the reason, its proofs, and what would have been needed besides."""
-    if view.cloud_init_ran() is False:
-        return Reason.NO_CLOUD_INIT, view.silence(), []
-    if off := view.logged(_OFF):
-        return Reason.RESIZE_ROOTFS_OFF, [off], []
-    if failed := view.logged(_FAILED):
-        full = view.no_space(failed)
-        return Reason.FILESYSTEM_FULL if full else Reason.RESIZE_FAILED, [failed, full], []
-    if unknown := view.logged(_UNKNOWN_KIND):
-        return Reason.UNKNOWN_FILESYSTEM, [unknown], []
-    return _why_no_gain(view)
+def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
+    """Return that resizefs grew it: its command succeeded and the device was larger by then."""
+    resized = machine.last(Kind.RESIZED)
+    event = resized or machine.last(Kind.FORKED)
+    module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
+    if event is None or not partition.grown or not module:
+        return None
+    later = bool(partition.evidence) and partition.evidence[0].order > event.at.order
+    if partition.by is Grower.GROWPART and later:
+        return None  # the partition grew after resizefs had run; the initramfs comes before
+    fills = machine.fills(_device_bytes(machine, partition))
+    behind = _volume_behind(machine) or _mapping_behind(machine)
+    if fills is False or (fills is None and not resized) or behind:
+        return None
+    followed = any("resized encrypted volume" in one.at.text for one in machine.events)
+    if machine.root not in {machine.partition, ""} and not fills and not followed:
+        return None  # what lies between need not have grown
+    reason = machine.despite("resize_rootfs")
+    return grown_by(Grower.RESIZEFS, event, machine.filesystem, reason=reason)
 
 
-def _why_no_gain(view: View) -> tuple[Reason, list[Evidence | None], list[str]]:
-    """Return why it took nothing, though nothing kept resizefs from trying."""
-    resized, forked = view.logged(_RESIZED), view.logged(_FORKED)
-    tried = resized or forked
-    if tried is None:
-        return Reason.UNKNOWN, [], ["No line of cloud-init.log says why resizefs did nothing."]
-    unfilled = Reason.IN_BACKGROUND if forked else Reason.UNKNOWN
-    on_disk = _superblock(view, "after the boot", view.disk_after)
-    partition = view.on_disk(view.disk_after)
-    if on_disk is not None and partition is not None:
-        proofs: list[Evidence | None] = [
-            partition_evidence("after the boot", partition),
-            on_disk[1],
-            tried,
-        ]
-        left_bytes = int(partition["size_bytes"]) - on_disk[0]
-        # A filesystem is made of blocks and groups of them, so some bytes may be left over.
-        if left_bytes < LEAST_GAIN_BYTES:
-            return Reason.FILLS_ITS_DEVICE, proofs, []
-        return unfilled, proofs, [f"Nothing says why it left {left_bytes} bytes of its device."]
-    before, after = (_root_bytes(view, stage) for stage in ("before", "after"))
-    if forked or before is None or after is None or after[0] > before[0]:
-        return unfilled, [tried], ["Its superblock was not read, so it may not fill its device."]
-    lacking = (
-        "Its superblock was not read. That it fills its device follows from the resize command, "
-        "which did not fail and took nothing."
-    )
-    return Reason.FILLS_ITS_DEVICE, [before[1], after[1], tried], [lacking]
+def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
+    """Return the size of the device under the filesystem, as listed or as growth left it."""
+    direct = machine.root == machine.partition
+    return machine.size_of(machine.root) or (partition.to_bytes if direct else None)
 
 
-def _root_bytes(view: View, stage: Stage) -> tuple[int, Evidence] | None:
-    """Return how large the guest said that the filesystem's own device was."""
-    block = view.parsed.block(stage)
-    device = next((one for one in block.devices if one.name == view.root), None) if block else None
-    return (device.size_bytes, device_evidence(device)) if device else None
+def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
+    """Return what shows that an encrypted device did not follow its partition."""
+    for event in machine.all(Kind.TRIED):
+        if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
+            return (event,)
+    device = machine.kind_of_stack("crypt")
+    below = machine.size_of(device.parent) if device else None
+    if device is None or not device.size_bytes or not below:
+        return ()
+    return (device,) if device.size_bytes < below * _SHORT else ()
 
 
-def _statement(
-    view: View,
-    sizes: _Sizes | None,
-    finding: Finding,
-    proofs: list[Evidence | None] | None = None,
-) -> Statement:
-    measured = sizes.evidence if sizes else ()
-    grown, by, reason = finding
-    return Statement(
-        subject=Subject.FILESYSTEM,
-        device=view.root,
-        grown=grown,
-        by=by,
-        reason=reason,
-        from_bytes=sizes.old_bytes if sizes else None,
-        to_bytes=sizes.new_bytes if sizes else None,
-        measure=sizes.measure if sizes else None,
-        evidence=(*measured, *(one for one in proofs or () if one is not None)),
-    )
+def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
+    """Yield what kept it from growing, as logs and user-data say it, the strongest first."""
+    yield from said_causes(machine, partition)
+    if forked := machine.last(Kind.FORKED):
+        if partition.grown is False:
+            yield not_grown(Reason.FILLS_ITS_DEVICE, forked, machine.filesystem)
+        yield undecided(DF, proofs=(forked, machine.filesystem), reason=Reason.IN_BACKGROUND)
+    if partition.reason is Reason.FILESYSTEM_FULL:
+        yield not_grown(Reason.FILESYSTEM_FULL, *partition.evidence)
+    yield from _wishes(machine, partition)
+
+
+def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> Iterator[Verdict]:
+    """Yield what cloud-init and the resize programs say kept it from growing.
+
+    ``kept`` says that measurements show that it did not grow.
+    """
+    if kept and machine.silence:
+        yield not_grown(Reason.NO_CLOUD_INIT, *machine.silence)
+    fills = not kept and machine.fills(_device_bytes(machine, partition))
+    if machine.zfs_dataset and partition.grown is False:
+        yield not_grown(Reason.ZFS, *partition.evidence)
+    if partition.reason is Reason.NO_CLOUD_INIT and not kept:
+        yield not_grown(Reason.NO_CLOUD_INIT, *partition.evidence, machine.filesystem)
+    for event in machine.all(Kind.ALREADY_RAN):
+        if event.get("module") == "resizefs":
+            yield not_grown(Reason.MODULE_RAN, event)
+    off = machine.last(Kind.RESIZE_OFF)
+    if off is not None and partition.grown is None and fills:
+        yield undecided(DMESG, proofs=(off, machine.filesystem))
+    elif off is not None:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, off)
+    for kind, reason in (
+        (Kind.UNSUPPORTED, Reason.UNKNOWN_FILESYSTEM),
+        (Kind.NO_DEVICE, Reason.DEVICE_NOT_FOUND),
+        (Kind.OVERLAY_ROOT, Reason.IMMUTABLE_ROOT),
+    ):
+        if said := machine.last(kind):
+            overlaid = said.get("fstype") in {"overlay", "composefs", "erofs", "squashfs"}
+            immutable = overlaid or machine.immutable_source is not None
+            yield not_grown(Reason.IMMUTABLE_ROOT if immutable else reason, said)
+    yield from _resize_failures(machine, fills=fills)
+
+
+def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
+    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
+    fills = machine.fills(_device_bytes(machine, partition))
+    data = machine.user_data
+    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
+    off = machine.switched_off("resize_rootfs")
+    if data and trusted and off and fills is False and machine.filesystem:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, machine.filesystem, missing=LOG)
+
+
+def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
+    for event in reversed(machine.all(Kind.RESIZE_FAILED)):
+        target = event.get("mount", "path")
+        if target not in {"", "/", "/sysroot"}:
+            continue
+        device = event.get("target") if event.command == "resize" else ""
+        if device not in {"", "/"} and not _is_root(machine, device):
+            continue
+        near = machine.no_space_near(event)
+        read_only = any(
+            "Read-only file system" in one.at.text
+            and abs(one.at.order - event.at.order) < NEAR_LINES
+            for one in machine.all(Kind.RESIZE_FAILED)
+        )
+        if near or "No space left" in event.at.text:
+            yield not_grown(Reason.FILESYSTEM_FULL, event, near)
+        elif read_only or machine.immutable_source:
+            yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
+        elif fills is False or machine.filesystem is None:
+            yield not_grown(Reason.RESIZE_FAILED, event)
+        else:
+            yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)
+
+
+def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
+    """Return what shows that a logical volume takes less than lies below it; empty if it does not."""
+    volume = next((one for one in machine.stack if one.type == "lvm"), None)
+    name = volume.name if volume else machine.root
+    volumes = machine.facts.volumes
+    groups = {one.group for one in volumes if one.kind == "lv" and one.name == name}
+    if volume is None and not groups:
+        return ()
+    for one in volumes:
+        mine = one.group in groups or name.startswith(one.group.replace("-", "--") + "-")
+        if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
+            return (one,)
+    if volume is None:
+        return ()
+    below = next((one for one in machine.stack if one.name == volume.parent), None)
+    siblings = [
+        one for one in machine.devices.values() if one.type == "lvm" and one.parent == volume.parent
+    ]
+    if below is None or not below.size_bytes or not volume.size_bytes:
+        return ()
+    free = below.size_bytes - sum(one.size_bytes or 0 for one in siblings)
+    slack = below.tolerance_bytes + sum(one.tolerance_bytes for one in siblings) + (64 << 20)
+    return (volume, below) if free > slack else ()
+
+
+def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
+    machine: Machine, partition: Verdict
+) -> Verdict:
+    """Return what sizes alone show."""
+    fills = machine.fills(_device_bytes(machine, partition) or partition.from_bytes)
+    behind = _volume_behind(machine)
+    if behind and fills is not False:
+        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
+    if fills is not False and (locked := _mapping_behind(machine)):
+        return not_grown(Reason.ENCRYPTED, *locked, machine.filesystem)
+    if machine.zfs_dataset:
+        return undecided("zpool list; zpool status", proofs=[machine.filesystem])
+    if partition.reason is Reason.TABLE_BUSY:
+        return not_grown(Reason.TABLE_BUSY, *partition.evidence, machine.filesystem)
+    if partition.grown is False:
+        for verdict in _below_kept_partition(machine, partition, fills=fills):
+            return verdict
+    if fills is False:
+        device = machine.devices.get(machine.root)
+        return not_grown(None, machine.filesystem, device, missing=LOG)
+    if partition.grown and partition.from_bytes and partition.to_bytes and machine.filesystem:
+        size = machine.filesystem.size_bytes or 0
+        if size < partition.to_bytes * 0.8:
+            return not_grown(None, machine.filesystem, missing=LOG)
+        if size > partition.from_bytes * 1.02:
+            return grown_by(Grower.UNKNOWN, machine.filesystem, missing=LOG)
+    lacking = LSBLK if machine.size_of(machine.root) is None else ""
+    return undecided(lacking if machine.filesystem else DF, LOG, proofs=[machine.filesystem])
+
+
+def _below_kept_partition(
+    machine: Machine, partition: Verdict, *, fills: bool | None
+) -> Iterator[Verdict]:
+    """Yield that it takes all of a device that cannot have grown, as its partition did not."""
+    volume = machine.kind_of_stack("lvm")
+    resized, idle = machine.last(Kind.RESIZED), machine.last(Kind.IDLE)
+    if volume and fills is not False:
+        yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
+    layered = machine.kind_of_stack("crypt")
+    if fills or (fills is None and (resized or (idle and not layered))):
+        yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, machine.filesystem)
+    unknown = fills is None and not machine.size_of(machine.root)
+    mapped = machine.root not in {machine.partition, ""} or partition.reason is Reason.NO_PARTITION
+    if unknown and machine.filesystem and partition.reason and not mapped:
+        # Nothing shows another device than the one that did not grow.
+        yield not_grown(Reason.FILLS_ITS_DEVICE, machine.filesystem, missing=LSBLK)
+
+
+# ---- the layers between ----
+
+_LAYERS = {
+    "lvm": (Subject.LOGICAL_VOLUME, Reason.LOGICAL_VOLUME),
+    "crypt": (Subject.LUKS, Reason.ENCRYPTED),
+    **dict.fromkeys(("raid", "md"), (Subject.RAID, Reason.RAID)),
+}
+
+
+def layer_verdicts(machine: Machine) -> Iterator[tuple[Subject, str, Verdict]]:
+    """Yield subject, device and verdict of each layer between the partition and the filesystem."""
+    for device in reversed(machine.stack):
+        kind = next((one for one in _LAYERS if device.type.startswith(one)), None)
+        if kind is None or device.name == machine.partition:
+            continue
+        (subject, reason), parent = _LAYERS[kind], device.parent
+        below = machine.size_of(parent) if parent else None
+        if subject is not Subject.LOGICAL_VOLUME:
+            yield subject, device.name, _layer_verdict(device, below, reason)
+            continue
+        held = [one for one in machine.facts.volumes if (one.kind, one.name) == ("pv", parent)]
+        for one in held[:1]:
+            yield Subject.PHYSICAL_VOLUME, parent, _layer_verdict(one, below, reason)
+        behind = _volume_behind(machine)
+        open_ = undecided("sudo vgs; sudo lvs")
+        yield subject, device.name, not_grown(reason, *behind) if behind else open_
+
+
+def _layer_verdict(layer: Device | Volume, below: int | None, reason: Reason) -> Verdict:
+    if below and layer.size_bytes and layer.size_bytes < below * _SHORT:
+        return not_grown(reason, layer)
+    return undecided(DMESG, proofs=[layer])

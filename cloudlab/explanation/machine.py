@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,11 +17,13 @@ from cloudlab.explanation.facts import (
     Part,
     Table,
     UserData,
+    Volume,
+    disk_of,
+    number_of,
+    partition_name,
     short_name,
-    split_partition,
 )
-from cloudlab.explanation.model import Grower, Reason
-from cloudlab.explanation.view import LEAST_GAIN_BYTES
+from cloudlab.explanation.model import Grower, Measure, Reason, When
 
 #: Commands whose output settles what is open.
 LSBLK = "lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS"
@@ -28,6 +31,12 @@ LOG = "grep -E 'growpart|resizefs|resiz' /var/log/cloud-init.log"
 FDISK = "sudo fdisk -l"
 DF = "df -B1 /"
 DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
+
+#: growpart's own limit: it ignores a smaller gain.
+#: Source: growpart's option --fudge in cloud-utils, bin/growpart.
+LEAST_GAIN_BYTES = 1 << 20
+
+_TRACEBACK_LINES = 60
 
 #: How far apart lines of one traceback or one program's output may be.
 NEAR_LINES = 80
@@ -77,30 +86,23 @@ class Machine:
     def __post_init__(self) -> None:
         for device in self.facts.devices:
             known = self.devices.get(device.name)
+            newer = device
             if known is not None and device.size_bytes is None:
-                device = Device(  # noqa: PLW2901
-                    known.name,
-                    known.size_bytes,
-                    known.type or device.type,
-                    known.parent or device.parent,
-                    known.mounts or device.mounts,
-                    known.fstype or device.fstype,
-                    known.at,
-                    known.tolerance_bytes,
+                newer = replace(
+                    known,
+                    type=known.type or device.type,
+                    parent=known.parent or device.parent,
+                    mounts=known.mounts or device.mounts,
+                    fstype=known.fstype or device.fstype,
                 )
-            elif known is not None and known.parent and split_partition(device.name) is None:
-                device = Device(  # noqa: PLW2901
-                    device.name,
-                    device.size_bytes,
-                    device.type,
-                    # An array lies on several devices; the first is as good as any.
-                    known.parent,
-                    device.mounts or known.mounts,
-                    device.fstype or known.fstype,
-                    device.at,
-                    device.tolerance_bytes,
+            elif known is not None and known.parent and not disk_of(device.name):
+                newer = replace(
+                    device,
+                    parent=known.parent,  # of an array's devices the first is as good as any
+                    mounts=device.mounts or known.mounts,
+                    fstype=device.fstype or known.fstype,
                 )
-            self.devices[device.name] = device
+            self.devices[device.name] = newer
 
     def last(self, *kinds: Kind) -> Event | None:
         """Return the last event of these kinds."""
@@ -109,6 +111,23 @@ class Machine:
     def all(self, *kinds: Kind) -> list[Event]:
         """Return the events of these kinds, in order."""
         return [one for one in self.events if one.kind in kinds]
+
+    @property
+    def silence(self) -> list[Event]:
+        """The lines between which systemd would have started cloud-init, if it did not."""
+        basic, login = self.last(Kind.BASIC), self.last(Kind.LOGIN)
+        if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
+            return [basic, login]
+        return []
+
+    def no_space_near(self, failure: Event) -> Event | None:
+        """Return what says that no space was left: a traceback that follows, or a program before."""
+        first = -NEAR_LINES if failure.kind in {Kind.PROGRAM, Kind.RESIZE_FAILED} else 0
+        for event in self.all(Kind.NO_SPACE):
+            lines = event.at.number - failure.at.number
+            if event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES:
+                return event
+        return None
 
     def about_root(self, event: Event) -> bool:
         """Tell whether an event is about root's disk, or names none."""
@@ -136,7 +155,7 @@ class Machine:
         real = [
             one
             for one in sources
-            if one in self.devices or split_partition(one) or _WHOLE_DISK.fullmatch(one)
+            if one in self.devices or disk_of(one) or _WHOLE_DISK.fullmatch(one)
         ]
         if self.zfs_dataset:
             return ""
@@ -169,18 +188,18 @@ class Machine:
         return ""
 
     @property
-    def immutable_source(self) -> Line | None:
+    def immutable_source(self) -> Mount | Event | None:
         """Where root is shown to be an image or overlay that cannot grow."""
         for mount in self.root_mounts:
             if short_name(mount.source) in _IMMUTABLE or (
                 mount.read_only and mount.fstype in {"btrfs", "erofs", "squashfs"}
             ):
-                return mount.at
+                return mount
         for event in self.all(Kind.TRIED, Kind.OVERLAY_ROOT, Kind.NO_DEVICE):
             if event.kind is Kind.OVERLAY_ROOT or any(
                 f"'{one}'" in event.at.text for one in _IMMUTABLE
             ):
-                return event.at
+                return event
         return None
 
     def _largest_partition(self) -> str:
@@ -194,15 +213,13 @@ class Machine:
         found: list[Device] = []
         name = self.root
         while name and len(found) < 20:  # noqa: PLR2004
-            split = split_partition(name)
-            kind = "part" if split else "disk" if _WHOLE_DISK.fullmatch(name) else ""
-            device = self.devices.get(name) or Device(
-                name, None, kind, split[0] if split else "", (), "", _NOWHERE
-            )
+            disk = disk_of(name)
+            kind = "part" if disk else "disk" if _WHOLE_DISK.fullmatch(name) else ""
+            device = self.devices.get(name) or Device(name, None, kind, disk, (), "", _NOWHERE)
             if any(one.name == name for one in found):
                 break
             found.append(device)
-            name = device.parent or self._volume_parent(device) or (split[0] if split else "")
+            name = device.parent or self._volume_parent(device) or disk
         return found
 
     def _volume_parent(self, device: Device) -> str:
@@ -211,7 +228,7 @@ class Machine:
         for group, volume in groups.items():
             if device.name.startswith(group.replace("-", "--") + "-"):
                 return volume
-        if device.type in {"lvm", "crypt", ""} and split_partition(device.name) is None:
+        if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
             holders = [
                 one.name
                 for one in self.devices.values()
@@ -224,7 +241,7 @@ class Machine:
     def partition(self) -> str:
         """The partition that root lies on, at whatever depth; empty if unknown or none."""
         for device in self.stack:
-            if split_partition(device.name) or device.type == "part":
+            if disk_of(device.name) or device.type == "part":
                 return device.name
         for device in self.devices.values() if self.zfs_dataset else ():
             if device.type == "part" and device.name == self._largest_partition():
@@ -235,7 +252,7 @@ class Machine:
             self.partition_of(one)
             for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GROWPART_BROKE)
             if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
-            and FIRST_DISK.fullmatch((split_partition(self.partition_of(one)) or ("",))[0])
+            and FIRST_DISK.fullmatch(disk_of(self.partition_of(one)))
         ]
         return next((one for one in changed if one), "")
 
@@ -247,9 +264,8 @@ class Machine:
     @property
     def disk(self) -> str:
         """The disk of the partition."""
-        split = split_partition(self.partition)
-        if split:
-            return split[0]
+        if disk := disk_of(self.partition):
+            return disk
         whole = [one.name for one in self.stack if one.type == "disk"]
         if whole or self.partition:
             return whole[0] if whole else ""
@@ -261,8 +277,12 @@ class Machine:
     @property
     def number(self) -> str:
         """The partition's number."""
-        split = split_partition(self.partition)
-        return split[1] if split else ""
+        return number_of(self.partition)
+
+    def first_listed(self, device: Device | None) -> Device | None:
+        """Return a device as the first listing with its size shows it."""
+        sized = self.sizes_of(device.name) if device else []
+        return sized[0] if sized else device
 
     def kind_of_stack(self, *kinds: str) -> Device | None:
         """Return the first device between root and its disk whose type begins so."""
@@ -288,9 +308,7 @@ class Machine:
                 match = re.search(r"'(/dev/[^']+)'|\((/dev/[^,\s)]+)\)", event.get("why"))
                 return short_name(match[1] or match[2]) if match else ""
             device, number = short_name(match[1]), match[2]
-        if not number:
-            return device
-        return f"{device}p{number}" if device[-1:].isdigit() else f"{device}{number}"
+        return partition_name(device, number) if number else device
 
     # ---- sizes ----
 
@@ -354,9 +372,7 @@ class Machine:
     def _listed_room(self, disk_bytes: int | None) -> Room:
         disk = self.devices.get(self.disk)
         parts = [
-            one
-            for one in self.devices.values()
-            if split_partition(one.name) and split_partition(one.name)[0] == self.disk  # type: ignore[index]
+            one for one in self.devices.values() if self.disk and disk_of(one.name) == self.disk
         ]
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
             return Room(None, None, None, ())
@@ -424,12 +440,17 @@ class Machine:
         """The user-data, the last one if there are several."""
         return self.facts.user_data[-1] if self.facts.user_data else None
 
-    def setting(self, *path: str) -> object:
-        """Return a value of the user-data, whether cloud-init reads it or not; None if unset."""
+    def switched_off(self, *path: str) -> bool:
+        """Tell whether user-data sets a value to no, whether cloud-init reads it or not."""
         value: object = self.user_data.values if self.user_data else None
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return str(value).lower() in OFF_WORDS
+
+    def despite(self, *path: str) -> Reason | None:
+        """Return why something grew that user-data switched off."""
+        ignored = self.last(Kind.IGNORED) or (self.user_data and not self.user_data.valid)
+        return Reason.USER_DATA_IGNORED if ignored and self.switched_off(*path) else None
 
 
 def in_initramfs(event: Event) -> bool:
@@ -439,13 +460,13 @@ def in_initramfs(event: Event) -> bool:
 
 _NOWHERE = Line("", 0, "")
 
+#: What proves something stands on a line.
+Proof = Event | Line | Device | Mount | Table | UserData | Volume | None
+
 
 @dataclass
 class Verdict:
-    """What is known of one layer.
-
-    ``missing`` are commands whose output would settle what is open.
-    """
+    """What is known of one layer; ``missing`` says in sentences what would settle the rest."""
 
     grown: bool | None = None
     by: Grower = Grower.UNKNOWN
@@ -454,16 +475,37 @@ class Verdict:
     missing: list[str] = field(default_factory=list)
     from_bytes: int | None = None
     to_bytes: int | None = None
+    measure: Measure | None = None
+    when: When | None = None
 
 
-def not_grown(reason: Reason | None, *evidence: Event | Line | None, missing: str = "") -> Verdict:
-    """Return that it did not grow, and why."""
-    lines = [one.at if isinstance(one, Event) else one for one in evidence if one is not None]
-    return Verdict(False, Grower.NOBODY, reason, lines, [missing] if missing else [])
+def settled_by(*commands: str) -> list[str]:
+    """Return that the output of these commands would settle what is open."""
+    return [f"Not shown yet; this would settle it: {one}" for one in commands if one]
 
 
-def undecided(
-    *missing: str, evidence: tuple[Line, ...] = (), reason: Reason | None = None
+def lines_of(proofs: Iterable[Proof]) -> list[Line]:
+    """Return each line that proves something, once."""
+    lines = (one if isinstance(one, Line) else one.at for one in proofs if one is not None)
+    return list(dict.fromkeys(line for line in lines if line.text))
+
+
+def grown_by(
+    by: Grower,
+    *proofs: Proof,
+    reason: Reason | None = None,
+    sizes: tuple[int | None, int | None] = (None, None),
+    missing: str = "",
 ) -> Verdict:
+    """Return that it grew, by what, and why no further."""
+    return Verdict(True, by, reason, lines_of(proofs), settled_by(missing), *sizes)
+
+
+def not_grown(reason: Reason | None, *proofs: Proof, missing: str = "") -> Verdict:
+    """Return that it did not grow, and why."""
+    return Verdict(False, Grower.NOBODY, reason, lines_of(proofs), settled_by(missing))
+
+
+def undecided(*missing: str, proofs: Iterable[Proof] = (), reason: Reason | None = None) -> Verdict:
     """Return that the evidence does not decide it, with what would."""
-    return Verdict(None, Grower.UNKNOWN, reason, list(evidence), list(missing))
+    return Verdict(None, Grower.UNKNOWN, reason, lines_of(proofs), settled_by(*missing))

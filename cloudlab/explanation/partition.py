@@ -1,267 +1,385 @@
-"""Who grew the root partition, or why nobody did."""
+"""The rules for any machine's root partition: whether it grew, by what, or why not.
+
+A rule answers only what its evidence decides.  Growth that a program reported comes first, then
+what kept it from growing, as logs say it, then what the layout shows; otherwise the answer is
+None, with the command that would settle it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import pairwise
-from typing import NamedTuple
 
-from cloudlab.explanation.model import (
-    Evidence,
-    Finding,
-    Grower,
-    Reason,
-    Source,
-    Statement,
-    Subject,
-    When,
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.facts import disk_of, short_name
+from cloudlab.explanation.machine import (
+    DMESG,
+    FDISK,
+    FIRST_DISK,
+    LOG,
+    LSBLK,
+    MBR_LIMIT_BYTES,
+    OFF_WORDS,
+    Machine,
+    Verdict,
+    grown_by,
+    in_initramfs,
+    not_grown,
+    undecided,
 )
-from cloudlab.explanation.view import (
-    BUILT_UNKNOWN,
-    LEAST_GAIN_BYTES,
-    Picture,
-    View,
-    device_evidence,
-    partition_evidence,
-)
-from cloudlab.sizes import GuestBlock
+from cloudlab.explanation.model import Grower, Reason
 
-# What cloud-init's growpart says when it does not even try.  The words are the same from
-# 20.4 to 25.1.  Source: cloudinit/config/cc_growpart.py, handle.
-_GAVE_UP = (
-    (r"growpart disabled: mode=", Reason.GROWPART_OFF),
-    (r"growpart disabled: /etc/growroot-disabled exists", Reason.GROWROOT_DISABLED),
-    # These modes are for other systems than Linux, whatever tool the image has.
-    (
-        r"growpart unable to find resizer .*(?:unknown resize mode|mode (?:gpart|growfs) not)",
-        Reason.UNKNOWN_MODE,
-    ),
-    (r"growpart unable to find resizer", Reason.NO_GROWPART_TOOL),
-    (r"growpart: empty device list", Reason.NOT_ASKED),
-)
-_BROKE_OFF = r"Running module growpart .* failed"
-# What it says at the end of each entry of growpart.devices that it tried.
-_TRIED = r"cc_growpart\.py\[\w+\]: '[^']+' (?:resized|NOCHANGE|SKIPPED|FAILED): "
+_SECTOR = 512
 
 
-class _Size(NamedTuple):
-    """The partition's size at one moment, and who says so.
-
-    ``block`` is None where the host read it off the disk.
-    """
-
-    size_bytes: int
-    evidence: Evidence
-    block: GuestBlock | None = None
+def partition_verdict(machine: Machine) -> Verdict:
+    """Say whether the root partition grew, by what, or why not."""
+    grown = _growth(machine)
+    if grown is not None:
+        return _since(machine, grown) or grown
+    return next(_causes(machine), None) or next(_layouts(machine))
 
 
-def partition_statements(view: View) -> tuple[Statement, ...]:
-    """Return one statement for each time the partition grew, or the one why it did not."""
-    device = view.root_device()
-    if device is not None and device.type == "disk":
-        skipped = view.logged(_about(device.name, "SKIPPED"))
-        evidence = (device_evidence(device), *([skipped] if skipped else []))
-        return (_not_at_all("", Reason.NO_PARTITION, evidence),)
-    sizes = list(_sizes(view))
-    name = next((one.partition.name for one in view.pictures() if one.partition), "")
-    if len(sizes) < 2:  # noqa: PLR2004
-        missing = "Its size is known at one moment at most, so growth cannot be told."
-        known = tuple(one.evidence for one in sizes)
-        return (_statement(name, (None, Grower.UNKNOWN, Reason.UNKNOWN), known, missing=missing),)
-    grown = [
-        _grown(view, name, old, new)
-        for old, new in pairwise(sizes)
-        if new.size_bytes > old.size_bytes
+def _since(machine: Machine, grown: Verdict) -> Verdict | None:
+    """Return what kept it from growing again, where the disk has room and a later log says why."""
+    last = max((line.order for line in grown.evidence[:1]), default=0)
+    if not grown.grown or not machine.room.some:
+        return None
+    later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
+    found = next(_log_causes(later), None)
+    return found if found is not None and found.reason and found.grown is False else None
+
+
+def concerns_root(machine: Machine, event: Event) -> bool:
+    """Tell whether an event of growpart is about root's partition."""
+    if event.kind is Kind.PROGRAM and "GROWROOT" in event.at.text:
+        return True
+    if event.get("entry") == "/":
+        return True
+    name = machine.partition_of(event)
+    if name and machine.partition:
+        return name in {machine.partition, machine.root}
+    if name:
+        # Of an entry such as /var it is not known whether it is root's.
+        direct = event.get("entry") in {"", f"/dev/{name}"}
+        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk_of(name)))
+    number = re.search(r"partition[= ](\d+)", event.at.text)
+    return bool(number and machine.number and number[1] == machine.number)
+
+
+def root_entries(machine: Machine, verb: str) -> list[Event]:
+    """Return what cloud-init's growpart did with root's partition: SKIPPED, NOCHANGE, FAILED."""
+    tried = (one for one in machine.all(Kind.TRIED) if one.get("verb") == verb)
+    return [one for one in tried if concerns_root(machine, one)]
+
+
+def _growth(machine: Machine) -> Verdict | None:
+    """Return growth that a program reported and no later evidence takes back."""
+    changed = [
+        one
+        for one in machine.all(Kind.CHANGED, Kind.PROGRAM)
+        if (one.kind is Kind.CHANGED or one.get("verb") == "CHANGED")
+        and concerns_root(machine, one)
     ]
-    return tuple(grown) or (_not_grown(view, name, sizes),)
+    if changed:
+        event = changed[-1]
+        growroot = re.search(r"(?i)growroot", event.at.text)
+        by = Grower.INITRAMFS if in_initramfs(event) else Grower.GROWPART
+        by = Grower.GROWROOT if growroot else by
+        old, new = _sizes_in(event)
+        last = machine.sizes_of(machine.partition)[-1:]
+        reason = machine.despite("growpart", "mode")
+        verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
+        return _stale(machine, event, old, new) or verdict
+    repart = machine.last(Kind.REPART)
+    if repart is not None and machine.disk in _named_disks(repart, machine):
+        return grown_by(Grower.REPART, repart)
+    return _growth_in_listings(machine)
 
 
-def _sizes(view: View) -> Iterator[_Size]:
-    """Yield the partition as it was built, before and after cloud-init's growth."""
-    built, left = view.on_disk(view.disk_before), view.on_disk(view.disk_after)
-    if built is not None:
-        yield _Size(int(built["size_bytes"]), partition_evidence("before the boot", built))
-    for picture in (view.before, view.after):
-        if picture is not None and picture.partition is not None:
-            part = picture.partition
-            yield _Size(part.size_bytes, device_evidence(part), picture.block)
-    if left is not None and view.after is None:
-        yield _Size(int(left["size_bytes"]), partition_evidence("after the boot", left))
+def _named_disks(event: Event, machine: Machine) -> set[str]:
+    """Return the disk to which systemd-repart applied its changes; root's if it names none."""
+    for line in (one.at for one in machine.all(Kind.REPART_DISK)):
+        if line.file == event.at.file and line.number < event.at.number:
+            return {short_name(line.text.split("/dev/")[-1].strip(" .")), ""}
+    return {machine.disk}
 
 
-def _grown(view: View, name: str, old: _Size, new: _Size) -> Statement:
-    """State who grew it from one size to the next, by what happened in between only."""
-    early = new.block is not None and new.block.stage == "before"
-    growpart = None if early else view.logged(_about(name, "resized"))
-    growroot = view.shown(r"GROWROOT: CHANGED") if old.block is None else None
-    by, when = Grower.UNKNOWN, _first_seen(view, old)
-    if growpart:
-        by = Grower.GROWPART
-    elif growroot:
-        by, when = Grower.GROWROOT, view.when_said(growroot)
-    wall = None if early or view.after is None else view.after.behind
-    proofs = [growpart or growroot, wall and device_evidence(wall)]
-    evidence = (old.evidence, new.evidence, *(one for one in proofs if one))
-    moment = "before bootcmd ran" if early else "after bootcmd ran"
-    if view.before is None:
-        moment = "during the boot"
-    missing = f"It grew {moment}, but no line of the console or of cloud-init.log says by whom."
-    return _statement(
-        name, (True, by, Reason.WALL if wall else None), evidence,
-        sizes=(old.size_bytes, new.size_bytes),
-        when=when,
-        missing=missing if by is Grower.UNKNOWN else "",
-    )  # fmt: skip
+def _sizes_in(event: Event) -> tuple[int | None, int | None]:
+    if event.get("old") and event.get("new"):
+        return int(event.get("old")), int(event.get("new"))
+    match = re.search(r"old: size=(\d+).*new: size=(\d+)", event.at.text)
+    return (int(match[1]) * _SECTOR, int(match[2]) * _SECTOR) if match else (None, None)
 
 
-def _first_seen(view: View, old: _Size) -> When | None:
-    last = old.block
-    for picture in view.pictures():
-        if picture.partition is None:
-            continue
-        if picture.partition.size_bytes > old.size_bytes:
-            return view.when_seen(picture.block, last)
-        last = picture.block
+def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
+    """Return that the kernel kept the old table, where a later listing shows the old size."""
+    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > event.at.order]
+    if not later or not old or not new or new < old * 1.02:
+        return None
+    if (later[-1].size_bytes or 0) > (old + new) // 2:
+        return None
+    return not_grown(Reason.TABLE_BUSY, event, later[-1], machine.last(Kind.TABLE_BUSY))
+
+
+def _growth_in_listings(machine: Machine) -> Verdict | None:
+    sizes = machine.sizes_of(machine.partition)
+    if len(sizes) < 2 or not sizes[0].size_bytes or not sizes[-1].size_bytes:  # noqa: PLR2004
+        return None
+    old, new = sizes[0], sizes[-1]
+    gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
+    if gain <= old.tolerance_bytes + new.tolerance_bytes or old.at.file != new.at.file:
+        return None
+    edited = machine.last(Kind.TABLE_EDITED)
+    between = edited and old.at.order < edited.at.order < new.at.order
+    by = Grower.OTHER if between else Grower.UNKNOWN
+    return grown_by(by, old, edited, new, sizes=(old.size_bytes, new.size_bytes))
+
+
+def _causes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what logs say kept it from growing; if it fills its disk, they decide nothing."""
+    found = list(_log_causes(machine))
+    if found and machine.room.some is False and found[0].reason not in {
+        Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
+        Reason.NO_PARTITION, Reason.FILESYSTEM_FULL, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
+    }:  # fmt: skip
+        yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
+        return
+    yield from found
+
+
+def _log_causes(machine: Machine) -> Iterator[Verdict]:
+    yield from said_causes(machine)
+    yield from _busy(machine)
+    if event := machine.last(Kind.NOT_A_PARTITION):
+        yield not_grown(Reason.NO_PARTITION, event)
+    yield from _unchanged(machine)
+    yield from _wishes(machine)
+
+
+def _attempts(machine: Machine) -> list[Event]:
+    return [one for one in machine.all(Kind.PROGRAM) if concerns_root(machine, one)]
+
+
+def said_causes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what cloud-init and growpart themselves say kept root's partition from growing."""
+    disabled, silence = machine.last(Kind.DISABLED), machine.silence
+    ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
+    attempts = _attempts(machine)
+    if (disabled or silence) and not ran and not attempts:
+        yield not_grown(Reason.NO_CLOUD_INIT, *([disabled] if disabled else silence))
+    failed = next((one for one in reversed(attempts) if _failed(one)), None)
+    if machine.raid is not None and (failed or ran):
+        yield not_grown(Reason.RAID, failed or ran, machine.raid)
+    for kind, reason in (
+        (Kind.GROWPART_OFF, Reason.GROWPART_OFF),
+        (Kind.MODE_UNKNOWN, Reason.UNKNOWN_MODE),
+        (Kind.GROWPART_MISSING, Reason.NO_GROWPART_TOOL),
+        (Kind.GROWROOT_MARKER, Reason.GROWROOT_DISABLED),
+        (Kind.NO_DEVICES, Reason.NOT_ASKED),
+    ):
+        if event := machine.last(kind):
+            yield not_grown(reason, event)
+    for event in machine.all(Kind.ALREADY_RAN):
+        if event.get("module") == "growpart":
+            yield not_grown(Reason.MODULE_RAN, event)
+    yield from _failures(machine, failed)
+    yield from _skipped(machine)
+    yield from _other_entries(machine)
+
+
+def _failed(event: Event) -> bool:
+    return bool(event.get("failed", "no_tool", "warning"))
+
+
+def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
+    """Yield that growpart failed, for want of space or otherwise, on root or on a wrong disk."""
+    module = [
+        one
+        for one in machine.all(Kind.GROWPART_BROKE, Kind.TRIED)
+        if one.get("verb") in {"", "FAILED"}
+        # The partition below an encrypted device is an entry of its own.
+        and "encrypted device" not in one.get("why")
+        and (not machine.partition_of(one) or concerns_root(machine, one))
+    ]
+    event = failed or (module[0] if module else None)
+    if event is not None:
+        full = machine.no_space_near(event)
+        filesystem = machine.filesystem
+        vague = re.search(r"temp|Running module", event.at.text)
+        if full is None and vague and filesystem and filesystem.available_bytes == 0:
+            yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem)
+        yield not_grown(Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED, event, full)
+    if machine.last(Kind.CHANGED, Kind.TRIED) is None:
+        for other in machine.all(Kind.PROGRAM):
+            device = machine.partition_of(other) or _disk_in(other.at.text)
+            disk = re.sub(r"p?\d+$", "", device) if device not in machine.devices else device
+            if _failed(other) and machine.root and disk and disk != machine.disk:
+                empty = not any(
+                    one.parent == disk or (one.mounts and one.name == disk)
+                    for one in machine.devices.values()
+                )
+                if empty:
+                    yield not_grown(
+                        Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
+                    )
+
+
+def _disk_in(text: str) -> str:
+    match = re.search(r"/dev/([\w/-]+)", text)
+    return short_name(match[0]) if match else ""
+
+
+def _skipped(machine: Machine) -> Iterator[Verdict]:
+    """Yield why cloud-init's growpart skipped root."""
+    for event in root_entries(machine, "SKIPPED"):
+        why, top = event.get("why"), machine.kind_of_stack("lvm", "crypt")
+        if machine.immutable_source:
+            yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
+        elif machine.zfs_dataset:
+            yield not_grown(Reason.ZFS, event)
+        elif re.search(r"stat of|unable to convert to device|not a block device", why):
+            listed = machine.partition_of(event) in {machine.root, machine.partition} - {""}
+            yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
+        elif "apped device" in why:
+            known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
+            reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
+            reason = Reason.ENCRYPTED if top and top.type == "crypt" else reason
+            yield not_grown(reason, machine.first_listed(top), event)
+        elif machine.raid:
+            yield not_grown(Reason.RAID, event, machine.raid)
+        elif "device_part_info" in why or "not a partition" in why:
+            whole = machine.stack and machine.stack[0].type == "disk"
+            reason = Reason.NO_PARTITION if whole else Reason.GROWPART_FAILED
+            reason = (_layer_reason(machine) if top else None) or reason
+            yield not_grown(reason, machine.first_listed(top), event)
+
+
+def _other_entries(machine: Machine) -> Iterator[Verdict]:
+    """Yield that growpart was run for other entries than root's."""
+    tried = machine.all(Kind.CHANGED, Kind.TRIED)
+    links = any(one.get("entry").startswith("/dev/disk/") for one in tried)
+    about_root = any(concerns_root(machine, one) for one in tried)
+    if tried and machine.partition and not about_root and not links:
+        yield not_grown(Reason.NOT_ASKED, tried[-1], machine.user_data)
+
+
+def _busy(machine: Machine) -> Iterator[Verdict]:
+    sizes = machine.sizes_of(machine.partition)
+    for busy in reversed(machine.all(Kind.TABLE_BUSY)):
+        if machine.about_root(busy):
+            shown = [one for one in sizes if one.at.order > busy.at.order]
+            yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
+    table = machine.table
+    if table is not None and not table.rounded and sizes:
+        part = next(one for one in table.parts if one.name == machine.partition)
+        known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
+        if part.size_bytes > known * 1.05:
+            yield not_grown(Reason.TABLE_BUSY, table, sizes[-1])
+
+
+def _unchanged(machine: Machine) -> Iterator[Verdict]:
+    """Yield why growpart found nothing to do: it does not say so itself."""
+    by_hand = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
+    by_module = root_entries(machine, "NOCHANGE")
+    if not by_hand and not by_module:
+        return
+    event, room = (by_hand or by_module)[-1], machine.room
+    enlarged = next((one for one in machine.all(Kind.CAPACITY) if _is_disk(machine, one)), None)
+    gap = re.search(r"could only be grown by|fudge=", event.at.text)
+    if limit := _mbr_limit(machine):
+        yield limit
+    elif gap and enlarged is not None and room.some is False:
+        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, enlarged)
+    elif room.behind is not None or (gap and room.some):
+        yield not_grown(Reason.WALL, event, *room.evidence)
+    elif enlarged is not None and not by_hand:
+        yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
+    elif room.some is False and (by_hand or machine.last(Kind.VIRTUAL_SIZE)):
+        yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
+    elif gap and room.some is None:
+        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
+    elif room.some:
+        yield not_grown(None, event, *room.evidence, missing=FDISK)
+    else:
+        # Whether something grew it before that log began is not shown.
+        yield undecided(LSBLK if room.some is None else DMESG, proofs=(event, *room.evidence))
+
+
+def _is_disk(machine: Machine, event: Event) -> bool:
+    return event.get("device", "disk") == machine.disk and (event.uptime_s or 0) > 60  # noqa: PLR2004
+
+
+def _wishes(machine: Machine) -> Iterator[Verdict]:
+    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
+    data = machine.user_data
+    if data is None or not data.valid or machine.last(Kind.IGNORED, Kind.MODULE, Kind.DISABLED):
+        return
+    settings = data.values.get("growpart")
+    if not isinstance(settings, dict) or not machine.room.some:
+        return
+    mode, devices = settings.get("mode", "auto"), settings.get("devices", ["/"])
+    if str(mode).lower() in OFF_WORDS:
+        yield not_grown(Reason.GROWPART_OFF, data, *machine.room.evidence, missing=LOG)
+    elif str(mode) not in {"auto", "growpart"}:
+        yield not_grown(Reason.UNKNOWN_MODE, data, *machine.room.evidence, missing=LOG)
+    elif isinstance(devices, list) and not {"/", f"/dev/{machine.partition}"} & set(
+        map(str, devices)
+    ):
+        yield not_grown(Reason.NOT_ASKED, data, *machine.room.evidence, missing=LOG)
+
+
+def _mbr_limit(machine: Machine) -> Verdict | None:
+    events = [one for one in machine.all(Kind.MBR_LIMIT) if machine.about_root(one)]
+    event, table = next(reversed(events), None), machine.table
+    disk_bytes = machine.size_of(machine.disk) or 0
+    if event is None and (machine.label != "dos" or disk_bytes <= MBR_LIMIT_BYTES):
+        return None
+    end = 0
+    if table is not None:
+        end = next(one.end_bytes for one in table.parts if one.name == machine.partition)
+    if event is not None or end > MBR_LIMIT_BYTES * 0.99:
+        return not_grown(Reason.MBR_2_TIB, event, table)
     return None
 
 
-def _not_grown(view: View, name: str, sizes: list[_Size]) -> Statement:
-    reason, proofs = _why_not(view, name)
-    evidence = (sizes[0].evidence, sizes[-1].evidence, *proofs)
-    missing = [] if view.disk_before else [BUILT_UNKNOWN]
-    if reason is Reason.UNKNOWN:
-        missing.append("No line of cloud-init.log says why growpart did nothing.")
-    if reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB} and view.table is None:
-        missing.append("Whether the disk has a GPT was not recorded; room for its copy is kept.")
-    statement = _not_at_all(name, reason, evidence, sizes[-1].size_bytes)
-    return replace(statement, missing=tuple(missing))
+def _layouts(machine: Machine) -> Iterator[Verdict]:
+    """Yield what the layout alone shows, the surest first."""
+    room = machine.room
+    backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    if room.some is None:  # the kernel looks before anything has grown
+        backups = [one for one in backups if "GPT:" not in one.at.text]
+    backup = next(reversed(backups), None)
+    if limit := _mbr_limit(machine):
+        yield limit
+    whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
+    if whole:
+        yield not_grown(Reason.NO_PARTITION, machine.stack[0])
+    if room.some is False:
+        yield undecided(DMESG, LOG, proofs=room.evidence)
+    if room.some is None and backup is None:
+        yield undecided(LSBLK, LOG)
+    layered, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
+    if layered in {Reason.RAID, Reason.ZFS}:
+        yield not_grown(layered, *listed, missing=LOG)
+    if backup is not None and room.behind is None:
+        yield not_grown(Reason.GPT_BACKUP, backup, *room.evidence)
+    if room.behind is not None:
+        yield not_grown(Reason.WALL, *room.evidence)
+    if layered is not None:
+        yield not_grown(layered, *listed, missing=LOG)
+    yield not_grown(None, *room.evidence, missing=LOG)
 
 
-def _why_not(view: View, name: str) -> tuple[Reason, list[Evidence]]:
-    """Return the reason; what cloud-init said comes before what the disk's layout shows."""
-    if view.cloud_init_ran() is False:
-        return Reason.NO_CLOUD_INIT, [one for one in view.silence() if one]
-    for pattern, reason in _GAVE_UP:
-        if said := view.logged(pattern):
-            tool = view.fact("growpart_tool") if reason is Reason.NO_GROWPART_TOOL else None
-            return reason, [said, *([tool] if tool else [])]
-    return _why_in_vain(view, name)
-
-
-def _why_in_vain(view: View, name: str) -> tuple[Reason, list[Evidence]]:
-    """Return why growpart, which ran, did not grow it."""
-    device = view.root_device()
-    volume = device if device is not None and device.type != "part" else None
-    about = volume.name if volume else name
-    if failed := view.logged(_about(about, "FAILED")) or view.shown(_BROKE_OFF):
-        full = view.no_space(failed)
-        reason = Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED
-        return reason, [failed, *([full] if full else [])]
-    skipped = view.logged(_about(about, "SKIPPED"))
-    if volume:
-        proofs = [device_evidence(volume), *([skipped] if skipped else [])]
-        return _volume_reason(volume.type, skipped=skipped is not None), proofs
-    if skipped:
-        return Reason.GROWPART_FAILED, [skipped]
-    unchanged = view.logged(_about(name, "NOCHANGE"))
-    tried = view.logged(_TRIED)
-    # A link in /dev/disk may well be the root partition's.
-    if tried and not unchanged and "'/dev/disk/" not in tried.text:
-        return Reason.NOT_ASKED, [tried]
-    reason, proofs = _no_room(view)
-    return reason, [*([unchanged] if unchanged else []), *proofs]
-
-
-def _volume_reason(kind: str, *, skipped: bool) -> Reason:
-    """Return why growpart leaves a volume of this kind, in the words of ``lsblk``, alone."""
-    if kind == "lvm":
-        return Reason.LOGICAL_VOLUME
-    if not skipped:
-        return Reason.UNKNOWN
-    if kind.startswith(("raid", "md", "linear")):
+def _layer_reason(machine: Machine) -> Reason | None:
+    """Return what lies between root and its partition, the lowest layer."""
+    if machine.zfs_dataset:
+        return Reason.ZFS
+    if machine.raid:
         return Reason.RAID
-    return Reason.ENCRYPTED if kind == "crypt" else Reason.GROWPART_FAILED
-
-
-def _about(name: str, action: str) -> str:
-    """Return the pattern of what growpart says of the root partition or volume ``name``.
-
-    The entry may be any path on it; then the message names the device itself.
-    """
-    split = re.fullmatch(r"(.*?\d)p(\d+)|(.*?\D)(\d+)", name)
-    disk, number = (split[1] or split[3], split[2] or split[4]) if split else (name, "")
-    device = rf"/dev/(?:mapper/)?{re.escape(name)}(?!\w)"
-    if number:
-        device += rf"|/dev/{re.escape(disk)}, (?:ptnum=)?{number}(?!\d)"
-    return (
-        rf"cc_growpart\.py\[\w+\]: "
-        rf"(?:'(?:/|/dev/(?:mapper/)?{re.escape(name)})' (?:{action}): "
-        rf"|'[^']+' (?:{action}): .*?(?:{device}))"
-    )
-
-
-def _no_room(view: View) -> tuple[Reason, list[Evidence]]:
-    """Return what the disk's layout shows: cloud-init does not log why growpart did nothing."""
-    picture = view.after or view.before
-    if picture is None or picture.disk is None or picture.room_bytes is None:
-        return Reason.UNKNOWN, []
-    if picture.room_bytes >= LEAST_GAIN_BYTES:
-        return Reason.UNKNOWN, []
-    if picture.behind is not None:
-        return Reason.WALL, [device_evidence(picture.behind)]
-    proofs = [device_evidence(picture.disk), _room_evidence(picture)]
-    if view.image_bytes is not None and picture.disk.size_bytes <= view.image_bytes:
-        text = f"what the disk was made from: {view.image_bytes} bytes of virtual size"
-        image = Evidence(Source.RUN, text)
-        return Reason.DISK_NOT_LARGER, [*proofs, image]
-    return Reason.GAIN_BELOW_1_MIB, proofs
-
-
-def _room_evidence(picture: Picture) -> Evidence:
-    """Return how the room behind the partition is reckoned, in bytes."""
-    assert picture.partition is not None
-    assert picture.disk is not None
-    end_bytes = picture.partition.start_bytes + picture.partition.size_bytes
-    behind_bytes = picture.disk.size_bytes - end_bytes
-    kept = (
-        f", less {picture.reserve_bytes} for the copy of the GPT" if picture.reserve_bytes else ""
-    )
-    text = f"behind {picture.partition.name}: {behind_bytes} bytes{kept}: {picture.room_bytes}"
-    return Evidence(Source.REPORT, f"{text} to gain")
-
-
-def _not_at_all(
-    name: str,
-    reason: Reason,
-    evidence: tuple[Evidence, ...],
-    size_bytes: int | None = None,
-    missing: str = "",
-) -> Statement:
-    sizes = (size_bytes, size_bytes)
-    return _statement(name, (False, Grower.NOBODY, reason), evidence, sizes=sizes, missing=missing)
-
-
-def _statement(
-    name: str,
-    finding: Finding,
-    evidence: tuple[Evidence, ...],
-    *,
-    sizes: tuple[int | None, int | None] = (None, None),
-    when: When | None = None,
-    missing: str = "",
-) -> Statement:
-    grown, by, reason = finding
-    return Statement(
-        subject=Subject.PARTITION,
-        device=name,
-        grown=grown,
-        by=by,
-        reason=reason,
-        from_bytes=sizes[0],
-        to_bytes=sizes[1],
-        when=when,
-        evidence=evidence,
-        missing=(missing,) if missing else (),
-    )
+    for device in reversed(machine.stack):
+        if device.type == "crypt":
+            return Reason.ENCRYPTED
+        if device.type == "lvm":
+            return Reason.LOGICAL_VOLUME
+    return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import textwrap
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloudlab.console import printable
@@ -47,8 +47,8 @@ _REASONS = {
     Reason.GAIN_BELOW_1_MIB: "there is less than 1 MiB to gain, which growpart ignores",
     Reason.WALL: "another partition begins right behind it",
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
-    Reason.LOGICAL_VOLUME: "root is a logical volume, and growpart does not grow what lies "
-    "under one",
+    Reason.LOGICAL_VOLUME: "root is a logical volume; growpart grows the partition below it only "
+    "if growpart.devices lists it, and growing the volumes on it takes pvresize and lvextend",
     Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
     Reason.RAID: "root lies on a RAID array, which growpart left alone",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
@@ -92,7 +92,6 @@ _NOTES = {
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
 }
 
-
 _SUBJECTS = {
     Subject.RAID: "RAID array",
     Subject.LUKS: "encrypted device",
@@ -102,6 +101,17 @@ _SUBJECTS = {
 
 _COUNTED = {Measure.STATFS: " as df counts", Measure.SUPERBLOCK: " as its superblock counts"}
 
+_COLUMNS = (
+    "",
+    "grew",
+    "before",
+    "after",
+    "counted by",
+    "grown by",
+    "when",
+    "why not, or no further",
+)
+
 # In narrower terminals sentences are left to the terminal.
 _NARROWEST = 40
 
@@ -109,6 +119,105 @@ _MEASURES = (
     "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
     "not. The superblock counts the whole filesystem, which may end before its device does."
 )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Who grew the root partition and the root filesystem, when, or why nobody did.
+
+    A subject has one statement, or one for each time it grew.
+
+    Attributes
+    ----------
+    statements : tuple of Statement
+        About the partition first.
+    notes : tuple of Note
+    name : str
+        Of the run, or of the files; it may be empty.
+
+    Examples
+    --------
+    >>> explanation = cloudlab.recorded("growpart-off").explain()
+    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
+    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
+    """
+
+    statements: tuple[Statement, ...]
+    notes: tuple[Note, ...] = ()
+    name: str = field(default="", compare=False)
+
+    def of(self, subject: Subject) -> tuple[Statement, ...]:
+        """Return the statements about ``subject``."""
+        return tuple(one for one in self.statements if one.subject is subject)
+
+    def to_text(self, width: int | None = None) -> str:
+        """Return sentences, each with its evidence and the commands that help below.
+
+        Sentences are wrapped at ``width`` columns, without it or in a narrow terminal they are
+        one line each; quoted lines and commands never are wrapped.
+        """
+        lines = []
+        for words, missing, evidence, fix in self._paragraphs():
+            lines += _wrapped(words, width, "")
+            for one in missing:
+                lines += _wrapped(f"missing: {printable(one)}", width, "  ")
+            lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
+            lines += ["  to fix it:", *(f"    {printable(one)}" for one in fix)] if fix else []
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """Return the explanation as a fragment of a page, everything the guest said escaped."""
+        items = []
+        for words, missing, evidence, fix in self._paragraphs():
+            rows = [f"missing: {html.escape(printable(one))}" for one in missing]
+            rows += [
+                f"{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code>"
+                for one in evidence
+            ]
+            items.append(f"<p>{html.escape(words)}</p>")
+            items += ["<ul>", *(f"<li>{one}</li>" for one in rows), "</ul>"] if rows else []
+            items += [f"<pre>{html.escape(printable(chr(10).join(fix)))}</pre>"] if fix else []
+        return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the explanation as plain values, with its sentences.
+
+        Where it is unknown what grew it, or why it did not grow, ``by`` and ``reason`` are None.
+        """
+        undecided = {Grower.NOBODY, Grower.UNKNOWN, Reason.UNKNOWN}
+        return {
+            "statements": [
+                {
+                    **asdict(one),
+                    "by": None if one.by in undecided else one.by,
+                    "reason": None if one.reason in undecided else one.reason,
+                    "words": sentence(one),
+                }
+                for one in self.statements
+            ],
+            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
+        }
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for one in self.statements:
+            grown = {True: "yes", False: "no", None: "unknown"}[one.grown]
+            sizes = [_size(size) if size else "" for size in (one.from_bytes, one.to_bytes)]
+            when, why = _moment(one.when).removeprefix(", "), str(one.reason or "")
+            what = f"{one.subject} {one.device}".rstrip()
+            rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
+        return table_html(_COLUMNS, rows) + self.to_html()
+
+    def _paragraphs(
+        self,
+    ) -> Iterator[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
+        """Yield sentences, each with what is missing, its evidence, and commands."""
+        for one in self.statements:
+            yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
+        if any(one.measure is not None for one in self.statements):
+            yield _MEASURES, (), (), []
+        for note in self.notes:
+            yield note_sentence(note), (), note.evidence, []
 
 
 def sentence(one: Statement) -> str:
@@ -149,22 +258,6 @@ def note_sentence(note: Note) -> str:
     return printable(" ".join(filter(None, (_NOTES[note.kind], note.detail))))
 
 
-def to_text(explanation: Explanation, width: int | None = None) -> str:
-    """Return sentences, each with its evidence and the commands that help below.
-
-    Sentences are wrapped at ``width`` columns; quoted lines and commands never are.
-    """
-    parts = []
-    for words, missing, evidence, fix in _paragraphs(explanation):
-        lines = _wrapped(words, width, "")
-        for one in missing:
-            lines += _wrapped(f"missing: {printable(one)}", width, "  ")
-        lines += [f"  {_place(one)}: {printable(one.text)}" for one in evidence]
-        lines += ["  to fix it:", *(f"    {printable(one)}" for one in fix)] if fix else []
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
-
-
 def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
     if width is None or width < _NARROWEST:
         return [indent + text]
@@ -176,55 +269,6 @@ def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-
-
-def to_html(explanation: Explanation) -> str:
-    """Return a fragment of a page; whatever a guest said is escaped."""
-    items = []
-    for words, missing, evidence, fix in _paragraphs(explanation):
-        rows = [f"<li>missing: {html.escape(printable(one))}</li>" for one in missing]
-        rows += [
-            f"<li>{html.escape(_place(one))}: <code>{html.escape(printable(one.text))}</code></li>"
-            for one in evidence
-        ]
-        below = f"<ul>{''.join(rows)}</ul>" if rows else ""
-        if fix:
-            below += f"<pre>{html.escape(printable(chr(10).join(fix)))}</pre>"
-        items.append(f"<p>{html.escape(words)}</p>{below}")
-    return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
-
-
-def to_table(explanation: Explanation) -> str:
-    """Return what became of partition and filesystem as a small table for a page."""
-    rows = []
-    for one in explanation.statements:
-        grown = {True: "yes", False: "no", None: "unknown"}[one.grown]
-        sizes = [_size(size) if size else "" for size in (one.from_bytes, one.to_bytes)]
-        when, why = _moment(one.when).removeprefix(", "), str(one.reason or "")
-        what = f"{one.subject} {one.device}".rstrip()
-        rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
-    head = (
-        "",
-        "grew",
-        "before",
-        "after",
-        "counted by",
-        "grown by",
-        "when",
-        "why not, or no further",
-    )
-    return table_html(head, rows)
-
-
-def _paragraphs(
-    explanation: Explanation,
-) -> Iterable[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
-    for one in explanation.statements:
-        yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
-    if any(one.measure is not None for one in explanation.statements):
-        yield _MEASURES, (), (), []
-    for note in explanation.notes:
-        yield note_sentence(note), (), note.evidence, []
 
 
 def _place(evidence: Evidence) -> str:
@@ -265,63 +309,3 @@ def _growth(one: Statement) -> str:
     if before == after:
         before, after = f"{one.from_bytes} bytes", f"{one.to_bytes} bytes"
     return f" from {before} to {after}{_counted(one)}"
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Who grew the root partition and the root filesystem, when, or why nobody did.
-
-    A subject has one statement, or one for each time it grew.
-
-    Attributes
-    ----------
-    statements : tuple of Statement
-        About the partition first.
-    notes : tuple of Note
-
-    Examples
-    --------
-    >>> explanation = cloudlab.recorded("growpart-off").explain()
-    >>> [(str(one.subject), one.device, one.grown) for one in explanation.statements]
-    [('partition', 'vda1', False), ('filesystem', 'vda1', False)]
-    """
-
-    statements: tuple[Statement, ...]
-    notes: tuple[Note, ...] = ()
-
-    def of(self, subject: Subject) -> tuple[Statement, ...]:
-        """Return the statements about ``subject``."""
-        return tuple(one for one in self.statements if one.subject is subject)
-
-    def to_text(self, width: int | None = None) -> str:
-        """Return the explanation for a terminal: sentences, each with its evidence below.
-
-        Sentences are wrapped at ``width`` columns; without it they are one line each.
-        """
-        return to_text(self, width)
-
-    def to_html(self) -> str:
-        """Return the explanation as a fragment of a page, everything the guest said escaped."""
-        return to_html(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the explanation as plain values, with its sentences.
-
-        Where it is unknown what grew it, or why it did not grow, ``by`` and ``reason`` are None.
-        """
-        undecided = {Grower.NOBODY, Grower.UNKNOWN, Reason.UNKNOWN}
-        return {
-            "statements": [
-                {
-                    **asdict(one),
-                    "by": None if one.by in undecided else one.by,
-                    "reason": None if one.reason in undecided else one.reason,
-                    "words": sentence(one),
-                }
-                for one in self.statements
-            ],
-            "notes": [{**asdict(note), "words": note_sentence(note)} for note in self.notes],
-        }
-
-    def _repr_html_(self) -> str:
-        return to_table(self) + self.to_html()

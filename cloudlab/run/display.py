@@ -318,7 +318,7 @@ def _explanation_figure(explanation: Explanation) -> str:
     """Draw what an explanation says of sizes, before and after."""
     rows = [
         {
-            "run": "run",
+            "run": printable(explanation.name),
             "scenario": "",
             "stage": stage,
             "layer": str(one.subject),

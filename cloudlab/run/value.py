@@ -270,7 +270,7 @@ class Run:
                 for problem in check_user_data(self.user_data)
                 if problem.severity is Severity.ERROR or problem.unknown_key
             ]
-        return explain(
+        explanation = explain(
             self.parsed,
             console=[line.raw for line in self.console],
             disk_before=record.disk_before.to_json() if record.disk_before else None,
@@ -283,6 +283,7 @@ class Run:
             times={line.number: line.time_s for line in self.console},
             user_data_faults=faults,
         )
+        return replace(explanation, name=self.name)
 
     def explain(self) -> Explanation:
         """Return what grew partition and filesystem, or why they did not grow, with evidence.

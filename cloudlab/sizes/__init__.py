@@ -3,7 +3,7 @@
 :mod:`~cloudlab.sizes.lines` prepares lines and splits tables, :mod:`~cloudlab.sizes.listings`
 reads ``lsblk`` and ``df``, :mod:`~cloudlab.sizes.frames` the exact report, and
 :mod:`~cloudlab.sizes.parser` whole logs; :mod:`~cloudlab.sizes.report` holds and compares
-what they say, :mod:`~cloudlab.sizes.table` is the tidy table of it.
+what they say, and has the tidy table of it.
 """
 
 from cloudlab.sizes.frames import (
@@ -18,12 +18,15 @@ from cloudlab.sizes.frames import (
 from cloudlab.sizes.lines import Unread
 from cloudlab.sizes.listings import DfRow, LsblkRow, parse_size
 from cloudlab.sizes.parser import ConsoleParser, parse_console
-from cloudlab.sizes.report import ParsedConsole, Report, check_sizes, to_json
-from cloudlab.sizes.table import (
+from cloudlab.sizes.report import (
     SIZES_COLUMNS,
+    ParsedConsole,
+    Report,
+    check_sizes,
     console_sizes,
     read_sizes,
     sizes_frame,
+    to_json,
     write_sizes,
 )
 
