@@ -20,7 +20,7 @@ from cloudlab.explanation.events import Event, Kind, read_events
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.facts import Device, Facts, Mount
 from cloudlab.explanation.filesystem import said_causes as filesystem_causes
-from cloudlab.explanation.machine import LEAST_GAIN_BYTES, Machine, Verdict, not_grown
+from cloudlab.explanation.machine import LEAST_GAIN_BYTES, Machine, Proof, Verdict, not_grown
 from cloudlab.explanation.model import (
     Grower,
     Measure,
@@ -376,7 +376,7 @@ def _partition_layout(boot: Boot) -> Verdict:
     reckoned = (
         f"behind {part.name}: {disk.size_bytes - end_bytes} bytes{kept}: {room_bytes} to gain"
     )
-    shown = *unchanged, _device_line(disk), _line(Source.REPORT, reckoned)
+    shown: list[Proof] = [*unchanged, _device_line(disk), _line(Source.REPORT, reckoned)]
     if boot.image_bytes is not None and disk.size_bytes <= boot.image_bytes:
         made = f"what the disk was made from: {boot.image_bytes} bytes of virtual size"
         return not_grown(Reason.DISK_NOT_LARGER, *shown, _line(Source.RUN, made))

@@ -165,10 +165,7 @@ def boot_many(
         for options, wanted in jobs:
             folder = claim(wanted, undo, numbered=numbered)
             prepared.append(prepare(options, folder, undo, on_event))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        need = max((job.machine.memory_bytes for job in prepared), default=1) + _QEMU_OVERHEAD_BYTES
-        room = psutil.virtual_memory().available // need
-        limit = parallel or int(max(1, min(len(jobs), cores or 1, room)))
+        limit = parallel or max_parallel([options for options, _ in jobs])
         undo.pop_all()
 
     async def run_all() -> list[Run]:
@@ -180,6 +177,14 @@ def boot_many(
         return [run for run in runs if isinstance(run, Run)]
 
     return _drive(run_all, stop)
+
+
+def max_parallel(options: Sequence[Options]) -> int:
+    """Return how many of these runs this host can carry at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
+    room = psutil.virtual_memory().available // need
+    return int(max(1, min(len(options), cores or 1, room)))
 
 
 def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
