@@ -202,6 +202,25 @@ def predictions_table():
     return pd.DataFrame(rows, columns=["scenario", "layer", "predicted_bytes", "measured_bytes"])
 
 
+def sweep_runs(sizes=(4, 20, 100), images=("lab-bookworm-ext4-r1", "lab-trixie-xfs-r1")):
+    """Return the sizes and options of runs with these disks (GiB), images, growpart on and off."""
+    runs, options = [], []
+    for image, growpart, gib in itertools.product(images, ("default", "off"), sizes):
+        run = f"{image}-{growpart}-{gib}"
+        grown = growpart == "default"
+        partition = (PARTITION[0], gib * GIB - 112 * MIB if grown else PARTITION[0])
+        filesystem = (FILESYSTEM[0], int(0.98 * gib * GIB) if grown else FILESYSTEM[0])
+        runs.append(lab_run(run, partition=partition, filesystem=filesystem, scenario=run))
+        options.append((run, image, gib * GIB, growpart, "True"))
+    columns = ["run", "image", "disk_size_bytes", "growpart", "attach_seed"]
+    return pd.concat(runs, ignore_index=True), pd.DataFrame(options, columns=columns)
+
+
+def options_table(run="one"):
+    """Return the options of one run."""
+    return pd.DataFrame([{"run": run, "image": "lab", "disk_size_bytes": 20 * GIB}])
+
+
 def partitions_table(disk, count):
     """Return ``count`` equal partitions of a disk."""
     step = disk // count

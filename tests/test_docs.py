@@ -74,7 +74,7 @@ def test_every_public_name_has_an_example():
 #: Their examples boot, download, build or open files that the reader has.
 NEED_MORE = {
     "GrowpartMode", "Image", "Options", "Run", "boot", "boot_many", "build", "choose_image", "fetch",
-    "inspect", "make_options", "open_run",
+    "inspect", "make_options", "open_run", "sweep",
 }  # fmt: skip
 
 

@@ -436,6 +436,8 @@ GIVEN = {
     "overlay-map": (tables.extents_table(MIB, 2), tables.partitions_table(MIB, 2)),
     "prediction": (tables.predictions_table(),),
     "stages": (tables.stages_table(),),
+    "growth": tables.sweep_runs(),
+    "matrix": tables.sweep_runs(),
 }
 ALTS = {
     "layers": ["366 KiB", "197 MiB", "from 2.0 GiB to 19.9 GiB", "from 1.9 GiB to 19.6 GiB"],
@@ -448,7 +450,25 @@ ALTS = {
     "overlay-map": ["256 KiB of data", "vda1 128 KiB; vda2 128 KiB"],
     "prediction": ["filesystem: predicted 20.0 GiB, measured 1.9 GiB, wrong"],
     "stages": ["kernel: 6.8 s, from 1.2 s to 8.0 s"],
+    "growth": ["lab-trixie-xfs-r1, growpart off on a disk of 4.0 GiB: nothing grew, partition 2.0 GiB"],
+    "matrix": ["growpart default on a disk of 20.0 GiB: both grew, partition 19.9 GiB, filesystem"],
 }  # fmt: skip
+
+
+def test_runs_without_different_options_are_told_apart_by_their_scenarios():
+    runs = pd.concat([tables.lab_run(f"r{n}", scenario=f"text {n}") for n in range(2)])
+    options = pd.concat([tables.options_table(f"r{n}") for n in range(2)], ignore_index=True)
+    assert list(data("matrix", runs, options)["setting"].unique()) == ["text 0", "text 1"]
+    alone = data("growth", tables.lab_run(), tables.options_table())
+    assert list(alone["setting"].unique()) == [""]
+
+
+def test_the_headline_of_many_runs_counts_what_grew():
+    assert (
+        drawn("growth", *GIVEN["growth"]).title == "Of 12 runs, both grew in 6, nothing grew in 6"
+    )
+    alone = drawn("matrix", tables.lab_run(), tables.options_table())
+    assert finding(alone) == "Both grew"
 
 
 @pytest.mark.parametrize("kind", figures.KINDS)

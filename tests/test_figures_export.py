@@ -48,6 +48,7 @@ def test_text_in_svg_is_text_in_a_font_with_fallbacks(kind):
         "extents": tables.extents_table(1 << 20, 2),
         "partitions": tables.partitions_table(1 << 20, 2),
         "predictions": tables.predictions_table(),
+        "options": tables.options_table(),
     }
     plot = figures.plot(kind, given, settings={"one": "growpart: {mode: auto}"})
     root = ET.fromstring(plot.to_bytes("svg"))

@@ -40,7 +40,7 @@ def growth_data(sizes: pd.DataFrame, options: pd.DataFrame) -> pd.DataFrame:
     data["setting"] = data["setting"].astype("string").fillna("")
     order = pd.Series(pd.factorize(data["setting"])[0], index=data.index)
     data = data.assign(_order=order).sort_values(["_order", "disk_bytes"], kind="stable")
-    return data.drop(columns="_order").reset_index(drop=True)
+    return data.drop(columns="_order").dropna(subset=["disk_bytes"]).reset_index(drop=True)
 
 
 def growth_words(data: pd.DataFrame, given: Given) -> Words:
@@ -69,7 +69,7 @@ def draw_growth(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     """Draw the filesystem as a line per setting, the partition dotted, the disk as a diagonal."""
     del given
     size, ax = canvas.pt, canvas.ax
-    disks = sorted({float(one) for one in data["disk_bytes"]})
+    disks = sorted({max(1.0, float(one)) for one in data["disk_bytes"]})
     sizes = [*disks, *data["last_bytes"].dropna().astype(float)]
     low, high = min(sizes), max(sizes)
     ax.plot(disks, disks, color=canvas.style.grid, linewidth=0.15 * size)
