@@ -398,6 +398,25 @@ def test_watcher_reports_when_runcmd_does_not(shell, guest):
     assert told["cloud_init_errors"] == "late"
 
 
+@pytest.mark.parametrize("state", ["active", "failed"])
+def test_watcher_reports_when_the_last_stage_ended_without_a_result(guest, tmp_path, state):
+    """A full disk has no room for result.json."""
+    fake = tmp_path / "systemctl"
+    fake.write_text(f'#!/bin/sh\ncat "{tmp_path}/state"\n')
+    fake.chmod(0o755)
+    (tmp_path / "state").write_text("activating\n")
+    shell = ["env", f"PATH={tmp_path}:{os.environ['PATH']}", "dash"]
+    before = report(shell, guest, "before")
+    link = guest / "run/systemd/units/invocation:cloud-final.service"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("0123456789abcdef")
+    time.sleep(3)
+    assert len(frames(guest)) == len(before)
+    (tmp_path / "state").write_text(f"{state}\n")
+    wait_for(lambda: [f["kind"] for f in frames(guest)].count("end") == 2, "the watcher's report")
+    assert facts(frames(guest)[len(before) :])["reported_by"] == "watcher"
+
+
 def test_watcher_stays_silent_when_runcmd_reported(shell, guest):
     report(shell, guest, "before")
     both = report(shell, guest, "after")

@@ -399,12 +399,22 @@ report_after() {
     report after "$1"
 }
 
+# On a full disk cloud-init cannot write its result.  systemd is asked only once the last stage
+# has begun: under emulation each question costs the guest a tenth of a second.
+last_stage_ended() {
+    [ -h "$root/run/systemd/units/invocation:cloud-final.service" ] || return 1
+    case $(systemctl is-active cloud-final.service 2> /dev/null) in
+        active | failed) ;;
+        *) return 1 ;;
+    esac
+}
+
 # Reports after cloud-init's last stage if runcmd could not: broken user-data, or an
 # instance-id that already had its run.
 watch() {
     trap 'report_after watcher; exit 0' TERM
     tries=0
-    until [ -e "$root/run/cloud-init/result.json" ] || [ "$tries" -ge 1800 ]; do
+    until [ -e "$root/run/cloud-init/result.json" ] || last_stage_ended || [ "$tries" -ge 1800 ]; do
         tries=$((tries + 1))
         sleep 2
     done
