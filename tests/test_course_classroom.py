@@ -247,7 +247,7 @@ BAD = {
     "exercise": encoded(passed=["05-1\n"]),
     "many exercises": encoded(passed=["05-1"] * 101),
     "wrong": encoded(wrong=-1),
-    "too long": encoded(ready="x" * MOST_ANSWER_BYTES),
+    "too long": encoded() + b" " * MOST_ANSWER_BYTES,
 }  # fmt: skip
 
 
