@@ -17,7 +17,7 @@ import pytest
 
 from cloudlab import course
 from cloudlab.cli import main
-from cloudlab.course import Prediction, classroom, mode
+from cloudlab.course import Prediction, classroom, runs
 from cloudlab.course.classroom import Answer, keep_answer, parse_answer
 from cloudlab.errors import CloudlabError, ParseError, UsageError
 from cloudlab.image.share import MOST_ANSWER_BYTES, ShareServer
@@ -454,7 +454,7 @@ def test_the_line_says_what_runs_and_whether_an_image_is_there(
     monkeypatch, wish, problem, images, line
 ):
     class Image:
-        arch = mode.host_arch()
+        arch = runs.host_arch()
 
         def __init__(self, name):
             self.name = name
@@ -463,7 +463,7 @@ def test_the_line_says_what_runs_and_whether_an_image_is_there(
         accel = "tcg"
 
     monkeypatch.setenv("CLOUDLAB_MODE", wish)
-    monkeypatch.setattr(mode, "live_problem", lambda: problem)
-    monkeypatch.setattr(mode, "cached_images", lambda: [Image(name) for name in images])
-    monkeypatch.setattr(mode, "choose_accel", lambda _arch: Tcg)
-    assert mode.ready_line() == line
+    monkeypatch.setattr(runs, "live_problem", lambda: problem)
+    monkeypatch.setattr(runs, "cached_images", lambda: [Image(name) for name in images])
+    monkeypatch.setattr(runs, "choose_accel", lambda _arch: Tcg)
+    assert runs.ready_line() == line

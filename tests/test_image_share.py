@@ -29,8 +29,9 @@ from cloudlab.errors import (
     UsageError,
 )
 from cloudlab.image import cache, share
+from cloudlab.image.cache import parse_index
 from cloudlab.image.download import Download
-from cloudlab.image.fetch import choose_image, fetch, find_cached, mirror_url, parse_index
+from cloudlab.image.fetch import choose_image, fetch, find_cached, mirror_url
 from cloudlab.image.recipe import make_recipe
 from cloudlab.image.web import Patience, Transfer
 

@@ -64,8 +64,8 @@ cloudlab run --user-data my-user-data.yaml --console
 cloudlab demo
 cloudlab demo --image debian-12-generic --output my-demo
 cloudlab sweep --disk-size 4G,20G,100G --growpart auto,off
-cloudlab sweep --filesystem ext4,xfs,btrfs --resize-rootfs true,false --set profile=full
-cloudlab sweep --disk-size 10G,20G --growpart auto,off --scheduler tcp://192.168.1.20:8786
+cloudlab sweep --filesystem ext4,xfs,btrfs --set cpus=1,2
+cloudlab sweep --disk-size 4G,20G --scheduler tcp://192.168.1.20:8786
 cloudlab parse console.log
 cloudlab parse - --json < pasted.txt
 cloudlab replay default --speed 10
