@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
+from cloudlab.explanation.facts import disk_of, number_of, partition_name, short_name
 from cloudlab.explanation.model import Source
 
 
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     NOT_A_PARTITION = "growroot: root is not a partition"
     REPART = "systemd-repart grows a partition"
     REPART_DISK = "the disk that systemd-repart changes"
+    REPART_FAILED = "systemd-repart failed"
     RESIZED = "cloud-init's resizefs ran its command"
     FORKED = "cloud-init's resizefs started its command in the background"
     RESIZE_OFF = "resizefs is off"
@@ -43,6 +45,8 @@ class Kind(StrEnum):
     MODULE = "cloud-init runs a module"
     KERNEL = "the kernel grew a filesystem"
     TOOL = "a resize program grew a filesystem"
+    TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
+    TOOL_MISSING = "a resize program is not installed"
     IDLE = "a resize program found nothing to do"
     GROWFS = "systemd-growfs grew a filesystem"
     VIRTUAL_SIZE = "a disk image's size, as the host sees it"
@@ -78,7 +82,8 @@ _TABLE = {
     r"|no packages found matching cloud-guest-utils|which: no growpart",
     Kind.NO_DEVICES: r"growpart: empty device list",
     Kind.GROWPART_BROKE: r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
-    r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)",
+    r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"
+    r"|Failed: (?:gpart (?:recover|resize)|parted|service growfs)\b",
     Kind.NOT_A_PARTITION: r"growroot: (?P<device>/dev/\S+) is not a partition",
     Kind.PROGRAM: r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
     r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
@@ -86,19 +91,27 @@ _TABLE = {
     r"|GROWROOT: (?P<warning>WARNING: resize failed.*)",
     Kind.REPART: r"Growing existing partition (?P<number>\d+)",
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
+    Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*ignoring)Failed to .*|Can't fit requested.*)",
     Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.FORKED: r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
     Kind.UNSUPPORTED: r"Not resizing unknown filesystem type (?P<fstype>\S+)",
     Kind.GROWFS: r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
+    Kind.TOOL_MISSING: r"No such file or directory: b?'(?P<program>resize2fs|xfs_growfs|btrfs)'"
+    r"|(?P<absent>resize2fs|xfs_growfs|btrfs): (?:command )?not found",
     Kind.RESIZE_FAILED: r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
     r"|'resizefs', \w*(?:Error|Exception)\("
     r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
     r"|resize2fs: (?P<ext>(?!On-line resizing|\d).*)"
     r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
-    r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)",
+    r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
+    r"|systemd-growfs\S*: Failed to (?!resize)(?P<growfs>.*)"
+    r"|open: .* while opening (?P<device>/dev/(?!root\b)\S+)"
+    r"|(?:ignition-ostree-growfs|systemd-growfs@-|systemd-growfs-root|resize2fs_once"
+    r"|resize-?root\w*|coreos-growpart)\.service: Failed with result"
+    r"|Failed to start .*(?:Grow (?:root|Root|File System on /(?!\w))|Resize the root filesystem)",
     Kind.NO_DEVICE: r"[Dd]evice '(?P<device>[^']*)' (?:did not exist|not a block device)\S*.*cannot resize"
-    r"|Unable to find device '(?P<lost>/dev/root)'",
+    r"|Unable to find device '(?P<lost>/dev/root)'|while opening (?P<absent>/dev/root)\b",
     Kind.OVERLAY_ROOT: r"Not attempting to resize devpath 'overlayroot'",
     Kind.ROOT_IS: r"resize_info: dev=(?P<device>\S+) mnt_point=/ ",
     Kind.ALREADY_RAN: r"config-(?:cc_)?(?P<module>growpart|resizefs) already ran",
@@ -109,6 +122,8 @@ _TABLE = {
     Kind.MOUNTED: r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
     Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
     r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",
+    Kind.TOOL_BEGINS: r"Resizing the filesystem on (?P<device>\S+) to (?P<blocks>\d+) \((?P<unit>\d+)k\) blocks"
+    r"|Resize device id \d+ \((?P<btrfs>/dev/\S+)\) from (?P<old>\S+) to (?P<new>\S+)",
     Kind.IDLE: r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
     r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping",
     Kind.CAPACITY: r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
@@ -120,6 +135,7 @@ _TABLE = {
     Kind.TABLE_BUSY: r"[Tt]he kernel (?:still uses the old|is still using the old)"
     r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
     r"|unable to inform the kernel|old partition\(s\) will remain in use"
+    r"|kernel failed to re-read the partition table|BLKPG: Device or resource busy"
     r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy",
     Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
     r"|exceeds the msdos-partition-table-imposed maximum",
@@ -141,7 +157,7 @@ _TABLE = {
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _TABLE.items()}
 _OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
 # These say more than one thing.
-_ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE}
+_ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE, Kind.TOOL_MISSING}
 
 #: A program at a shell's prompt, in a trace, in cloud-init's log or in user-data.
 _GROWPART = re.compile(
@@ -157,6 +173,16 @@ _OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
+# What stands around growpart's output in a script's: the table's dump before, the resize after.
+_DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
+_RESIZING = re.compile(
+    r"(?:meta-data=|[Ff]ilesystem (?:on|at) |trying to open )(/dev/[\w/.-]+)"
+    r"|^(/dev/\S+): \d+/\d+ files"
+)
+_AROUND_LINES = 12
+_MOST_LINES = 200
+_GROWFS_UNIT = re.compile(r"Grow File System on (?P<mount>/\S*?)\.*$")
+_DEVICE = re.compile(r"/dev/(?!null)\w|\b(?:[hsv]|xv)d[a-z]\d*\b|\bnvme\d")
 _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 _NEAR_LINES = 40
 
@@ -185,6 +211,14 @@ class Event:
         return next((self.values[name] for name in names if self.values.get(name)), "")
 
     @property
+    def bytes_named(self) -> int:
+        """The size that a resize program or the kernel names for a filesystem; 0 if none."""
+        count, unit = self.get("blocks", "count", "new"), self.get("unit", "bsize")
+        if self.get("btrfs") or not count.isdigit():
+            return int(self.get("to") or 0)
+        return int(count) * (int(unit) if self.get("bsize") else int(unit or 4) * 1024)
+
+    @property
     def uptime_s(self) -> float | None:
         """The kernel's clock, where the line shows it."""
         match = _UPTIME.search(self.at.text)
@@ -206,6 +240,8 @@ def _note_command(commands: _Commands, line: Line) -> None:
         commands["growpart"] = line, {one: command[one] for one in ("device", "number")}
     if command := _RESIZE.search(line.text):
         commands["resize"] = line, {"target": command["target"] or ""}
+    if unit := _GROWFS_UNIT.search(line.text):
+        commands["growfs"] = line, unit.groupdict()
     if "meta-data=" in line.text:
         commands["resize"] = line, {"target": line.text.split("meta-data=")[1].split(" ")[0]}
 
@@ -226,8 +262,11 @@ def _events(document: Document) -> Iterator[Event]:
             ):
                 continue
             program = "growpart" if kind is Kind.PROGRAM else "resize" if kind in _OF_RESIZE else ""
-            program = program if program in near else ""
-            values = near.get(program, {}) | {k: v for k, v in match.groupdict().items() if v}
+            said = {k: v for k, v in match.groupdict().items() if v}
+            program = "growfs" if "growfs" in said else program if program in near else ""
+            values = near.get(program, {}) | said
+            if kind is Kind.PROGRAM and not program:
+                values = _around(document.lines, place) | values
             if kind in _OF_DISK and (disk := _disk_near(document.lines, place)):
                 values = {"near": disk} | values
             source = "growpart's output" if kind is Kind.PROGRAM else str(source_of(line.text))
@@ -235,6 +274,25 @@ def _events(document: Document) -> Iterator[Event]:
             yield Event(kind, line, values, program)
             if kind not in _ALSO:
                 break
+
+
+def _around(lines: list[Line], place: int) -> dict[str, str]:
+    """Return the partition that growpart's output is about, from the lines around it.
+
+    ``alone`` is set if no line of the document names a device.
+    """
+    number = re.search(r"partition[= ](\d+)", lines[place].text)
+    before = reversed(lines[max(0, place - _AROUND_LINES) : place])
+    after = lines[place + 1 : place + 1 + _AROUND_LINES]
+    shown = next(filter(None, (_DUMPED.search(one.text) for one in before)), None)
+    resized = next(filter(None, (_RESIZING.search(one.text) for one in after)), None)
+    if number is None or (shown is None and resized is None):
+        named = number is None or any(_DEVICE.search(one.text) for one in lines[:_MOST_LINES])
+        return {} if named or len(lines) > _MOST_LINES else {"alone": "yes"}
+    name = short_name(next(one for one in (shown or resized).groups() if one))  # type: ignore[union-attr]
+    if shown is not None:
+        return {"device": partition_name(disk_of(name) or name, number[1])}
+    return {"device": name} if number_of(name) == number[1] else {}
 
 
 def _disk_near(lines: list[Line], place: int) -> str:

@@ -202,6 +202,9 @@ def read_facts(documents: list[Document]) -> Facts:
     for document in documents:
         _read_listings(document, facts)
         _read_layout(document, facts)
+        rows = list(_without_header(document, {one.at for one in facts.devices}))
+        facts.devices += rows
+        document.kinds |= {"lsblk"} if rows else set()
         found = [(kind, known, list(read(document))) for kind, known, read in readers]
         for kind, known, new in found:
             known.extend(new)
@@ -319,6 +322,30 @@ def _without_sizes(document: Document) -> Iterator[Device]:
         yield Device(name, None, kind, parent, mounts, fstype, line)
 
 
+_ROW = re.compile(
+    r"[ │├└─|`-]*(?P<name>[A-Za-z][\w.+:-]*)\s+\d+:\d+\s+[01]\s+(?P<size>[\d.,]+[BKMGTP]?)\s+[01]\s+"
+    r"(?P<type>disk|part|lvm|crypt|raid\d+|mpath|linear|md)(?:\s+(?P<mount>/\S*|\[SWAP\]))?\s*$"
+)
+
+
+def _without_header(document: Document, known: set[Line]) -> Iterator[Device]:
+    """Yield rows of ``lsblk`` that were pasted without their header, and disks of FreeBSD's geom."""
+    tree, geom = _Tree(), ""
+    for line in document.lines:
+        if match := re.match(r"Geom name: (?!cd)(\w+)", line.text):
+            geom = match[1]
+        elif geom and (match := re.match(r"\s+Mediasize: (\d+) ", line.text)):
+            yield Device(geom, int(match[1]), "disk", "", (), "", line)
+            geom = ""
+        match = _ROW.match(line.text)
+        if match is None or line in known:
+            tree = _Tree()
+            continue
+        name, size_bytes = match["name"], size_in(match["size"].replace(",", "."))
+        about = tree.parent(match.start("name"), name), tuple(filter(None, [match["mount"]])), ""
+        yield Device(name, size_bytes, match["type"], *about, line, _rounding(size_bytes))
+
+
 # ---- partition tables ----
 
 
@@ -353,8 +380,9 @@ def _tables(document: Document) -> Iterator[Table]:
     for value in _json_objects(document, "partitiontable"):
         if (found := _sfdisk_json(value, document.lines[0])) is not None:
             yield found
-    table, sector = None, 512
+    table, sector, cylinder = None, 512, 0
     for line in document.lines:
+        cylinder = _cylinder_bytes(line.text, cylinder)
         if match := _SECTOR_SIZE.search(line.text):
             sector = int(match[1])
         elif (begun := _new_table(line, sector)) is not None:
@@ -363,11 +391,12 @@ def _tables(document: Document) -> Iterator[Table]:
         elif match := _LABEL.match(line.text):
             if table is not None:
                 table.label = {"msdos": "dos"}.get(match[1], match[1])
-        elif (part := _part(line.text, sector, table)) is not None:
+        elif (part := _part(line.text, sector, table, cylinder)) is not None:
             disk = disk_of(part.name)
             if table is None or (disk and disk != table.disk):
                 table = Table(disk, line)
                 yield table
+            table.rounded |= bool(cylinder)
             table.parts.append(part)
 
 
@@ -385,12 +414,19 @@ def _new_table(line: Line, sector: int) -> Table | None:
     return None
 
 
-def _part(text: str, sector: int, table: Table | None) -> Part | None:
+def _cylinder_bytes(text: str, known: int) -> int:
+    """Return the size of the cylinders in which an old fdisk counts; 0 if in sectors."""
+    match = re.match(r"Units\s*[=:] (cylinders|sectors) of .*= (\d+) bytes", text)
+    return known if match is None else int(match[2]) if match[1] == "cylinders" else 0
+
+
+def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     if match := re.match(r"(/dev/\S+)\s+\*?\s+(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
         start, end = int(match[2]), int(match[3])
-        name = short_name(match[1])
-        return Part(name, start * sector, (end + 1) * sector, match[4]) if end > start else None
+        unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
+        begin, stop = (start - first) * unit, (end + 1 - first) * unit
+        return Part(short_name(match[1]), begin, stop, match[4]) if end > start else None
     if match := re.match(r"(/dev/\S+) : start= *(\d+), size= *(\d+), (?:type|Id)= *(\S+)", text):
         start = int(match[2]) * sector
         return Part(short_name(match[1]), start, start + int(match[3]) * sector, match[4])
@@ -409,10 +445,10 @@ def _part(text: str, sector: int, table: Table | None) -> Part | None:
 def _parted_size(text: str, sector: int) -> int:
     if text.endswith("s"):
         return int(float(text[:-1]) * sector)
-    return _size(text.replace("kB", "KB"))
+    return size_in(text.replace("kB", "KB"))
 
 
-def _size(text: str) -> int:
+def size_in(text: str) -> int:
     """Return bytes; LVM's letters are powers of 1024 in either case."""
     text = text.strip().lstrip("<")
     try:
@@ -450,7 +486,9 @@ def _volumes(document: Document) -> Iterator[Volume]:
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")
-                yield Volume(kind, name, holder, _size(values["size"]), _size(values["free"]), line)
+                yield Volume(
+                    kind, name, holder, size_in(values["size"]), size_in(values["free"]), line
+                )
                 break
 
 
@@ -466,7 +504,7 @@ def _mounts(document: Document) -> Iterator[Mount]:
         elif match := re.match(
             rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)", line.text
         ):
-            yield Mount(match[2], "btrfs", line, _size(match[1]), None, "btrfs")
+            yield Mount(match[2], "btrfs", line, size_in(match[1]), None, "btrfs")
 
 
 # ---- user-data ----

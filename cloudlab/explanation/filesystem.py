@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, Volume, short_name
+from cloudlab.explanation.facts import Device, Volume, short_name, size_in
 from cloudlab.explanation.machine import (
     DF,
     DMESG,
@@ -23,6 +23,8 @@ from cloudlab.explanation.machine import (
 from cloudlab.explanation.model import Grower, Reason, Subject
 
 _SHORT = 0.95
+# A volume group keeps little for itself, a filesystem of its volume somewhat more.
+_NOT_ALL = 0.88
 
 
 def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
@@ -66,7 +68,19 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
             by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
-    return _resized_after_growth(machine, partition)
+    return _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
+
+
+def _resized_by_btrfs(machine: Machine) -> Verdict | None:
+    """Return that ``btrfs filesystem resize`` grew it: what is mounted is larger than before."""
+    mount = machine.filesystem
+    for event in reversed(machine.all(Kind.TOOL_BEGINS)):
+        old, new = size_in(event.get("old")), size_in(event.get("new"))
+        later = mount if mount and mount.at.order > event.at.order else None
+        reached = (later.size_bytes if later else new) or 0
+        if old and reached > old * 1.05 and _is_root(machine, event.get("btrfs")):
+            return grown_by(Grower.OTHER, event, later, sizes=(old, None))
+    return None
 
 
 def _within_cloud_init(machine: Machine, event: Event) -> bool:
@@ -174,8 +188,11 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
         target = event.get("mount", "path")
         if target not in {"", "/", "/sysroot"}:
             continue
-        device = event.get("target") if event.command == "resize" else ""
+        lost = event.get("device")
+        device = lost or (event.get("target") if event.command == "resize" else "")
         if device not in {"", "/"} and not _is_root(machine, device):
+            continue
+        if lost and not machine.root and not machine.may_hold_root(short_name(lost)):
             continue
         near = machine.no_space_near(event)
         read_only = any(
@@ -183,6 +200,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             and abs(one.at.order - event.at.order) < NEAR_LINES
             for one in machine.all(Kind.RESIZE_FAILED)
         )
+        read_only = read_only and not machine.plain_root
         if near or "No space left" in event.at.text:
             yield not_grown(Reason.FILESYSTEM_FULL, event, near)
         elif read_only or machine.immutable_source:
@@ -208,14 +226,17 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     if volume is None:
         return ()
     below = next((one for one in machine.stack if one.name == volume.parent), None)
-    siblings = [
-        one for one in machine.devices.values() if one.type == "lvm" and one.parent == volume.parent
-    ]
-    if below is None or not below.size_bytes or not volume.size_bytes:
+    below_bytes, mount = machine.size_of(volume.parent), machine.filesystem
+    if below is None or not below_bytes:
         return ()
-    free = below.size_bytes - sum(one.size_bytes or 0 for one in siblings)
+    if not volume.size_bytes:
+        short = mount is not None and (mount.size_bytes or below_bytes) < below_bytes * _NOT_ALL
+        return (mount, machine.table) if short and machine.table else ()
+    volumes_there = [one for one in machine.devices.values() if one.type == "lvm"]
+    siblings = [one for one in volumes_there if one.parent in {volume.parent, ""}]
+    free = below_bytes - sum(one.size_bytes or 0 for one in siblings)
     slack = below.tolerance_bytes + sum(one.tolerance_bytes for one in siblings) + (64 << 20)
-    return (volume, below) if free > slack else ()
+    return (volume, below if below.size_bytes else machine.table) if free > slack else ()
 
 
 def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
@@ -229,7 +250,10 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     if fills is not False and (locked := _mapping_behind(machine)):
         return not_grown(Reason.ENCRYPTED, *locked, machine.filesystem)
     if machine.zfs_dataset:
-        return undecided("zpool list; zpool status", proofs=[machine.filesystem])
+        disk, pool = machine.devices.get(machine.disk), machine.filesystem
+        if disk and disk.size_bytes and pool and (pool.size_bytes or 0) < disk.size_bytes // 2:
+            return not_grown(Reason.ZFS, pool, disk, missing="zpool list; zpool status")
+        return undecided("zpool list; zpool status", proofs=[pool])
     if partition.reason is Reason.TABLE_BUSY:
         return not_grown(Reason.TABLE_BUSY, *partition.evidence, machine.filesystem)
     if partition.grown is False:

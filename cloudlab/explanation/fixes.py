@@ -11,6 +11,14 @@ from cloudlab.explanation.facts import disk_of, number_of
 from cloudlab.explanation.machine import Machine, Verdict
 from cloudlab.explanation.model import Reason
 
+# Cloud images number what lies before root from 14 or 127.
+_EARLY_NUMBERS = 14
+# Packages with a resize program: elsewhere, and on Alpine.
+_PACKAGES = {
+    "resize2fs": ("e2fsprogs", "e2fsprogs-extra"),
+    "xfs_growfs": ("xfsprogs", "xfsprogs-extra"),
+    "btrfs": ("btrfs-progs", "btrfs-progs"),
+}
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
 # As fdisk, sfdisk and sgdisk name them.
@@ -142,12 +150,13 @@ _FILESYSTEM = {
     Reason.TABLE_BUSY: _BUSY,
     Reason.FILESYSTEM_FULL: _FULL,
 }
+_EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB}
 _NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND}
 
 
 def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
-    if verdict.grown is not False and verdict.reason is not Reason.USER_DATA_IGNORED:
+    if verdict.grown is not False and verdict.reason not in _EVEN_IF_GROWN:
         return ""
     if verdict.reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB}:
         return _text(machine, _LARGER_SINCE if machine.last(Kind.CAPACITY) else _NOT_LARGER)
@@ -159,7 +168,9 @@ def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> st
     if verdict.grown is not False and verdict.reason not in _NOT_ONLY_IF_KEPT:
         return ""
     first = partition.grown is False and partition.reason is not Reason.NO_PARTITION
-    above = "# First the partition, as above; then:\n<above>" if first else "<above>"
+    steps = ["# First the partition, as above; then:"] if first else []
+    steps += ["<before resize>"] if verdict.reason is Reason.RESIZE_FAILED else []
+    above = "\n".join([*steps, "<above>"])
     return _text(machine, _FILESYSTEM.get(verdict.reason or Reason.UNKNOWN, above))
 
 
@@ -224,8 +235,12 @@ def _resize(machine: Machine) -> list[str]:
             f"sudo resize.f2fs {root}",
         ],
         "zfs": [f"sudo zpool online -e {pool} {_plain(machine.partition, 'DEVICE')}"],
+        "ufs": ["sudo growfs -y /"],
         "bcachefs": [f"sudo bcachefs device resize {root}"],
     }
+    if machine.freebsd:
+        grown = commands["zfs" if fstype == "zfs" else "ufs"]
+        return [*(() if machine.partition else _gpart(machine)), *grown]
     return commands.get("ext" if fstype.startswith("ext") else fstype) or [
         "findmnt -no FSTYPE /",
         f"sudo resize2fs {root}  # if that is ext4",
@@ -258,12 +273,49 @@ def _lvextend(volume: str) -> str:
     return f"sudo lvextend -r -l +100%FREE /dev/mapper/{_plain(volume, 'VOLUME')}"
 
 
+def _gpart(machine: Machine) -> list[str]:
+    """Return FreeBSD's commands for the partition."""
+    disk = _plain(machine.disk, "DISK")
+    return [
+        "gpart show  # check first: root's partition must be the last one; its number is the index",
+        f"sudo gpart recover {disk}  # moves the backup GPT to the disk's end",
+        f"sudo gpart resize -i {_plain(machine.number, 'NUMBER')} {disk}",
+    ]
+
+
 def _grow(machine: Machine) -> Iterator[str]:
+    if machine.freebsd:
+        yield from (*_gpart(machine), "<above>")
+        return
     if not machine.partition:
         yield "lsblk  # DISK and NUMBER are those of the root partition"
+    if machine.last(Kind.REPART_FAILED):
+        yield "sudo systemd-repart --dry-run=yes  # check first: what it would do now"
+        yield "sudo systemd-repart --dry-run=no  # or, without its configuration:"
+    after = [one for one in machine.devices if _may_follow(machine, one)]
+    if machine.table is None and after:
+        name = _plain(after[0], "another partition")
+        yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
     yield "sudo growpart --dry-run {disk} {number}  # check first: it must print CHANGE"
     yield "sudo growpart {disk} {number}"
     yield "<above>"
+
+
+def _may_follow(machine: Machine, name: str) -> bool:
+    """Tell whether a partition may lie behind root's, by its number."""
+    number = number_of(name) if disk_of(name) == machine.disk and machine.number else ""
+    return bool(number) and int(machine.number) < int(number) < _EARLY_NUMBERS
+
+
+def _before_resize(machine: Machine) -> Iterator[str]:
+    """Yield what the resize program that failed needs."""
+    if missing := machine.last(Kind.TOOL_MISSING):
+        package, alpine = _PACKAGES[missing.get("program", "absent")]
+        yield f"sudo apt-get install {package}  # Fedora: dnf install; Alpine: apk add {alpine}"
+        yield "# Next time put that package into the image."
+    failures = machine.all(Kind.RESIZE_FAILED)
+    if machine.plain_root and any("Read-only file system" in one.at.text for one in failures):
+        yield "sudo mount -o remount,rw /  # an ordinary filesystem grows only while it is writable"
 
 
 def _wall(machine: Machine) -> Iterator[str]:
@@ -332,6 +384,7 @@ def _writable(machine: Machine) -> Iterator[str]:
 
 _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<resize>": _resize,
+    "<before resize>": _before_resize,
     "<above>": _above,
     "<grow>": _grow,
     "<wall>": _wall,

@@ -48,10 +48,12 @@ OFF_WORDS = {"off", "false", "no", "0"}
 MBR_LIMIT_BYTES = 2**32 * 512
 # A partition's start is aligned, and the table's copy takes some room.
 _ALIGNMENT_BYTES = 2 << 20
+_LEAST_ROOT_BYTES = 128 << 20
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
 #: Where a machine's root disk usually is.
 FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
+_FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
 _WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 
@@ -169,7 +171,8 @@ class Machine:
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         largest = self._largest_partition() if self.root_mounts else ""
         shown = next((one.size_bytes for one in self.root_mounts if one.size_bytes), None)
-        if self._fills(shown, self.size_of(largest)) is False:
+        fills = self._fills(shown, self.size_of(largest))
+        if fills is False or (fills is None and largest not in self.devices):
             largest = ""
         mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
         found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
@@ -202,10 +205,21 @@ class Machine:
                 return event
         return None
 
+    @property
+    def plain_root(self) -> bool:
+        """Whether root is an ordinary filesystem, so that it is read-only only for now."""
+        kinds = [one.fstype for one in self.root_mounts if one.fstype]
+        failures = self.all(Kind.RESIZE_FAILED)
+        said = any(re.search(r"\(ext\d\)|\(xfs\)|resize2fs: ", one.at.text) for one in failures)
+        plain = any(one.startswith("ext") or one == "xfs" for one in kinds)
+        return (plain or (said and not kinds)) and self.immutable_source is None
+
     def _largest_partition(self) -> str:
         parts = [one for one in self.devices.values() if one.type == "part" and one.size_bytes]
-        best = max(parts, key=lambda one: one.size_bytes or 0, default=None)
-        return best.name if best else ""
+        sizes = {one.name: one.size_bytes or 0 for one in parts}
+        if not sizes and len({table.disk for table in self.facts.tables}) == 1:
+            sizes = {one.name: one.size_bytes for one in self.facts.tables[-1].parts}
+        return max(sizes, key=lambda name: sizes[name], default="")
 
     @cached_property
     def stack(self) -> list[Device]:
@@ -218,6 +232,8 @@ class Machine:
             device = self.devices.get(name) or Device(name, None, kind, disk, (), "", _NOWHERE)
             if any(one.name == name for one in found):
                 break
+            if volume := self._in_table(device):
+                device = replace(device, parent=volume, type="lvm")
             found.append(device)
             name = device.parent or self._volume_parent(device) or disk
         return found
@@ -237,6 +253,21 @@ class Machine:
             return holders[0] if len(holders) == 1 and device.at is not _NOWHERE else ""
         return ""
 
+    def _in_table(self, device: Device) -> str:
+        """Return the partition of the only table that must hold a logical volume."""
+        volume = device.type == "lvm" or (not device.type and "-" in device.name)
+        known = device.parent or disk_of(device.name) or self._volume_parent(device)
+        if not volume or known or len({table.disk for table in self.facts.tables}) != 1:
+            return ""
+        parts = self.facts.tables[-1].parts
+        typed = [one.name for one in parts if re.search(r"(?i)linux lvm|^0?8e\b", one.type)]
+        plain = [one for one in parts if "Linux filesystem" in one.type]
+        largest = max(plain, key=lambda one: one.size_bytes, default=None)
+        if typed or largest is None:
+            return typed[0] if len(typed) == 1 else ""
+        most = largest.size_bytes > sum(one.size_bytes for one in parts) // 2
+        return largest.name if most else ""
+
     @cached_property
     def partition(self) -> str:
         """The partition that root lies on, at whatever depth; empty if unknown or none."""
@@ -252,9 +283,27 @@ class Machine:
             self.partition_of(one)
             for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GROWPART_BROKE)
             if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
-            and FIRST_DISK.fullmatch(disk_of(self.partition_of(one)))
+            and self.may_hold_root(self.partition_of(one))
         ]
         return next((one for one in changed if one), "")
+
+    def may_hold_root(self, partition: str) -> bool:
+        """Tell whether a partition is where root usually is, and large enough."""
+        small = 0 < (self.size_of(partition) or 0) < _LEAST_ROOT_BYTES
+        return bool(FIRST_DISK.fullmatch(disk_of(partition))) and not small
+
+    @property
+    def freebsd(self) -> bool:
+        """Whether disks have FreeBSD's names."""
+        paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
+        names = (*self.devices, *(match[1] for match in paths if match))
+        return any(_FREEBSD_DISK.match(one) for one in names)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether no listing or table shows a device."""
+        facts = self.facts
+        return not (facts.devices or facts.mounts or facts.tables or facts.volumes)
 
     @property
     def guessed(self) -> bool:
@@ -308,6 +357,10 @@ class Machine:
                 match = re.search(r"'(/dev/[^']+)'|\((/dev/[^,\s)]+)\)", event.get("why"))
                 return short_name(match[1] or match[2]) if match else ""
             device, number = short_name(match[1]), match[2]
+        if number and (block := re.fullmatch(r"block/(\d+):(\d+)", device)):
+            if block[1] != "8":  # only SCSI's numbers are fixed
+                return ""
+            device = f"sd{chr(ord('a') + int(block[2]) // 16 % 26)}"
         return partition_name(device, number) if number else device
 
     # ---- sizes ----

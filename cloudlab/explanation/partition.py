@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import disk_of, short_name
+from cloudlab.explanation.facts import short_name
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
-    FIRST_DISK,
     LOG,
     LSBLK,
     MBR_LIMIT_BYTES,
+    NEAR_LINES,
     OFF_WORDS,
     Machine,
     Verdict,
@@ -30,6 +30,8 @@ from cloudlab.explanation.machine import (
 from cloudlab.explanation.model import Grower, Reason
 
 _SECTOR = 512
+# Programs that grow nothing but root, by the names that they give themselves in logs.
+_ROOT_SCRIPT = re.compile(r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs")
 
 
 def partition_verdict(machine: Machine) -> Verdict:
@@ -52,7 +54,7 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
 
 def concerns_root(machine: Machine, event: Event) -> bool:
     """Tell whether an event of growpart is about root's partition."""
-    if event.kind is Kind.PROGRAM and "GROWROOT" in event.at.text:
+    if event.kind is Kind.PROGRAM and _ROOT_SCRIPT.search(event.at.text):
         return True
     if event.get("entry") == "/":
         return True
@@ -62,8 +64,10 @@ def concerns_root(machine: Machine, event: Event) -> bool:
     if name:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
-        return direct and machine.guessed and bool(FIRST_DISK.fullmatch(disk_of(name)))
+        return direct and machine.guessed and machine.may_hold_root(name)
     number = re.search(r"partition[= ](\d+)", event.at.text)
+    if event.get("alone") and machine.nameless:
+        return True  # growpart's own words are all that there is
     return bool(number and machine.number and number[1] == machine.number)
 
 
@@ -88,7 +92,8 @@ def _growth(machine: Machine) -> Verdict | None:
         by = Grower.GROWROOT if growroot else by
         old, new = _sizes_in(event)
         last = machine.sizes_of(machine.partition)[-1:]
-        reason = machine.despite("growpart", "mode")
+        limit = Reason.MBR_2_TIB if _limited(machine, event) else None
+        reason = machine.despite("growpart", "mode") or limit
         verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
     repart = machine.last(Kind.REPART)
@@ -112,14 +117,36 @@ def _sizes_in(event: Event) -> tuple[int | None, int | None]:
     return (int(match[1]) * _SECTOR, int(match[2]) * _SECTOR) if match else (None, None)
 
 
+def _limited(machine: Machine, event: Event) -> bool:
+    """Tell whether growpart warned right before that an MBR ends at 2 TiB."""
+    return any(
+        one.at.file == event.at.file and 0 <= event.at.number - one.at.number < 4  # noqa: PLR2004
+        for one in machine.all(Kind.MBR_LIMIT)
+    )
+
+
 def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
-    """Return that the kernel kept the old table, where a later listing shows the old size."""
+    """Return that the kernel kept the old table, where later evidence shows the old size."""
     later = [one for one in machine.sizes_of(machine.partition) if one.at.order > event.at.order]
-    if not later or not old or not new or new < old * 1.02:
+    if not old or not new or new < old * 1.02:
         return None
-    if (later[-1].size_bytes or 0) > (old + new) // 2:
+    seen = [one.size_bytes or 0 for one in later[-1:]]
+    busy = machine.last(Kind.TABLE_BUSY) if later else _busy_after(machine, event)
+    if not later:
+        tools = machine.all(Kind.TOOL, Kind.TOOL_BEGINS, Kind.IDLE, Kind.KERNEL)
+        seen = [one.bytes_named for one in tools if one.at.order > event.at.order]
+    if (not later and busy is None) or any(size > (old + new) // 2 for size in seen):
         return None
-    return not_grown(Reason.TABLE_BUSY, event, later[-1], machine.last(Kind.TABLE_BUSY))
+    return not_grown(Reason.TABLE_BUSY, event, *later[-1:], busy)
+
+
+def _busy_after(machine: Machine, event: Event) -> Event | None:
+    """Return what says, soon after growpart, that the kernel did not take root's table."""
+    for one in machine.all(Kind.TABLE_BUSY):
+        soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
+        if soon and machine.about_root(one):
+            return one
+    return None
 
 
 def _growth_in_listings(machine: Machine) -> Verdict | None:
@@ -184,6 +211,9 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
         if event.get("module") == "growpart":
             yield not_grown(Reason.MODULE_RAN, event)
     yield from _failures(machine, failed)
+    if event := machine.last(Kind.REPART_FAILED):
+        lost = "backing device" in event.get("why")
+        yield not_grown(Reason.DEVICE_NOT_FOUND if lost else None, event)
     yield from _skipped(machine)
     yield from _other_entries(machine)
 
@@ -209,7 +239,9 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         vague = re.search(r"temp|Running module", event.at.text)
         if full is None and vague and filesystem and filesystem.available_bytes == 0:
             yield not_grown(Reason.FILESYSTEM_FULL, event, filesystem)
-        yield not_grown(Reason.FILESYSTEM_FULL if full else Reason.GROWPART_FAILED, event, full)
+        lost = re.fullmatch(r"/dev/roo\w*: does not exist", event.get("cause"))
+        reason = Reason.DEVICE_NOT_FOUND if lost else Reason.GROWPART_FAILED
+        yield not_grown(Reason.FILESYSTEM_FULL if full else reason, event, full)
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
         for other in machine.all(Kind.PROGRAM):
             device = machine.partition_of(other) or _disk_in(other.at.text)
@@ -289,6 +321,8 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     if limit := _mbr_limit(machine):
         yield limit
+    elif "could only be grown by -" in event.at.text:  # it reaches into the backup GPT's room
+        yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
     elif gap and enlarged is not None and room.some is False:
         yield not_grown(Reason.GAIN_BELOW_1_MIB, event, enlarged)
     elif room.behind is not None or (gap and room.some):
