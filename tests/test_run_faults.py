@@ -824,21 +824,21 @@ def test_what_belongs_to_another_user(tmp_path):
     (tmp_path / "run" / "run.json").chmod(0)
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
-        said = []
-        os.setresuid(*[65534] * 3)
-        # Pytest's folders are root's alone; the file's own rights are what counts here.
-        for act in (
-            lambda: registry.stop(registry.RunningMachine("a", "mine", "", 0, 1, 1, tmp_path)),
-            lambda: read_record(tmp_path / "run"),
-        ):
-            try:
-                act()
-            except CloudlabError as error:
-                said.append(f"{type(error).__name__}: {error}")
-        os.write(writing, "\n".join(said).encode())
-        os._exit(0)
+        # Whatever happens, the child must not go on with the tests.
+        try:
+            os.setresuid(*[65534] * 3)
+            mine = registry.RunningMachine("a", "mine", "", 0, 1, 1, tmp_path)
+            for act in (lambda: registry.stop(mine), lambda: read_record(tmp_path / "run")):
+                with pytest.raises(CloudlabError) as caught:
+                    act()
+                said = f"{caught.type.__name__}: {caught.value}\n"
+                os.write(writing, said.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
     os.waitpid(child, 0)
-    text = os.read(reading, 4096).decode()
+    with os.fdopen(reading) as stream:
+        text = stream.read()
     assert "ShutdownError: The machine mine belongs to another user; it was not stopped." in text
     assert "sudo kill 1" in text
     assert "run.json cannot be read: Permission denied.\nRead it as the user" in text
