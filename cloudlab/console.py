@@ -99,9 +99,15 @@ _PROOFS = (
         "The lines before the panic say why; more memory (--memory 2G) helps where it ran out.",
     ),
     (
-        r"No bootable device|No bootable option or device|Boot failed: not a bootable disk",
+        (
+            r"No bootable device|No bootable option or device|Boot failed: not a bootable disk"
+            r"|^UEFI Interactive Shell"
+        ),
         "the firmware found no boot loader on the disk",
-        "Check with 'cloudlab inspect' that this is a disk image, and try the other --firmware.",
+        (
+            "Check with 'cloudlab inspect' that this is a disk image, and try the other --firmware or "
+            "--arch."
+        ),
     ),
     (
         r"^(grub rescue>|grub>)|Minimal BASH-like line editing|Entering rescue mode",
@@ -111,17 +117,23 @@ _PROOFS = (
     (
         r"[Ee]mergency mode|Give root password for maintenance|dracut-emergency",
         "the guest's systemd stopped in emergency mode",
-        "A filesystem or mount of the guest failed; the console's tail names it.",
+        (
+            "Correct the filesystem or mount that the console's last lines name, in the image or in the "
+            "user-data."
+        ),
     ),
     (
         r"^\(initramfs\)|Gave up waiting for root|Dropping to a shell",
         "the initramfs did not find the root filesystem",
-        "The image's root filesystem is not where its boot loader says.",
+        "Look for the root filesystem with 'cloudlab inspect', or fetch or build the image again.",
     ),
     (
         r"Datasource DataSourceNone|Used fallback datasource",
         "cloud-init found no datasource, so it did not read the seed",
-        "The seed needs the volume label cidata and the files user-data and meta-data.",
+        (
+            "Give the seed the volume label cidata and the files user-data and meta-data, and use an "
+            "image whose datasource_list has NoCloud."
+        ),
     ),
 )
 
@@ -431,7 +443,7 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
             if number == 1:
                 raise RecordingError(
                     f"{path} is not an asciicast v2 file (no version in its header).",
-                    hint="Name the console.cast of a run folder.",
+                    hint="Name the console.cast of a run folder, or record the run again.",
                 ) from error
             raise RecordingError(
                 f"{path}, line {number}: not an asciicast event.", hint=_DAMAGED

@@ -126,7 +126,7 @@ def test_commas_in_names_are_no_separators():
 def test_what_could_not_boot_is_refused():
     with pytest.raises(UsageError, match="64 MiB of memory"):
         replace(CONFIG, memory_bytes=64 << 20)
-    with pytest.raises(UsageError, match="at least one CPU"):
+    with pytest.raises(UsageError, match="cannot have 0 CPUs"):
         replace(CONFIG, cpus=0)
     with pytest.raises(LaunchError, match="no machine for the architecture 's390x'"):
         qemu_program("s390x")
@@ -219,15 +219,27 @@ def test_a_qemu_without_seccomp(own_cache, tmp_path, monkeypatch):
 
 def test_a_qemu_that_runs_nothing_at_all(own_cache, tmp_path, monkeypatch):
     fake_qemu(tmp_path, monkeypatch, "echo broken >&2; exit 1")
-    with pytest.raises(ToolFailedError, match="before the guest code did: broken"):
+    with pytest.raises(ToolFailedError, match="before the guest code did: broken") as caught:
         choose_accel("amd64", refresh=True)
+    assert "install it again" in caught.value.hint
+
+
+def test_a_qemu_that_is_no_program(own_cache, tmp_path, monkeypatch):
+    fake_qemu(tmp_path, monkeypatch, "")
+    program = tmp_path / "bin" / "qemu-system-x86_64"
+    program.write_bytes(b"\0\1")
+    with pytest.raises(ToolFailedError) as caught:
+        choose_accel("amd64", refresh=True)
+    assert f"{program} cannot be started: Exec format error." in caught.value.message
+    assert "Traceback" not in caught.value.message
 
 
 def test_a_probe_that_hangs_is_ended(tmp_path, monkeypatch):
     fake_qemu(tmp_path, monkeypatch, "exec sleep 600")
     monkeypatch.setattr(accels, "TCG_PROBE_TIMEOUT_S", 0.5)
-    with pytest.raises(ToolTimeoutError):
+    with pytest.raises(ToolTimeoutError, match=r"tcg did not run .* within 0\.5 s") as caught:
         probe("amd64", Accel.TCG)
+    assert "less busy" in caught.value.hint
 
 
 @pytest.mark.vm

@@ -116,8 +116,12 @@ def test_a_machine_has_passts_network_and_leaves_no_passt(how, tmp_path, own_cac
 
 WHY_NOT = {
     "not installed": ("", "is not installed"),
-    "does not start": ("echo 'Cannot open namespace' >&2; exit 1", "Cannot open namespace."),
+    "does not start": (
+        "echo 'Cannot open namespace' >&2; exit 1",
+        "Cannot open namespace. Update passt or install it again",
+    ),
     "never ready": ("exec sleep 60", "passt did not start"),
+    "no program": ("\0", "passt did not start: Exec format error. Update passt"),
 }
 
 
@@ -128,7 +132,7 @@ def test_without_passt_the_user_is_warned(script, words, tmp_path, own_cache, mo
     folder = tmp_path / "bin"
     folder.mkdir()
     if script:
-        (folder / "passt").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "passt").write_text(f"#!/bin/sh\n{script}\n" if script > "\0" else script)
         (folder / "passt").chmod(0o755)
         monkeypatch.setenv("PATH", str(folder), prepend=":")
     elif shutil.which("passt"):

@@ -19,7 +19,18 @@ from pathlib import Path
 
 import pytest
 from console_text import GIB, block, device, disk_frames, filesystem
-from guests import KEPT, Then, alive, guest_options, left_behind, make_guest, report, wait_until
+from guests import (
+    KEPT,
+    REAL_QEMU,
+    Then,
+    alive,
+    fake_qemu,
+    guest_options,
+    left_behind,
+    make_guest,
+    report,
+    wait_until,
+)
 
 from cloudlab import paths, tools
 from cloudlab.console import read_cast
@@ -35,6 +46,7 @@ from cloudlab.errors import (
     InterruptedRunError,
     LaunchError,
     RecordingError,
+    ToolFailedError,
     ToolNotFoundError,
     UsageError,
 )
@@ -42,11 +54,13 @@ from cloudlab.image.cache import open_image
 from cloudlab.machine import registry
 from cloudlab.machine.config import Accel, Firmware
 from cloudlab.machine.process import MachineEnd
+from cloudlab.run import boot as boots
 from cloudlab.run import monitor, options
+from cloudlab.run import prepare as prepared
 from cloudlab.run.boot import boot, boot_many
 from cloudlab.run.display import save_demo
 from cloudlab.run.options import Options
-from cloudlab.run.record import Outcome, RecordedError
+from cloudlab.run.record import Outcome, RecordedError, read_record
 from cloudlab.run.value import Run
 
 pytestmark = [pytest.mark.vm, pytest.mark.usefixtures("own_cache")]
@@ -94,6 +108,7 @@ PROOFS = {
     "grub prompt": ("\x1b[2J\x1b[01;01H\x1b[0mgrub> ", "boot loader stopped"),
     "initramfs": ("Target filesystem doesn't have requested /sbin/init.\r\n(initramfs) ", "root"),
     "emergency": ("You are in emergency mode. After logging in, type", "emergency mode"),
+    "uefi shell": ("UEFI Interactive Shell v2.2\r\nShell> ", "no boot loader"),
     "no datasource": ("Cloud-init v. 22.4 finished. Datasource DataSourceNone.", "no datasource"),
 }
 
@@ -105,7 +120,10 @@ def test_a_boot_ends_early_once_the_console_proves_its_failure(tmp_path, says, r
     assert reason in error.message
     assert error.stage == "firmware"
     assert error.tail[-1] == says.splitlines()[-1].rpartition("\x1b[0m")[2].rstrip()
-    assert error.hint
+    # A remedy is something that the user can do.
+    assert re.search(
+        r"--memory|--firmware|cloudlab inspect|fetch or build|Correct|Give", error.hint
+    )
 
 
 def test_a_disk_without_boot_loader(tmp_path):
@@ -718,3 +736,109 @@ def test_two_machines_of_one_image_do_not_meet(tmp_path):
     runs = boot_many([(one, tmp_path / "a"), (one, tmp_path / "b")], parallel=2)
     assert [run.error for run in runs] == [None, None]
     assert (tmp_path / "guest.img").read_bytes()[:4096] == before
+
+
+def test_a_folder_that_goes_before_its_console_is_recorded(tmp_path):
+    folder = tmp_path / "run"
+    taken = once_launched(lambda _: folder.rename(tmp_path / "away"))
+    with pytest.raises(HostDiskError, match=r"No such file.*not be recorded") as caught:
+        boot(guest_options(tmp_path, "hm"), folder, on_event=taken)
+    assert "still there" in caught.value.hint
+    assert not folder.exists()
+    assert not registry.list_running()
+
+
+def test_a_folder_that_goes_before_its_machine_is_launched(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    run_options = guest_options(tmp_path, "hm")
+    real = boots.prepare
+
+    def then_away(*args):
+        job = real(*args)
+        folder.rename(tmp_path / "away")
+        return job
+
+    monkeypatch.setattr(boots, "prepare", then_away)
+    with pytest.raises(LaunchError, match=r"No such file or directory") as caught:
+        boot(run_options, folder)
+    assert "still there" in caught.value.hint
+
+
+def test_the_host_disk_is_too_full_for_the_overlay(tmp_path):
+    run_options = guest_options(tmp_path, "")
+    told = "qemu-img: run/.overlay: Could not write qcow2 header: No space left on device"
+
+    def full(*_):
+        raise ToolFailedError("qemu-img failed", returncode=1, output=told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "create_overlay", full)
+        with pytest.raises(RecordingError, match="run: No space left on device") as caught:
+            boot(run_options, tmp_path / "run")
+    assert "--output" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+LAUNCHES = {
+    "killed": ("kill -9 $$", r"\(signal 9\): it said nothing", "out of memory"),
+    "aborted": ("echo no luck >&2; kill -6 $$", r"\(signal 6\): no luck", "doctor"),
+    "unreadable": ("echo 'Could not open x: Denied' >&2; exit 1", "Could not open x", "may use it"),
+}
+
+
+@pytest.mark.parametrize(("script", "words", "remedy"), LAUNCHES.values(), ids=LAUNCHES)
+def test_a_qemu_that_ends_at_once(tmp_path, monkeypatch, script, words, remedy):
+    run_options = guest_options(tmp_path, "")
+    case = f'case "$*" in *qmp*) {script};; *) exec {REAL_QEMU} "$@";; esac'
+    fake_qemu(tmp_path, monkeypatch, case)
+    error = fail(LaunchError, run_options, tmp_path / "run")
+    assert re.search(words, error.message)
+    assert remedy in error.hint
+
+
+def test_an_accelerator_that_does_not_work_may_be_left_out(tmp_path, monkeypatch):
+    run_options = guest_options(tmp_path, "", start=options.Start.COLD)
+    fake_qemu(
+        tmp_path,
+        monkeypatch,
+        f'case "$*" in *qmp*) echo no kvm >&2; exit 1;; *) exec {REAL_QEMU} "$@";; esac',
+    )
+    error = fail(LaunchError, replace(run_options, accel=Accel.KVM), tmp_path / "run")
+    assert "Leave out --accel" in error.hint
+
+
+def test_firmware_that_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "find_uefi", lambda _: (tmp_path / "code", tmp_path))
+    run_options = guest_options(tmp_path, "", firmware=Firmware.UEFI)
+    with pytest.raises(LaunchError, match=f"variables in {tmp_path} cannot be read") as caught:
+        boot(run_options, tmp_path / "run")
+    assert "readable" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+@as_root
+def test_what_belongs_to_another_user(tmp_path):
+    # In a child: this process could not become root again.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    (tmp_path / "run" / "run.json").chmod(0)
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        # Whatever happens, the child must not go on with the tests.
+        try:
+            os.setresuid(*[65534] * 3)
+            mine = registry.RunningMachine("a", "mine", "", 0, 1, 1, tmp_path)
+            for act in (lambda: registry.stop(mine), lambda: read_record(tmp_path / "run")):
+                with pytest.raises(CloudlabError) as caught:
+                    act()
+                said = f"{caught.type.__name__}: {caught.value}\n"
+                os.write(writing, said.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as stream:
+        text = stream.read()
+    assert "ShutdownError: The machine mine belongs to another user; it was not stopped." in text
+    assert "sudo kill 1" in text
+    assert "run.json cannot be read: Permission denied.\nRead it as the user" in text

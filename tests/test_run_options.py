@@ -110,7 +110,7 @@ REFUSED = {
     "switch": ({"sampler": "yes"}, "sampler has no value 'yes'", "bool"),
     "scenario": ({"scenario": 3}, "scenario has no value 3", "str"),
     "file": ({"user_data": Path("/nowhere")}, "/nowhere cannot be read", "text file"),
-    "cpus": ({"cpus": 0}, "at least one CPU", "1"),
+    "cpus": ({"cpus": 0}, "cannot have 0 CPUs", "1"),
 }  # fmt: skip
 
 

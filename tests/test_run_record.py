@@ -109,8 +109,9 @@ def test_a_taken_folder_is_refused(tmp_path, name):
 
 def test_a_file_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RecordingError, match="is a file, not a folder"):
-        claim_folder(tmp_path / "file")
+    for folder in (tmp_path / "file", tmp_path / "file" / "in" / "it"):
+        with pytest.raises(RecordingError, match="/file is a file, not a folder"):
+            claim_folder(folder)
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path):

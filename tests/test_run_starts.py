@@ -263,6 +263,7 @@ def test_a_state_that_qemu_refuses_leads_to_a_cold_start(tmp_path):
     kind, why = started(run)
     assert kind == "cold"
     assert "could not be resumed" in why
+    assert "\n" not in why
     assert run.record.outcome == "done"
     assert snapshot_folders() == []
     assert left_behind(tmp_path / "second") == []

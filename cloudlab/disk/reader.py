@@ -142,7 +142,10 @@ def allocated_bytes(path: Path) -> int:
         # st_blocks counts 512 bytes everywhere, whatever the filesystem's block size.
         return path.stat().st_blocks * 512
     except OSError as error:
-        raise DiskError(f"The size of {path} could not be read: {error.strerror}.") from error
+        raise DiskError(
+            f"The size of {path} could not be read: {error.strerror}.",
+            hint="Check that no other program has moved or deleted it, then try again.",
+        ) from error
 
 
 def is_in_use(layer: Layer) -> bool:

@@ -148,7 +148,14 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
         ]  # fmt: skip
         started = time.monotonic()
         # A QEMU that hangs in the kernel does not hear that it is asked to end.
-        done = run(argv, timeout_s=timeout_s, check=False, stdin=code, grace_s=0, bound=True)
+        try:
+            done = run(argv, timeout_s=timeout_s, check=False, stdin=code, grace_s=0, bound=True)
+        except ToolTimeoutError as error:
+            raise ToolTimeoutError(
+                f"QEMU with the accelerator {accel} did not run a few instructions within "
+                f"{timeout_s:g} s; it was ended.",
+                hint="Try again when this host is less busy; 'cloudlab doctor --refresh' checks it.",
+            ) from error
         took_s = time.monotonic() - started
     if done.returncode != (_X86_EXIT_CODE if arch == "amd64" else 0):
         raise ToolFailedError(
@@ -156,6 +163,7 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
             f"code did: {done.stderr.strip() or 'it said nothing'}.",
             returncode=done.returncode,
             output=done.stderr.strip(),
+            hint="Update QEMU or install it again, then run: cloudlab doctor --refresh",
         )
     return took_s
 

@@ -131,7 +131,10 @@ def check_shape(memory_bytes: int, cpus: int) -> None:
             hint=f"Give it at least {LEAST_MEMORY_BYTES // MIB} MiB, e.g. --memory 1G.",
         )
     if cpus < 1:
-        raise UsageError("A machine needs at least one CPU.", hint="Use --cpus 1.")
+        raise UsageError(
+            f"A machine cannot have {cpus} CPUs; nothing was started.",
+            hint="Give it at least one, e.g. --cpus 1.",
+        )
 
 
 #: Architecture -> QEMU's program, machine type and console device.

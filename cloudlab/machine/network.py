@@ -28,6 +28,8 @@ DNS_ADDRESS = "169.254.1.1"
 
 _OPTIONS = ("--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--dns-forward", DNS_ADDRESS)
 
+_REINSTALL = "Update passt or install it again, or use --network none."
+
 #: Seconds that passt may take to set itself up, and to end after QEMU.
 _START_S = 10.0
 _END_S = 2.0
@@ -61,7 +63,9 @@ def choose_network(arch: str) -> NetworkChoice:
         try:
             Passt().close()
         except LaunchError as error:
-            why = f"passt, which would prevent that, does not work here. {error.message}"
+            why = (
+                f"passt, which would prevent that, does not work here. {error.message} {error.hint}"
+            )
         else:
             return NetworkChoice(passt=True)
     return NetworkChoice(
@@ -94,17 +98,24 @@ class Passt:
             # Where root starts it, passt is "nobody" by the time it opens this.
             os.fchmod(writing, 0o622)
             options = ["--fd", str(theirs.fileno()), "--pid", f"/dev/fd/{writing}", *_OPTIONS]
-            self._process = subprocess.Popen(
-                [passt, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=words,
-                pass_fds=(theirs.fileno(), writing),
-                env=clean_environment(),
-                start_new_session=True,
-            )
-            theirs.close()
-            os.close(writing)
+            try:
+                self._process = subprocess.Popen(
+                    [passt, *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=words,
+                    pass_fds=(theirs.fileno(), writing),
+                    env=clean_environment(),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self.socket.close()
+                raise LaunchError(
+                    f"{passt} did not start: {error.strerror}.", hint=_REINSTALL
+                ) from error
+            finally:
+                theirs.close()
+                os.close(writing)
             # It writes its number once it is set up; the pipe ends if it fails before.
             ready, _, _ = select.select([reading], [], [], _START_S)
             if ready and os.read(reading, 32):
@@ -112,7 +123,10 @@ class Passt:
             self.close()
             words.seek(0)
             said = words.read().decode(errors="replace").strip().splitlines()
-            raise LaunchError(f"passt did not start: {said[-1] if said else 'it said nothing'}.")
+            raise LaunchError(
+                f"passt did not start: {said[-1].rstrip('.') if said else 'it said nothing'}.",
+                hint=_REINSTALL,
+            )
 
     def close(self) -> None:
         """End passt and wait for its end; idempotent."""

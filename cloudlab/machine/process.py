@@ -31,6 +31,9 @@ LAUNCH_TIMEOUT_S = 30.0
 #: Seconds from asking the supervisor to end QEMU until it must have happened.
 END_TIMEOUT_S = 5.0
 
+#: Exit code of a QEMU that could not be started, as in a shell.
+NOT_STARTED = 126
+
 #: Seconds that QEMU's last words may take after its end.
 _LAST_WORDS_S = 1.0
 
@@ -238,14 +241,14 @@ class Machine:
                 self._passt.socket.close()
             await self._started.wait()
             if self.end is not None:
-                raise _launch_error(self.end)
+                raise _launch_error(self.end, self.config.accel)
             self._qmp = QMPClient(self.config.name)
             # Its log repeats, at error level, every connection that ends with its QEMU.
             self._qmp.logger.disabled = True
             try:
                 await self._qmp.connect(ours)
             except QMPError:
-                raise _launch_error(await self.wait()) from None
+                raise _launch_error(await self.wait(), self.config.accel) from None
             ours_if_it_fails.pop_all()
         self._tasks.append(asyncio.create_task(self._watch_events(self._qmp)))
 
@@ -290,7 +293,7 @@ class Machine:
                 if "qemu_pid" in said:
                     self.qemu_pid = said["qemu_pid"]
                 elif "failed" in said:
-                    self.end = MachineEnd(-1, said["failed"])
+                    self.end = MachineEnd(NOT_STARTED, said["failed"])
                 else:
                     self.end = MachineEnd(**said)
                     self._ended.set()
@@ -335,15 +338,25 @@ def other_user(config: MachineConfig) -> dict[str, Any] | None:
     return {"uid": nobody.pw_uid, "gid": nobody.pw_gid, "groups": groups}
 
 
-def _launch_error(end: MachineEnd) -> LaunchError:
+def _launch_error(end: MachineEnd, accel: Accel) -> LaunchError:
     words = end.stderr.strip().rstrip(".")
     hint = "Run 'cloudlab doctor' to check QEMU and the accelerator on this machine."
     if "CPUs" in words:
         hint = "Choose fewer CPUs (--cpus)."
     elif "memory" in words:
         hint = "Choose less memory (--memory), or close other programs."
+    elif end.returncode == NOT_STARTED or "Could not open" in words:
+        hint = "Check that the file is still there and that you may use it."
+    elif end.returncode == -signal.SIGKILL:
+        hint = "Check whether the host ran out of memory (its kernel log says so)."
+    elif accel is not Accel.TCG:
+        hint = (
+            "Leave out --accel, or run 'cloudlab doctor --refresh' to see which accelerator works "
+            "here."
+        )
+    if end.returncode == NOT_STARTED:
+        return LaunchError(f"QEMU could not be started: {words}.", hint=hint)
+    how = f"signal {-end.returncode}" if end.returncode < 0 else f"exit code {end.returncode}"
     return LaunchError(
-        f"QEMU ended before the machine ran (exit code {end.returncode}): "
-        f"{words or 'it said nothing'}.",
-        hint=hint,
+        f"QEMU ended before the machine ran ({how}): {words or 'it said nothing'}.", hint=hint
     )

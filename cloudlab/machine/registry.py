@@ -146,10 +146,16 @@ def stop(machine: RunningMachine, *, timeout_s: float = 5.0) -> None:
     Raises
     ------
     ShutdownError
-        If it would not end.
+        If it would not end, or belongs to another user.
     """
     with contextlib.suppress(ProcessLookupError):
-        os.kill(machine.supervisor_pid, signal.SIGTERM)
+        try:
+            os.kill(machine.supervisor_pid, signal.SIGTERM)
+        except PermissionError as error:
+            raise ShutdownError(
+                f"The machine {machine.name} belongs to another user; it was not stopped.",
+                hint=f"Stop it as that user, or with: sudo kill {machine.supervisor_pid}",
+            ) from error
     deadline = Deadline.after(timeout_s)
     while psutil.pid_exists(machine.qemu_pid):
         if deadline.expired:

@@ -285,7 +285,8 @@ async def load_state(machine: Machine, path: Path) -> None:
         # A QEMU that refuses the state ends; its own words say more than the lost connection.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(machine.wait(), _END_S)
-        words = (machine.end and machine.end.stderr.strip()) or error.message
+        told = machine.end.stderr.strip() if machine.end else ""
+        words = "; ".join(told.splitlines()) or error.message
         raise SnapshotError(f"The snapshot could not be resumed: {words}") from error
     finally:
         # QEMU may end, or have all that it wants, before the file does.

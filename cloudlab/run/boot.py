@@ -35,6 +35,7 @@ from cloudlab.machine.config import qemu_argv
 from cloudlab.machine.process import Machine
 from cloudlab.run import tables
 from cloudlab.run.monitor import (
+    AFTER_STOP,
     BootLog,
     BootMonitor,
     OnEvent,
@@ -266,7 +267,7 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         on_pause=plan.save,
     )
     if host.stop.is_set():
-        raise InterruptedRunError(f"The run {name} was not started.")
+        raise InterruptedRunError(f"The run {name} was not started.", hint=AFTER_STOP)
     machine.config = plan.machine
     await unless_stopped(machine.launch(), host.stop, name)
     # The run's tables and figures need what takes a second to load, and the guest longer to boot.

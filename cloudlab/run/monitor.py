@@ -88,6 +88,9 @@ class RunEvent:
         return self.note.startswith(("warning: ", "accelerator: ", "network: "))
 
 
+#: What can be done after a run was stopped.
+AFTER_STOP = "Its folder keeps what was recorded; to boot it again, choose another folder."
+
 OnEvent = Callable[[RunEvent], None]
 _Error = TypeVar("_Error", bound=ConsoleError)
 _Result = TypeVar("_Result")
@@ -125,7 +128,7 @@ async def unless_stopped(
         # What it holds must be released before anything else continues.
         await asyncio.gather(task, return_exceptions=True)
     if stop.is_set():
-        raise InterruptedRunError(f"The run {run} was stopped.")
+        raise InterruptedRunError(f"The run {run} was stopped.", hint=AFTER_STOP)
     return task.result()
 
 
@@ -198,10 +201,12 @@ class BootMonitor:
         self._started_s = self._launched_s - past_s
         deadline = Deadline.after(self.timeout_s)
         title = f"cloudlab: {self.run}"
-        with (
-            Transcript(self.folder / "console.log", cap_bytes=TRANSCRIPT_CAP_BYTES) as transcript,
-            CastWriter(self.folder / "console.cast", title=title) as cast,
-        ):
+        with contextlib.ExitStack() as files:
+            path = self.folder / "console.log"
+            transcript = self._write(Transcript, path, cap_bytes=TRANSCRIPT_CAP_BYTES)
+            files.enter_context(transcript)
+            cast = self._write(CastWriter, self.folder / "console.cast", title=title)
+            files.enter_context(cast)
             try:
                 for time_s, written in past:
                     self._keep(time_s, written, transcript, cast)
@@ -251,9 +256,9 @@ class BootMonitor:
         self._write(transcript.write, chunk)
         self._write(cast.write, time_s, chunk)
 
-    def _write(self, write: Callable[..., None], *what: object) -> None:
+    def _write(self, write: Callable[..., _Result], *what: object, **more: object) -> _Result:
         try:
-            write(*what)
+            return write(*what, **more)
         except OSError as error:
             raise self._host_disk(
                 "the console could not be recorded",
@@ -321,7 +326,8 @@ class BootMonitor:
             if self._resets >= RESETS_OF_A_LOOP:
                 raise self._failed(
                     f"the guest reboots in a loop ({self._resets} times so far)",
-                    "The console's tail shows what it did before it rebooted.",
+                    "See in the console's last lines what it does before it reboots; try more memory "
+                    "(--memory 2G) or the other --firmware.",
                 )
         if event.name == "SHUTDOWN":
             self._shutdown = str(event.data.get("reason", ""))
@@ -329,7 +335,7 @@ class BootMonitor:
     def _check(self, deadline: Deadline) -> None:
         """Raise what ends the run, and record the overlay's growth."""
         if self.cancel.is_set():
-            raise InterruptedRunError(f"The run {self.run} was stopped.")
+            raise InterruptedRunError(f"The run {self.run} was stopped.", hint=AFTER_STOP)
         now_s = self._now_s()
         growth, size = self.log.overlay_growth, allocated_bytes(self.overlay)
         if not growth or size - growth[-1][1] >= OVERLAY_STEP_BYTES:
@@ -361,7 +367,7 @@ class BootMonitor:
             raise self._failed(
                 "the guest came up and cloud-init did not run: it found no "
                 "seed, or the image has no cloud-init",
-                "The seed needs the volume label cidata; the image needs cloud-init.",
+                "Use an image with cloud-init, and a seed with the volume label cidata.",
             )
 
     def _failed(self, reason: str, hint: str) -> BootFailedError:
@@ -374,7 +380,8 @@ class BootMonitor:
             f"{words}: {what}, in {self.folder}; the machine was ended.",
             "Free some space there, or choose another disk with --output."
             if full
-            else "Look at the host's disk and its kernel log.",
+            else "Check that the folder is still there and can be written, and read the host's kernel "
+            "log.",
         )
 
     def _closed(self, end: MachineEnd) -> ConsoleError:
@@ -386,7 +393,7 @@ class BootMonitor:
             hint = "Check whether its user-data powers it off."
         elif end.stopped:
             how = "The machine was stopped from outside"
-            hint = "'cloudlab stop' does that."
+            hint = "'cloudlab stop' or a signal ended it; boot it again if that was not intended."
         elif end.returncode < 0 or self._shutdown == "host-signal":
             how = "QEMU was killed from outside"
             how += f" (signal {-end.returncode})" if end.returncode < 0 else ""

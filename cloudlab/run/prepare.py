@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -232,8 +231,16 @@ def _uefi_files(options: Options, variables: Path) -> UefiFiles | None:
             hint=install_hint(f"uefi-{image.arch}"),
         )
     code, template = found
-    shutil.copyfile(template, variables)
-    variables.chmod(0o600)
+    try:
+        content = template.read_bytes()
+    except OSError as error:
+        raise LaunchError(
+            f"The UEFI firmware's variables in {template} cannot be read: {error.strerror}; "
+            "nothing was started.",
+            hint="Make the file readable, or install the firmware's package again.",
+        ) from error
+    variables.touch(mode=0o600)
+    variables.write_bytes(content)
     return UefiFiles(code, variables)
 
 

@@ -19,6 +19,7 @@ writes ``run.json``; its types are checked here, so that no other code has to.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ import msgspec
 from cloudlab import paths
 from cloudlab.console import Stage, printable
 from cloudlab.disk import DiskLayout
-from cloudlab.errors import CloudlabError, RecordingError
+from cloudlab.errors import CloudlabError, RecordingError, ToolFailedError
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
@@ -45,6 +46,7 @@ _RUN_JSON = "run.json"
 
 #: How often a folder is claimed that other runs create and remove at the same time.
 _CLAIM_TRIES = 100
+_NO_ROOM = "Free some space there, or choose another folder with --output."
 _DAMAGED = "The file was changed after it was recorded; record the run again."
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -283,6 +285,11 @@ def read_record(folder: Path) -> Record:
     path = folder / _RUN_JSON
     try:
         return record_from_json(msgspec.json.decode(path.read_bytes()))
+    except PermissionError as error:
+        raise RecordingError(
+            f"{path} cannot be read: {error.strerror}.",
+            hint="Read it as the user who recorded the run, or make the folder readable.",
+        ) from error
     except OSError as error:
         # Not Path.is_symlink, which raises for a name that is too long.
         reason = paths.why_not(folder if os.path.islink(folder) else path, error)  # noqa: PTH114
@@ -303,10 +310,13 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RecordingError(
-            f"{what}: {error.strerror}.",
-            hint="Free some space there, or choose another folder with --output.",
-        ) from error
+        raise RecordingError(f"{what}: {error.strerror}.", hint=_NO_ROOM) from error
+    except ToolFailedError as error:
+        # qemu-img writes the overlay.
+        full = os.strerror(errno.ENOSPC)
+        if full not in error.output:
+            raise
+        raise RecordingError(f"{what}: {full}.", hint=_NO_ROOM) from error
 
 
 def write_record(folder: Path, record: Record) -> None:
@@ -337,10 +347,10 @@ def check_new_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        is_file = isinstance(error, NotADirectoryError)
+        file = next((path for path in (folder, *folder.parents) if os.path.isfile(path)), None)  # noqa: PTH113 (names that are too long)
         raise RecordingError(
-            f"{folder} is a file, not a folder; nothing was written."
-            if is_file
+            f"{file} is a file, not a folder; nothing was written."
+            if file
             else f"The folder {folder} cannot be read: {error.strerror}.",
             hint="Choose a folder of your own with --output.",
         ) from error

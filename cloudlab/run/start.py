@@ -78,7 +78,11 @@ class Planner:
         """
         if why := job.record.start.why or why_cold(job):
             return _cold(job, why)
-        key = snapshots.snapshot_key(_machine_facts(job))
+        try:
+            key = snapshots.snapshot_key(_machine_facts(job))
+        except OSError as error:
+            # QEMU cannot open it either, and its launch then fails with a message of its own.
+            return _cold(job, f"{error.filename} cannot be read: {error.strerror}")
         first = key not in self._savers
         if first:
             # Before anything else is awaited: the others must find it.
