@@ -204,7 +204,10 @@ def options_frame(record: Record) -> pd.DataFrame:
     import pandas as pd
 
     options = {
-        name: "default" if one is None else str(one) for name, one in vars(record.options).items()
+        name: "default" if one is None else str(one)
+        for name, one in vars(record.options).items()
+        # It changes nothing in the guest.
+        if name != "keep_overlay"
     }
     known = {"run": record.name, "image": Path(record.image.name).stem}
     return pd.DataFrame([known | options | {"disk_size_bytes": record.options.disk_size_bytes}])
