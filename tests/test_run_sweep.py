@@ -414,13 +414,10 @@ def hosts(tmp_path):
             folder = tmp_path / cache
             folder.mkdir(exist_ok=True)
             shutil.copytree(tmp_path / "cache", folder, dirs_exist_ok=True)
-            started.append(
-                subprocess.Popen(
-                    [*prefix, sys.executable, "-m", *words], cwd=folder,
-                    stderr=(folder / "log").open("wb"),
-                    env={**os.environ, "CLOUDLAB_CACHE": str(folder)},
-                )
-            )  # fmt: skip
+            command = [*prefix, sys.executable, "-m", *words]
+            environment = {**os.environ, "CLOUDLAB_CACHE": str(folder)}
+            with (folder / "log").open("wb") as log:
+                started.append(subprocess.Popen(command, cwd=folder, stderr=log, env=environment))
             return started[-1]
 
         yield start, *(("10.213.77.2", "10.213.77.1") if separate else ("127.0.0.1",) * 2)

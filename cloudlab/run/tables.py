@@ -295,10 +295,10 @@ def _layout_rows(
         size_bytes = _statfs_bytes(one)
         if size_bytes is not None and seen_bytes is not None:
             # A superblock may count more than statfs does in the guest; it counts less only
-            # if the filesystem has grown until then.
+            # if the filesystem has grown until then.  After the boot it may have grown.
             yield common | {
                 "layer": "filesystem",
-                "size_bytes": min(size_bytes, seen_bytes),
+                "size_bytes": size_bytes if stage == "after" else min(size_bytes, seen_bytes),
                 "source": "host: superblock",
             }
 
