@@ -5,6 +5,7 @@ import re
 import pytest
 from console_text import GIB, MIB, block, device, disk_frames, filesystem, frame
 
+import cloudlab as cl
 from cloudlab.explanation import Grower, NoteKind, Reason, Source, Subject, explain
 from cloudlab.sizes import ConsoleParser
 
@@ -856,3 +857,252 @@ class TestWords:
 
         assert set(words._REASONS) == set(Reason)
         assert set(words._NOTES) == set(NoteKind)
+
+
+def told(text, subject):
+    """The finding of evidence from any machine, with its device and its fix."""
+    return only(cl.explain(f"{text}\n\n"), subject)
+
+
+def kept(reason):
+    return False, Grower.NOBODY, reason
+
+
+OPEN = (None, Grower.UNKNOWN, None)
+ROOM = """\
+NAME   MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS
+vda    253:0    0  20G  0 disk
+└─vda1 253:1    0  10G  0 part /
+"""
+WHOLE = ROOM.replace("10G", "20G")
+BUSY = "Re-reading the partition table failed.: Device or resource busy\n"
+KEPT = "The kernel still uses the old table. The new table will be used at the next reboot.\n"
+FDISK = """\
+Disk /dev/vda: 20 GiB, 21474836480 bytes, 41943040 sectors
+Disklabel type: dos
+
+Device     Boot Start      End  Sectors Size Id Type
+/dev/vda1        2048 41943039 41940992  20G 83 Linux
+
+"""
+DF = "Filesystem      Size  Used Avail Use% Mounted on\n/dev/vda1        {}  1.2G  5.7G  18% /\n"
+
+
+class TestWhatAMessageDoesNotProve:
+    """A message may be about another device, another time, or without consequence."""
+
+    @pytest.mark.parametrize(
+        ("before", "after", "finding"),
+        [
+            pytest.param(DF.format("20G"), "", OPEN, id="the filesystem reaches the end"),
+            pytest.param("", WHOLE, OPEN, id="a listing after it shows all"),
+            pytest.param(DF.format("9.8G"), "", kept(Reason.TABLE_BUSY), id="the filesystem ends"),
+            pytest.param("", ROOM, kept(Reason.TABLE_BUSY), id="the listing after it is old"),
+            pytest.param("", "", kept(Reason.TABLE_BUSY), id="nothing else"),
+        ],
+    )
+    def test_a_busy_table_matters_only_if_the_kernel_uses_less(self, before, after, finding):
+        assert told(before + FDISK + BUSY + KEPT + after, Subject.PARTITION).finding == finding
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            pytest.param("# fdisk /dev/vdb\n" + BUSY, id="a busy table"),
+            pytest.param(
+                "Disk /dev/vdb: 3 TiB\nGPT PMBR size mismatch (1 != 2)", id="a backup GPT"
+            ),
+            pytest.param(
+                "[    9.9] EXT4-fs (vdb1): resizing filesystem from 1 to 2", id="a kernel's"
+            ),
+            pytest.param("xfs_growfs: /dev/vdb1 is not a mounted XFS filesystem", id="XFS"),
+            pytest.param("resize2fs: Device or resource busy while opening /dev/vdb1", id="ext4"),
+            pytest.param("Resized partition /dev/vdb1", id="a script's"),
+            pytest.param(
+                "[    9.9] XFS (vdb1): Mounting V5 Filesystem\n"
+                "[   10.1] init: xfs_growfs: XFS_IOC_FSGROWFSDATA xfsctl failed: Invalid argument",
+                id="what was mounted before it",
+            ),
+        ],
+    )
+    def test_another_disk_is_not_roots(self, line):
+        for statement in cl.explain(f"{line}\n\n").statements:
+            assert (statement.grown, statement.by) == OPEN[:2]
+
+    def test_a_resize_that_found_no_space_does_not_mean_a_full_filesystem(self):
+        failed = "# resize2fs /dev/vda1\nresize2fs: No space left on device While checking for on-line resizing support\n"
+        found = told(DF.format("9.8G") + WHOLE + failed, Subject.FILESYSTEM)
+        assert found.finding == kept(Reason.RESIZE_FAILED)
+        full = DF.format("9.8G").replace("5.7G", "   0")
+        found = told(full + WHOLE + failed, Subject.FILESYSTEM)
+        assert found.finding == kept(Reason.FILESYSTEM_FULL)
+
+    def test_a_program_without_space_has_no_part_in_growparts_failure(self):
+        docker = "docker: write /var/lib/docker/tmp/x: No space left on device\n"
+        failed = "# growpart /dev/vda 1\nFAILED: failed to get a resizer for id ''\n"
+        found = told(ROOM + docker + failed, Subject.PARTITION)
+        assert found.finding == kept(Reason.GROWPART_FAILED)
+
+    @pytest.mark.parametrize(
+        "earlier",
+        [
+            growpart("growpart disabled: mode=off"),
+            growpart("growpart unable to find resizer for 'auto': No resizers available"),
+            "-bash: growpart: command not found",
+            "2026-11-22 22:28:24,731 - helpers.py[DEBUG]: config-growpart already ran (freq=once)",
+        ],
+    )
+    def test_what_kept_growpart_earlier_does_not_once_it_has_run(self, earlier):
+        later = "# growpart /dev/vda 1\nFAILED: failed to get a resizer for id ''\n"
+        found = told(f"{earlier}\n{ROOM}{later}", Subject.PARTITION)
+        assert found.finding == kept(Reason.GROWPART_FAILED)
+
+    def test_a_backup_gpt_that_was_moved_is_not_misplaced(self):
+        misplaced = "Warning! The secondary header's self-pointer indicates that it doesn't reside at the end\n"
+        assert told(ROOM + misplaced, Subject.PARTITION).finding == kept(Reason.GPT_BACKUP)
+        moved = misplaced + "# sgdisk -e /dev/vda\nThe operation has completed successfully.\n"
+        assert told(ROOM + moved, Subject.PARTITION).finding == kept(None)
+
+    def test_a_resize_that_failed_and_then_worked_is_no_failure(self):
+        failed = "2026-11-22 22:28:25,121 - util.py[WARNING]: Failed to resize filesystem (cmd=('resize2fs', '/dev/vda1'))"
+        assert told(failed, Subject.FILESYSTEM).finding == kept(Reason.RESIZE_FAILED)
+        assert told(f"{failed}\n{RESIZED}", Subject.FILESYSTEM).finding == OPEN
+
+    def test_nothing_to_do_on_another_device_says_nothing_of_root(self):
+        idle = "# resize2fs /dev/vdb1\nThe filesystem is already 524032 (4k) blocks long.  Nothing to do!\n"
+        assert told(ROOM + idle, Subject.FILESYSTEM).grown is None
+
+    def test_an_mbr_does_not_limit_a_small_disk(self):
+        warning = "parted: partition length of 6442450944 sectors exceeds the msdos-partition-table-imposed maximum of 4294967295"
+        assert told(ROOM + warning, Subject.PARTITION).reason is None
+
+
+@pytest.mark.parametrize(
+    ("said", "package"),
+    [
+        ("FAILED: sfdisk not found", "fdisk "),
+        ("sfdisk is required for resizing dos/MBR partition table.\nFAILED: failed to g", "fdisk "),
+        ("FAILED: Did not have sfdisk or sgdisk in PATH.", "fdisk "),
+        ("FAILED: GPT partition found but no sgdisk", "gdisk "),
+        ("no tools available to resize disk with 'gpt'\nFAILED: failed to get a resizer", "gdisk "),
+    ],
+)
+def test_the_package_that_growpart_lacks_is_named(said, package):
+    found = told(f"# growpart /dev/vda 1\n{said}\n{ROOM}", Subject.PARTITION)
+    assert found.finding == kept(Reason.GROWPART_FAILED)
+    assert f"apt-get install {package}" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("growpart /dev/vda p1", "FAILED: partition-number must be a number"),
+        ("growpart /dev/vda /dev/vda1", "FAILED: partition-number must be a number"),
+        ("growpart /dev/vda", "must supply partition-number"),
+        ("growpart /dev/vda1", "must supply partition-number"),
+        ("growpart /dev/vda1 1", "FAILED: failed to get start and end for /dev/vda11 in /dev/vda1"),
+    ],
+)
+def test_growpart_with_wrong_arguments_failed_on_the_disk_that_they_name(command, said):
+    found = told(f"# {command}\n{said}\n{ROOM}", Subject.PARTITION)
+    assert found.finding == kept(Reason.GROWPART_FAILED)
+    assert "sudo growpart /dev/vda 1" in found.fix
+
+
+SWAP = """\
+  16777176   2097152    3  freebsd-swap  (1.0G)
+  18874328   6291456       - free -  (3.0G)"""
+GPART = """\
+=>      40  {1}  da0  GPT  (12G){0}
+        40      1024    1  freebsd-boot  (512K)
+      1064  16776112    2  freebsd-ufs  (8.0G)
+{2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "finding"),
+    [
+        (GPART.format(" [CORRUPT]", 16777136, ""), kept(Reason.GPT_BACKUP)),
+        (
+            GPART.format(" [CORRUPT]", 16777136, "da0 recovered")
+            + GPART.format("", 25165744, "  16777176   8388608       - free -  (4.0G)"),
+            kept(None),
+        ),
+        (
+            GPART.format("", 25165744, SWAP),
+            kept(Reason.WALL),
+        ),
+        (GPART.format("", 16777136, "").replace("12G", "8.0G"), OPEN),
+    ],
+    ids=["corrupt", "recovered", "swap behind", "whole"],
+)
+def test_freebsds_gpart_shows_a_table(table, finding):
+    df = "Filesystem    Size    Used   Avail Capacity  Mounted on\n/dev/da0p2    7.7G    2.4G    4.7G    34%    /\n"
+    found = told(table + df, Subject.PARTITION)
+    assert (found.finding, found.device) == (finding, "da0p2")
+    if finding[0] is False:
+        assert "gpart resize -i 2 da0" in found.fix
+
+
+def test_a_script_that_resized_roots_partition_grew_it():
+    text = (
+        "extend-filesystems[9]: Resized partition /dev/vda9\n"
+        "extend-filesystems[9]: Filesystem at /dev/vda9 is mounted on /; on-line resizing required\n"
+    )
+    found = told(text, Subject.PARTITION)
+    assert (found.finding, found.device) == ((True, Grower.OTHER, None), "vda9")
+
+
+def test_a_resize_that_wants_a_check_first_failed():
+    text = "Please run 'e2fsck -f /dev/{}' first.\n"
+    found = told(text.format("vda2"), Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.RESIZE_FAILED)
+    assert "e2fsck -f /dev/vda2" in found.fix
+    found = told(text.format("sdb1"), Subject.FILESYSTEM)
+    assert found.finding == (None, Grower.UNKNOWN, Reason.RESIZE_FAILED)
+    assert "e2fsck -f /dev/sdb1" in found.fix
+    assert told(ROOM + text.format("sdb1"), Subject.FILESYSTEM).finding == OPEN
+
+
+LOCKED = """\
+ignition-ostree-growfs[7]: CHANGED: partition=4 start=2048 old: size=4192256 end=4194304 new: size=41940959 end=41943007
+ignition-ostree-growfs[8]: Nothing to read on input.
+systemd[1]: ignition-ostree-growfs.service: Failed with result 'exit-code'.
+/dev/vda4: UUID="x" TYPE="{}"
+/dev/mapper/root: LABEL="root" TYPE="xfs"
+"""
+
+
+def test_an_encrypted_device_that_got_no_key_did_not_follow():
+    found = told(LOCKED.format("crypto_LUKS"), Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.ENCRYPTED)
+    assert "cryptsetup resize root" in found.fix
+    assert told(LOCKED.format("crypto_LUKS"), Subject.PARTITION).grown is True
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "grown"),
+    [("2.4T", "3.6T", True), ("2.4T", "2.5T", None), ("3.6T", "2.4T", None)],
+)
+def test_df_that_shows_more_later_shows_growth(first, last, grown):
+    shown = "root@box:~# df -h\n" + DF.format(first) + "root@box:~# df -h\n" + DF.format(last)
+    assert told(shown, Subject.FILESYSTEM).finding == (grown, Grower.UNKNOWN, None)
+    two = shown.replace("root@box", "root@other", 1)
+    assert told(two, Subject.FILESYSTEM).grown is None
+
+
+@pytest.mark.parametrize(
+    ("disk", "path"),
+    [
+        ("sda", "/sys/class/block/sda/device/rescan"),
+        ("nvme0n1p", "/sys/class/nvme/nvme0/rescan_controller"),
+        ("vda", ""),
+    ],
+)
+def test_a_disk_that_was_enlarged_while_in_use_is_rescanned(disk, path):
+    said = f"# growpart /dev/{disk.rstrip('p')} 1\nNOCHANGE: partition 1 is size 41940992. it cannot be grown\n"
+    listing = WHOLE.replace("vda1", f"{disk}1").replace("vda ", f"{disk.rstrip('p')} ")
+    found = told(said + listing, Subject.PARTITION)
+    assert found.finding == kept(Reason.DISK_NOT_LARGER)
+    assert (path or "shut the machine down") in found.fix
+    assert ("rescan" in found.fix) is bool(path)

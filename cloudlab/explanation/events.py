@@ -29,6 +29,7 @@ class Kind(StrEnum):
     NO_DEVICES = "growpart's list of devices is empty"
     GROWPART_BROKE = "cloud-init's growpart module or its command failed"
     PROGRAM = "what the growpart program printed"
+    GREW = "a program says that it resized a partition"
     NOT_A_PARTITION = "growroot: root is not a partition"
     REPART = "systemd-repart grows a partition"
     REPART_DISK = "the disk that systemd-repart changes"
@@ -46,7 +47,7 @@ class Kind(StrEnum):
     KERNEL = "the kernel grew a filesystem"
     TOOL = "a resize program grew a filesystem"
     TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
-    TOOL_MISSING = "a resize program is not installed"
+    TOOL_MISSING = "a program that resizing needs is not installed"
     IDLE = "a resize program found nothing to do"
     GROWFS = "systemd-growfs grew a filesystem"
     VIRTUAL_SIZE = "a disk image's size, as the host sees it"
@@ -73,6 +74,10 @@ _TABLE = {
     Kind.CHANGED: _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
     r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
     Kind.TRIED: _ENTRY + r"(?P<verb>NOCHANGE|SKIPPED|FAILED): (?P<why>.*)",
+    Kind.TOOL_MISSING: r"No such file or directory: b?'(?P<program>resize2fs|xfs_growfs|btrfs)'"
+    r"|(?P<absent>resize2fs|xfs_growfs|btrfs): (?:command )?not found"
+    r"|(?P<needed>s[fg]disk)(?:: command)? (?:not found|is required for)"
+    r"|(?:Did not have|found but no) (?P<lacking>s[fg]disk)|(?P<none>no tools available to resize)",
     Kind.GROWPART_OFF: r"growpart disabled: mode=",
     Kind.GROWROOT_MARKER: r"/etc/growroot-disabled exists",
     Kind.MODE_UNKNOWN: r"unknown resize mode|: mode (?:gpart|growfs) not available"
@@ -88,7 +93,9 @@ _TABLE = {
     Kind.PROGRAM: r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
     r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
     r"|(?P<no_tool>no tools available to resize disk)"
+    r"|(?P<refused>must supply (?:disk and )?partition-number|unexpected output in sfdisk --version)"
     r"|GROWROOT: (?P<warning>WARNING: resize failed.*)",
+    Kind.GREW: r"(?:Resized partition (?=/dev/)|^(?=[a-z]+\d+[ps]\d+ resized$))(?P<device>\S+)",
     Kind.REPART: r"Growing existing partition (?P<number>\d+)",
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
     Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*ignoring)Failed to .*|Can't fit requested.*)",
@@ -97,8 +104,6 @@ _TABLE = {
     Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
     Kind.UNSUPPORTED: r"Not resizing unknown filesystem type (?P<fstype>\S+)",
     Kind.GROWFS: r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
-    Kind.TOOL_MISSING: r"No such file or directory: b?'(?P<program>resize2fs|xfs_growfs|btrfs)'"
-    r"|(?P<absent>resize2fs|xfs_growfs|btrfs): (?:command )?not found",
     Kind.RESIZE_FAILED: r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
     r"|'resizefs', \w*(?:Error|Exception)\("
     r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
@@ -106,7 +111,8 @@ _TABLE = {
     r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
     r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
     r"|systemd-growfs\S*: Failed to (?!resize)(?P<growfs>.*)"
-    r"|open: .* while opening (?P<device>/dev/(?!root\b)\S+)"
+    r"|open: .* while opening /dev/(?!root\b)|[Pp]lease run 'e2fsck -f"
+    r"|growfs\S*: (?P<locked>Nothing to read on input|No key available with this passphrase)"
     r"|(?:ignition-ostree-growfs|systemd-growfs@-|systemd-growfs-root|resize2fs_once"
     r"|resize-?root\w*|coreos-growpart)\.service: Failed with result"
     r"|Failed to start .*(?:Grow (?:root|Root|File System on /(?!\w))|Resize the root filesystem)",
@@ -131,7 +137,7 @@ _TABLE = {
     Kind.GPT_BACKUP: r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
     r"|backup GPT table is not on the end|PMBR size mismatch"
     r"|Not all of the space available to|secondary header's self-pointer indicates"
-    r"|backup GPT table is not at the end",
+    r"|backup GPT table is not at the end|=> +\d+ +\d+ +(?P<near>\w+) +GPT .*\[CORRUPT\]",
     Kind.TABLE_BUSY: r"[Tt]he kernel (?:still uses the old|is still using the old)"
     r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
     r"|unable to inform the kernel|old partition\(s\) will remain in use"
@@ -152,7 +158,8 @@ _TABLE = {
     # Not every systemd lets growfs itself say what it did, but all say when it ran.
     Kind.GROWFS_STARTS: r"systemd\[1\]: Starting systemd-growfs",
     Kind.GROWFS_ENDS: r"systemd\[1\]: Finished systemd-growfs",
-    Kind.TABLE_EDITED: r"The partition table has been altered|The operation has completed succ",
+    Kind.TABLE_EDITED: r"The partition table has been altered|The operation has completed succ"
+    r"|^\w+ recovered$",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _TABLE.items()}
 _OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
@@ -161,8 +168,8 @@ _ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE, Kind.TOOL_MISSING}
 
 #: A program at a shell's prompt, in a trace, in cloud-init's log or in user-data.
 _GROWPART = re.compile(
-    r"growpart['\"]?,?(?P<options>(?: ['\"]?-[\w-]+['\"]?,?)*)"
-    r" ['\"]?(?P<device>/dev/[\w/.+-]+)['\"]?,? ['\"]?(?P<number>\d+)"
+    r"(?<!  - )growpart['\"]?,?(?P<options>(?: ['\"]?-[\w-]+['\"]?,?)*)"
+    r" ['\"]?(?P<device>/dev/[\w/.+-]+)(?:['\"]?,? ['\"]?p?(?P<number>\d+)\b)?"
 )
 _RESIZE = re.compile(
     r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b.*?"
@@ -176,13 +183,15 @@ _DISK = re.compile(
 # What stands around growpart's output in a script's: the table's dump before, the resize after.
 _DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
 _RESIZING = re.compile(
-    r"(?:meta-data=|[Ff]ilesystem (?:on|at) |trying to open )(/dev/[\w/.-]+)"
+    r"(?:meta-data=|[Ff]ilesystem (?:on|at) |trying to open |e2fsck -f )(/dev/[\w/.-]+)"
     r"|^(/dev/\S+): \d+/\d+ files"
 )
 _AROUND_LINES = 12
 _MOST_LINES = 200
 _GROWFS_UNIT = re.compile(r"Grow File System on (?P<mount>/\S*?)\.*$")
 _DEVICE = re.compile(r"/dev/(?!null)\w|\b(?:[hsv]|xv)d[a-z]\d*\b|\bnvme\d")
+# A device that a failure names; what is no kernel's name may be any.
+_FAILED_ON = re.compile(r"/dev/(?!root\b|block/|disk/)[\w/.-]+")
 _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 _NEAR_LINES = 40
 
@@ -237,11 +246,13 @@ _Commands = dict[str, tuple[Line, dict[str, str]]]
 
 def _note_command(commands: _Commands, line: Line) -> None:
     if command := _GROWPART.search(line.text):
-        commands["growpart"] = line, {one: command[one] for one in ("device", "number")}
+        commands["growpart"] = line, {one: command[one] or "" for one in ("device", "number")}
     if command := _RESIZE.search(line.text):
         commands["resize"] = line, {"target": command["target"] or ""}
     if unit := _GROWFS_UNIT.search(line.text):
         commands["growfs"] = line, unit.groupdict()
+    if mounted := _PATTERNS[Kind.MOUNTED].search(line.text):
+        commands["mount"] = line, {"near": mounted["device"] or mounted["xfs"]}
     if "meta-data=" in line.text:
         commands["resize"] = line, {"target": line.text.split("meta-data=")[1].split(" ")[0]}
 
@@ -267,6 +278,8 @@ def _events(document: Document) -> Iterator[Event]:
             values = near.get(program, {}) | said
             if kind is Kind.PROGRAM and not program:
                 values = _around(document.lines, place) | values
+            if kind is Kind.RESIZE_FAILED:
+                values |= _failed_on(line.text, values, near.get("mount", {}))
             if kind in _OF_DISK and (disk := _disk_near(document.lines, place)):
                 values = {"near": disk} | values
             source = "growpart's output" if kind is Kind.PROGRAM else str(source_of(line.text))
@@ -274,6 +287,13 @@ def _events(document: Document) -> Iterator[Event]:
             yield Event(kind, line, values, program)
             if kind not in _ALSO:
                 break
+
+
+def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> dict[str, str]:
+    """Return the device that a failure names; a program's bare words are about the last mount."""
+    if named := _FAILED_ON.search(text):
+        return {"device": named[0]}
+    return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}
 
 
 def _around(lines: list[Line], place: int) -> dict[str, str]:
@@ -315,7 +335,7 @@ def _is_growpart(match: re.Match[str], text: str) -> bool:
         r"|exclusive lock|sfdisk|sgdisk|must supply|not a block",
         match["cause"] or "",
     )
-    said = match["verb"] or match["no_tool"] or match["warning"] or known
+    said = match["verb"] or match["no_tool"] or match["refused"] or match["warning"] or known
     return bool(said) or "GROWROOT" in text
 
 

@@ -69,7 +69,8 @@ _INDENT = re.compile(r" {4}")
 class Line(NamedTuple):
     """A line of evidence, cleaned; ``order`` counts through all files, logs first.
 
-    ``number`` is 0 for what stands on no line; without a ``source`` the text shows it.
+    ``number`` is 0 for what stands on no line; without a ``source`` the text shows it.  ``host``
+    is the one whose prompt came last before it, empty if none did.
     """
 
     file: str
@@ -77,6 +78,7 @@ class Line(NamedTuple):
     text: str
     order: int = 0
     source: Source | None = None
+    host: str = ""
 
 
 @dataclass
@@ -146,6 +148,7 @@ def _leave_out_hosts(documents: list[Document]) -> None:
                 host = prompt[1]
                 if _HOST_COMMAND.search(line.text):
                     hypervisors.add(host)
+            document.lines[number] = line._replace(host=host)
             by_host.setdefault(host, []).append((document, number))
     if len(by_host) > len(hypervisors):
         for document, number in (place for host in hypervisors for place in by_host[host]):

@@ -49,6 +49,15 @@ _USER_DATA_KEYS = frozenset(
 )
 _SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
 _LABEL = re.compile(r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)")
+# FreeBSD's "gpart show": a GPT's heading and its rows, in sectors.
+_GPART = re.compile(
+    r"=> +(?P<first>\d+) +(?P<count>\d+) +(?P<disk>\w+) +GPT +"
+    r"\((?P<size>[\d.]+[KMGTP])\)(?P<corrupt> +\[CORRUPT\])?"
+)
+_GPART_ROW = re.compile(
+    r" +(\d+) +(\d+) +(\d+) +([a-z!][\w-]*) +(?:\[\w+\] +)?\([\d.]+[A-Z]?\)\s*$"
+)
+_GPART_SECTOR = 512
 # A root prompt looks like a comment; in MIME a boundary follows.
 _AFTER_USER_DATA = re.compile(
     r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
@@ -304,9 +313,12 @@ def _json_details(document: Document) -> dict[str, tuple[str, str]]:
 
 
 def _without_sizes(document: Document) -> Iterator[Device]:
-    """Yield the rows of ``lsblk -f``, which show filesystems and mount points only."""
+    """Yield the rows of ``lsblk -f`` and ``blkid``, which show filesystems and mount points only."""
     tree = None
     for line in document.lines:
+        if match := re.match(r'(/dev/\S+): .*\bTYPE="(\w+)"', line.text):
+            name = short_name(match[1])
+            yield Device(name, None, "part" if disk_of(name) else "", "", (), match[2], line)
         words = line.text.split()
         if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
             tree = _Tree()
@@ -332,9 +344,11 @@ def _without_header(document: Document, known: set[Line]) -> Iterator[Device]:
     """Yield rows of ``lsblk`` that were pasted without their header, and disks of FreeBSD's geom."""
     tree, geom = _Tree(), ""
     for line in document.lines:
-        if match := re.match(r"Geom name: (?!cd)(\w+)", line.text):
+        if match := re.match(r"(?:Geom name: )?(?!cd)([a-z]+\d+)$", line.text):
             geom = match[1]
-        elif geom and (match := re.match(r"\s+Mediasize: (\d+) ", line.text)):
+        elif geom and (
+            match := re.match(r"\s+(?:Mediasize: )?(\d+) +(?:\(|# mediasize in b)", line.text)
+        ):
             yield Device(geom, int(match[1]), "disk", "", (), "", line)
             geom = ""
         match = _ROW.match(line.text)
@@ -391,7 +405,7 @@ def _tables(document: Document) -> Iterator[Table]:
         elif match := _LABEL.match(line.text):
             if table is not None:
                 table.label = {"msdos": "dos"}.get(match[1], match[1])
-        elif (part := _part(line.text, sector, table, cylinder)) is not None:
+        elif part := _part(line.text, sector, table, cylinder) or _gpart_row(line.text, table):
             disk = disk_of(part.name)
             if table is None or (disk and disk != table.disk):
                 table = Table(disk, line)
@@ -409,9 +423,30 @@ def _new_table(line: Line, sector: int) -> Table | None:
     if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", line.text):
         size_bytes = _parted_size(match[2], sector)
         return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
+    if match := _GPART.match(line.text):
+        return _gpart_table(match, line)
     if match := re.match(r"device: (/dev/\S+)", line.text):
         return Table(short_name(match[1]), line)
     return None
+
+
+def _gpart_table(shown: re.Match[str], line: Line) -> Table:
+    """Return the table that a heading of ``gpart show`` begins, with the least size of its disk.
+
+    The heading counts the table's sectors, and rounds the disk's size.
+    """
+    end = (int(shown["first"]) + int(shown["count"])) * _GPART_SECTOR
+    unit = size_in("1" + shown["size"][-1])
+    least = size_in(shown["size"]) - unit // (20 if "." in shown["size"] else 2)
+    return Table(shown["disk"], line, max(end, least) if shown["corrupt"] else end, "gpt")
+
+
+def _gpart_row(text: str, table: Table | None) -> Part | None:
+    match = _GPART_ROW.match(text)
+    if match is None or table is None:
+        return None
+    start, count = (int(match[n]) * _GPART_SECTOR for n in (1, 2))
+    return Part(partition_name(table.disk, match[3]), start, start + count, match[4])
 
 
 def _cylinder_bytes(text: str, known: int) -> int:
@@ -501,6 +536,8 @@ def _mounts(document: Document) -> Iterator[Mount]:
         if match is not None:
             read_only = match["options"].split(",")[0] == "ro"
             yield Mount(match["source"], "/", line, None, None, match["type"], read_only)
+        elif match := re.search(r"Filesystem at (/dev/\S+) is mounted on /; ", line.text):
+            yield Mount(match[1], "/", line)
         elif match := re.match(
             rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)", line.text
         ):

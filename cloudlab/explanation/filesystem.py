@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, Volume, short_name, size_in
+from cloudlab.explanation.facts import Device, Volume, disk_of, short_name, size_in
 from cloudlab.explanation.machine import (
     DF,
     DMESG,
+    FIRST_DISK,
     LOG,
     LSBLK,
     NEAR_LINES,
@@ -18,6 +20,7 @@ from cloudlab.explanation.machine import (
     grown_by,
     in_initramfs,
     not_grown,
+    same_machine,
     undecided,
 )
 from cloudlab.explanation.model import Grower, Reason, Subject
@@ -39,8 +42,12 @@ def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
 
 def _is_root(machine: Machine, name: str) -> bool:
     name = short_name(name)
-    mapped = name.startswith("dm-") and len(machine.stack) > 1
-    return mapped or not machine.root or name in {machine.root, "root"}
+    if name in {machine.root, "root", ""}:
+        return True
+    if machine.root:
+        return name.startswith("dm-") and len(machine.stack) > 1
+    usual = FIRST_DISK.fullmatch(disk_of(name) or name)
+    return bool(usual or re.search(r"root|ubuntu--lv$|^dm-0$", name))
 
 
 def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
@@ -68,7 +75,19 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
             by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
-    return _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
+    resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
+    return resized_later or _growth_in_df(machine)
+
+
+def _growth_in_df(machine: Machine) -> Verdict | None:
+    """Return that ``df`` shows more later, by more than its units and its rounding differ."""
+    sized = [one for one in machine.root_mounts if one.size_bytes]
+    if not sized or (sized[-1].size_bytes or 0) < (sized[0].size_bytes or 0) * 1.11:
+        return None
+    old, new = sized[0], sized[-1]
+    if old.source != new.source or not same_machine(old.at, new.at):
+        return None
+    return grown_by(Grower.UNKNOWN, old, new, sizes=(old.size_bytes, new.size_bytes), missing=LOG)
 
 
 def _resized_by_btrfs(machine: Machine) -> Verdict | None:
@@ -184,31 +203,44 @@ def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
 
 
 def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
-    for event in reversed(machine.all(Kind.RESIZE_FAILED)):
-        target = event.get("mount", "path")
-        if target not in {"", "/", "/sysroot"}:
-            continue
-        lost = event.get("device")
-        device = lost or (event.get("target") if event.command == "resize" else "")
-        if device not in {"", "/"} and not _is_root(machine, device):
-            continue
-        if lost and not machine.root and not machine.may_hold_root(short_name(lost)):
+    worked = [
+        one for one in machine.all(Kind.RESIZED, Kind.TOOL, Kind.KERNEL) if _of_root(machine, one)
+    ]
+    since = worked[-1].at.order if worked else -1
+    failures = [
+        one
+        for one in machine.all(Kind.RESIZE_FAILED)
+        if one.at.order > since and one.get("mount", "path") in {"", "/", "/sysroot"}
+    ]
+    for event in reversed(failures):
+        if not _of_root(machine, event):
             continue
         near = machine.no_space_near(event)
+        full = machine.filesystem is not None and machine.filesystem.available_bytes == 0
         read_only = any(
             "Read-only file system" in one.at.text
             and abs(one.at.order - event.at.order) < NEAR_LINES
             for one in machine.all(Kind.RESIZE_FAILED)
         )
         read_only = read_only and not machine.plain_root
-        if near or "No space left" in event.at.text:
+        if near or ("No space left" in event.at.text and full):
             yield not_grown(Reason.FILESYSTEM_FULL, event, near)
+        elif any(one.get("locked") for one in failures) and machine.kind_of_stack("crypt"):
+            yield not_grown(Reason.ENCRYPTED, *failures)
         elif read_only or machine.immutable_source:
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
         elif fills is False or machine.filesystem is None:
             yield not_grown(Reason.RESIZE_FAILED, event)
         else:
             yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)
+    if failures and not machine.root:  # of what may be root's or not
+        yield undecided("findmnt /", LSBLK, proofs=failures[-1:], reason=Reason.RESIZE_FAILED)
+
+
+def _of_root(machine: Machine, event: Event) -> bool:
+    """Tell whether a resize program's message is about root's device, or names none."""
+    device = event.get("device", "near") or event.get("target")
+    return device in {"", "/"} or _is_root(machine, device)
 
 
 def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -277,7 +309,8 @@ def _below_kept_partition(
 ) -> Iterator[Verdict]:
     """Yield that it takes all of a device that cannot have grown, as its partition did not."""
     volume = machine.kind_of_stack("lvm")
-    resized, idle = machine.last(Kind.RESIZED), machine.last(Kind.IDLE)
+    resized = machine.last(Kind.RESIZED)
+    idle = next((one for one in machine.all(Kind.IDLE)[::-1] if _of_root(machine, one)), None)
     if volume and fills is not False:
         yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")

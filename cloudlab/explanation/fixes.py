@@ -13,11 +13,13 @@ from cloudlab.explanation.model import Reason
 
 # Cloud images number what lies before root from 14 or 127.
 _EARLY_NUMBERS = 14
-# Packages with a resize program: elsewhere, and on Alpine.
+# Packages with a program that resizing needs: of Debian, Fedora and Alpine.
 _PACKAGES = {
-    "resize2fs": ("e2fsprogs", "e2fsprogs-extra"),
-    "xfs_growfs": ("xfsprogs", "xfsprogs-extra"),
-    "btrfs": ("btrfs-progs", "btrfs-progs"),
+    "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
+    "xfs_growfs": ("xfsprogs", "xfsprogs", "xfsprogs-extra"),
+    "btrfs": ("btrfs-progs", "btrfs-progs", "btrfs-progs"),
+    "sfdisk": ("fdisk", "util-linux", "sfdisk"),
+    "sgdisk": ("gdisk", "gdisk", "sgdisk"),
 }
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
@@ -56,6 +58,7 @@ _NOT_LARGER = """
     # On the host or in the cloud's console, enlarge the disk itself, e.g. one of:
     #   qemu-img resize DISK.qcow2 SIZE        (machine shut down)
     #   virsh blockresize DOMAIN {disk_name} SIZE  (while it runs)
+    <rescan>
     # A reboot from inside keeps the old size: shut the machine down (power off), start it; then
     <grow>
 """
@@ -151,7 +154,7 @@ _FILESYSTEM = {
     Reason.FILESYSTEM_FULL: _FULL,
 }
 _EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB}
-_NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND}
+_NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND, Reason.RESIZE_FAILED}
 
 
 def partition_fix(machine: Machine, verdict: Verdict) -> str:
@@ -160,7 +163,10 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
         return ""
     if verdict.reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB}:
         return _text(machine, _LARGER_SINCE if machine.last(Kind.CAPACITY) else _NOT_LARGER)
-    return _text(machine, _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>"))
+    own = machine.freebsd and verdict.reason is Reason.GPT_BACKUP  # gpart recovers it
+    return _text(
+        machine, "<grow>" if own else _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")
+    )
 
 
 def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
@@ -309,13 +315,34 @@ def _may_follow(machine: Machine, name: str) -> bool:
 
 def _before_resize(machine: Machine) -> Iterator[str]:
     """Yield what the resize program that failed needs."""
-    if missing := machine.last(Kind.TOOL_MISSING):
-        package, alpine = _PACKAGES[missing.get("program", "absent")]
-        yield f"sudo apt-get install {package}  # Fedora: dnf install; Alpine: apk add {alpine}"
-        yield "# Next time put that package into the image."
+    yield from _install(machine, "resize2fs", "xfs_growfs", "btrfs")
     failures = machine.all(Kind.RESIZE_FAILED)
+    checks = [one.get("device") for one in failures if "e2fsck -f" in one.at.text]
+    for device in (one for one in checks[-1:] if _PLAIN.fullmatch(one)):
+        yield f"sudo e2fsck -f {device}  # only while it is not mounted, e.g. in a rescue system"
     if machine.plain_root and any("Read-only file system" in one.at.text for one in failures):
         yield "sudo mount -o remount,rw /  # an ordinary filesystem grows only while it is writable"
+
+
+def _install(machine: Machine, *programs: str) -> Iterator[str]:
+    """Yield how to install the first of these programs that is missing."""
+    for event in machine.all(Kind.TOOL_MISSING):
+        name = event.get("program", "absent", "needed", "lacking") or "sgdisk"
+        if name in programs:
+            debian, fedora, alpine = _PACKAGES[name]
+            yield f"sudo apt-get install {debian}  # Fedora: dnf install {fedora}; Alpine: apk add {alpine}"
+            yield "# Next time put that package into the image."
+            return
+
+
+def _rescan(machine: Machine) -> Iterator[str]:
+    """Yield how the kernel learns a disk's new size; virtio's disks tell it themselves."""
+    disk = _plain(machine.disk, "")
+    controller = re.fullmatch(r"(nvme\d+)n\d+", disk)
+    path = f"block/{disk}/device/rescan" if re.fullmatch(r"sd[a-z]+", disk) else ""
+    path = f"nvme/{controller[1]}/rescan_controller" if controller else path
+    if path:
+        yield f"echo 1 | sudo tee /sys/class/{path}  # if it was enlarged while the machine runs"
 
 
 def _wall(machine: Machine) -> Iterator[str]:
@@ -325,6 +352,11 @@ def _wall(machine: Machine) -> Iterator[str]:
     extended = [one.name for one in parts if _EXTENDED.search(one.type)]
     names += [one.name for one in parts if _SWAP.search(one.type)]
     swaps = [one for one in dict.fromkeys(names) if disk_of(one) == machine.disk]
+    if machine.freebsd:
+        yield from (f"sudo swapoff /dev/{one}" for one in swaps)
+        yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
+        yield "<grow>"
+        return
     walls = [one for one in (*swaps, *(extended if swaps else ())) if _PLAIN.fullmatch(one)]
     if not swaps or (behind is not None and behind.name not in walls):
         name = _plain(behind.name if behind else "", "the partition behind root")
@@ -347,10 +379,9 @@ def _wall(machine: Machine) -> Iterator[str]:
 
 
 def _failed(machine: Machine) -> Iterator[str]:
-    texts = " ".join(one.at.text for one in machine.events)
-    if "no tools available" in texts or "sgdisk" in texts:
-        yield "# The sfdisk here cannot resize this table; growpart needs sgdisk:"
-        yield "sudo apt-get install gdisk  # or: sudo dnf install gdisk"
+    yield from _install(machine, "sfdisk", "sgdisk")
+    if any("unexpected output in sfdisk" in one.at.text for one in machine.events):
+        yield "export LC_ALL=C  # growpart reads sfdisk's English output"
     busy = machine.last(Kind.TABLE_BUSY)
     if busy:
         yield "# The kernel did not take the new table, so growpart restored the old one. Unmount"
@@ -391,5 +422,6 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<grow, or past the wall>": lambda machine: ["<wall>" if machine.room.behind else "<grow>"],
     "<failed>": _failed,
     "<layered>": _layered,
+    "<rescan>": _rescan,
     "<writable>": _writable,
 }

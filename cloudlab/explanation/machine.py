@@ -37,6 +37,8 @@ DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
 LEAST_GAIN_BYTES = 1 << 20
 
 _TRACEBACK_LINES = 60
+# Who found no space: a resize program says it of what it resizes, and others of their own files.
+_NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
 
 #: How far apart lines of one traceback or one program's output may be.
 NEAR_LINES = 80
@@ -52,7 +54,7 @@ _LEAST_ROOT_BYTES = 128 << 20
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
 #: Where a machine's root disk usually is.
-FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0")
+FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xbd)0")
 _FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
 _WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
@@ -127,14 +129,17 @@ class Machine:
         first = -NEAR_LINES if failure.kind in {Kind.PROGRAM, Kind.RESIZE_FAILED} else 0
         for event in self.all(Kind.NO_SPACE):
             lines = event.at.number - failure.at.number
-            if event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES:
+            near = event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES
+            if near and _NO_ROOM.search(event.at.text):
                 return event
         return None
 
     def about_root(self, event: Event) -> bool:
         """Tell whether an event is about root's disk, or names none."""
         near = event.get("near")
-        return not near or not self.disk or near in {self.disk, self.partition, self.root}
+        if near and not self.disk:
+            return bool(FIRST_DISK.fullmatch(near))
+        return not near or near in {self.disk, self.partition, self.root}
 
     # ---- root ----
 
@@ -175,6 +180,8 @@ class Machine:
         if fills is False or (fills is None and largest not in self.devices):
             largest = ""
         mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
+        mounted = [one for one in mounted if not disk_of(one) or self.may_hold_root(one)]
+        mounted += [one for one in self.devices if one == "root"]
         found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
         return next((one for one in found if one), "")
 
@@ -234,6 +241,9 @@ class Machine:
                 break
             if volume := self._in_table(device):
                 device = replace(device, parent=volume, type="lvm")
+            elif not device.type and (holder := self.devices.get(self._volume_parent(device))):
+                kind = "crypt" if holder.fstype == "crypto_LUKS" else "lvm"
+                device = replace(device, parent=holder.name, type=kind)
             found.append(device)
             name = device.parent or self._volume_parent(device) or disk
         return found
@@ -281,7 +291,7 @@ class Machine:
             return ""
         changed = [
             self.partition_of(one)
-            for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GROWPART_BROKE)
+            for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GREW, Kind.GROWPART_BROKE)
             if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
             and self.may_hold_root(self.partition_of(one))
         ]
@@ -296,7 +306,7 @@ class Machine:
     def freebsd(self) -> bool:
         """Whether disks have FreeBSD's names."""
         paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
-        names = (*self.devices, *(match[1] for match in paths if match))
+        names = (*self.devices, self.root, *(match[1] for match in paths if match))
         return any(_FREEBSD_DISK.match(one) for one in names)
 
     @property
@@ -429,7 +439,7 @@ class Machine:
         ]
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
             return Room(None, None, None, ())
-        if self.partition and self.size_of(self.partition) is None:
+        if any(one.size_bytes is None for one in parts):
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
@@ -512,6 +522,12 @@ def in_initramfs(event: Event) -> bool:
 
 
 _NOWHERE = Line("", 0, "")
+
+
+def same_machine(one: Line, other: Line) -> bool:
+    """Tell whether two lines are of one file, and not below prompts of different hosts."""
+    return one.file == other.file and len({one.host, other.host} - {""}) < 2  # noqa: PLR2004
+
 
 #: What proves something stands on a line.
 Proof = Event | Line | Device | Mount | Table | UserData | Volume | None

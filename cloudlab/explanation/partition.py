@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import short_name
+from cloudlab.explanation.facts import Device, short_name
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
@@ -25,6 +25,7 @@ from cloudlab.explanation.machine import (
     grown_by,
     in_initramfs,
     not_grown,
+    same_machine,
     undecided,
 )
 from cloudlab.explanation.model import Grower, Reason
@@ -60,7 +61,9 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         return True
     name = machine.partition_of(event)
     if name and machine.partition:
-        return name in {machine.partition, machine.root}
+        named = short_name(event.get("device"))  # where growpart's arguments are wrong, any of them
+        whole = named == machine.disk and not event.get("number")
+        return whole or bool({name, named} & {machine.partition, machine.root})
     if name:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
@@ -96,6 +99,9 @@ def _growth(machine: Machine) -> Verdict | None:
         reason = machine.despite("growpart", "mode") or limit
         verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
+    for event in reversed(machine.all(Kind.GREW)):
+        if machine.partition_of(event) in {machine.partition, machine.root}:
+            return grown_by(Grower.OTHER, event)
     repart = machine.last(Kind.REPART)
     if repart is not None and machine.disk in _named_disks(repart, machine):
         return grown_by(Grower.REPART, repart)
@@ -155,7 +161,7 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
         return None
     old, new = sizes[0], sizes[-1]
     gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
-    if gain <= old.tolerance_bytes + new.tolerance_bytes or old.at.file != new.at.file:
+    if gain <= old.tolerance_bytes + new.tolerance_bytes or not same_machine(old.at, new.at):
         return None
     edited = machine.last(Kind.TABLE_EDITED)
     between = edited and old.at.order < edited.at.order < new.at.order
@@ -198,18 +204,19 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
     failed = next((one for one in reversed(attempts) if _failed(one)), None)
     if machine.raid is not None and (failed or ran):
         yield not_grown(Reason.RAID, failed or ran, machine.raid)
+    tried = [*attempts, *(one for one in machine.all(Kind.TRIED) if concerns_root(machine, one))]
+    last = max((one.at.order for one in tried if one.get("verb") != "CHANGE"), default=-1)
     for kind, reason in (
         (Kind.GROWPART_OFF, Reason.GROWPART_OFF),
         (Kind.MODE_UNKNOWN, Reason.UNKNOWN_MODE),
         (Kind.GROWPART_MISSING, Reason.NO_GROWPART_TOOL),
         (Kind.GROWROOT_MARKER, Reason.GROWROOT_DISABLED),
         (Kind.NO_DEVICES, Reason.NOT_ASKED),
+        (Kind.ALREADY_RAN, Reason.MODULE_RAN),
     ):
-        if event := machine.last(kind):
-            yield not_grown(reason, event)
-    for event in machine.all(Kind.ALREADY_RAN):
-        if event.get("module") == "growpart":
-            yield not_grown(Reason.MODULE_RAN, event)
+        said = [one for one in machine.all(kind) if one.get("module") in {"", "growpart"}]
+        if said and said[-1].at.order > last:  # later it did run
+            yield not_grown(reason, said[-1])
     yield from _failures(machine, failed)
     if event := machine.last(Kind.REPART_FAILED):
         lost = "backing device" in event.get("why")
@@ -219,7 +226,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _failed(event: Event) -> bool:
-    return bool(event.get("failed", "no_tool", "warning"))
+    return bool(event.get("failed", "no_tool", "refused", "warning"))
 
 
 def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
@@ -299,8 +306,8 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
 def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
-        if machine.about_root(busy):
-            shown = [one for one in sizes if one.at.order > busy.at.order]
+        shown = [one for one in sizes if one.at.order > busy.at.order]
+        if machine.about_root(busy) and not _in_use(machine, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
     if table is not None and not table.rounded and sizes:
@@ -308,6 +315,17 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
         known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
         if part.size_bytes > known * 1.05:
             yield not_grown(Reason.TABLE_BUSY, table, sizes[-1])
+
+
+def _in_use(machine: Machine, shown: list[Device]) -> bool:
+    """Tell whether the kernel is seen to use all that the newest table gives root."""
+    table = machine.table
+    if table is None:
+        return bool(shown) and machine.room.some is False
+    part = next(one for one in table.parts if one.name == machine.partition)
+    if shown:
+        return (shown[-1].size_bytes or 0) + shown[-1].tolerance_bytes > part.size_bytes * 0.98
+    return machine.root == machine.partition and machine.fills(part.size_bytes) is True
 
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
@@ -367,7 +385,9 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     events = [one for one in machine.all(Kind.MBR_LIMIT) if machine.about_root(one)]
     event, table = next(reversed(events), None), machine.table
     disk_bytes = machine.size_of(machine.disk) or 0
-    if event is None and (machine.label != "dos" or disk_bytes <= MBR_LIMIT_BYTES):
+    if event is None and machine.label != "dos":
+        return None
+    if disk_bytes <= MBR_LIMIT_BYTES and (disk_bytes or event is None):
         return None
     end = 0
     if table is not None:
@@ -380,7 +400,10 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     """Yield what the layout alone shows, the surest first."""
     room = machine.room
+    edited = machine.last(Kind.TABLE_EDITED)  # who writes a GPT moves its backup
+    since = edited.at.order if edited else -1
     backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    backups = [one for one in backups if one.at.order > since]
     if room.some is None:  # the kernel looks before anything has grown
         backups = [one for one in backups if "GPT:" not in one.at.text]
     backup = next(reversed(backups), None)
