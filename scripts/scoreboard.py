@@ -57,6 +57,11 @@ ROUNDS = (
         "All cases come from public threads, and their truth from how the thread ended. They and "
         "their truth were committed before any rule met them, and all were measured blind.",
     ),
+    Round(
+        "Third round",
+        DATA / "strangers-3",
+        "As the second round, from other threads and by somebody who had not seen the rules.",
+    ),
 )
 
 
