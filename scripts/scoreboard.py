@@ -60,7 +60,7 @@ ROUNDS = (
     Round(
         "Third round",
         DATA / "strangers-3",
-        "As the second round, from other threads and by somebody who had not seen the rules.",
+        "As the second round, from other threads, and written without knowledge of the rules.",
     ),
 )
 
