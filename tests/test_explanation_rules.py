@@ -1106,3 +1106,157 @@ def test_a_disk_that_was_enlarged_while_in_use_is_rescanned(disk, path):
     assert found.finding == kept(Reason.DISK_NOT_LARGER)
     assert (path or "shut the machine down") in found.fix
     assert ("rescan" in found.fix) is bool(path)
+
+
+REPART = "systemd-repart[143]: Applying changes to /dev/{}.\nsystemd-repart[143]: Growing existing partition 2.\n"
+
+
+@pytest.mark.parametrize(
+    ("disk", "after", "finding"),
+    [
+        ("vda", "", (True, Grower.REPART, None)),
+        ("sdb", "", OPEN),
+        (
+            "vda",
+            "systemd-repart[143]: Failed to reread partition table: Device or resource busy\n",
+            kept(Reason.TABLE_BUSY),
+        ),
+        (
+            "vda",
+            "systemd-repart[143]: Failed to write partition table: Input/output error\n",
+            kept(None),
+        ),
+    ],
+)
+def test_systemd_repart_grew_what_it_then_wrote_to_roots_disk(disk, after, finding):
+    assert told(REPART.format(disk) + after, Subject.PARTITION).finding == finding
+
+
+def test_in_a_rescue_system_the_overlay_is_not_the_disks_root():
+    overlay = "Filesystem      Size  Used Avail Use% Mounted on\noverlay         1.9G   51M  1.9G   3% /\n"
+    text = overlay + "# resize2fs /dev/sda1\nPlease run 'e2fsck -f /dev/sda1' first.\n"
+    found = told(text, Subject.FILESYSTEM)
+    assert found.finding == (None, Grower.UNKNOWN, Reason.RESIZE_FAILED)
+    text = overlay + "xfs_growfs: / is not a mounted XFS filesystem\n"
+    assert told(text, Subject.FILESYSTEM).finding == kept(Reason.IMMUTABLE_ROOT)
+
+
+VERITY = """\
+NAME      MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+sda         8:0    0  100G  0 disk
+├─sda1      8:1    0  5.8G  0 part /var
+└─sda3      8:3    0    2G  0 part
+  └─vroot 254:0    0  1.2G  {} dm   /
+"""
+
+
+def test_a_root_whose_device_is_read_only_does_not_grow():
+    explanation = cl.explain(VERITY.format(1))
+    assert {one.finding for one in explanation.statements} == {kept(Reason.IMMUTABLE_ROOT)}
+    assert "growpart" not in "".join(one.fix for one in explanation.statements)
+    assert told(VERITY.format(0), Subject.PARTITION).finding == kept(None)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("status: disabled", Reason.NO_CLOUD_INIT),
+        ('{"status": "not run"}', Reason.NO_CLOUD_INIT),
+        ("SELinux status: disabled", None),
+        ("firewalld status: not run", None),
+    ],
+)
+def test_only_cloud_inits_own_status_is_its_status(status, reason):
+    assert told(f"{status}\n{ROOM}", Subject.PARTITION).finding == kept(reason)
+
+
+@pytest.mark.parametrize(
+    ("disk", "label", "part"),
+    [
+        (
+            "Disque /dev/vda : 60 GiB, 64424509440 octets, 125829120 secteurs",
+            "Type d'étiquette de disque : dos",
+            "Périphérique Amorçage    Début      Fin Secteurs Taille Id Type",
+        ),
+        (
+            "Festplatte /dev/vda: 60 GiB, 64424509440 Bytes, 125829120 Sektoren",
+            "Festplattenbezeichnungstyp: dos",
+            "Gerät      Boot   Anfang      Ende  Sektoren Größe Kn Typ",
+        ),
+        (
+            "Disk /dev/vda\uff1a60 GiB\uff0c64424509440 字节\uff0c125829120 个扇区",
+            "磁盘标签类型\uff1ados",
+            "设备       启动    起点     末尾     扇区   大小 Id 类型",
+        ),
+    ],
+    ids=["French", "German", "Chinese"],
+)
+def test_fdisk_is_read_in_other_languages(disk, label, part):
+    rows = "/dev/vda1    *            2048 39942143 39940096    19G 83 Linux\n{}"
+    table = f"{disk}\n{label}\n\n{part}\n{rows}\n" + DF.format("19G")
+    assert told(table.format(""), Subject.PARTITION).finding == kept(None)
+    swap = "/dev/vda2         39942144 41940991  1998848   975M 82 partition d'échange Linux\n"
+    walled = told(table.format(swap), Subject.PARTITION)
+    assert walled.finding == kept(Reason.WALL)
+    assert "swapoff /dev/vda2" in walled.fix
+
+
+def test_what_was_measured_before_its_device_grew_says_nothing_of_later():
+    grew = "# growpart /dev/vda 1\nCHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+    failed = "# resize2fs /dev/vda1\nresize2fs: Bad magic number in super-block while trying to open /dev/vda1\n"
+    small = DF.format("9.8G")
+    for text in (small + grew, small + grew + WHOLE):
+        assert told(text, Subject.FILESYSTEM).grown is None
+    found = told(ROOM + grew + failed + small, Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.RESIZE_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("shown", "grown"),
+    [
+        (
+            "  Size of logical volume vg0/root changed from 10.00 GiB (2560 extents) to 30.00 GiB (7680 extents).\n",
+            False,
+        ),
+        ("  root vg0    -wi-ao----  30.00g\n", False),
+        ("  root vg0    -wi-ao----  10.00g\n", None),
+    ],
+)
+def test_a_logical_volume_has_the_size_that_lvm_says(shown, grown):
+    df = "Filesystem            Size  Used Avail Use% Mounted on\n/dev/mapper/vg0-root  9.8G  9.1G  170M  99% /\n"
+    found = told(shown + df, Subject.FILESYSTEM)
+    assert found.finding == (kept(None) if grown is False else OPEN)
+    if grown is False:
+        assert "lvextend" not in found.fix
+        assert "resize2fs /dev/mapper/vg0-root" in found.fix
+
+
+ARRAY = """\
+NAME      MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS
+sda         8:0    0  480G  0 disk
+└─sda3      8:3    0  479G  0 part
+  └─md2     9:2    0 {} 0 raid1 /
+Filesystem      Size  Used Avail Use% Mounted on
+/dev/md2         {}   18G  1.0G  95% /
+"""
+
+
+def test_a_filesystem_that_fills_an_array_waits_for_it():
+    found = told(ARRAY.format(" 20G", "20G"), Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.RAID)
+    assert "mdadm --grow /dev/md2 --size=max" in found.fix
+    assert told(ARRAY.format("479G", "470G"), Subject.FILESYSTEM).grown is None
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["    Device size:\t\t   5.00GiB", "\tdevid    1 size 5.00GiB used 3.30GiB path /dev/vda4"],
+)
+def test_btrfs_says_how_large_it_is(size):
+    root = "vda4 252:4    0 {} 0 part /\n"
+    head = "NAME MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS\nvda  252:0    0   40G  0 disk\n"
+    said = "/dev/vda4 on / type btrfs (rw,relatime)\nOverall:\n" + size + "\n"
+    found = told(head + root.format("38.9G") + said, Subject.FILESYSTEM)
+    assert found.finding == kept(None)
+    found = told(head + root.format("  5G") + said, Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.FILLS_ITS_DEVICE)

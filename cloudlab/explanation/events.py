@@ -70,6 +70,8 @@ class Kind(StrEnum):
 
 
 _ENTRY = r"'(?P<entry>[^']*)' "
+# Other programs than cloud-init say what they are the status of.
+_STATUS = r"(?:^[\s{\"]*|cloud-init |, \"|\]: )status\"?: \"?"
 _TABLE = {
     Kind.CHANGED: _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
     r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
@@ -98,7 +100,7 @@ _TABLE = {
     Kind.GREW: r"(?:Resized partition (?=/dev/)|^(?=[a-z]+\d+[ps]\d+ resized$))(?P<device>\S+)",
     Kind.REPART: r"Growing existing partition (?P<number>\d+)",
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
-    Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*ignoring)Failed to .*|Can't fit requested.*)",
+    Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*(?:ignoring|reread))Failed to .*|Can't fit requested.*)",
     Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.FORKED: r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
@@ -140,15 +142,16 @@ _TABLE = {
     r"|backup GPT table is not at the end|=> +\d+ +\d+ +(?P<near>\w+) +GPT .*\[CORRUPT\]",
     Kind.TABLE_BUSY: r"[Tt]he kernel (?:still uses the old|is still using the old)"
     r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
-    r"|unable to inform the kernel|old partition\(s\) will remain in use"
+    r"|Failed to reread partition table: .*(?:busy|Invalid)|unable to inform the kernel|old partition\(s\) will remain in use"
     r"|kernel failed to re-read the partition table|BLKPG: Device or resource busy"
     r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy",
     Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
     r"|exceeds the msdos-partition-table-imposed maximum",
     Kind.NO_SPACE: r"No space left on device",
-    Kind.DISABLED: r"[Cc]loud-init disabled by|\bstatus\"?: \"?(?:disabled|not run|not started)\b"
+    Kind.DISABLED: rf"[Cc]loud-init disabled by|{_STATUS}(?:disabled|not run|not started)\b"
     r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found",
-    Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: |\bstatus\"?: \"?(?:done|running|error|degraded)\b",
+    Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: "
+    rf"|{_STATUS}(?:done|running|error|degraded)\b",
     Kind.BASIC: r"Reached target .*[Bb]asic",
     Kind.LOGIN: r"^[\w.-]+ login:",
     Kind.IGNORED: r"[Uu]nhandled (?:non-multipart|unknown content-type|.*userdata)|Failed loading yaml"

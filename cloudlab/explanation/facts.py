@@ -28,6 +28,10 @@ _VOLUMES = tuple(
         ("pv", rf"\s+(?P<name>/dev/\S+)\s+(?P<group>\S+)\s+lvm2\s+\S+{_SIZED}{_FREE}\s*$"),
         ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
         ("lv", rf"\s+(?P<name>\S+)\s+(?P<group>\S+)\s+[-a-zA-Z]{{10}}{_SIZED}(?:\s|$)"),
+        (
+            "lv",
+            rf"\s+Size of logical volume (?P<group>[^/]+)/(?P<name>\S+) changed from .* to{_SIZED} \(",
+        ),
         ("pool", rf"(?P<group>\S+){_SIZED}\s+{_SIZE}{_FREE}\s.*\b(?:ONLINE|DEGRADED)\b"),
     )
 )
@@ -48,7 +52,9 @@ _USER_DATA_KEYS = frozenset(
     )
 )
 _SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
-_LABEL = re.compile(r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)")
+_LABEL = re.compile(
+    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|dos)$"
+)
 # FreeBSD's "gpart show": a GPT's heading and its rows, in sectors.
 _GPART = re.compile(
     r"=> +(?P<first>\d+) +(?P<count>\d+) +(?P<disk>\w+) +GPT +"
@@ -404,7 +410,8 @@ def _tables(document: Document) -> Iterator[Table]:
             yield begun
         elif match := _LABEL.match(line.text):
             if table is not None:
-                table.label = {"msdos": "dos"}.get(match[1], match[1])
+                label = match[1] or match[2]
+                table.label = {"msdos": "dos"}.get(label, label)
         elif part := _part(line.text, sector, table, cylinder) or _gpart_row(line.text, table):
             disk = disk_of(part.name)
             if table is None or (disk and disk != table.disk):
@@ -416,7 +423,9 @@ def _tables(document: Document) -> Iterator[Table]:
 
 def _new_table(line: Line, sector: int) -> Table | None:
     """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
-    if match := re.match(r"Disk (/dev/\S+): .*, (\d+) bytes", line.text):
+    if match := re.match(
+        r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", line.text
+    ):
         return Table(short_name(match[1]), line, int(match[2]))
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", line.text):
         return Table(short_name(match[1]), line, int(match[2]) * sector)
@@ -542,6 +551,8 @@ def _mounts(document: Document) -> Iterator[Mount]:
             rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)", line.text
         ):
             yield Mount(match[2], "btrfs", line, size_in(match[1]), None, "btrfs")
+        elif match := re.match(rf"\s+Device size:\s+({_SIZE})", line.text):
+            yield Mount("", "btrfs", line, size_in(match[1]), None, "btrfs")
 
 
 # ---- user-data ----

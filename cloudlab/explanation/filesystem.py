@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, Volume, disk_of, short_name, size_in
+from cloudlab.explanation.events import Event, Kind, source_of
+from cloudlab.explanation.facts import Device, Mount, Volume, disk_of, short_name, size_in
 from cloudlab.explanation.machine import (
     DF,
     DMESG,
@@ -23,7 +23,7 @@ from cloudlab.explanation.machine import (
     same_machine,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason, Subject
+from cloudlab.explanation.model import Grower, Reason, Source, Subject
 
 _SHORT = 0.95
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
@@ -119,7 +119,7 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
     later = bool(partition.evidence) and partition.evidence[0].order > event.at.order
     if partition.by is Grower.GROWPART and later:
         return None  # the partition grew after resizefs had run; the initramfs comes before
-    fills = machine.fills(_device_bytes(machine, partition))
+    fills = _fills(machine, partition)
     behind = _volume_behind(machine) or _mapping_behind(machine)
     if fills is False or (fills is None and not resized) or behind:
         return None
@@ -130,22 +130,35 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
     return grown_by(Grower.RESIZEFS, event, machine.filesystem, reason=reason)
 
 
-def _device_bytes(machine: Machine, partition: Verdict) -> int | None:
-    """Return the size of the device under the filesystem, as listed or as growth left it."""
-    direct = machine.root == machine.partition
-    return machine.size_of(machine.root) or (partition.to_bytes if direct else None)
+def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -> bool | None:
+    """Tell whether it fills its device, as listed or as growth left it; None if undecided."""
+    listed, mount = machine.devices.get(machine.root), machine.filesystem
+    if mount is None or _earlier(mount, partition):
+        return None
+    size_bytes = machine.size_of(machine.root)
+    if machine.root == machine.partition and (listed is None or _earlier(listed, partition)):
+        size_bytes = partition.to_bytes or size_bytes
+    return machine.fills(size_bytes or otherwise)
+
+
+def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
+    """Tell whether something was measured before the partition grew at the same shell."""
+    at = next(iter(partition.evidence), shown.at)  # a log tells of the boot, wherever it stands
+    return (
+        bool(partition.grown) and source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
+    )
 
 
 def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
-    """Return what shows that an encrypted device did not follow its partition."""
+    """Return what shows that an encrypted device or an array did not follow what is below it."""
     for event in machine.all(Kind.TRIED):
         if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
             return (event,)
-    device = machine.kind_of_stack("crypt")
-    below = machine.size_of(device.parent) if device else None
-    if device is None or not device.size_bytes or not below:
-        return ()
-    return (device,) if device.size_bytes < below * _SHORT else ()
+    for device in (machine.kind_of_stack("crypt"), machine.raid):
+        below = machine.size_of(device.parent) if device else None
+        if device and device.size_bytes and below and device.size_bytes < below * _SHORT:
+            return (device,)
+    return ()
 
 
 def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
@@ -167,7 +180,7 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
     """
     if kept and machine.silence:
         yield not_grown(Reason.NO_CLOUD_INIT, *machine.silence)
-    fills = not kept and machine.fills(_device_bytes(machine, partition))
+    fills = not kept and _fills(machine, partition)
     if machine.zfs_dataset and partition.grown is False:
         yield not_grown(Reason.ZFS, *partition.evidence)
     if partition.reason is Reason.NO_CLOUD_INIT and not kept:
@@ -194,7 +207,7 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
 
 def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
     """Yield what user-data asks for, where no log says whether cloud-init followed it."""
-    fills = machine.fills(_device_bytes(machine, partition))
+    fills = _fills(machine, partition)
     data = machine.user_data
     trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
     off = machine.switched_off("resize_rootfs")
@@ -227,7 +240,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             yield not_grown(Reason.FILESYSTEM_FULL, event, near)
         elif any(one.get("locked") for one in failures) and machine.kind_of_stack("crypt"):
             yield not_grown(Reason.ENCRYPTED, *failures)
-        elif read_only or machine.immutable_source:
+        elif read_only or (machine.immutable_source and not event.get("device")):
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
         elif fills is False or machine.filesystem is None:
             yield not_grown(Reason.RESIZE_FAILED, event)
@@ -275,12 +288,15 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     machine: Machine, partition: Verdict
 ) -> Verdict:
     """Return what sizes alone show."""
-    fills = machine.fills(_device_bytes(machine, partition) or partition.from_bytes)
+    fills = _fills(machine, partition, partition.from_bytes)
+    if machine.sealed:
+        return not_grown(Reason.IMMUTABLE_ROOT, machine.sealed, machine.filesystem)
     behind = _volume_behind(machine)
     if behind and fills is not False:
         return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
     if fills is not False and (locked := _mapping_behind(machine)):
-        return not_grown(Reason.ENCRYPTED, *locked, machine.filesystem)
+        reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
+        return not_grown(reason, *locked, machine.filesystem)
     if machine.zfs_dataset:
         disk, pool = machine.devices.get(machine.disk), machine.filesystem
         if disk and disk.size_bytes and pool and (pool.size_bytes or 0) < disk.size_bytes // 2:
@@ -294,8 +310,9 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     if fills is False:
         device = machine.devices.get(machine.root)
         return not_grown(None, machine.filesystem, device, missing=LOG)
-    if partition.grown and partition.from_bytes and partition.to_bytes and machine.filesystem:
-        size = machine.filesystem.size_bytes or 0
+    mount = machine.filesystem
+    if partition.from_bytes and partition.to_bytes and mount and not _earlier(mount, partition):
+        size = mount.size_bytes or 0
         if size < partition.to_bytes * 0.8:
             return not_grown(None, machine.filesystem, missing=LOG)
         if size > partition.from_bytes * 1.02:

@@ -24,8 +24,8 @@ _PACKAGES = {
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
 # As fdisk, sfdisk and sgdisk name them.
-_EXTENDED = re.compile(r"Extended|W95 Ext|^(?:0?[5f]|85)$")
-_SWAP = re.compile(r"(?i)swap|^82(?:00)?\b|^0657FD6D")
+_EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
+_SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
 _SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 # Texts of commands, a line each.  {disk} and other words in braces are the machine's names; a
@@ -176,7 +176,8 @@ def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> st
     first = partition.grown is False and partition.reason is not Reason.NO_PARTITION
     steps = ["# First the partition, as above; then:"] if first else []
     steps += ["<before resize>"] if verdict.reason is Reason.RESIZE_FAILED else []
-    above = "\n".join([*steps, "<above>"])
+    short = not first and machine.fills(machine.size_of(machine.root)) is False
+    above = "\n".join([*steps, "<resize>" if short else "<above>"])
     return _text(machine, _FILESYSTEM.get(verdict.reason or Reason.UNKNOWN, above))
 
 
@@ -216,7 +217,7 @@ def _root(machine: Machine) -> str:
         return f"/dev/{_plain(machine.root, 'ROOT')}"
     if machine.root == "root" and not machine.stack[1:]:
         return _partition(machine) if machine.partition else "$(findmnt -no SOURCE /)"
-    folder = "" if machine.root.startswith("md") else "mapper/"
+    folder = "" if re.match(r"(?:md|bcache|drbd|nbd)\d", machine.root) else "mapper/"
     return f"/dev/{folder}{_plain(machine.root, 'ROOT')}"
 
 
@@ -319,7 +320,8 @@ def _before_resize(machine: Machine) -> Iterator[str]:
     failures = machine.all(Kind.RESIZE_FAILED)
     checks = [one.get("device") for one in failures if "e2fsck -f" in one.at.text]
     for device in (one for one in checks[-1:] if _PLAIN.fullmatch(one)):
-        yield f"sudo e2fsck -f {device}  # only while it is not mounted, e.g. in a rescue system"
+        yield "# Only while it is not mounted, e.g. in a rescue system:"
+        yield f"sudo e2fsck -f {device} && sudo resize2fs {device}"
     if machine.plain_root and any("Read-only file system" in one.at.text for one in failures):
         yield "sudo mount -o remount,rw /  # an ordinary filesystem grows only while it is writable"
 
@@ -404,7 +406,10 @@ def _layered(machine: Machine) -> Iterator[str]:
 
 
 def _writable(machine: Machine) -> Iterator[str]:
-    if "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
+    if machine.sealed:
+        yield "# A verified image keeps its size. What is written lies on other partitions:"
+        yield "lsblk -o NAME,SIZE,RO,MOUNTPOINTS {disk}"
+    elif "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"
         yield "sudo btrfs filesystem resize max /.snapshots  # or /var, /home"
     else:

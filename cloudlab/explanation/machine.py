@@ -198,8 +198,18 @@ class Machine:
         return ""
 
     @property
-    def immutable_source(self) -> Mount | Event | None:
+    def sealed(self) -> Device | None:
+        """Root's device, where it is a mapping that cannot be written, such as dm-verity's."""
+        device = self.stack[0] if self.stack else None
+        if device is None or device.type in {"part", "disk"}:
+            return None
+        return device if re.search(r" \d+:\d+ +[01] +\S+ +1 ", device.at.text) else None
+
+    @property
+    def immutable_source(self) -> Mount | Event | Device | None:
         """Where root is shown to be an image or overlay that cannot grow."""
+        if self.sealed:
+            return self.sealed
         for mount in self.root_mounts:
             if short_name(mount.source) in _IMMUTABLE or (
                 mount.read_only and mount.fstype in {"btrfs", "erofs", "squashfs"}
@@ -386,7 +396,8 @@ class Machine:
             for part in table.parts:
                 if part.name == name:
                     return part.size_bytes
-        return None
+        volumes = [one for one in self.facts.volumes if (one.kind, one.name) == ("lv", name)]
+        return volumes[-1].size_bytes if volumes else None
 
     def sizes_of(self, name: str) -> list[Device]:
         """Return what listings show of a device, in order."""
@@ -477,6 +488,9 @@ class Machine:
     def filesystem(self) -> Mount | None:
         """The newest measurement of the root filesystem's size."""
         sized = [one for one in self.root_mounts if one.size_bytes]
+        if self.fstype == "btrfs":
+            counted = (one for one in self.facts.mounts if one.mountpoint == "btrfs")
+            sized += [one for one in counted if short_name(one.source) in {"", self.root}]
         for event in self.all(Kind.IDLE, Kind.TOOL):
             count, unit = event.get("blocks", "count"), event.get("unit", "bsize")
             target = short_name(event.get("target", "device"))

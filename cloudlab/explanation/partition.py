@@ -15,6 +15,7 @@ from cloudlab.explanation.facts import Device, short_name
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
+    FIRST_DISK,
     LOG,
     LSBLK,
     MBR_LIMIT_BYTES,
@@ -102,18 +103,21 @@ def _growth(machine: Machine) -> Verdict | None:
     for event in reversed(machine.all(Kind.GREW)):
         if machine.partition_of(event) in {machine.partition, machine.root}:
             return grown_by(Grower.OTHER, event)
-    repart = machine.last(Kind.REPART)
-    if repart is not None and machine.disk in _named_disks(repart, machine):
-        return grown_by(Grower.REPART, repart)
-    return _growth_in_listings(machine)
+    return _growth_by_repart(machine) or _growth_in_listings(machine)
 
 
-def _named_disks(event: Event, machine: Machine) -> set[str]:
-    """Return the disk to which systemd-repart applied its changes; root's if it names none."""
-    for line in (one.at for one in machine.all(Kind.REPART_DISK)):
-        if line.file == event.at.file and line.number < event.at.number:
-            return {short_name(line.text.split("/dev/")[-1].strip(" .")), ""}
-    return {machine.disk}
+def _growth_by_repart(machine: Machine) -> Verdict | None:
+    """Return that systemd-repart grew it, if the disk is root's and nothing failed afterwards."""
+    event = machine.last(Kind.REPART)
+    if event is None:
+        return None
+    disks = [one for one in machine.all(Kind.REPART_DISK) if one.at.order < event.at.order]
+    named = short_name(disks[-1].get("device").strip(".")) if disks else machine.disk
+    mine = named == machine.disk if machine.disk else not named or FIRST_DISK.fullmatch(named)
+    failed = machine.last(Kind.REPART_FAILED, Kind.TABLE_BUSY)
+    if not mine or (failed is not None and failed.at.order > event.at.order):
+        return None
+    return grown_by(Grower.REPART, event)
 
 
 def _sizes_in(event: Event) -> tuple[int | None, int | None]:
@@ -397,16 +401,21 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     return None
 
 
+def _misplaced_backup(machine: Machine) -> Event | None:
+    """Return what says that the backup GPT is misplaced; who writes the table moves it."""
+    written = max((one.at.order for one in machine.all(Kind.TABLE_EDITED)), default=-1)
+    found = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    if machine.room.some is None:  # the kernel looks before anything has grown
+        found = [one for one in found if "GPT:" not in one.at.text]
+    return found[-1] if found and found[-1].at.order > written else None
+
+
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     """Yield what the layout alone shows, the surest first."""
     room = machine.room
-    edited = machine.last(Kind.TABLE_EDITED)  # who writes a GPT moves its backup
-    since = edited.at.order if edited else -1
-    backups = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
-    backups = [one for one in backups if one.at.order > since]
-    if room.some is None:  # the kernel looks before anything has grown
-        backups = [one for one in backups if "GPT:" not in one.at.text]
-    backup = next(reversed(backups), None)
+    if machine.sealed:
+        yield not_grown(Reason.IMMUTABLE_ROOT, machine.sealed)
+    backup = _misplaced_backup(machine)
     if limit := _mbr_limit(machine):
         yield limit
     whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
