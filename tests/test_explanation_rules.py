@@ -1260,3 +1260,58 @@ def test_btrfs_says_how_large_it_is(size):
     assert found.finding == kept(None)
     found = told(head + root.format("  5G") + said, Subject.FILESYSTEM)
     assert found.finding == kept(Reason.FILLS_ITS_DEVICE)
+
+
+TWO_VOLUMES = """\
+NAME         MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+sda            8:0    0   50G  0 disk
+└─sda2         8:2    0   49G  0 part
+  ├─vg0-root 253:1    0   10G  0 lvm  /
+  └─vg0-var  253:0    0   20G  0 lvm  /var
+[  991.2] EXT4-fs (dm-{}): resizing filesystem from 2621440 to 5242880 blocks
+"""
+
+
+@pytest.mark.parametrize(("number", "grown"), [(1, True), (0, False)])
+def test_the_kernels_name_of_a_volume_is_that_of_its_number(number, grown):
+    assert told(TWO_VOLUMES.format(number), Subject.FILESYSTEM).grown is grown
+
+
+def test_a_module_that_ran_once_may_have_grown_what_is_whole():
+    once = "2026-11-22 22:28:24,731 - helpers.py[DEBUG]: config-resizefs already ran (freq=once)\n"
+    assert told(once + WHOLE + DF.format("20G"), Subject.FILESYSTEM).finding == OPEN
+    assert told(once + WHOLE + DF.format("9.8G"), Subject.FILESYSTEM).finding == kept(
+        Reason.MODULE_RAN
+    )
+
+
+def test_a_zfs_root_lies_on_the_tables_largest_partition():
+    text = (
+        GPART.format("", 25165744, "  16777176   8388608       - free -  (4.0G)")
+        + "Filesystem            Size    Used   Avail Capacity  Mounted on\n"
+        + "zroot/ROOT/default    4.1G    2.0G    2.1G    49%    /\n"
+    )
+    found = told(text, Subject.PARTITION)
+    assert (found.finding, found.device) == (kept(Reason.ZFS), "da0p2")
+    assert "gpart resize -i 2 da0" in found.fix
+    assert told(text, Subject.FILESYSTEM).finding == kept(Reason.ZFS)
+
+
+def test_wrong_arguments_on_the_first_disk_are_about_root():
+    said = '"cmd": ["growpart", "/dev/{}", "/dev/mapper/vg-root"], "stdout": "FAILED: partition-number must be a number"'
+    assert told(said.format("vda"), Subject.PARTITION).finding == kept(Reason.GROWPART_FAILED)
+    assert told(said.format("vdb"), Subject.PARTITION).finding == OPEN
+
+
+@pytest.mark.parametrize(
+    ("line", "subject", "finding"),
+    [
+        ("Resized partition /dev/vda9", Subject.PARTITION, (True, Grower.OTHER, None)),
+        ("Please run 'e2fsck -f /dev/vda1' first.", Subject.FILESYSTEM, kept(Reason.RESIZE_FAILED)),
+        (BUSY.strip(), Subject.PARTITION, kept(Reason.TABLE_BUSY)),
+        (REPART.format("vda").strip(), Subject.PARTITION, (True, Grower.REPART, None)),
+    ],
+)
+def test_telling_lines_are_found_in_large_files(line, subject, finding):
+    noise = "systemd[1]: Started something that has nothing to do with disks.\n" * 20_000
+    assert told(f"{noise}{line}\n{noise}", subject).finding == finding

@@ -50,7 +50,8 @@ _WORDS = (
     b"Disabled cloud-init|status_code|No space left|userdata|Failed loading yaml|"
     b"already ran (freq|root filesystem|unknown filesystem|resize_info|not exist|"
     b"not a block|old partition|old table|DOS partition table|MBR/dos|meta-data=|"
-    b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group"
+    b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group|partition table|"
+    b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes"
 ).split(b"|")
 _TABLES = (
     b"Disk /dev/|Device |Number  Start|label: |  PV |  VG |  LV |NAME |TARGET |"
@@ -79,6 +80,10 @@ class Line(NamedTuple):
     order: int = 0
     source: Source | None = None
     host: str = ""
+
+    def same_machine(self, other: Line) -> bool:
+        """Tell whether both are of one file, and not below prompts of different hosts."""
+        return self.file == other.file and len({self.host, other.host, ""}) <= 2  # noqa: PLR2004
 
 
 @dataclass

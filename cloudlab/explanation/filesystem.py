@@ -20,7 +20,6 @@ from cloudlab.explanation.machine import (
     grown_by,
     in_initramfs,
     not_grown,
-    same_machine,
     undecided,
 )
 from cloudlab.explanation.model import Grower, Reason, Source, Subject
@@ -45,7 +44,7 @@ def _is_root(machine: Machine, name: str) -> bool:
     if name in {machine.root, "root", ""}:
         return True
     if machine.root:
-        return name.startswith("dm-") and len(machine.stack) > 1
+        return machine.is_mapping(name)
     usual = FIRST_DISK.fullmatch(disk_of(name) or name)
     return bool(usual or re.search(r"root|ubuntu--lv$|^dm-0$", name))
 
@@ -85,7 +84,7 @@ def _growth_in_df(machine: Machine) -> Verdict | None:
     if not sized or (sized[-1].size_bytes or 0) < (sized[0].size_bytes or 0) * 1.11:
         return None
     old, new = sized[0], sized[-1]
-    if old.source != new.source or not same_machine(old.at, new.at):
+    if old.source != new.source or not old.at.same_machine(new.at):
         return None
     return grown_by(Grower.UNKNOWN, old, new, sizes=(old.size_bytes, new.size_bytes), missing=LOG)
 
@@ -185,14 +184,15 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
         yield not_grown(Reason.ZFS, *partition.evidence)
     if partition.reason is Reason.NO_CLOUD_INIT and not kept:
         yield not_grown(Reason.NO_CLOUD_INIT, *partition.evidence, machine.filesystem)
-    for event in machine.all(Kind.ALREADY_RAN):
-        if event.get("module") == "resizefs":
-            yield not_grown(Reason.MODULE_RAN, event)
-    off = machine.last(Kind.RESIZE_OFF)
-    if off is not None and partition.grown is None and fills:
-        yield undecided(DMESG, proofs=(off, machine.filesystem))
-    elif off is not None:
-        yield not_grown(Reason.RESIZE_ROOTFS_OFF, off)
+    ran = [one for one in machine.all(Kind.ALREADY_RAN) if one.get("module") == "resizefs"]
+    for reason, event in (
+        (Reason.MODULE_RAN, ran[0] if ran else None),
+        (Reason.RESIZE_ROOTFS_OFF, machine.last(Kind.RESIZE_OFF)),
+    ):
+        if event is not None and partition.grown is None and fills:
+            yield undecided(DMESG, proofs=(event, machine.filesystem))
+        elif event is not None:
+            yield not_grown(reason, event)
     for kind, reason in (
         (Kind.UNSUPPORTED, Reason.UNKNOWN_FILESYSTEM),
         (Kind.NO_DEVICE, Reason.DEVICE_NOT_FOUND),

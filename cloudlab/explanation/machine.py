@@ -294,9 +294,8 @@ class Machine:
         for device in self.stack:
             if disk_of(device.name) or device.type == "part":
                 return device.name
-        for device in self.devices.values() if self.zfs_dataset else ():
-            if device.type == "part" and device.name == self._largest_partition():
-                return device.name
+        if self.zfs_dataset and (largest := self._largest_partition()):
+            return largest
         if self.root:
             return ""
         changed = [
@@ -316,7 +315,7 @@ class Machine:
     def freebsd(self) -> bool:
         """Whether disks have FreeBSD's names."""
         paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
-        names = (*self.devices, self.root, *(match[1] for match in paths if match))
+        names = (*self.devices, self.partition, *(match[1] for match in paths if match))
         return any(_FREEBSD_DISK.match(one) for one in names)
 
     @property
@@ -356,6 +355,13 @@ class Machine:
     def kind_of_stack(self, *kinds: str) -> Device | None:
         """Return the first device between root and its disk whose type begins so."""
         return next((one for one in self.stack if one.type.startswith(kinds)), None)
+
+    def is_mapping(self, name: str) -> bool:
+        """Tell whether a kernel's name such as dm-0 may be that of root's mapping."""
+        if not re.fullmatch(r"dm-\d+", name) or len(self.stack) < 2:  # noqa: PLR2004
+            return False
+        shown = re.search(r" 25\d:(\d+) ", self.stack[0].at.text)
+        return shown is None or name == f"dm-{shown[1]}"
 
     @property
     def raid(self) -> Device | None:
@@ -536,11 +542,6 @@ def in_initramfs(event: Event) -> bool:
 
 
 _NOWHERE = Line("", 0, "")
-
-
-def same_machine(one: Line, other: Line) -> bool:
-    """Tell whether two lines are of one file, and not below prompts of different hosts."""
-    return one.file == other.file and len({one.host, other.host} - {""}) < 2  # noqa: PLR2004
 
 
 #: What proves something stands on a line.

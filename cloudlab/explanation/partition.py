@@ -26,7 +26,6 @@ from cloudlab.explanation.machine import (
     grown_by,
     in_initramfs,
     not_grown,
-    same_machine,
     undecided,
 )
 from cloudlab.explanation.model import Grower, Reason
@@ -68,7 +67,8 @@ def concerns_root(machine: Machine, event: Event) -> bool:
     if name:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
-        return direct and machine.guessed and machine.may_hold_root(name)
+        usual = machine.may_hold_root(name) or bool(FIRST_DISK.fullmatch(name))
+        return direct and machine.guessed and usual
     number = re.search(r"partition[= ](\d+)", event.at.text)
     if event.get("alone") and machine.nameless:
         return True  # growpart's own words are all that there is
@@ -165,7 +165,7 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
         return None
     old, new = sizes[0], sizes[-1]
     gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
-    if gain <= old.tolerance_bytes + new.tolerance_bytes or not same_machine(old.at, new.at):
+    if gain <= old.tolerance_bytes + new.tolerance_bytes or not old.at.same_machine(new.at):
         return None
     edited = machine.last(Kind.TABLE_EDITED)
     between = edited and old.at.order < edited.at.order < new.at.order
@@ -178,7 +178,7 @@ def _causes(machine: Machine) -> Iterator[Verdict]:
     found = list(_log_causes(machine))
     if found and machine.room.some is False and found[0].reason not in {
         Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
-        Reason.NO_PARTITION, Reason.FILESYSTEM_FULL, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
+        Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
     }:  # fmt: skip
         yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
         return
@@ -427,13 +427,13 @@ def _layouts(machine: Machine) -> Iterator[Verdict]:
         yield undecided(LSBLK, LOG)
     layered, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
     if layered in {Reason.RAID, Reason.ZFS}:
-        yield not_grown(layered, *listed, missing=LOG)
+        yield not_grown(layered, *listed, *room.evidence, missing=LOG)
     if backup is not None and room.behind is None:
         yield not_grown(Reason.GPT_BACKUP, backup, *room.evidence)
     if room.behind is not None:
         yield not_grown(Reason.WALL, *room.evidence)
     if layered is not None:
-        yield not_grown(layered, *listed, missing=LOG)
+        yield not_grown(layered, *listed, *room.evidence, missing=LOG)
     yield not_grown(None, *room.evidence, missing=LOG)
 
 
