@@ -1315,3 +1315,31 @@ def test_wrong_arguments_on_the_first_disk_are_about_root():
 def test_telling_lines_are_found_in_large_files(line, subject, finding):
     noise = "systemd[1]: Started something that has nothing to do with disks.\n" * 20_000
     assert told(f"{noise}{line}\n{noise}", subject).finding == finding
+
+
+def test_a_filesystem_that_grew_after_a_busy_table_shows_that_the_kernel_took_it():
+    busy = "# resize-rootfs /dev/vda3\n" + BUSY + KEPT
+    grew = (
+        "Filesystem at /dev/vda3 is mounted on /; on-line resizing required\n"
+        "The filesystem on /dev/{} is now 931328 (4k) blocks long.\n"
+    )
+    assert told(busy + grew.format("vda3"), Subject.PARTITION).finding == OPEN
+    found = told(busy + grew.format("vda2"), Subject.PARTITION)
+    assert found.finding == kept(Reason.TABLE_BUSY)
+
+
+def test_cloud_init_that_was_disabled_before_it_ran_did_run():
+    disabled = "cloud-init[300]: cloud-init disabled by /etc/cloud/cloud-init.disabled\n"
+    ran = "cloud-init[310]: Cloud-init v. 23.1.2 running 'init'\n"
+    assert told(ran + disabled, Subject.PARTITION).finding == kept(Reason.NO_CLOUD_INIT)
+    assert told(disabled + ran, Subject.PARTITION).finding == OPEN
+
+
+def test_another_modules_lack_of_space_is_not_growparts():
+    failed = growpart("'/' FAILED: failed to resize: disk=/dev/vda, ptnum=1: Unexpected error")
+    said = f"{failed}\nStdout: FAILED: {{}}\nStderr: {{}}\nOSError: [Errno 28] No space left on device\n"
+    found = told(said.format("failed to get a resizer", "-"), Subject.PARTITION)
+    assert found.finding == kept(Reason.GROWPART_FAILED)
+    full = "mkdir: cannot create directory: No space left on device"
+    found = told(said.format("failed to make temp dir", full), Subject.PARTITION)
+    assert found.finding == kept(Reason.FILESYSTEM_FULL)

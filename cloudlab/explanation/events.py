@@ -76,10 +76,8 @@ _TABLE = {
     Kind.CHANGED: _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
     r"(?: from (?P<old>\d+) to (?P<new>\d+))?",
     Kind.TRIED: _ENTRY + r"(?P<verb>NOCHANGE|SKIPPED|FAILED): (?P<why>.*)",
-    Kind.TOOL_MISSING: r"No such file or directory: b?'(?P<program>resize2fs|xfs_growfs|btrfs)'"
-    r"|(?P<absent>resize2fs|xfs_growfs|btrfs): (?:command )?not found"
-    r"|(?P<needed>s[fg]disk)(?:: command)? (?:not found|is required for)"
-    r"|(?:Did not have|found but no) (?P<lacking>s[fg]disk)|(?P<none>no tools available to resize)",
+    Kind.TOOL_MISSING: r"(?:directory: b?'|Did not have |found but no |\b(?=\w+:?(?: command)? (?:not found|is req)))"
+    r"(?P<program>resize2fs|xfs_growfs|btrfs|s[fg]disk)\b|no tools available to resize",
     Kind.GROWPART_OFF: r"growpart disabled: mode=",
     Kind.GROWROOT_MARKER: r"/etc/growroot-disabled exists",
     Kind.MODE_UNKNOWN: r"unknown resize mode|: mode (?:gpart|growfs) not available"

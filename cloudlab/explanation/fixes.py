@@ -329,7 +329,7 @@ def _before_resize(machine: Machine) -> Iterator[str]:
 def _install(machine: Machine, *programs: str) -> Iterator[str]:
     """Yield how to install the first of these programs that is missing."""
     for event in machine.all(Kind.TOOL_MISSING):
-        name = event.get("program", "absent", "needed", "lacking") or "sgdisk"
+        name = event.get("program") or "sgdisk"
         if name in programs:
             debian, fedora, alpine = _PACKAGES[name]
             yield f"sudo apt-get install {debian}  # Fedora: dnf install {fedora}; Alpine: apk add {alpine}"

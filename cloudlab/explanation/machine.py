@@ -38,6 +38,7 @@ LEAST_GAIN_BYTES = 1 << 20
 
 _TRACEBACK_LINES = 60
 # Who found no space: a resize program says it of what it resizes, and others of their own files.
+_NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
 _NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
 
 #: How far apart lines of one traceback or one program's output may be.
@@ -130,7 +131,8 @@ class Machine:
         for event in self.all(Kind.NO_SPACE):
             lines = event.at.number - failure.at.number
             near = event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES
-            if near and _NO_ROOM.search(event.at.text):
+            traced = failure.kind in {Kind.GROWPART_BROKE, Kind.RESIZE_FAILED} or lines == 0
+            if near and (_NO_ROOM if traced else _NO_DIRECTORY).search(event.at.text):
                 return event
         return None
 

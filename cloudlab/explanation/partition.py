@@ -200,7 +200,8 @@ def _attempts(machine: Machine) -> list[Event]:
 
 def said_causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what cloud-init and growpart themselves say kept root's partition from growing."""
-    disabled, silence = machine.last(Kind.DISABLED), machine.silence
+    disabled, silence = machine.last(Kind.DISABLED, Kind.RAN), machine.silence
+    disabled = disabled if disabled and disabled.kind is Kind.DISABLED else None
     ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
     attempts = _attempts(machine)
     if (disabled or silence) and not ran and not attempts:
@@ -311,7 +312,7 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
         shown = [one for one in sizes if one.at.order > busy.at.order]
-        if machine.about_root(busy) and not _in_use(machine, shown):
+        if machine.about_root(busy) and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
     if table is not None and not table.rounded and sizes:
@@ -321,9 +322,12 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
             yield not_grown(Reason.TABLE_BUSY, table, sizes[-1])
 
 
-def _in_use(machine: Machine, shown: list[Device]) -> bool:
+def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
     """Tell whether the kernel is seen to use all that the newest table gives root."""
-    table = machine.table
+    table, grew = machine.table, machine.last(Kind.TOOL, Kind.KERNEL)
+    later = grew is not None and grew.at.order > busy.at.order
+    if grew and later and short_name(grew.get("device", "target")) in {machine.root, "/"}:
+        return True
     if table is None:
         return bool(shown) and machine.room.some is False
     part = next(one for one in table.parts if one.name == machine.partition)
