@@ -1343,3 +1343,32 @@ def test_another_modules_lack_of_space_is_not_growparts():
     full = "mkdir: cannot create directory: No space left on device"
     found = told(said.format("failed to make temp dir", full), Subject.PARTITION)
     assert found.finding == kept(Reason.FILESYSTEM_FULL)
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        pytest.param(
+            "util.py[WARNING]: Failed to resize filesystem (cmd=('resize2fs', '/dev/mapper/vg0-lv_os'))",
+            kept(Reason.RESIZE_FAILED),
+            id="cloud-init's own",
+        ),
+        pytest.param(
+            "[    2.1] EXT4-fs (vda16): mounted filesystem\nresize2fs: Permission denied to resize filesystem",
+            kept(Reason.RESIZE_FAILED),
+            id="/boot was mounted before",
+        ),
+        pytest.param(
+            "[    2.1] XFS (dm-1): Mounting V5 Filesystem\nxfs_growfs: XFS_IOC_FSGROWFSDATA xfsctl failed: Invalid",
+            kept(Reason.RESIZE_FAILED),
+            id="a mapping was mounted before",
+        ),
+        pytest.param(
+            "[    2.1] EXT4-fs (vdb): mounted filesystem\nresize2fs: Permission denied to resize filesystem",
+            (None, Grower.UNKNOWN, Reason.RESIZE_FAILED),
+            id="another disk was mounted before",
+        ),
+    ],
+)
+def test_whose_failure_it_is_shows_in_what_it_names(text, finding):
+    assert told(text, Subject.FILESYSTEM).finding == finding

@@ -253,7 +253,9 @@ def _note_command(commands: _Commands, line: Line) -> None:
     if unit := _GROWFS_UNIT.search(line.text):
         commands["growfs"] = line, unit.groupdict()
     if mounted := _PATTERNS[Kind.MOUNTED].search(line.text):
-        commands["mount"] = line, {"near": mounted["device"] or mounted["xfs"]}
+        name = mounted["device"] or mounted["xfs"]
+        disk = disk_of(name) or ("" if name.startswith("dm-") else name)
+        commands["mount"] = line, {"near": disk}
     if "meta-data=" in line.text:
         commands["resize"] = line, {"target": line.text.split("meta-data=")[1].split(" ")[0]}
 
@@ -292,6 +294,8 @@ def _events(document: Document) -> Iterator[Event]:
 
 def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> dict[str, str]:
     """Return the device that a failure names; a program's bare words are about the last mount."""
+    if "(cmd=" in text:  # cloud-init resizes nothing but root
+        return {}
     if named := _FAILED_ON.search(text):
         return {"device": named[0]}
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}

@@ -252,8 +252,8 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
 
 def _of_root(machine: Machine, event: Event) -> bool:
     """Tell whether a resize program's message is about root's device, or names none."""
-    device = event.get("device", "near") or event.get("target")
-    return device in {"", "/"} or _is_root(machine, device)
+    device = event.get("device", "target")
+    return _is_root(machine, device) if device not in {"", "/"} else machine.about_root(event)
 
 
 def _volume_behind(machine: Machine) -> tuple[Proof, ...]:

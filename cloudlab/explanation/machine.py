@@ -182,7 +182,8 @@ class Machine:
         if fills is False or (fills is None and largest not in self.devices):
             largest = ""
         mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
-        mounted = [one for one in mounted if not disk_of(one) or self.may_hold_root(one)]
+        disks = {one: disk_of(one) or one for one in mounted}
+        mounted = [one for one, disk in disks.items() if FIRST_DISK.fullmatch(disk) or "-" in disk]
         mounted += [one for one in self.devices if one == "root"]
         found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
         return next((one for one in found if one), "")
