@@ -70,7 +70,7 @@ class Kind(StrEnum):
 
 
 _ENTRY = r"'(?P<entry>[^']*)' "
-# Other programs than cloud-init say what they are the status of.
+# Other programs put their own name before "status".
 _STATUS = r"(?:^[\s{\"]*|cloud-init |, \"|\]: )status\"?: \"?"
 _TABLE = {
     Kind.CHANGED: _ENTRY + r"resized: changed \((?P<device>[^,)]+)(?:, (?P<number>\d+))?\)"
@@ -191,7 +191,7 @@ _AROUND_LINES = 12
 _MOST_LINES = 200
 _GROWFS_UNIT = re.compile(r"Grow File System on (?P<mount>/\S*?)\.*$")
 _DEVICE = re.compile(r"/dev/(?!null)\w|\b(?:[hsv]|xv)d[a-z]\d*\b|\bnvme\d")
-# A device that a failure names; what is no kernel's name may be any.
+# The device in a failure's message; links such as /dev/root may point to any.
 _FAILED_ON = re.compile(r"/dev/(?!root\b|block/|disk/)[\w/.-]+")
 _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 _NEAR_LINES = 40
@@ -293,7 +293,7 @@ def _events(document: Document) -> Iterator[Event]:
 
 
 def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> dict[str, str]:
-    """Return the device that a failure names; a program's bare words are about the last mount."""
+    """Return the device in a failure's message, or else the disk that was mounted just before."""
     if "(cmd=" in text:  # cloud-init resizes nothing but root
         return {}
     if named := _FAILED_ON.search(text):

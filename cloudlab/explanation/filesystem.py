@@ -142,7 +142,9 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
     """Tell whether something was measured before the partition grew at the same shell."""
-    at = next(iter(partition.evidence), shown.at)  # a log tells of the boot, wherever it stands
+    at = next(
+        iter(partition.evidence), shown.at
+    )  # a log describes the boot, wherever it was pasted
     return (
         bool(partition.grown) and source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
     )
@@ -246,7 +248,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             yield not_grown(Reason.RESIZE_FAILED, event)
         else:
             yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)
-    if failures and not machine.root:  # of what may be root's or not
+    if failures and not machine.root:  # the device may or may not be root's
         yield undecided("findmnt /", LSBLK, proofs=failures[-1:], reason=Reason.RESIZE_FAILED)
 
 

@@ -338,7 +338,7 @@ def _install(machine: Machine, *programs: str) -> Iterator[str]:
 
 
 def _rescan(machine: Machine) -> Iterator[str]:
-    """Yield how the kernel learns a disk's new size; virtio's disks tell it themselves."""
+    """Yield how to rescan a disk; virtio reports a new size without it."""
     disk = _plain(machine.disk, "")
     controller = re.fullmatch(r"(nvme\d+)n\d+", disk)
     path = f"block/{disk}/device/rescan" if re.fullmatch(r"sd[a-z]+", disk) else ""
@@ -407,7 +407,7 @@ def _layered(machine: Machine) -> Iterator[str]:
 
 def _writable(machine: Machine) -> Iterator[str]:
     if machine.sealed:
-        yield "# A verified image keeps its size. What is written lies on other partitions:"
+        yield "# A verified image keeps its size; data is on other partitions:"
         yield "lsblk -o NAME,SIZE,RO,MOUNTPOINTS {disk}"
     elif "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"

@@ -37,7 +37,7 @@ DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
 LEAST_GAIN_BYTES = 1 << 20
 
 _TRACEBACK_LINES = 60
-# Who found no space: a resize program says it of what it resizes, and others of their own files.
+# A lack of space for a program's own files: resize programs print the same of their device.
 _NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
 _NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
 

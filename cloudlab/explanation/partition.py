@@ -61,7 +61,7 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         return True
     name = machine.partition_of(event)
     if name and machine.partition:
-        named = short_name(event.get("device"))  # where growpart's arguments are wrong, any of them
+        named = short_name(event.get("device"))  # wrong arguments may name the partition
         whole = named == machine.disk and not event.get("number")
         return whole or bool({name, named} & {machine.partition, machine.root})
     if name:
@@ -220,7 +220,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
         (Kind.ALREADY_RAN, Reason.MODULE_RAN),
     ):
         said = [one for one in machine.all(kind) if one.get("module") in {"", "growpart"}]
-        if said and said[-1].at.order > last:  # later it did run
+        if said and said[-1].at.order > last:  # else it ran later
             yield not_grown(reason, said[-1])
     yield from _failures(machine, failed)
     if event := machine.last(Kind.REPART_FAILED):
@@ -406,7 +406,7 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
 
 
 def _misplaced_backup(machine: Machine) -> Event | None:
-    """Return what says that the backup GPT is misplaced; who writes the table moves it."""
+    """Return what says that the backup GPT is misplaced; a program that writes the table moves it."""
     written = max((one.at.order for one in machine.all(Kind.TABLE_EDITED)), default=-1)
     found = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
     if machine.room.some is None:  # the kernel looks before anything has grown
