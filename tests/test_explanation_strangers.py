@@ -599,3 +599,81 @@ def test_freebsd_gets_its_own_commands():
     assert "gpart resize" in fix
     assert "growfs" in fix
     assert "growpart" not in fix
+
+
+#: What may be said of another disk than root's, as programs say it.
+ANOTHER_DISK = """\
+# fdisk /dev/sdz
+The partition table has been altered.
+Calling ioctl() to re-read partition table.
+Re-reading the partition table failed.: Device or resource busy
+The kernel still uses the old table. The new table will be used at the next reboot.
+
+# growpart /dev/sdz 1
+CHANGED: partition=1 start=2048 old: size=41940992 end=41943039 new: size=104855519 end=104857566
+
+# growpart /dev/sdz 1
+FAILED: failed to get a resizer for format ''
+
+# growpart /dev/sdz 1
+WARNING: MBR/dos partitioned disk is larger than 2TB. Additional space will go unused.
+NOCHANGE: partition 1 is size 4294965247. it cannot be grown
+
+# resize2fs /dev/sdz1
+resize2fs 1.47.0 (5-Feb-2023)
+Filesystem at /dev/sdz1 is mounted on /data; on-line resizing required
+old_desc_blocks = 3, new_desc_blocks = 7
+The filesystem on /dev/sdz1 is now 13106939 (4k) blocks long.
+
+# resize2fs /dev/sdz1
+resize2fs 1.47.0 (5-Feb-2023)
+The filesystem is already 13106939 (4k) blocks long.  Nothing to do!
+
+# resize2fs /dev/sdz1
+resize2fs 1.47.0 (5-Feb-2023)
+Please run 'e2fsck -f /dev/sdz1' first.
+
+# xfs_growfs /data
+meta-data=/dev/sdz1              isize=512    agcount=4, agsize=1310656 blks
+data     =                       bsize=4096   blocks=5242624, imaxpct=25
+data blocks changed from 5242624 to 13106939
+
+# xfs_growfs /data
+xfs_growfs: /data is not a mounted XFS filesystem
+
+# btrfs filesystem resize max /data
+Resize device id 1 (/dev/sdz1) from 10.00GiB to max
+ERROR: unable to resize '/data': Read-only file system
+
+[ 9999.123456] EXT4-fs (sdz1): resizing filesystem from 2621440 to 5242880 blocks
+[ 9999.223456] sdz: detected capacity change from 10737418240 to 21474836480
+
+# fdisk -l /dev/sdz
+GPT PMBR size mismatch (20971519 != 41943039) will be corrected by write.
+The backup GPT table is not on the end of the device.
+Disk /dev/sdz: 20 GiB, 21474836480 bytes, 41943040 sectors
+Disklabel type: gpt
+
+systemd-growfs[1]: Failed to resize "/data" to 1894400 blocks (ext4): No space left on device
+systemd[1]: Failed to start Grow File System on /data.
+
+systemd-repart[2]: Applying changes to /dev/sdz.
+systemd-repart[2]: Growing existing partition 1.
+
+  Size of logical volume vgz/data changed from 10.00 GiB (2560 extents) to 30.00 GiB (7680 extents).
+
+/dev/sdz1: UUID="x" TYPE="ext4"
+
+# sgdisk -e /dev/sdz
+The operation has completed successfully.
+"""
+
+
+@A_CASE
+def test_what_is_said_of_another_disk_changes_no_claim(case):
+    plain = cl.explain(*files_of(case)).statements
+    for noise in (ANOTHER_DISK, *ANOTHER_DISK.split("\n\n")):
+        found = cl.explain(*files_of(case), f"{noise}\n\n").statements
+        assert [one.subject for one in found] == [one.subject for one in plain]
+        for one, known in zip(found, plain, strict=True):
+            assert one.grown is None or one.finding == known.finding, noise

@@ -173,10 +173,10 @@ _GROWPART = re.compile(
     r" ['\"]?(?P<device>/dev/[\w/.+-]+)(?:['\"]?,? ['\"]?p?(?P<number>\d+)\b)?"
 )
 _RESIZE = re.compile(
-    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b.*?"
+    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b(?!:| \d+\.).*?"
     r"(?P<target>/\S*)?\s*$"
 )
-_OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT}
+_OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED}
 # A path, or the kernel's list of a disk's partitions.
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
@@ -227,6 +227,11 @@ class Event:
         if self.get("btrfs") or not count.isdigit():
             return int(self.get("to") or 0)
         return int(count) * (int(unit) if self.get("bsize") else int(unit or 4) * 1024)
+
+    @property
+    def in_initramfs(self) -> bool:
+        """Whether a program of the initramfs wrote the line."""
+        return bool(re.search(r"dracut-|initramfs|initcpio|ignition-ostree-growfs", self.at.text))
 
     @property
     def uptime_s(self) -> float | None:
@@ -295,7 +300,7 @@ def _events(document: Document) -> Iterator[Event]:
 def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> dict[str, str]:
     """Return the device in a failure's message, or else the disk that was mounted just before."""
     if "(cmd=" in text:  # cloud-init resizes nothing but root
-        return {}
+        return {"target": ""}
     if named := _FAILED_ON.search(text):
         return {"device": named[0]}
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}

@@ -18,7 +18,6 @@ from cloudlab.explanation.machine import (
     Proof,
     Verdict,
     grown_by,
-    in_initramfs,
     not_grown,
     undecided,
 )
@@ -72,7 +71,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         target = event.get("device", "target")
         if target == "/" or (target and machine.root and _is_root(machine, target)):
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
-            by = Grower.INITRAMFS if in_initramfs(event) else Grower.OTHER
+            by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
@@ -104,7 +103,8 @@ def _resized_by_btrfs(machine: Machine) -> Verdict | None:
 def _within_cloud_init(machine: Machine, event: Event) -> bool:
     """Tell whether cloud-init was running on the same console, so that it is what resized."""
     runs = [one for one in machine.all(Kind.RAN) if one.at.file == event.at.file]
-    growfs = any("systemd-growfs" in one.at.text for one in machine.events)
+    roots = (one for one in machine.events if one.get("mount") in {"", "/", "/sysroot"})
+    growfs = any("systemd-growfs" in one.at.text for one in roots)
     return any(one.at.number < event.at.number for one in runs) and not growfs
 
 
@@ -235,7 +235,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
         read_only = any(
             "Read-only file system" in one.at.text
             and abs(one.at.order - event.at.order) < NEAR_LINES
-            for one in machine.all(Kind.RESIZE_FAILED)
+            for one in failures
         )
         read_only = read_only and not machine.plain_root
         if near or ("No space left" in event.at.text and full):
@@ -248,8 +248,6 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             yield not_grown(Reason.RESIZE_FAILED, event)
         else:
             yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)
-    if failures and not machine.root:  # the device may or may not be root's
-        yield undecided("findmnt /", LSBLK, proofs=failures[-1:], reason=Reason.RESIZE_FAILED)
 
 
 def _of_root(machine: Machine, event: Event) -> bool:
@@ -319,7 +317,15 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
             return not_grown(None, machine.filesystem, missing=LOG)
         if size > partition.from_bytes * 1.02:
             return grown_by(Grower.UNKNOWN, machine.filesystem, missing=LOG)
+    return _open(machine)
+
+
+def _open(machine: Machine) -> Verdict:
+    """Return that nothing decides it, with what would."""
     lacking = LSBLK if machine.size_of(machine.root) is None else ""
+    failed = [one for one in machine.all(Kind.RESIZE_FAILED) if one.get("device", "near")]
+    if failed and not machine.root:  # its device may or may not be root's
+        return undecided(LSBLK, proofs=failed[-1:], reason=Reason.RESIZE_FAILED)
     return undecided(lacking if machine.filesystem else DF, LOG, proofs=[machine.filesystem])
 
 

@@ -237,8 +237,14 @@ class Machine:
     def _largest_partition(self) -> str:
         parts = [one for one in self.devices.values() if one.type == "part" and one.size_bytes]
         sizes = {one.name: one.size_bytes or 0 for one in parts}
-        if not sizes and len({table.disk for table in self.facts.tables}) == 1:
-            sizes = {one.name: one.size_bytes for one in self.facts.tables[-1].parts}
+        tables = () if sizes else self.facts.tables
+        if tables:
+            sizes = {one.name: one.size_bytes for table in tables for one in table.parts}
+        if len({one.disk for one in tables}) > 1:  # the only one that root fills, disks included
+            shown = max((one.size_bytes or 0 for one in self.root_mounts), default=0)
+            sizes |= {one.disk: one.size_bytes or 0 for one in tables}
+            sizes = {name: size for name, size in sizes.items() if _FULL * size <= shown <= size}
+            sizes = sizes if len(sizes) == 1 else {}
         return max(sizes, key=lambda name: sizes[name], default="")
 
     @cached_property
@@ -297,7 +303,7 @@ class Machine:
         for device in self.stack:
             if disk_of(device.name) or device.type == "part":
                 return device.name
-        if self.zfs_dataset and (largest := self._largest_partition()):
+        if self.zfs_dataset and self.may_hold_root(largest := self._largest_partition()):
             return largest
         if self.root:
             return ""
@@ -343,7 +349,8 @@ class Machine:
         disks = {one.disk for one in self.facts.tables} | {
             one.name for one in self.devices.values() if one.type == "disk" and one.size_bytes
         }
-        return disks.pop() if len(disks) == 1 else ""
+        only = disks.pop() if len(disks) == 1 else ""
+        return only if FIRST_DISK.fullmatch(only) or only == "disk" else ""
 
     @property
     def number(self) -> str:
@@ -537,11 +544,6 @@ class Machine:
         """Return why something grew that user-data switched off."""
         ignored = self.last(Kind.IGNORED) or (self.user_data and not self.user_data.valid)
         return Reason.USER_DATA_IGNORED if ignored and self.switched_off(*path) else None
-
-
-def in_initramfs(event: Event) -> bool:
-    """Tell whether a program of the initramfs wrote a line."""
-    return bool(re.search(r"dracut-|initramfs|initcpio|ignition-ostree-growfs", event.at.text))
 
 
 _NOWHERE = Line("", 0, "")

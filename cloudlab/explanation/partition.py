@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, short_name
+from cloudlab.explanation.facts import Device, disk_of, short_name
 from cloudlab.explanation.machine import (
     DMESG,
     FDISK,
@@ -24,7 +24,6 @@ from cloudlab.explanation.machine import (
     Machine,
     Verdict,
     grown_by,
-    in_initramfs,
     not_grown,
     undecided,
 )
@@ -92,7 +91,7 @@ def _growth(machine: Machine) -> Verdict | None:
     if changed:
         event = changed[-1]
         growroot = re.search(r"(?i)growroot", event.at.text)
-        by = Grower.INITRAMFS if in_initramfs(event) else Grower.GROWPART
+        by = Grower.INITRAMFS if event.in_initramfs else Grower.GROWPART
         by = Grower.GROWROOT if growroot else by
         old, new = _sizes_in(event)
         last = machine.sizes_of(machine.partition)[-1:]
@@ -108,16 +107,17 @@ def _growth(machine: Machine) -> Verdict | None:
 
 def _growth_by_repart(machine: Machine) -> Verdict | None:
     """Return that systemd-repart grew it, if the disk is root's and nothing failed afterwards."""
-    event = machine.last(Kind.REPART)
-    if event is None:
-        return None
-    disks = [one for one in machine.all(Kind.REPART_DISK) if one.at.order < event.at.order]
-    named = short_name(disks[-1].get("device").strip(".")) if disks else machine.disk
-    mine = named == machine.disk if machine.disk else not named or FIRST_DISK.fullmatch(named)
-    failed = machine.last(Kind.REPART_FAILED, Kind.TABLE_BUSY)
-    if not mine or (failed is not None and failed.at.order > event.at.order):
-        return None
-    return grown_by(Grower.REPART, event)
+    disk = machine.disk
+    for event in reversed(machine.all(Kind.REPART)):
+        disks = [one for one in machine.all(Kind.REPART_DISK) if one.at.order < event.at.order]
+        named = short_name(disks[-1].get("device").strip(".")) if disks else disk
+        failures = [one for one in machine.all(Kind.TABLE_BUSY) if machine.about_root(one)]
+        failures += machine.all(Kind.REPART_FAILED)
+        failed = any(one.at.order > event.at.order for one in failures)
+        mine = named == disk if disk else not named or FIRST_DISK.fullmatch(named)
+        if mine and not failed:
+            return grown_by(Grower.REPART, event)
+    return None
 
 
 def _sizes_in(event: Event) -> tuple[int | None, int | None]:
@@ -144,6 +144,8 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
     busy = machine.last(Kind.TABLE_BUSY) if later else _busy_after(machine, event)
     if not later:
         tools = machine.all(Kind.TOOL, Kind.TOOL_BEGINS, Kind.IDLE, Kind.KERNEL)
+        mine = {"", "/", machine.root, machine.partition}
+        tools = [one for one in tools if short_name(one.get("device", "target")) in mine]
         seen = [one.bytes_named for one in tools if one.at.order > event.at.order]
     if (not later and busy is None) or any(size > (old + new) // 2 for size in seen):
         return None
@@ -257,13 +259,13 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
         for other in machine.all(Kind.PROGRAM):
             device = machine.partition_of(other) or _disk_in(other.at.text)
-            disk = re.sub(r"p?\d+$", "", device) if device not in machine.devices else device
+            disk = disk_of(device) or device
             if _failed(other) and machine.root and disk and disk != machine.disk:
-                empty = not any(
-                    one.parent == disk or (one.mounts and one.name == disk)
+                used = any(
+                    disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
                     for one in machine.devices.values()
                 )
-                if empty:
+                if not used and (disk in machine.devices or "does not exist" in other.at.text):
                     yield not_grown(
                         Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
                     )
@@ -390,7 +392,12 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
-    events = [one for one in machine.all(Kind.MBR_LIMIT) if machine.about_root(one)]
+    changed = [one for one in machine.all(Kind.PROGRAM) if one.get("verb") == "CHANGED"]
+    events = [
+        one
+        for one in machine.all(Kind.MBR_LIMIT)
+        if machine.about_root(one) and not any(_limited(machine, each) for each in changed)
+    ]
     event, table = next(reversed(events), None), machine.table
     disk_bytes = machine.size_of(machine.disk) or 0
     if event is None and machine.label != "dos":
@@ -407,8 +414,9 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
 
 def _misplaced_backup(machine: Machine) -> Event | None:
     """Return what says that the backup GPT is misplaced; a program that writes the table moves it."""
-    written = max((one.at.order for one in machine.all(Kind.TABLE_EDITED)), default=-1)
-    found = [one for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)]
+    mine = [one for one in machine.events if machine.about_root(one)]
+    written = max((one.at.order for one in mine if one.kind is Kind.TABLE_EDITED), default=-1)
+    found = [one for one in mine if one.kind is Kind.GPT_BACKUP]
     if machine.room.some is None:  # the kernel looks before anything has grown
         found = [one for one in found if "GPT:" not in one.at.text]
     return found[-1] if found and found[-1].at.order > written else None
