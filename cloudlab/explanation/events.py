@@ -206,15 +206,12 @@ class Event:
     kind : Kind
     at : Line
     values : dict of str to str
-        What the line names, by the groups of its pattern.
-    command : str
-        ``growpart`` or another program that a shell or log shows to have been started before.
+        What the line names, by the groups of its pattern, or the command before it.
     """
 
     kind: Kind
     at: Line
     values: dict[str, str]
-    command: str = ""
 
     def get(self, *names: str) -> str:
         """Return the first value that the line has; empty if it has none."""
@@ -292,7 +289,7 @@ def _events(document: Document) -> Iterator[Event]:
                 values = {"near": disk} | values
             source = "growpart's output" if kind is Kind.PROGRAM else str(source_of(line.text))
             document.kinds.add(source)
-            yield Event(kind, line, values, program)
+            yield Event(kind, line, values)
             if kind not in _ALSO:
                 break
 
