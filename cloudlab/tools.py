@@ -43,6 +43,8 @@ _INSTALL = {
     "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
     "dnf": ("dnf", "install", "-y"),
     "zypper": ("zypper", "install", "-y"),
+    "pacman": ("pacman", "-S", "--needed"),
+    "apk": ("apk", "add"),
     "brew": ("brew", "install"),
 }
 
@@ -142,7 +144,7 @@ def check_arch(arch: str | None) -> str:
 
 
 def package_manager() -> str | None:
-    """Return which of apt, dnf, zypper and brew this host has, or None."""
+    """Return which package manager this host has, of those that :file:`programs.txt` knows."""
     names = ["brew"] if sys.platform == "darwin" else _INSTALL
     return next((name for name in names if shutil.which(_INSTALL[name][0])), None)
 
