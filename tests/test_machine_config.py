@@ -254,7 +254,6 @@ def test_a_kvm_that_does_not_end_when_asked_to_is_killed_at_once(tmp_path, monke
     assert not asked.exists(), "else it would have had five more seconds"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_probe_ends_with_its_owner_and_leaves_nothing(tmp_path, monkeypatch):
     note, temporary = tmp_path / "pid", tmp_path / "tmp"
     temporary.mkdir()

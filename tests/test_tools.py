@@ -95,7 +95,6 @@ def test_a_child_without_grace_is_killed_at_once(tmp_path, monkeypatch):
     assert not asked.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_bound_child_dies_with_its_owner(tmp_path):
     note = tmp_path / "pid"
     script = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
