@@ -55,7 +55,9 @@ _ARM_CODE = bytes.fromhex(
     "020000d4"  # hvc  #0
     "00000014"  # b    .
 )  # fmt: skip
-# Memory starts at 0x4000_0000, with a mebibyte that the device tree takes.
+# Memory starts at 0x4000_0000, with a mebibyte that the device tree takes.  QEMU's loader device
+# writes the code there, four bytes at a time: a file would be opened twice, and on macOS two
+# openings of /dev/stdin share one position.
 _ARM_LOAD_ADDRESS = 0x4020_0000
 
 
@@ -133,9 +135,12 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
                 "-device", "isa-debug-exit,iobase=0x501,iosize=1",
             ]  # fmt: skip
         else:
-            code.write(_ARM_CODE)
-            loader = f"loader,file=/dev/stdin,addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0,force-raw=on"
-            machine = ["-machine", "virt", "-device", loader]
+            machine = ["-machine", "virt"]
+            for at in range(0, len(_ARM_CODE), 4):
+                word = int.from_bytes(_ARM_CODE[at : at + 4], "little")
+                place = f"loader,addr={_ARM_LOAD_ADDRESS + at:#x}"
+                machine += ["-device", f"{place},data={word:#x},data-len=4"]
+            machine += ["-device", f"loader,addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0"]
         code.seek(0)
         argv = [
             qemu_program(arch), "-nodefaults", "-no-user-config", "-display", "none",
