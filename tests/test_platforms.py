@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -345,6 +346,49 @@ def test_conda_is_known_by_its_folder(monkeypatch, tmp_path):
     assert not platforms.in_conda()
     (tmp_path / "conda-meta").mkdir()
     assert platforms.in_conda()
+
+
+MAC_CHECK = Path(__file__).with_name("mac-check.sh")
+
+
+def test_shellcheck_finds_nothing_in_the_script_for_macs():
+    argv = ["shellcheck", "-s", "sh", MAC_CHECK]
+    assert subprocess.run(argv, capture_output=True, text=True, check=False).stdout == ""
+
+
+@pytest.mark.vm
+def test_the_script_for_macs_without_its_boots(own_cache, tmp_path):
+    home, temporary = tmp_path / "home", tmp_path / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    env = {"HOME": str(home), "TMPDIR": str(temporary), "PYTHON": sys.executable,
+           "PYTHONPATH": str(MAC_CHECK.parents[1])}  # fmt: skip
+    done = subprocess.run(
+        ["dash", MAC_CHECK, "--no-boot", "--output", "found.txt"],
+        cwd=tmp_path, env={**os.environ, **env}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    said = (tmp_path / "found.txt").read_text()
+    titles = re.findall(r"^== (.*) ==$", said, re.MULTILINE)
+    assert titles == [
+        "setup", "system", "Homebrew", "QEMU", "Python", "doctor", "lab", "replay", "boots", "end",
+    ]  # fmt: skip
+    assert "Traceback" not in said
+    assert "$ sw_vers\n(not on this system)" in said or sys.platform == "darwin"
+    found, _ = json.JSONDecoder().raw_decode(said, said.index('{\n  "checks"'))
+    assert found["checks"][0]["detail"] == platforms.describe()
+    assert "The course is in ~" not in said, "the folder of the script's own"
+    assert str(home) not in said
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_script_for_macs_refuses_what_it_does_not_know(tmp_path):
+    done = subprocess.run(
+        ["dash", MAC_CHECK, "--nosuch"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "--no-boot" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 #: QEMU's own descriptors (pc-bios/descriptors), as Homebrew installs them.
