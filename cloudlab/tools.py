@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
+from cloudlab import platforms
 from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError, UsageError
 
 #: How long a program that was told to end may take before it is killed, in seconds.
@@ -32,8 +33,11 @@ _SYSTEM_FOLDERS = (
     "/usr/sbin",
     "/sbin",
     "/usr/local/sbin",
+    # Of Homebrew and MacPorts; what launchd or a desktop starts lacks them.
+    "/usr/local/bin",
     "/opt/homebrew/bin",
     "/opt/homebrew/sbin",
+    "/opt/local/bin",
     "/opt/homebrew/opt/e2fsprogs/sbin",
     "/usr/local/opt/e2fsprogs/sbin",
 )
@@ -43,6 +47,8 @@ _INSTALL = {
     "apt": ("apt-get", "install", "-y", "--no-install-recommends"),
     "dnf": ("dnf", "install", "-y"),
     "zypper": ("zypper", "install", "-y"),
+    "pacman": ("pacman", "-S", "--needed"),
+    "apk": ("apk", "add"),
     "brew": ("brew", "install"),
 }
 
@@ -52,18 +58,11 @@ _FIRMWARE_FOLDERS = (
     "/usr/share/qemu/firmware",
     "/opt/homebrew/share/qemu/firmware",
     "/usr/local/share/qemu/firmware",
+    "/opt/local/share/qemu/firmware",
 )
 
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-
-#: Becomes a program that the kernel kills when this process dies for any reason.  A process in
-#: between, because one with several threads should do nothing between its fork and its exec.
-_BIND = (
-    "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(1, signal.SIGKILL)\n"
-    "try: os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])\n"
-    "except OSError as error: sys.exit(f'{sys.argv[2]} cannot be started: {error.strerror}')"
-)
 
 
 class Program(NamedTuple):
@@ -126,7 +125,7 @@ def now() -> str:
 
 def host_arch() -> str:
     """Return this host's architecture in Debian's words; one we have no images for, in its own."""
-    machine = platform.machine().lower()
+    machine = "arm64" if platforms.is_translated() else platform.machine().lower()
     return ARCHITECTURES.get(machine, machine)
 
 
@@ -142,9 +141,9 @@ def check_arch(arch: str | None) -> str:
 
 
 def package_manager() -> str | None:
-    """Return which of apt, dnf, zypper and brew this host has, or None."""
-    names = ["brew"] if sys.platform == "darwin" else _INSTALL
-    return next((name for name in names if shutil.which(_INSTALL[name][0])), None)
+    """Return which package manager this host has, of those that :file:`programs.txt` knows."""
+    names = ["brew"] if platforms.is_macos() else _INSTALL
+    return next((name for name in names if which(_INSTALL[name][0])), None)
 
 
 def install_argv(packages: Sequence[str], manager: str | None = None) -> list[str] | None:
@@ -168,13 +167,18 @@ def packages_for(programs: Iterable[str], manager: str | None) -> tuple[list[str
 
 
 def install_hint(*programs: str) -> str:
-    """Return a sentence with the command that installs ``programs`` on this host."""
+    """Return what to do to install ``programs`` on this host: the command, if it is known."""
     manager = package_manager()
-    packages, _ = packages_for(programs, manager)
-    argv = install_argv(packages, manager) if packages else None
-    if argv is None:
-        return f"Install {', '.join(programs)} with your system's package manager."
-    return f"Install it with: {' '.join(argv)}"
+    needs_brew = platforms.is_macos() and manager is None
+    packages, _ = packages_for(programs, "brew" if needs_brew else manager)
+    argv = install_argv(packages, "brew" if needs_brew else manager) if packages else None
+    hint = f"Install {', '.join(programs)} with your system's package manager."
+    if argv is not None:
+        start = "Install Homebrew (https://brew.sh), then run" if needs_brew else "Install it with"
+        hint = f"{start}: {' '.join(argv)}"
+    if platforms.in_conda() and any(name.startswith("qemu-") for name in programs):
+        hint = f"conda-forge has no QEMU that runs machines; use the system's. {hint}"
+    return hint
 
 
 def which(program: str) -> Path | None:
@@ -242,22 +246,6 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return env
 
 
-def bound_argv(words: Sequence[str]) -> list[str]:
-    """Return an argument list whose program dies with this process, even if that is killed.
-
-    On Linux only; elsewhere it is the one that was given.  The kernel also ends the program
-    with the thread that starts it.
-
-    Parameters
-    ----------
-    words : sequence of str
-        The program's path and its arguments.
-    """
-    if sys.platform != "linux":
-        return list(words)
-    return [sys.executable, "-I", "-S", "-c", _BIND, str(os.getpid()), *words]
-
-
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
@@ -290,7 +278,7 @@ def run(
     grace_s : float, optional
         Instead of :data:`GRACE_S`; 0 kills at once.
     bound : bool
-        Whether it dies with this process even if that is killed; on Linux only.
+        Whether it dies with this process even if that is killed.
     cwd : Path, optional
         Where it runs.
     env : mapping, optional
@@ -309,7 +297,7 @@ def run(
     source = subprocess.PIPE if isinstance(data, bytes) else data or subprocess.DEVNULL
     try:
         process = subprocess.Popen(
-            bound_argv(words) if bound else words,
+            platforms.bound_argv(words) if bound else words,
             stdin=source,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

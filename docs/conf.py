@@ -29,7 +29,7 @@ html_static_path = ["_static"]
 html_css_files = ["cloudlab.css"]
 # Only the course has pages to list beside a page.
 html_sidebars = {
-    page: [] for page in ("docs/a*", "docs/b*", "CONTRIBUTING", "CHANGELOG", "SECURITY")
+    page: [] for page in ("docs/a*", "docs/b*", "docs/p*", "CONTRIBUTING", "CHANGELOG", "SECURITY")
 }
 html_title = "cloudlab"
 html_show_sourcelink = False
@@ -68,6 +68,7 @@ _PAGES = """
 
 docs/course
 docs/api
+docs/platforms
 docs/architecture
 docs/benchmarks
 docs/scoreboard

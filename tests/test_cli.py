@@ -521,6 +521,8 @@ def test_doctor_is_the_designs_json(own_cache):
     done = process("doctor", "--json")
     told = json.loads(done.stdout)
     assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in told["checks"])
+    assert told["checks"][0]["name"] == "system"
+    assert f"Python {sys.version_info.major}." in told["checks"][0]["detail"]
     assert told["accelerator"]["name"] in ("kvm", "hvf", "tcg")
     assert told["accelerator"]["reason"]
     assert done.returncode == (0 if all(check["ok"] for check in told["checks"]) else 1)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def test_a_missing_qemu_is_told(qcow2, monkeypatch):
     monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
     with pytest.raises(ToolNotFoundError, match="qemu-img"):
         inspect_disk(qcow2)
+
+
+def test_the_socket_has_a_short_path_where_temporary_files_have_long_ones(
+    qcow2, tmp_path, monkeypatch
+):
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert inspect_disk(qcow2).format == "qcow2"
 
 
 def test_no_qemu_nbd_outlives_an_owner_that_is_killed_before_it_connects(qcow2):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 import cloudlab
+from cloudlab import tools
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -45,6 +46,28 @@ def test_the_architecture_page_has_every_room():
     table = ARCHITECTURE.partition("| room |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`(\w+)`", table))
     assert named >= set(ROOMS) - {"prerequisites"}
+
+
+PLATFORMS = (ROOT / "docs" / "platforms.md").read_text()
+
+
+@pytest.mark.parametrize("manager", ["apt", "dnf", "zypper", "pacman", "apk", "brew"])
+def test_the_platforms_page_has_the_packages_that_are_installed(manager, monkeypatch):
+    monkeypatch.setattr(tools.os, "geteuid", lambda: 1000)
+    jobs = {"run", "run/amd64"}
+    needs = [name for name, program in tools.PROGRAMS.items() if jobs & set(program.jobs)]
+    packages, unknown = tools.packages_for(needs, manager)
+    assert unknown == []
+    assert f"| `{' '.join(tools.install_argv(packages, manager))}` |" in PLATFORMS
+
+
+def test_the_platforms_page_names_what_exists():
+    named = set(re.findall(r"`((?:tests|scripts)/[^` ]*)`", PLATFORMS))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    targets = set(re.findall(r"\bmake ([\w-]+)", PLATFORMS))
+    made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets <= made
+    assert "docs/platforms.md" in (ROOT / "README.md").read_text()
 
 
 def test_the_citation_names_this_version():

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from cloudlab import paths
+from cloudlab import paths, platforms
 from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
 from cloudlab.image import build
 from cloudlab.image.build import BuildStep, build_image, check_host
@@ -246,7 +246,7 @@ def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):
 
 
 def test_no_linux_no_build(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(platforms, "SYSTEM", "darwin")
     with pytest.raises(BuildError, match="Linux") as caught:
         check_host(Recipe())
     assert "cloudlab images" in caught.value.hint

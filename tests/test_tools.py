@@ -95,7 +95,6 @@ def test_a_child_without_grace_is_killed_at_once(tmp_path, monkeypatch):
     assert not asked.exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_a_bound_child_dies_with_its_owner(tmp_path):
     note = tmp_path / "pid"
     script = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
@@ -164,13 +163,44 @@ def test_lines_are_told_as_they_come(tmp_path):
         ("apt", 0, ["apt-get", "install", "-y", "--no-install-recommends", "x"]),
         ("apt", 1000, ["sudo", "apt-get", "install", "-y", "--no-install-recommends", "x"]),
         ("dnf", 1000, ["sudo", "dnf", "install", "-y", "x"]),
+        ("pacman", 1000, ["sudo", "pacman", "-S", "--needed", "x"]),
+        ("apk", 0, ["apk", "add", "x"]),
         ("brew", 501, ["brew", "install", "x"]),
     ],
-    ids=["apt as root", "apt with sudo", "dnf with sudo", "brew never with sudo"],
+    ids=["apt as root", "apt with sudo", "dnf", "pacman", "apk", "brew never with sudo"],
 )
 def test_install_command(monkeypatch, manager, uid, expected):
     monkeypatch.setattr(os, "geteuid", lambda: uid)
     assert install_argv(["x"], manager) == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("pacman", "pacman -S --needed qemu-img"),
+        ("apk", "apk add qemu-img"),
+        ("dnf", "dnf install"),
+    ],
+)
+def test_the_package_manager_of_each_distribution_is_found(
+    monkeypatch, tmp_path, program, expected
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
+    assert tools.package_manager() is None
+    assert "your system's package manager" in tools.install_hint("qemu-img")
+    (tmp_path / program).symlink_to("/bin/true")
+    assert tools.package_manager() == program
+    assert expected in tools.install_hint("qemu-img")
+
+
+@pytest.mark.parametrize("manager", ["dnf", "zypper", "pacman", "apk", "brew"])
+def test_every_system_has_a_package_for_what_a_run_needs(manager):
+    needs = [name for name, one in tools.PROGRAMS.items() if any("run" in j for j in one.jobs)]
+    needs += ["uefi-amd64", "uefi-arm64"]
+    packages, unknown = tools.packages_for(needs, manager)
+    assert unknown == []
+    assert packages
 
 
 def test_deadline():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import psutil
 
-from cloudlab import paths, tools
+from cloudlab import paths, platforms, tools
 from cloudlab.cli import terminal
 from cloudlab.course.runs import ready_line
 from cloudlab.errors import CloudlabError, ShutdownError, UsageError, suggest
@@ -39,8 +39,10 @@ class _Check:
 def doctor(args: argparse.Namespace) -> None:
     """Check what a boot needs; raise an error at the end if a check failed."""
     accel: AccelChoice | None = None
-    checks = [_tool(qemu_program(tools.host_arch())), _tool("qemu-img"), _tool("qemu-nbd")]
-    if checks[0].ok:
+    qemu = _tool(qemu_program(tools.host_arch()))
+    system = _Check("system", True, platforms.describe())
+    checks = [system, qemu, _tool("qemu-img"), _tool("qemu-nbd")]
+    if qemu.ok:
         try:
             accel = choose_accel(refresh=args.refresh)
             checks.append(_Check("accelerator", True, f"{accel.accel}: {accel.reason}"))
@@ -87,6 +89,10 @@ def _host_checks() -> list[_Check]:
         cache = _Check("cache", True, str(paths.make_folder(folder)))
     except CloudlabError as error:
         cache = _Check("cache", False, error.message, error.hint)
+    if drive := platforms.windows_drive(str(folder)):
+        # No failure: it works, and takes several times as long.
+        detail = f"{folder}, on the Windows drive {drive}, which is slow from WSL"
+        cache = replace(cache, detail=detail, fix="Set CLOUDLAB_CACHE to a folder of Linux's own.")
     place = next(one for one in (folder, *folder.parents) if one.exists())
     disk, memory = shutil.disk_usage(place).free, psutil.virtual_memory().available
     move = "" if disk >= _LEAST_DISK_BYTES else "Free some space, or move CLOUDLAB_CACHE."

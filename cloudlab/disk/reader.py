@@ -25,7 +25,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cloudlab import tools
+from cloudlab import platforms, tools
 from cloudlab.errors import DiskError, ToolTimeoutError, UnsafeImageError
 from cloudlab.formats import (
     DAMAGED,
@@ -286,7 +286,9 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
             yield _FileReader(file)
         return
     with (
-        tempfile.TemporaryDirectory(prefix="cloudlab-") as folder,
+        tempfile.TemporaryDirectory(
+            prefix="cloudlab-", dir=platforms.socket_folder("cloudlab-12345678/nbd")
+        ) as folder,
         _served(chain, Path(folder)) as connection,
         connection.makefile("rb") as answers,
     ):
@@ -303,7 +305,7 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
     argv = [program, "--read-only", "-k", str(address), qemu_filename(chain)]
     with errors.open("wb") as stderr:
         process = subprocess.Popen(
-            tools.bound_argv(argv),
+            platforms.bound_argv(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,

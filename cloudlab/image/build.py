@@ -15,7 +15,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import filelock
 
-from cloudlab import paths
+from cloudlab import paths, platforms
 from cloudlab.errors import BuildError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
 from cloudlab.image.cache import Image, Trust, recall, remember, sha256_of
 from cloudlab.image.recipe import (
@@ -159,7 +158,7 @@ def _build_alone(recipe: Recipe, progress: Progress) -> Image:
 
 def check_host(recipe: Recipe) -> None:
     """Raise an error with what to do if this host cannot build ``recipe``."""
-    if not sys.platform.startswith("linux"):
+    if not platforms.is_linux():
         raise BuildError(
             "Images are built with Debian's tools, which run on Linux only.",
             hint="Fetch a published image ('cloudlab images' lists them), or build one on Linux "

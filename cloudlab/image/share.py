@@ -57,6 +57,11 @@ MOST_CONNECTIONS = 400
 #: Keeps the answer (bytes) of the learner with a number (hexadecimal digits).
 Accept = Callable[[str, bytes], None]
 
+#: How interfaces are called that lead to containers, virtual machines or a tunnel.
+_INNER_NETWORKS = (
+    "docker", "br-", "veth", "virbr", "podman", "cni", "bridge", "vmenet", "utun",
+)  # fmt: skip
+
 _LOG = logging.getLogger(__name__)
 
 #: Open files that are not connections or the files that these download.
@@ -297,7 +302,7 @@ def _own_addresses() -> Iterator[tuple[bool, bool, bool, str]]:
             # A link-local IPv6 address means nothing without the interface's name.
             if address.is_loopback or (address.version == 6 and address.is_link_local):  # noqa: PLR2004
                 continue
-            inner = interface.startswith(("docker", "br-", "veth", "virbr", "podman", "cni"))
+            inner = interface.startswith(_INNER_NETWORKS)
             yield inner, address.is_link_local, address.version == 6, str(address)  # noqa: PLR2004
 
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cloudlab
+from cloudlab import platforms
 from cloudlab.errors import DownloadError, InterruptedRunError
 from cloudlab.tools import Deadline
 from cloudlab.units import format_bytes
@@ -258,7 +259,7 @@ def open_url(
                 hint="If a proxy opens TLS, name its authority's certificate in SSL_CERT_FILE. "
                 "Python 3.13 and newer also refuse authorities whose certificate breaks RFC 5280, "
                 "for example without key usage: ask for a corrected one. A wrong clock has the "
-                "same effect.",
+                f"same effect.{platforms.certificates_hint()}",
             ) from error
         reason = getattr(error.reason, "strerror", None) or error.reason
         raise TransientError(f"{url} could not be reached: {reason}") from error

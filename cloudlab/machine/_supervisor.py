@@ -1,8 +1,8 @@
 """The small process between cloudlab and QEMU: QEMU ends when its owner ends, however it ends.
 
-It runs by its path with ``python -I -S`` and imports nothing outside the standard
-library, so that it starts in a moment and needs little memory.  It is in a session of
-its own: a Ctrl-C in the terminal or the Interrupt button of a notebook is meant for the
+It runs with ``python -I -S`` and imports nothing outside the standard library but
+:mod:`cloudlab.platforms`, so that it starts in a moment and needs little memory.  It is in a
+session of its own: a Ctrl-C in the terminal or the Interrupt button of a notebook is meant for the
 owner and does not reach it.  Its standard input is the lifeline: when the owner's end
 closes, by intention or because the owner died of whatever cause, QEMU is ended and what
 only this machine used is deleted.
@@ -15,7 +15,6 @@ Lines on standard error, JSON each: ``{"qemu_pid": N}`` once QEMU was started, o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import os
@@ -26,6 +25,8 @@ import sys
 import time
 from typing import Any
 
+from cloudlab import platforms
+
 #: Seconds between QEMU being asked to end and being killed.
 GRACE_S = 1.0
 
@@ -33,7 +34,6 @@ GRACE_S = 1.0
 OWNER_CHECK_S = 1.0
 
 _STDERR_KEPT_BYTES = 8192
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
@@ -101,10 +101,8 @@ def become(user: dict[str, Any] | None) -> None:
             os.setgroups(user["groups"])
             os.setresgid(*[user["gid"]] * 3)
             os.setresuid(*[user["uid"]] * 3)
-    if sys.platform == "linux":
-        # Set by the main thread of its parent, which lives as long as the parent does; after
-        # the change of user, which clears it.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The main thread of its parent started it, which lives as long as the parent does.
+    platforms.die_with_parent()
 
 
 def supervise(
@@ -182,7 +180,3 @@ def tell(**words: object) -> None:
     # The owner may be gone; that must not keep QEMU alive.
     with contextlib.suppress(OSError):
         os.write(2, (json.dumps(words) + "\n").encode())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

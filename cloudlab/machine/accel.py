@@ -8,15 +8,13 @@ So a guest of a few instructions is run under a short deadline.
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cloudlab import paths
+from cloudlab import paths, platforms
 from cloudlab.errors import CloudlabError, ToolFailedError, ToolTimeoutError
 from cloudlab.machine.config import Accel, cpu_model, qemu_program, sandbox_argv
 from cloudlab.tools import find_tool, host_arch, run
@@ -29,8 +27,6 @@ TCG_PROBE_TIMEOUT_S = 30.0
 
 #: A hardware accelerator that takes this many times as long as emulation is of no use.
 SLOWER_THAN_TCG = 3.0
-
-_KVM = Path("/dev/kvm")
 
 # A boot sector: the firmware must run, interrupts must arrive (two timer ticks, waited
 # for with HLT), then it leaves through QEMU's isa-debug-exit device.
@@ -59,7 +55,9 @@ _ARM_CODE = bytes.fromhex(
     "020000d4"  # hvc  #0
     "00000014"  # b    .
 )  # fmt: skip
-# Memory starts at 0x4000_0000, with a mebibyte that the device tree takes.
+# Memory starts at 0x4000_0000, with a mebibyte that the device tree takes.  QEMU's loader device
+# writes the code there, four bytes at a time: a file would be opened twice, and on macOS two
+# openings of /dev/stdin share one position.
 _ARM_LOAD_ADDRESS = 0x4020_0000
 
 
@@ -137,9 +135,12 @@ def probe(arch: str, accel: Accel, *, sandbox: bool = True) -> float:
                 "-device", "isa-debug-exit,iobase=0x501,iosize=1",
             ]  # fmt: skip
         else:
-            code.write(_ARM_CODE)
-            loader = f"loader,file=/dev/stdin,addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0,force-raw=on"
-            machine = ["-machine", "virt", "-device", loader]
+            machine = ["-machine", "virt"]
+            for at in range(0, len(_ARM_CODE), 4):
+                word = int.from_bytes(_ARM_CODE[at : at + 4], "little")
+                place = f"loader,addr={_ARM_LOAD_ADDRESS + at:#x}"
+                machine += ["-device", f"{place},data={word:#x},data-len=4"]
+            machine += ["-device", f"loader,addr={_ARM_LOAD_ADDRESS:#x},cpu-num=0"]
         code.seek(0)
         argv = [
             qemu_program(arch), "-nodefaults", "-no-user-config", "-display", "none",
@@ -204,40 +205,18 @@ def _complaint(output: str) -> str:
 def _candidate(arch: str) -> tuple[Accel | None, str]:
     if arch != host_arch():
         return None, f"the guest is {arch} and this host is {host_arch()}"
-    if sys.platform == "darwin":
-        return Accel.HVF, ""
-    if sys.platform != "linux":
-        return None, f"cloudlab knows no accelerator for {sys.platform}"
-    if not _KVM.exists():
-        return None, (
-            "there is no /dev/kvm: virtualisation is off in the firmware settings, or this is "
-            "a virtual machine without nested virtualisation"
-        )
-    if not os.access(_KVM, os.R_OK | os.W_OK):
-        return None, (
-            "you may not open /dev/kvm; join its group with: sudo usermod -aG kvm $USER, "
-            "then log in again and run: cloudlab doctor --refresh"
-        )
-    return Accel.KVM, ""
+    name, why_not = platforms.hardware_accelerator()
+    return Accel(name) if name else None, why_not
 
 
 def _probe_key(qemu: Path) -> dict[str, object]:
-    """Return what the answer depends on: this boot of the host, QEMU, the right to use KVM."""
+    """Return what the answer depends on: this boot of the host, QEMU, the hypervisor to try."""
     return {
-        "boot": _boot_id(),
+        "boot": platforms.boot_id(),
         "qemu": str(qemu),
         "qemu_mtime_ns": qemu.stat().st_mtime_ns,
-        "kvm": os.access(_KVM, os.R_OK | os.W_OK),
+        "hardware": platforms.hardware_accelerator()[0],
     }
-
-
-def _boot_id() -> str:
-    if sys.platform == "darwin":
-        return run(["sysctl", "-n", "kern.bootsessionuuid"]).stdout.strip()
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return "unknown"
 
 
 def _recall(record: Path, key: dict[str, object]) -> AccelChoice | None:

@@ -13,11 +13,11 @@ import os
 import select
 import socket
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from typing import Self
 
+from cloudlab import platforms
 from cloudlab.errors import LaunchError
 from cloudlab.machine.config import qemu_program
 from cloudlab.tools import clean_environment, find_tool, install_hint, run, which
@@ -53,7 +53,7 @@ class NetworkChoice:
 
 def choose_network(arch: str) -> NetworkChoice:
     """Return how guests of ``arch`` get a network here; passt counts only if it starts."""
-    if sys.platform != "linux":
+    if not platforms.is_linux():
         why = "passt, which would prevent that, runs on Linux only."
     elif which("passt") is None:
         why = f"passt, which would prevent that, is not installed. {install_hint('passt')}"

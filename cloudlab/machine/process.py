@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from cloudlab import platforms
 from cloudlab.errors import LaunchError, MachineError
 from cloudlab.machine.config import Accel, MachineConfig, qemu_argv, qemu_program
 from cloudlab.machine.network import Passt
@@ -38,7 +39,13 @@ NOT_STARTED = 126
 _LAST_WORDS_S = 1.0
 
 _READ_BYTES = 1 << 16
-_SUPERVISOR = Path(__file__).with_name("_supervisor.py")
+
+#: Runs the supervisor without the packages of this Python, whose import would take its time.
+_SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv.pop(1))\n"
+    "from cloudlab.machine._supervisor import main; sys.exit(main())"
+)
+_PACKAGES = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -270,7 +277,7 @@ class Machine:
             "about": self._entry.about,
         }
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(_SUPERVISOR), json.dumps(job),
+            sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_PACKAGES), json.dumps(job),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -300,7 +307,7 @@ class Machine:
                 self._started.set()
         finally:
             if self.end is None:
-                # Where the kernel does not end a child with its parent (macOS), QEMU lives on.
+                # The supervisor was killed; where no kernel ends QEMU with it, this is sooner.
                 with contextlib.suppress(ProcessLookupError):
                     if self.qemu_pid:
                         os.kill(self.qemu_pid, signal.SIGKILL)
@@ -323,7 +330,7 @@ def other_user(config: MachineConfig) -> dict[str, Any] | None:
 
     QEMU then gets its files as open descriptors, because that user may open none of them.
     """
-    if sys.platform != "linux" or os.geteuid() != 0:
+    if not platforms.is_linux() or os.geteuid() != 0:
         return None
     try:
         nobody = pwd.getpwnam("nobody")

@@ -217,8 +217,8 @@ def _sweep_part(part: Path) -> None:
 
 
 def _kill_orphan(about: dict[str, Any]) -> None:
-    # Only where the kernel cannot end a child with its parent (macOS) can QEMU outlive its
-    # supervisor.  The process number may have been reused, so it must be this run's QEMU.
+    # Without a kernel's help, QEMU can outlive its supervisor (platforms.die_with_parent).  The
+    # process number may have been reused, so it must be this run's QEMU.
     with contextlib.suppress(psutil.Error, KeyError):
         process = psutil.Process(about["qemu_pid"])
         if f"guest={about['name']}".replace(",", ",,") in process.cmdline():

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import functools
 import importlib
-import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from cloudlab import platforms
 from cloudlab.console import Stage, printable
 from cloudlab.disk import DiskLayout, Extent, allocated_bytes, by_region, inspect_disk, overlay_map
 from cloudlab.errors import (
@@ -182,10 +182,9 @@ def boot_many(
 
 def max_parallel(options: Sequence[Options]) -> int:
     """Return how many of these runs this host can carry at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
     room = psutil.virtual_memory().available // need
-    return int(max(1, min(len(options), cores or 1, room)))
+    return int(max(1, min(len(options), platforms.usable_cores(), room)))
 
 
 def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
