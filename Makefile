@@ -18,12 +18,13 @@ NEEDS_lab := run
 NEEDS_docs := run
 NEEDS_test := run build test
 NEEDS_test-fast := run build test
+NEEDS_test-arm64 := run build foreign test
 NEEDS_bench := run build test
 NEEDS_gallery := run build
 NEEDS_recordings := run build
-HOST := $(patsubst %,host-%,demo lab docs test test-fast bench gallery recordings)
+HOST := $(patsubst %,host-%,demo lab docs test test-fast test-arm64 bench gallery recordings)
 
-.PHONY: $(HOST) python-version help demo lab docs test test-fast test-fresh check bench figures gallery \
+.PHONY: $(HOST) python-version help demo lab docs test test-fast test-arm64 test-fresh check bench figures gallery \
   recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 # Missing programs are installed, or named, before anything that takes time.
@@ -36,6 +37,7 @@ help:
 	@echo "make check        check formatting, lint, types and import directions"
 	@echo "make test-fast    run the tests that need no VM, no browser and no image build"
 	@echo "make test         run all checks and all tests"
+	@echo "make test-arm64   build an arm64 image, boot the article's scenarios with it, warm start"
 	@echo "make test-fresh   make demo and make test in a new root filesystem (SUITE=trixie); as root"
 	@echo "make bench        measure time and memory, beside the article's own steps"
 	@echo "make figures      draw README's figures from the shipped recordings"
@@ -63,6 +65,10 @@ test: host-test .venv/installed-dev check
 test-fast: host-test-fast .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile few \
 	  -m "not vm and not boots and not builds and not browser and not slow"
+
+# On amd64 the packages alone take ten minutes.
+test-arm64: host-test-arm64 .venv/installed-dev
+	$(BIN)/pytest -m arm64
 
 test-fresh:
 	scripts/fresh-root.sh $(SUITE) demo test

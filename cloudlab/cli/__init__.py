@@ -251,6 +251,7 @@ def _images(commands: Any) -> None:
     build.add_argument("--suite", default="bookworm", help="bookworm (default), trixie, bullseye")
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
+    _choice(build, "--arch", "amd64 arm64", "default: this host's; another one takes long")
     _file(build, "--output", "copy the image to FILE")
     verify = _command(commands, "verify", "images", "verify checksums of cached images")
     verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
@@ -399,7 +400,7 @@ def _machine_options(parser: Parser) -> None:
     group = parser.add_argument_group("machine")
     add = group.add_argument
     add("--image", default="auto", help="a name from 'images', a file or a URL; default: auto")
-    _choice(group, "--arch", "amd64 arm64", "of a published image; default: this host's")
+    _choice(group, "--arch", "amd64 arm64", "of the image; default: this host's")
     add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
     add("--memory", default="1G", metavar="SIZE", help="default: 1G")
     add("--cpus", type=int, default=1, metavar="N", help="default: 1")

@@ -111,6 +111,7 @@ def build(args: argparse.Namespace) -> None:
             suite=args.suite,
             filesystem=args.filesystem,
             variant=args.variant,
+            arch=args.arch,
             output=args.output,
             progress=show,
         )

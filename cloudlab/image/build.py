@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from cloudlab.image.cache import Image, Trust, recall, remember, sha256_of
 from cloudlab.image.recipe import (
     DEFAULT_SUITE,
     ROOT_MIB,
+    UNPACKED_GRUB,
     Filesystem,
     Recipe,
     Suite,
@@ -38,7 +39,7 @@ from cloudlab.image.recipe import (
     make_recipe,
     reserve_core,
 )
-from cloudlab.tools import install_hint, now, run, which
+from cloudlab.tools import check_arch, install_hint, now, run, which
 
 #: The most disk that a build takes, in bytes: 1.4 GiB were measured.
 NEEDED_BYTES = 2 << 30
@@ -94,6 +95,7 @@ def build_image(
     suite: str = DEFAULT_SUITE,
     filesystem: str = Filesystem.EXT4,
     variant: str = Variant.PLAIN,
+    arch: str | None = None,
     output: Path | None = None,
     progress: Progress | None = None,
 ) -> Image:
@@ -104,6 +106,9 @@ def build_image(
     suite, filesystem, variant : str
         One of :class:`~cloudlab.image.recipe.Suite`, :class:`~cloudlab.image.recipe.Filesystem`
         and :class:`~cloudlab.image.recipe.Variant`.
+    arch : str, optional
+        ``amd64`` or ``arm64``; default: this host's.  Another one's packages are installed under
+        user emulation, which takes some ten times as long.
     output : Path, optional
         Where to put a copy, which is then returned.
     progress : callable
@@ -112,7 +117,7 @@ def build_image(
     Raises
     ------
     UsageError
-        For an unknown suite, filesystem or variant.
+        For an unknown suite, filesystem, variant or architecture.
     ToolNotFoundError, BuildError, ToolError
         With what is missing; nothing is left behind.
 
@@ -121,7 +126,7 @@ def build_image(
     >>> image = cloudlab.build(suite="trixie", filesystem="btrfs")
     >>> run = cloudlab.boot(image=image)
     """
-    recipe = make_recipe(suite, filesystem, variant)
+    recipe = make_recipe(suite, filesystem, variant, check_arch(arch))
     image = recall(recipe.name) or _build_alone(recipe, progress or (lambda _: None))
     if output is None:
         return image
@@ -164,14 +169,27 @@ def check_host(recipe: Recipe) -> None:
             hint="Fetch a published image ('cloudlab images' lists them), or build one on Linux "
             "with 'cloudlab build --output lab.qcow2' and copy it here.",
         )
-    programs = (*_TOOLS, _FILESYSTEM_TOOLS[recipe.filesystem])
-    files = (KEYRING, *grub_files(recipe))
+    emulation = ("arch-test",) if recipe.is_foreign else ()
+    programs = (*_TOOLS, _FILESYSTEM_TOOLS[recipe.filesystem], *emulation)
+    files = (KEYRING, *(() if recipe.is_foreign else grub_files(recipe)))
     missing = [name for name in programs if which(name) is None]
     missing += [name for name in files if not Path(name).is_file()]
     if missing:
         raise ToolNotFoundError(
             f"Building an image needs {', '.join(missing)}, which this host does not have.",
             hint=install_hint(*missing),
+        )
+    if recipe.is_foreign and run(["arch-test", recipe.arch], check=False).returncode:
+        program = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}[recipe.arch]
+        hint = install_hint(program, "update-binfmts")
+        if which(program) and which("update-binfmts"):
+            hint = (
+                "As root: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; "
+                "update-binfmts --enable"
+            )
+        raise BuildError(
+            f"This host cannot run programs for {recipe.arch}, which installing its packages needs.",
+            hint=hint,
         )
 
 
@@ -213,6 +231,8 @@ class _Build:
         root, disk, packed = (work / name for name in ("root.raw", "disk.raw", "qcow2"))
         with self._step("packages") as on_line:
             install_packages(recipe, tree, self._as_root, on_line)
+            if recipe.is_foreign:
+                unpack_grub(recipe, work, self._as_root)
         with self._step("root filesystem"):
             configure(recipe, tree)
             reserve_core(recipe, tree, work)
@@ -326,13 +346,23 @@ def install_packages(
     temporary.mkdir()
     # An interrupted build is thrown away, so it need not survive a power cut: unsafe-io.
     options = [f"--dpkgopt={option}" for option in (*_DPKG_OPTIONS, "force-unsafe-io")]
-    mirror = debian_mirror()
-    argv = [*as_root, "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase"]
-    argv += [f"--architectures={recipe.arch}", f"--include={','.join(recipe.packages)}"]
-    argv += [f"--keyring={KEYRING}", *options, recipe.suite, str(tree)]
-    argv += [mirror] if mirror else []
+    argv = _mmdebstrap(recipe, tree, recipe.packages, "--variant=minbase", *options)
     env = {"TMPDIR": str(temporary)}
-    run(argv, env=env, timeout_s=_PACKAGES_TIMEOUT_S, on_line=on_line)
+    run([*as_root, *argv], env=env, timeout_s=_PACKAGES_TIMEOUT_S, on_line=on_line)
+
+
+def unpack_grub(recipe: Recipe, work: Path, as_root: list[str]) -> None:
+    """Unpack GRUB's modules for another architecture, which this host's packages do not have."""
+    folder = work / UNPACKED_GRUB
+    argv = _mmdebstrap(recipe, folder, recipe.grub_packages, "--variant=extract")
+    run([*as_root, *argv], env={"TMPDIR": str(work / "tmp")}, timeout_s=_PACKAGES_TIMEOUT_S)
+
+
+def _mmdebstrap(recipe: Recipe, tree: Path, packages: Iterable[str], *options: str) -> list[str]:
+    argv = ["mmdebstrap", "--mode=root", "--format=directory", f"--keyring={KEYRING}", *options]
+    argv += [f"--architectures={recipe.arch}", f"--include={','.join(packages)}"]
+    mirror = debian_mirror()
+    return [*argv, recipe.suite, str(tree), *([mirror] if mirror else [])]
 
 
 def debian_mirror() -> str | None:

@@ -552,8 +552,8 @@ def _automatic(
     if arch != host_arch():
         raise UsageError(
             f"There is no {arch} image in the cache, and no publisher could be reached.",
-            hint=f"Images are built for this host's architecture, {host_arch()}, only: use a "
-            "network that reaches a publisher, a mirror (--mirror), or a file (--image PATH).",
+            hint=f"Build one on Debian or Ubuntu (cloudlab build --arch {arch}), or use a network "
+            "that reaches a publisher, a mirror (--mirror), or a file (--image PATH).",
         )
     from cloudlab.image.build import build_image
 

@@ -197,6 +197,17 @@ class Recipe:
         return ("bios", "uefi") if self.arch == "amd64" else ("uefi",)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether this host cannot run the image's programs without emulation."""
+        return self.arch != host_arch()
+
+    @property
+    def grub_packages(self) -> tuple[str, ...]:
+        """The packages with GRUB's modules."""
+        bios = ("grub-pc-bin",) if "bios" in self.firmware else ()
+        return (*bios, f"grub-efi-{self.arch}-bin") if "uefi" in self.firmware else bios
+
+    @property
     def packages(self) -> tuple[str, ...]:
         """The packages besides Debian's minimal base."""
         chosen = [*_PACKAGES, f"linux-image-cloud-{self.arch}"]
@@ -289,6 +300,7 @@ def _one_of(kind: type[_Choice], word: str, what: str) -> _Choice:
 # The disk of a recipe
 
 GRUB_FOLDER = Path("/usr/lib/grub")
+UNPACKED_GRUB = "grub"
 
 _COPY_TIMEOUT_S = 600.0
 
@@ -324,6 +336,16 @@ def grub_files(recipe: Recipe) -> tuple[str, ...]:
     return tuple(str(GRUB_FOLDER / files[each]) for each in recipe.firmware)
 
 
+def _grub(recipe: Recipe, work: Path, target: str) -> Path:
+    """Return the folder of GRUB's modules for ``target``.
+
+    A host has those of its own architecture; for an image of another one they are unpacked
+    below ``work``.
+    """
+    root = work / UNPACKED_GRUB if recipe.is_foreign else Path("/")
+    return root / GRUB_FOLDER.relative_to("/") / target
+
+
 def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
     """Write the new raw ``disk`` that boots the root filesystem in the file ``root``.
 
@@ -349,7 +371,8 @@ def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
         if layout.bios and len(core) > layout.bios.sectors * SECTOR_BYTES:
             raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its partition.")
         with disk.open("r+b") as stream:
-            stream.write(boot_sector(first_sector))
+            code = _grub(recipe, work, _BIOS_TARGET) / "boot.img"
+            stream.write(boot_sector(code.read_bytes(), first_sector))
             stream.seek(_BOOT_MARK_AT)
             stream.write(_BOOT_MARK)
             stream.seek(first_sector * SECTOR_BYTES)
@@ -371,7 +394,8 @@ def _core_image(recipe: Recipe, target: str, output: Path, *extra: str) -> bytes
     modules = [*_MODULES, _FILESYSTEM_MODULES[recipe.filesystem], *extra]
     if recipe.layout.in_volume:
         modules.append("lvm")
-    options = ["-O", target, "-d", str(GRUB_FOLDER / target), "-p", "/boot/grub"]
+    folder = _grub(recipe, output.parent, target)
+    options = ["-O", target, "-d", str(folder), "-p", "/boot/grub"]
     run(["grub-mkimage", *options, "-c", start, "-o", output, *modules])
     return output.read_bytes()
 
@@ -408,9 +432,9 @@ def _first_sector(ext4: Path, name: str) -> int:
     return blocks[0] * _EXT4_BLOCK_BYTES // SECTOR_BYTES
 
 
-def boot_sector(core_sector: int) -> bytes:
-    """Return the boot code that loads the sector ``core_sector``."""
-    code = bytearray((GRUB_FOLDER / _BIOS_TARGET / "boot.img").read_bytes()[:_BOOT_CODE_BYTES])
+def boot_sector(boot_image: bytes, core_sector: int) -> bytes:
+    """Return GRUB's boot code, which loads the sector ``core_sector``."""
+    code = bytearray(boot_image[:_BOOT_CODE_BYTES])
     struct.pack_into("<Q", code, _KERNEL_SECTOR_AT, core_sector)
     return bytes(code)
 
