@@ -47,7 +47,7 @@ cloudlab images --json
 cloudlab fetch ubuntu-24.04
 cloudlab fetch https://example.org/my.qcow2 --checksum sha256:HEX
 cloudlab build
-cloudlab build --suite trixie --filesystem btrfs
+cloudlab build --suite bookworm --filesystem btrfs
 cloudlab build --variant help
 cloudlab verify
 cloudlab verify ubuntu-24.04
@@ -248,7 +248,7 @@ def _images(commands: Any) -> None:
     build = _command(
         commands, "build", "images", "build an image from Debian packages, and print its path"
     )
-    build.add_argument("--suite", default="bookworm", help="bookworm (default), trixie, bullseye")
+    build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _file(build, "--output", "copy the image to FILE")
