@@ -226,7 +226,7 @@ CASES: dict[str, Case] = {
     ),
     "btrfs": Case(
         "root on btrfs",
-        "resizefs calls 'btrfs filesystem resize max' for btrfs.",
+        "resizefs calls 'btrfs filesystem resize' for btrfs.",
         recipe=Recipe(filesystem=Filesystem.BTRFS),
     ),
     "whole-disk": Case(
@@ -265,7 +265,7 @@ CASES: dict[str, Case] = {
     ),
     "wrong-label": Case(
         "a seed with another label",
-        "cloud-init looks for the label cidata: with any other it does not run, and nothing grows.",
+        "cloud-init looks for the label cidata or CIDATA. With another it does not run, and nothing grows.",
         partition=_not(Reason.NO_CLOUD_INIT),
         filesystem=_not(Reason.NO_CLOUD_INIT),
         seed=SeedConfig(growpart=GrowpartMode.OFF),
@@ -289,7 +289,7 @@ CASES: dict[str, Case] = {
     "misspelt-key": Case(
         "user-data with a misspelt key",
         "cloud-init ignores an unknown key. 22.4 does so without a warning; since 23.4 it warns.",
-        notes=(NoteKind.USER_DATA_FAULTS,),
+        notes=(NoteKind.USER_DATA_DOUBTFUL,),
         user_data=_MISSPELT,
     ),
     "node-storage": Case(
