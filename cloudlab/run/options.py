@@ -101,7 +101,7 @@ class Options:
     firmware: Firmware | None = None
     accel: Accel | None = None
     memory_bytes: int = GIB
-    cpus: int = 1
+    cpus: int = 2
     network: Network = Network.NONE
     timeout_s: float | None = None
     keep_overlay: bool = False
