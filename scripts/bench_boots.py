@@ -223,12 +223,12 @@ def _draw(measured: Rounds, path: Path) -> None:
 
 #: What a cold lean boot could be made of instead: what differs, by name.
 _SHAPES: dict[str, dict[str, Any]] = {
-    "2 CPUs, 1 GiB, BIOS": {},
-    "1 CPU": {"cpus": 1},
+    "1 CPU, 1 GiB, BIOS": {},
+    "2 CPUs": {"cpus": 2},
     "512 MiB": {"memory_bytes": GIB // 2},
     "2 GiB": {"memory_bytes": 2 * GIB},
     "UEFI": {"firmware": Firmware.UEFI},
-    "2 CPUs, 1 GiB, BIOS, again": {},
+    "1 CPU, 1 GiB, BIOS, again": {},
 }
 
 

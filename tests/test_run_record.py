@@ -167,7 +167,7 @@ def test_what_was_chosen_is_recorded(tmp_path):
         growpart=GrowpartMode.OFF, growpart_devices=("/", "/boot"), resize_rootfs=ResizeRootfs.FALSE
     )
     options = Options(
-        open_image(make_guest(tmp_path / "disk.raw", "")), seed=seed, user_data="", cpus=3
+        open_image(make_guest(tmp_path / "disk.raw", "")), seed=seed, user_data="", cpus=2
     )
     assert RecordedOptions.of(options) == RecordedOptions(
         disk_size_bytes=20 << 30,
@@ -176,7 +176,7 @@ def test_what_was_chosen_is_recorded(tmp_path):
         resize_rootfs=ResizeRootfs.FALSE,
         own_user_data=True,
         memory_bytes=1 << 30,
-        cpus=3,
+        cpus=2,
         start=options.start,
     )
 

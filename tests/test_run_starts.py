@@ -329,7 +329,7 @@ def test_warm_when_asked_for_with_the_full_profile(tmp_path):
     "change",
     [
         pytest.param({"memory_bytes": GIB // 2}, id="memory"),
-        pytest.param({"cpus": 1}, id="cpus"),
+        pytest.param({"cpus": 2}, id="cpus"),
     ],
 )
 def test_another_kind_of_machine_is_saved_on_its_own(tmp_path, change):
@@ -417,8 +417,8 @@ def test_a_boot_from_plain_values(tmp_path, monkeypatch):
     assert run.scenario == "partition kept"
     assert run.layout("after").virtual_size_bytes == 3 * GIB
     assert "mode: 'off'" in run.user_data
-    again = boot(guest(tmp_path, LOCAL, start=Start.COLD), tmp_path / "again", cpus=1)
-    assert again.options.cpus == 1
+    again = boot(guest(tmp_path, LOCAL, start=Start.COLD), tmp_path / "again", cpus=2)
+    assert again.options.cpus == 2
     with pytest.raises(UsageError, match="no option 'cpu'"):
         boot(image=image, cpu=2)
 

@@ -402,7 +402,13 @@ def _machine_options(parser: Parser) -> None:
     _choice(group, "--arch", "amd64 arm64", "of a published image; default: this host's")
     add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
     add("--memory", default="1G", metavar="SIZE", help="default: 1G")
-    add("--cpus", type=int, default=2, metavar="N", help="default: 2")
+    add(
+        "--cpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="default: 1; under TCG more are faster, but Linux may panic",
+    )
     _choice(group, "--firmware", "bios uefi", "default: BIOS where the image supports it")
     words = "none (default), or user for outgoing connections"
     _choice(group, "--network", "none user", words, "none")
