@@ -283,13 +283,13 @@ CASES: dict[str, Case] = {
     "unclosed-quote": Case(
         "user-data that is not YAML",
         "cloud-init ignores broken user-data as a whole and uses its defaults: everything grows.",
-        notes=(NoteKind.USER_DATA_IGNORED,),
+        notes=(NoteKind.USER_DATA_IGNORED, NoteKind.CLOUD_INIT_ERRORS),
         user_data=_UNCLOSED,
     ),
     "misspelt-key": Case(
         "user-data with a misspelt key",
         "cloud-init ignores an unknown key. 22.4 does so without a warning; since 23.4 it warns.",
-        notes=(NoteKind.USER_DATA_DOUBTFUL,),
+        notes=(NoteKind.USER_DATA_DOUBTFUL, NoteKind.CLOUD_INIT_ERRORS),
         user_data=_MISSPELT,
     ),
     "node-storage": Case(
