@@ -6,11 +6,16 @@ of values that it stands for, with every alias followed, are bounded.
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
+
+# What jsonschema would compile grammars from, if it is installed.
+_IRI_SYNTAX = "rfc3987_syntax"
 
 _MAX_DEPTH = 40
 _MAX_VALUES = 100_000
@@ -40,6 +45,22 @@ _PLAIN_WORDS = {
 
 #: Keys and list positions from the top to a value.
 YamlPath = tuple[str | int, ...]
+
+
+def load_jsonschema() -> None:
+    """Import jsonschema without its check of IRIs, which no schema here has.
+
+    JupyterLab brings the package for that check, whose grammars take over a second to compile
+    whenever jsonschema is imported.
+    """
+    hide = _IRI_SYNTAX not in sys.modules
+    if hide:
+        sys.modules[_IRI_SYNTAX] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("jsonschema")
+    finally:
+        if hide:
+            del sys.modules[_IRI_SYNTAX]
 
 
 class YamlFault(ValueError):  # noqa: N818 (it is turned into an error of the caller's)

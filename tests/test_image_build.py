@@ -47,14 +47,14 @@ def output_of(*argv, **options):
 @pytest.mark.parametrize(
     ("recipe", "name"),
     [
-        pytest.param(Recipe(), "lab-bookworm-ext4-r1.qcow2", id="default"),
+        pytest.param(Recipe(), "lab-trixie-ext4-r2.qcow2", id="default"),
         pytest.param(
-            Recipe(Suite.TRIXIE, Filesystem.BTRFS), "lab-trixie-btrfs-r1.qcow2", id="btrfs"
+            Recipe(Suite.BOOKWORM, Filesystem.BTRFS), "lab-bookworm-btrfs-r2.qcow2", id="btrfs"
         ),
         pytest.param(
-            Recipe(variant=Variant.GROWROOT), "lab-bookworm-ext4-growroot-r1.qcow2", id="variant"
+            Recipe(variant=Variant.GROWROOT), "lab-trixie-ext4-growroot-r2.qcow2", id="variant"
         ),
-        pytest.param(Recipe(arch="arm64"), "lab-bookworm-ext4-arm64-r1.qcow2", id="arm64"),
+        pytest.param(Recipe(arch="arm64"), "lab-trixie-ext4-arm64-r2.qcow2", id="arm64"),
     ],
 )
 def test_name_tells_the_recipe(recipe, name):
@@ -301,11 +301,11 @@ def in_root(raw_disk, request):
 @pytest.mark.builds
 def test_image_is_cached_and_recorded(lab_image):
     again = build_image(progress=lambda step: pytest.fail(f"built again: {step}"))
-    assert again == lab_image == recall("lab-bookworm-ext4-r1.qcow2")
+    assert again == lab_image == recall("lab-trixie-ext4-r2.qcow2")
     verify(again)
     assert again.file_size_bytes <= 220 * MIB
     assert again.firmware == ("bios", "uefi")
-    assert again.details["cloud_init"].startswith("22.4")
+    assert again.details["cloud_init"].startswith("25.1")
     assert list(again.details["seconds"]) == [
         "packages",
         "root filesystem",

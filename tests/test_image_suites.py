@@ -16,8 +16,8 @@ GREW = {("partition", True, "growpart"), ("filesystem", True, "resizefs")}
     ("suite", "filesystem", "firmware"),
     [
         pytest.param("bullseye", "ext4", Firmware.BIOS, id="bullseye"),
-        pytest.param("trixie", "ext4", Firmware.UEFI, id="trixie by UEFI"),
-        pytest.param("bookworm", "btrfs", Firmware.BIOS, id="bookworm on btrfs"),
+        pytest.param("bookworm", "ext4", Firmware.UEFI, id="bookworm by UEFI"),
+        pytest.param("trixie", "btrfs", Firmware.BIOS, id="trixie on btrfs"),
     ],
 )
 def test_other_images_build_boot_and_grow(tmp_path, suite, filesystem, firmware):

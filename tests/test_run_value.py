@@ -48,7 +48,7 @@ def test_what_was_booted_is_typed(off):
     assert off.options.growpart is GrowpartMode.OFF
     assert off.options.profile is Profile.LEAN
     assert off.options.disk_size_bytes == 20 << 30
-    assert off.image.name == "lab-bookworm-ext4-r1.qcow2"
+    assert off.image.name == "lab-trixie-ext4-r2.qcow2"
     assert off.image.virtual_size_bytes == DISK
     assert off.record.accelerator.name is Accel.TCG
     assert off.record.start.kind is Start.COLD
@@ -56,7 +56,7 @@ def test_what_was_booted_is_typed(off):
 
 
 def test_the_label_has_date_image_and_accelerator(off, copied):
-    words = "on 2026-11-25 with lab-bookworm-ext4-r1.qcow2 under TCG"
+    words = "on 2026-11-25 with lab-trixie-ext4-r2.qcow2 under TCG"
     assert off.is_recording
     assert off.label == f"recorded {words}"
     assert not copied.is_recording

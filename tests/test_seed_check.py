@@ -1,6 +1,8 @@
 """What the learner typed is checked before the guest stumbles over it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -348,3 +350,15 @@ def test_every_key_of_a_real_images_schema_is_known():
     text = "#cloud-config\n" + "".join(f"{key}: 1\n" for key in keys)
     assert len(keys) > 80
     assert [one.message for one in check(text) if one.unknown_key] == []
+
+
+def test_checking_compiles_no_grammar_of_iris():
+    """In a process of its own, because other tests may have imported jsonschema already."""
+    code = (
+        "import sys; from cloudlab.seed.check import check_user_data\n"
+        "check_user_data('#cloud-config\\ngrowpart: {mode: auto}\\n')\n"
+        "print('jsonschema' in sys.modules, 'lark' in sys.modules)\n"
+        "import rfc3987_syntax"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True False\n"

@@ -37,7 +37,7 @@ from cloudlab.widgets.results import (
     still_html,
 )
 
-PLAIN = "lab-bookworm-ext4-r1.qcow2"
+PLAIN = "lab-trixie-ext4-r2.qcow2"
 OFF = SeedConfig(growpart=GrowpartMode.OFF)
 NOTHING_SET = SeedConfig()
 

@@ -47,7 +47,7 @@ cloudlab images --json
 cloudlab fetch ubuntu-24.04
 cloudlab fetch https://example.org/my.qcow2 --checksum sha256:HEX
 cloudlab build
-cloudlab build --suite trixie --filesystem btrfs
+cloudlab build --suite bookworm --filesystem btrfs
 cloudlab build --variant help
 cloudlab verify
 cloudlab verify ubuntu-24.04
@@ -248,7 +248,7 @@ def _images(commands: Any) -> None:
     build = _command(
         commands, "build", "images", "build an image from Debian packages, and print its path"
     )
-    build.add_argument("--suite", default="bookworm", help="bookworm (default), trixie, bullseye")
+    build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _choice(build, "--arch", "amd64 arm64", "default: this host's; another one takes long")
@@ -403,7 +403,13 @@ def _machine_options(parser: Parser) -> None:
     _choice(group, "--arch", "amd64 arm64", "of the image; default: this host's")
     add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
     add("--memory", default="1G", metavar="SIZE", help="default: 1G")
-    add("--cpus", type=int, default=1, metavar="N", help="default: 1")
+    add(
+        "--cpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="default: 1; under TCG more are faster, but Linux may panic",
+    )
     _choice(group, "--firmware", "bios uefi", "default: BIOS where the image supports it")
     words = "none (default), or user for outgoing connections"
     _choice(group, "--network", "none user", words, "none")

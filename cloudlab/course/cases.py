@@ -13,7 +13,7 @@ from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import GIB
 
 _PLAIN = Recipe()
-_TRIXIE = Recipe(suite=Suite.TRIXIE)
+_BOOKWORM = Recipe(suite=Suite.BOOKWORM)
 _NOTHING_SET = SeedConfig()
 _IMAGE_BYTES = _PLAIN.layout.disk_bytes
 
@@ -226,7 +226,7 @@ CASES: dict[str, Case] = {
     ),
     "btrfs": Case(
         "root on btrfs",
-        "resizefs calls 'btrfs filesystem resize max' for btrfs.",
+        "resizefs calls 'btrfs filesystem resize' for btrfs.",
         recipe=Recipe(filesystem=Filesystem.BTRFS),
     ),
     "whole-disk": Case(
@@ -265,7 +265,7 @@ CASES: dict[str, Case] = {
     ),
     "wrong-label": Case(
         "a seed with another label",
-        "cloud-init looks for the label cidata: with any other it does not run, and nothing grows.",
+        "cloud-init looks for the label cidata or CIDATA. With another it does not run, and nothing grows.",
         partition=_not(Reason.NO_CLOUD_INIT),
         filesystem=_not(Reason.NO_CLOUD_INIT),
         seed=SeedConfig(growpart=GrowpartMode.OFF),
@@ -283,13 +283,13 @@ CASES: dict[str, Case] = {
     "unclosed-quote": Case(
         "user-data that is not YAML",
         "cloud-init ignores broken user-data as a whole and uses its defaults: everything grows.",
-        notes=(NoteKind.USER_DATA_IGNORED,),
+        notes=(NoteKind.USER_DATA_IGNORED, NoteKind.CLOUD_INIT_ERRORS),
         user_data=_UNCLOSED,
     ),
     "misspelt-key": Case(
         "user-data with a misspelt key",
         "cloud-init ignores an unknown key. 22.4 does so without a warning; since 23.4 it warns.",
-        notes=(NoteKind.USER_DATA_FAULTS,),
+        notes=(NoteKind.USER_DATA_DOUBTFUL, NoteKind.CLOUD_INIT_ERRORS),
         user_data=_MISSPELT,
     ),
     "node-storage": Case(
@@ -298,24 +298,24 @@ CASES: dict[str, Case] = {
         partition=(True, Grower.GROWPART, Reason.WALL),
         user_data=_NODE_STORAGE,
     ),
-    "trixie-default": Case(
-        "nothing set, on Debian 13",
+    "bookworm-default": Case(
+        "nothing set, on Debian 12",
         "cloud-init 22.4 is four processes, 25.1 is one: both grow the disk in the same way.",
-        recipe=_TRIXIE,
+        recipe=_BOOKWORM,
     ),
-    "trixie-growpart-off": Case(
-        "growpart off, on Debian 13",
-        "growpart: off means the same to cloud-init 25.1.",
+    "bookworm-growpart-off": Case(
+        "growpart off, on Debian 12",
+        "growpart: off means the same to cloud-init 22.4.",
         partition=_not(Reason.GROWPART_OFF),
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
-        recipe=_TRIXIE,
+        recipe=_BOOKWORM,
         seed=SeedConfig(growpart=GrowpartMode.OFF),
     ),
-    "trixie-resize-rootfs-false": Case(
-        "resize_rootfs false, on Debian 13",
-        "resize_rootfs: false means the same to cloud-init 25.1.",
+    "bookworm-resize-rootfs-false": Case(
+        "resize_rootfs false, on Debian 12",
+        "resize_rootfs: false means the same to cloud-init 22.4.",
         filesystem=_not(Reason.RESIZE_ROOTFS_OFF),
-        recipe=_TRIXIE,
+        recipe=_BOOKWORM,
         seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
     ),
 }

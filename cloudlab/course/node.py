@@ -4,7 +4,7 @@ From the inside out: what a user-data text switches on (:func:`growth_of`), a GP
 and what sgdisk does to it (:class:`Gpt`), the machine (:class:`Node`).
 
 Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gptfdisk 1.0.9
-(gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real boots.
+and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real boots.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cloudlab.run.value import recorded
 from cloudlab.seed.check import Document, is_cloud_config, read_document
 
 # How user-data names the root partition of the lab image.
-_ROOT_NAMES = frozenset({"/", "/dev/vda1"})
+_ROOT_NAMES = frozenset({"/", "/dev/vda1", "/dev/disk/by-label/cloudimg-rootfs"})
 
 SECTOR_BYTES = 512
 _FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
@@ -42,6 +42,8 @@ SAVE_FAILED = 4
 
 GROWROOT_DISABLED = "/etc/growroot-disabled"
 _ROOT = 1
+#: What cloud-init's is_false takes for false.
+_FALSE = frozenset({"off", "0", "no", "false"})
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
 _DEVICE = re.compile(r"/(?:dev|sys/class/block|sys/block/vda)/(vda|vdb|vda(\d+))")
@@ -88,7 +90,11 @@ def growth_of(user_data: str) -> Growth:
     """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest."""
     values = values_of(user_data)
     growpart = values.get("growpart", {})
-    ignores = isinstance(growpart, dict) and growpart.get("ignore_growroot_disabled") is True
+    # As cc_growpart does, which honours the file only if the value means false.
+    ignores = (
+        isinstance(growpart, dict)
+        and _word(growpart.get("ignore_growroot_disabled", False)) not in _FALSE
+    )
     return Growth(
         kept_by=_keeps_partition(growpart),
         # cloud-init's translate_bool: any other word, even a misspelt one, means false.
@@ -102,10 +108,10 @@ def _keeps_partition(growpart: object) -> str:
     if not isinstance(growpart, dict):
         return "growpart has no keys below it, so cloud-init warns and skips it"
     mode = growpart.get("mode", "auto")
-    if _word(mode) in {"off", "0", "no", "false"}:
+    if _word(mode) in _FALSE:
         return f"growpart's mode is {mode!r}"
     if mode not in {"auto", "growpart"}:
-        return f"growpart's mode {mode!r} needs a tool that Linux does not have"
+        return f"growpart's mode {mode!r} does not work on Linux, so cloud-init's module fails"
     devices = growpart.get("devices", ["/"])
     named = [devices] if isinstance(devices, str) else devices or []
     if not _ROOT_NAMES & set(map(str, named)):

@@ -48,7 +48,7 @@ _REASONS = {
     Reason.WALL: "another partition begins right behind it",
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume; growpart grows the partition below it only "
-    "if growpart.devices lists it, and growing the volumes on it takes pvresize and lvextend",
+    "if growpart.devices lists it, and then runs pvresize; lvextend is always up to you",
     Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
     Reason.RAID: "root lies on a RAID array, which growpart left alone",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
@@ -77,10 +77,10 @@ _REASONS = {
 _NOTES = {
     NoteKind.USER_DATA_IGNORED: "cloud-init could not read the user-data and went on without it: "
     "its defaults were used.",
-    NoteKind.USER_DATA_DOUBTFUL: "cloud-init complained about the user-data: a key that it does "
-    "not know has no effect.",
-    NoteKind.USER_DATA_FAULTS: "cloudlab finds fault with the user-data, of which cloud-init says "
-    "nothing: what it does not know has no effect.",
+    NoteKind.USER_DATA_DOUBTFUL: "cloud-init warned that the user-data does not follow its schema. "
+    "Unknown keys have no effect.",
+    NoteKind.USER_DATA_FAULTS: "The user-data has faults that cloud-init does not warn about. "
+    "Unknown keys have no effect.",
     NoteKind.INSTANCE_KNOWN: "This instance-id was seen before: what runs once per instance, such "
     "as runcmd, was left out. growpart and resizefs run on every boot.",
     NoteKind.GROWFS_IDLE: "fstab asks systemd to grow the filesystem, too, but systemd-growfs "
@@ -116,8 +116,8 @@ _COLUMNS = (
 _NARROWEST = 40
 
 _MEASURES = (
-    "df shows what statfs counts: ext4 and XFS leave out their own tables and journal, btrfs does "
-    "not. The superblock counts the whole filesystem, which may end before its device does."
+    "df shows what statfs counts: ext4 leaves out its own tables and its journal, XFS only its log, "
+    "btrfs nothing. The superblock counts the whole filesystem, which may end before its device does."
 )
 
 

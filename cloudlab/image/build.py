@@ -123,7 +123,7 @@ def build_image(
 
     Examples
     --------
-    >>> image = cloudlab.build(suite="trixie", filesystem="btrfs")
+    >>> image = cloudlab.build(suite="bookworm", filesystem="btrfs")
     >>> run = cloudlab.boot(image=image)
     """
     recipe = make_recipe(suite, filesystem, variant, check_arch(arch))

@@ -56,7 +56,7 @@ class Image:
     Attributes
     ----------
     name : str
-        File name, e.g. ``lab-bookworm-ext4-r1.qcow2``.
+        File name, e.g. ``lab-trixie-ext4-r2.qcow2``.
     path : Path
         Absolute.
     format : str

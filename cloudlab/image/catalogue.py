@@ -31,7 +31,14 @@ from cloudlab import paths
 from cloudlab.errors import ChecksumError, ImageError, SignatureError, UsageError, suggest
 from cloudlab.image.cache import Trust
 from cloudlab.tools import check_arch, run
-from cloudlab.yamltext import PlainLoader, YamlFault, YamlText, node_place, read_yaml
+from cloudlab.yamltext import (
+    PlainLoader,
+    YamlFault,
+    YamlText,
+    load_jsonschema,
+    node_place,
+    read_yaml,
+)
 
 if TYPE_CHECKING:
     import jsonschema
@@ -263,6 +270,7 @@ class Document:
 
     def validate(self, schema: Mapping[str, Any]) -> None:
         """Raise an ImageError with the most telling fault of the values, by a JSON schema."""
+        load_jsonschema()
         import jsonschema
 
         # Faults are found one by one, each with a message as long as what it is about.

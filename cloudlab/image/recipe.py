@@ -24,7 +24,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 
 #: Part of every image's name; raise it when the same options make an image that grows, boots or
 #: measures differently.
-REVISION = 1
+REVISION = 2
 
 SECTOR_BYTES = 512
 _MIB_SECTORS = 2048
@@ -48,7 +48,7 @@ class Suite(StrEnum):
 
 
 #: What is built unless another suite is named.
-DEFAULT_SUITE = Suite.BOOKWORM
+DEFAULT_SUITE = Suite.TRIXIE
 
 
 class Filesystem(StrEnum):
@@ -171,7 +171,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The image's name in the cache, e.g. ``lab-bookworm-ext4-r1.qcow2``."""
+        """The image's name in the cache, e.g. ``lab-trixie-ext4-r2.qcow2``."""
         variant = "" if self.variant is Variant.PLAIN else f"-{self.variant}"
         arch = "" if self.arch == "amd64" else f"-{self.arch}"
         return f"lab-{self.suite}-{self.filesystem}{variant}{arch}-r{REVISION}.qcow2"

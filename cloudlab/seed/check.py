@@ -26,6 +26,7 @@ from cloudlab.yamltext import (
     YamlFault,
     YamlPath,
     YamlText,
+    load_jsonschema,
     node_place,
     read_yaml,
 )
@@ -141,6 +142,7 @@ def load_schema(path: Path | None) -> dict[str, Any] | None:
     """
     if path is None:
         return None
+    load_jsonschema()
     from jsonschema import Draft4Validator, SchemaError
 
     try:
@@ -245,6 +247,7 @@ def _own_schema(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
+    load_jsonschema()
     from jsonschema import Draft4Validator, FormatChecker
     from jsonschema.exceptions import best_match
 
