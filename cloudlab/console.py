@@ -96,8 +96,10 @@ _PROOFS = (
     (
         r"Kernel panic - not syncing",
         "the guest's kernel panicked",
-        "The lines before the panic say why. More memory (--memory 2G) helps where it ran out, "
-        "and one CPU (--cpus 1) where several are emulated.",
+        (
+            "The lines before the panic say why. More memory (--memory 2G) helps where it ran out, "
+            "and one CPU (--cpus 1) where several are emulated."
+        ),
     ),
     (
         (

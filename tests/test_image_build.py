@@ -13,7 +13,7 @@ import filelock
 import pytest
 
 from cloudlab import paths, platforms
-from cloudlab.errors import BuildError, ToolNotFoundError, UsageError
+from cloudlab.errors import BuildError, CloudlabError, ToolNotFoundError, UsageError
 from cloudlab.image import build
 from cloudlab.image.build import BuildStep, build_image, check_host
 from cloudlab.image.cache import recall, verify
@@ -27,6 +27,7 @@ from cloudlab.image.recipe import (
     make_recipe,
     volume_headers,
 )
+from cloudlab.tools import host_arch, which
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -243,6 +244,51 @@ def test_what_is_missing_is_named_with_one_command(monkeypatch, tmp_path):
     monkeypatch.setattr("cloudlab.image.recipe.GRUB_FOLDER", tmp_path)
     with pytest.raises(ToolNotFoundError, match=re.escape(str(tmp_path))):
         check_host(Recipe())
+
+
+FOREIGN = "amd64" if host_arch() == "arm64" else "arm64"
+
+
+@pytest.mark.parametrize(
+    ("programs", "error", "hint"),
+    [
+        pytest.param({}, "needs arch-test", "arch-test", id="nothing"),
+        pytest.param({"arch-test": 1}, "cannot run programs", "qemu-user-static", id="emulator"),
+        pytest.param(
+            {
+                "arch-test": 1,
+                "update-binfmts": 0,
+                "qemu-aarch64-static": 0,
+                "qemu-x86_64-static": 0,
+            },
+            "cannot run programs",
+            "update-binfmts --enable",
+            id="registration",
+        ),
+    ],
+)
+def test_what_an_image_for_another_architecture_needs(monkeypatch, tmp_path, programs, error, hint):
+    """Programs that the host may have for this are hidden, and replaced by some of a test's own."""
+    needed = (
+        "mmdebstrap",
+        "mke2fs",
+        "mkfs.vfat",
+        "mcopy",
+        "sfdisk",
+        "grub-mkimage",
+        "qemu-img",
+        "setpriv",
+    )
+    for name in (*needed, "apt-get"):
+        (tmp_path / name).symlink_to(which(name))
+    for name, code in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr("cloudlab.tools._SYSTEM_FOLDERS", ())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CloudlabError, match=error) as caught:
+        check_host(Recipe(arch=FOREIGN))
+    assert hint in caught.value.hint
 
 
 def test_no_linux_no_build(monkeypatch):
