@@ -162,7 +162,7 @@ def test_a_picture_is_saved_with_its_words(tmp_path):
 def test_sizes_of_root_are_the_guests_own():
     run = recorded("default")
     frames = re.findall(
-        r'@cloudlab after \d+ (\{"kind":"(?:block|filesystem)".*\}) \d+@',
+        r'@cloudlab after \d+ (\{"kind":"(?:block|filesystem)".*\}) \d+ \d+@',
         (run.folder / "console.log").read_text(encoding="utf-8", errors="replace"),
     )
     told = [json.loads(frame) for frame in frames]

@@ -76,7 +76,7 @@ def test_the_run_is_named_in_the_picture_and_its_title(tmp_path):
     path = tmp_path / "f.svg"
     assert figure(RUNS["default"], "--kind", "layers", "--output", path) == 0
     title = ET.fromstring(path.read_text(encoding="utf-8")).find(f"{SVG}title")
-    assert title.text == "default: A 143 MiB image file, a 20.0 GiB disk, a 19.7 GiB filesystem"
+    assert title.text == "default: A 129 MiB image file, a 20.0 GiB disk, a 19.7 GiB filesystem"
 
 
 @pytest.mark.parametrize(("size", "pixels"), [("screen", 1600), ("slide", 3200), ("page", 1980)])

@@ -286,16 +286,16 @@ class Machine:
         """Return the partition of the only table that must hold a logical volume."""
         volume = device.type == "lvm" or (not device.type and "-" in device.name)
         known = device.parent or disk_of(device.name) or self._volume_parent(device)
-        if not volume or known or len({table.disk for table in self.facts.tables}) != 1:
+        tables = [table for table in self.facts.tables if table.parts]
+        if not volume or known or len({table.disk for table in tables}) != 1:
             return ""
-        parts = self.facts.tables[-1].parts
+        parts = tables[-1].parts
         typed = [one.name for one in parts if re.search(r"(?i)linux lvm|^0?8e\b", one.type)]
         plain = [one for one in parts if "Linux filesystem" in one.type]
         largest = max(plain, key=lambda one: one.size_bytes, default=None)
         if typed or largest is None:
             return typed[0] if len(typed) == 1 else ""
-        most = largest.size_bytes > sum(one.size_bytes for one in parts) // 2
-        return largest.name if most else ""
+        return largest.name if largest.size_bytes > sum(one.size_bytes for one in parts) // 2 else ""
 
     @cached_property
     def partition(self) -> str:

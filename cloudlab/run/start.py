@@ -149,7 +149,7 @@ def why_cold(job: PreparedRun) -> str:
     """Return why a run cannot or must not share a snapshot; empty if it can."""
     options, accel = job.options, job.machine.accel
     reasons = {
-        "cold start requested": options.start is Start.COLD,
+        "requested": options.start is Start.COLD,
         "without a seed there is no moment to take a snapshot": not options.attach_seed,
         # The guest's clock goes on from the snapshot's time, which TLS would not accept.
         "a machine with a network needs the right time": options.network is not Network.NONE,

@@ -312,12 +312,14 @@ class Scrubber(Panel):
         # What people read, without the report's frames.
         self._lines = self.recording.console.find()
         self._line_times = [line.time_s for line in self._lines]
-        self._changes = change_times(self._sizes)
+        changes = change_times(self._sizes)
+        # The slider shows tenths of a second; the first one after a change shows it.
+        self._changes = sorted({round(one + _STEP_S / 2, 1) for one in changes})
         self._scale_of, _ = disk_at(self._sizes, 0.0, self.recording.record.disk_before)
         took_s = self.recording.record.time_s or 0.0
         end_s = max([took_s, *self._line_times[-1:], *self._changes[-1:]])
         # Before the first measurement there is nothing to see.
-        start_s = _just_after(self._changes[0]) if self._changes else 0.0
+        start_s = self._changes[0] if self._changes else 0.0
         self.slider = Form(
             "Moment",
             [
@@ -347,13 +349,9 @@ class Scrubber(Panel):
         self.slider.values = {"time_s": time_s}
 
     def _leap(self, direction: int) -> None:
-        # A moment is shown to a tenth of a second, so it counts as passed once it is near.
-        if direction > 0:
-            ahead = [one for one in self._changes if one > self.time_s + _STEP_S / 2]
-        else:
-            ahead = [one for one in reversed(self._changes) if one < self.time_s - _STEP_S / 2]
+        ahead = [one for one in self._changes[::direction] if (one - self.time_s) * direction > 0]
         if ahead:
-            self.time_s = _just_after(ahead[0])
+            self.time_s = ahead[0]
 
     def _show(self) -> None:
         time_s = self.time_s
@@ -371,10 +369,6 @@ class Scrubber(Panel):
         )
         here = bisect.bisect_right(self._line_times, time_s)
         self._console.html = console_html(self._lines[max(0, here - _LINES) : here])
-
-
-def _just_after(time_s: float) -> float:
-    return round(time_s + _STEP_S / 2, 1)
 
 
 def change_times(sizes: pd.DataFrame) -> list[float]:

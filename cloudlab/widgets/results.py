@@ -19,6 +19,7 @@ from cloudlab.errors import CloudlabError, RecordingError
 from cloudlab.figures.data import RunSizes, records
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
+from cloudlab.image.recipe import Recipe
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run
 from cloudlab.seed.check import HEADER, Problem, is_cloud_config, read_document
@@ -52,7 +53,9 @@ def nearest(
     disk_size_bytes: int,
     profile: str = "lean",
 ) -> Match:
-    """Return the recording with the fewest differences; of equals, by user-data, then by size.
+    """Return the recording with the fewest differences.
+
+    Of equals, the one with the user-data, the image, the default image, the nearest size.
 
     Parameters
     ----------
@@ -82,7 +85,8 @@ def nearest(
         }
         others = [told(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
         ratio = abs(math.log2(max(size_bytes, 1) / max(disk_size_bytes, 1)))
-        rank = (len(options) + len(others), len(options), recording.image.name != image, ratio)
+        unlike = recording.image.name != image, recording.image.name != Recipe().name
+        rank = (len(options) + len(others), len(options), *unlike, ratio)
         matches.append((rank, Match(recording, (*options, *others))))
     if not matches:
         raise RecordingError(
