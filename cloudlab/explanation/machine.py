@@ -291,11 +291,11 @@ class Machine:
             return ""
         parts = tables[-1].parts
         typed = [one.name for one in parts if re.search(r"(?i)linux lvm|^0?8e\b", one.type)]
-        plain = [one for one in parts if "Linux filesystem" in one.type]
-        largest = max(plain, key=lambda one: one.size_bytes, default=None)
-        if typed or largest is None:
-            return typed[0] if len(typed) == 1 else ""
-        return largest.name if largest.size_bytes > sum(one.size_bytes for one in parts) // 2 else ""
+        half = sum(one.size_bytes for one in parts) // 2
+        large = [
+            one.name for one in parts if "Linux filesystem" in one.type and one.size_bytes > half
+        ]
+        return typed[0] if len(typed) == 1 else next(iter([] if typed else large), "")
 
     @cached_property
     def partition(self) -> str:
