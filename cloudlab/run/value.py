@@ -372,7 +372,7 @@ def open_run(run: Run | Path | str) -> Run:
         # Not Path.exists, which raises for a name that is too long.
         if os.path.exists(run):  # noqa: PTH110
             raise
-        hint = f"{suggest(name, names)} Recordings: {', '.join(names)}.".strip()
+        hint = suggest(name, names) or f"Recordings: {', '.join(names)}."
         raise RecordingError(error.message, hint=hint) from error
 
 
@@ -443,7 +443,8 @@ def recorded(name: str) -> Run:
     names = recording_names()
     if name not in names:
         raise UsageError(
-            f"There is no recording called {name!r}.", hint=f"Recordings: {', '.join(names)}."
+            f"There is no recording called {name!r}.",
+            hint=suggest(name, names) or f"Recordings: {', '.join(names)}.",
         )
     return Run(recordings_folder() / name)
 
