@@ -215,7 +215,9 @@ def drawing(
     """Return the figure disk-map of one state as SVG, its colours variables of the page."""
     drawn = plot("disk-map", {"sizes": sizes}, size=size, style=VARIABLES, state=heading, title=False)
     svg = replace(drawn, title=heading).to_bytes("svg").decode()
-    svg = re.sub(r".*?(?=<svg)|<metadata>.*?</metadata>|\n *", "", svg, flags=re.DOTALL)
+    svg = svg[svg.index("<svg") :]
+    # Its own style sheet would hold for the whole page, whose style sheet has the same rule.
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|\n *", "", svg, flags=re.DOTALL)
     return re.sub(r"#fe[0-9a-f]{4}", lambda found: f"var(--{colours[found[0]][0]})", svg)
 
 
