@@ -30,7 +30,6 @@ from cloudlab.run.value import Run, recorded, recording_names
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.units import alike, format_bytes, format_seconds
 from cloudlab.widgets.disk_map import change_times
-from cloudlab.widgets.panel import origin
 from cloudlab.widgets.results import choices, nearest, playable
 
 PAGE = Path(__file__).parents[1] / "docs" / "player"
@@ -128,7 +127,7 @@ def recording(run: Run, colours: dict[str, tuple[str, str, str]]) -> dict[str, A
     return {
         "title": case.title,
         "teaches": case.teaches,
-        "label": origin(run),
+        "label": run.label,
         "disk": format_bytes(run.options.disk_size_bytes),
         "settings": "\n".join(f"{key}: {value}" for key, value in choices(run.user_data).items()),
         "error": record.error.text if record.error else "",
@@ -213,7 +212,9 @@ def drawing(
     sizes: pd.DataFrame, heading: str, size: str, colours: dict[str, tuple[str, str, str]]
 ) -> str:
     """Return the figure disk-map of one state as SVG, its colours variables of the page."""
-    drawn = plot("disk-map", {"sizes": sizes}, size=size, style=VARIABLES, state=heading, title=False)
+    drawn = plot(
+        "disk-map", {"sizes": sizes}, size=size, style=VARIABLES, state=heading, title=False
+    )
     svg = replace(drawn, title=heading).to_bytes("svg").decode()
     svg = svg[svg.index("<svg") :]
     # Its own style sheet would hold for the whole page, whose style sheet has the same rule.

@@ -74,11 +74,14 @@ async function choose(name, nearest = null) {
       element("b", "No recording has these options. The nearest one differs:"), differences, take,
     );
   }
+  // A prediction is about these options; others need one of their own.
+  for (const layer of LAYERS) $(layer).value = $(`${layer}-size`).value = "";
   run = null;
+  update();
   const loaded = nearest ? null : await load(name);
   if ($("case").value !== name) return; // another one was chosen meanwhile
   run = loaded;
-  $("label").textContent = run ? `A recording. ${run.label}` : "";
+  $("label").textContent = run ? `A recording: ${run.label}` : "";
   $("settings").textContent = run
     ? `${run.disk} disk; user-data: ${run.settings || "nothing set"}` : "";
   $("stage").textContent = run ? "" : "Nothing to play: no recording has these options.";
@@ -86,11 +89,7 @@ async function choose(name, nearest = null) {
   $("console").replaceChildren();
   for (const layer of LAYERS) {
     const at = run?.layers[layer].texts ? ` at ${run.layers[layer].texts[0]}` : "";
-    const room = layer === "partition" ? "the disk" : "its partition";
-    $(layer).replaceChildren(
-      new Option("choose ...", ""), new Option(`stay${at}`, "stays"),
-      new Option(`fill ${room}`, "fills"), new Option("have another size", "size"),
-    );
+    $(layer).options[1].text = `stay${at}`;
   }
   draw(run?.moments.find((one) => one.time_s === 0) ?? null);
   update();
@@ -180,9 +179,10 @@ function finish() {
   const { predicted } = playback;
   stop();
   const last = run.moments.at(-1)?.said ?? "";
-  const ended = run.error ? "The boot did not finish" : "Done";
+  const ended = run.error ? "The boot did not finish; the recording ends" : "Done";
   $("stage").textContent = `${ended} after ${run.end_s.toFixed(1)} s. ${last} The result is below.`;
   $("result-head").textContent = `Result: ${run.title}`;
+  $("origin").textContent = $("label").textContent;
   $("teaches").textContent = run.teaches;
   $("error").hidden = !run.error;
   $("error").textContent = run.error;
@@ -229,6 +229,12 @@ function combine() {
 }
 
 async function start() {
+  for (const layer of LAYERS)
+    $(layer).append(
+      new Option("choose ...", ""), new Option("stay", "stays"),
+      new Option(layer === "partition" ? "fill the disk" : "fill its partition", "fills"),
+      new Option("have another size", "size"),
+    );
   index = await (await fetch("data/index.json")).json();
   fillCases();
   $("case").addEventListener("change", () => choose($("case").value));
