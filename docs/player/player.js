@@ -77,16 +77,17 @@ async function choose(name, nearest = null) {
   // A prediction is about these options; others need one of their own.
   for (const layer of LAYERS) $(layer).value = $(`${layer}-size`).value = "";
   run = null;
+  for (const id of ["label", "settings", "clock", "console"]) $(id).replaceChildren();
+  $("stage").textContent = nearest ? "Nothing to play: no recording has these options." : "Loading.";
   update();
   const loaded = nearest ? null : await load(name);
   if ($("case").value !== name) return; // another one was chosen meanwhile
   run = loaded;
-  $("label").textContent = run ? `A recording: ${run.label}` : "";
-  $("settings").textContent = run
-    ? `${run.disk} disk; user-data: ${run.settings || "nothing set"}` : "";
-  $("stage").textContent = run ? "" : "Nothing to play: no recording has these options.";
-  $("clock").textContent = "";
-  $("console").replaceChildren();
+  if (run) {
+    $("label").textContent = `A recording: ${run.label}`;
+    $("settings").textContent = `${run.disk} disk; user-data: ${run.settings || "nothing set"}`;
+    $("stage").textContent = "";
+  }
   for (const layer of LAYERS) {
     const at = run?.layers[layer].texts ? ` at ${run.layers[layer].texts[0]}` : "";
     $(layer).options[1].text = `stay${at}`;
