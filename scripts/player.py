@@ -45,10 +45,11 @@ VARIABLES = "variables"
 
 
 def main(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(PAGE, folder)
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     data = folder / "data"
-    data.mkdir()
+    data.mkdir(exist_ok=True)
+    for former in data.glob("*.json.gz"):
+        former.unlink()
     colours = add_style()
     (folder / "colours.css").write_text(colours_css(colours))
     names = [name for name in CASES if name in recording_names()]
@@ -63,13 +64,13 @@ def main(folder: Path) -> None:
 
 
 def add_style() -> dict[str, tuple[str, str, str]]:
-    """Add a figures' style of made-up colours; return each with its name, light and dark colour."""
+    """Add a style of placeholder colours; return each with its name, light and dark colour."""
     light, dark, found = STYLES["light"], STYLES["dark"], {}
 
     def variable(name: str, *colours: str) -> str:
-        made_up = f"#fe{len(found):04x}"
-        found[made_up] = (name, *colours)
-        return made_up
+        placeholder = f"#fe{len(found):04x}"
+        found[placeholder] = (name, *colours)
+        return placeholder
 
     own = {
         name: variable(name, getattr(light, name), getattr(dark, name))
@@ -196,7 +197,7 @@ def moments(run: Run, colours: dict[str, tuple[str, str, str]]) -> Iterator[dict
             width: drawing(sizes, name or head, size, colours) for width, size in WIDTHS.items()
         }
         found = ", ".join(f"{layer} {format_bytes(size)}" for layer, size in now.items())
-        said = f"{f'{name}. ' * bool(name)}{head}: {found or 'root was not found'}."
+        said = f"{f'{name}. ' * bool(name)}{head}: {found or 'root was not measured'}."
         yield {"time_s": time_s, "said": said, **drawings}
 
 

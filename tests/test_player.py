@@ -78,7 +78,7 @@ def context(base):
 
 @pytest.fixture
 def page(context, base):
-    """Yield the page in a new tab; it must not ask elsewhere, nor fail in its script."""
+    """Yield the page in a new tab; fail on an error in its script or a request elsewhere."""
     one, told = context.new_page(), []
     context.requests.clear()
     one.on("pageerror", lambda error: told.append(str(error)))
@@ -170,7 +170,7 @@ def test_a_combination_without_a_recording_says_so_and_offers_the_nearest(page):
     assert boot(page, "stays", "stays")["partition"][-1] == "right"
 
 
-def test_predictions_are_judged_as_by_the_panels(page):
+def test_predictions_are_judged_as_in_the_panels(page):
     after = {layer: sizes[1] for layer, sizes in ends(recorded("default")).items()}
     for share in (0.5, 0.94, 0.951, 1, 1.049, 1.06, 2):
         texts = {layer: f"{size * share / 2**20:.3f}M" for layer, size in after.items()}
@@ -180,7 +180,7 @@ def test_predictions_are_judged_as_by_the_panels(page):
             assert rows[layer][2:] == [texts[layer], "right" if verdicts[layer] else "wrong"]
 
 
-def test_sizes_are_read_as_by_cloudlab(page):
+def test_sizes_are_parsed_as_by_cloudlab(page):
     texts = [
         "19.9G", "2G", "2,5 GiB", "1.5GB", "366K", "512B", "19.9", "4096", "0Bi", "1.5B", "2k",
         "2GBi", "G", "", "9E", "8E", "1.0000000005G", "2 G", "2 giB", "-1G",
@@ -327,7 +327,7 @@ def test_the_page_and_its_data_are_small(site):
     assert sum(one.stat().st_size for one in site.rglob("*") if one.is_file()) <= MOST_BYTES
 
 
-def test_the_page_can_ask_no_other_host(context, base):
+def test_the_page_can_reach_no_other_host(context, base):
     page = context.new_page()
     page.goto(f"{base}/index.html")
     expect(page.locator("#disk svg")).to_be_visible()

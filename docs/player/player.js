@@ -100,7 +100,7 @@ function draw(next) {
   moment = next;
   // The package's own figure, of this site.
   $("disk").innerHTML = moment ? moment[narrow.matches ? "narrow" : "wide"] : "";
-  if (!moment && run) $("disk").append(element("p", "The disk is drawn once it was measured."));
+  if (!moment && run) $("disk").append(element("p", "The disk is drawn once the guest has measured it."));
 }
 
 /** Return the prediction of a layer: stays, fills or a size; empty while it is not complete. */
