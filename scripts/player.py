@@ -28,16 +28,13 @@ from cloudlab.figures.words import STATES, verdict
 from cloudlab.run.tables import layout_sizes
 from cloudlab.run.value import Run, recorded, recording_names
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, to_user_data
-from cloudlab.units import alike, format_bytes, format_seconds
-from cloudlab.widgets.disk_map import change_times
+from cloudlab.units import alike, format_bytes, format_seconds, is_known
 from cloudlab.widgets.results import choices, nearest, playable
 
 PAGE = Path(__file__).parents[1] / "docs" / "player"
 #: The options that the page offers; the first of each is cloud-init's default, which is not set.
 GROWPART = (GrowpartMode.AUTO, GrowpartMode.OFF)
 RESIZE_ROOTFS = (ResizeRootfs.TRUE, ResizeRootfs.FALSE, ResizeRootfs.NOBLOCK)
-#: A report takes a moment on the console: changes this close together are drawn as one.
-ONE_REPORT_S = 0.2
 #: Sizes of a figure: for a wide page and for a phone.
 WIDTHS = {"wide": "screen", "narrow": "page"}
 #: The figures' style whose colours are variables of the page's style sheet.
@@ -177,13 +174,16 @@ def moments(run: Run, colours: dict[str, tuple[str, str, str]]) -> Iterator[dict
     states = []
     if before is not None and before.partitions:
         states.append((0.0, layout_sizes(before)))
-    times = [time_s for time_s in change_times(run.sizes) if time_s > 0]
-    last = [
-        one
-        for one, following in zip(times, [*times[1:], float("inf")], strict=True)
-        if following - one > ONE_REPORT_S
-    ]
-    states += [(time_s, sizes_at(run.sizes, time_s)) for time_s in last]
+    exact = run.sizes[run.sizes["exact"] & (run.sizes["stage"] != "image")]
+    exact = exact[~exact["layer"].str.endswith("_file")].dropna(subset=["time_s"])
+    former = None
+    for time_s in report_times(run, exact):
+        rows = exact[exact["time_s"] <= time_s].sort_values("time_s", kind="stable")
+        rows = rows.drop_duplicates(["layer", "device", "mountpoint"], keep="last")
+        shown = set(zip(rows["layer"], rows["device"], rows["size_bytes"], strict=True))
+        if shown != former:
+            states.append((time_s, rows.assign(stage="after")))
+        former = shown
     known: dict[str, int] = {}
     for time_s, sizes in states:
         now = {layer: found[1] for layer in LAYERS if (found := RunSizes(sizes).ends(layer))}
@@ -201,12 +201,13 @@ def moments(run: Run, colours: dict[str, tuple[str, str, str]]) -> Iterator[dict
         yield {"time_s": time_s, "said": said, **drawings}
 
 
-def sizes_at(sizes: pd.DataFrame, time_s: float) -> pd.DataFrame:
-    """Return a sizes table of one state: what was measured last at a moment."""
-    rows = sizes[(sizes["stage"] != "image") & sizes["time_s"].le(time_s).fillna(False)]
-    rows = rows.sort_values(["time_s", "exact"], kind="stable")
-    rows = rows.drop_duplicates(["layer", "device", "mountpoint"], keep="last")
-    return rows.assign(stage="after")
+def report_times(run: Run, exact: pd.DataFrame) -> list[float]:
+    """Return when each report of the guest was complete, and when the host read the disk."""
+    found = set(exact.loc[exact["line"].isna() & (exact["time_s"] > 0), "time_s"])
+    for block in run.parsed.blocks:
+        lines = [one.line for one in (*block.devices, *block.filesystems)]
+        found |= {exact.loc[exact["line"].isin(lines), "time_s"].max()}
+    return sorted(float(time_s) for time_s in found if is_known(time_s))
 
 
 def drawing(

@@ -19,6 +19,7 @@ from shipped import FEW, recorded
 from cloudlab.course.cases import CASES
 from cloudlab.course.prediction import LAYERS, Prediction, ends
 from cloudlab.errors import ParseError
+from cloudlab.figures.data import LEAST_GAIN_BYTES
 from cloudlab.run.value import recording_names
 from cloudlab.sizes import parse_size
 from cloudlab.units import format_bytes
@@ -140,6 +141,25 @@ def test_every_case_is_there_and_has_the_numbers_of_its_recording(page):
         for statement in run.explain().to_json()["statements"]:
             assert statement["words"] in " ".join(said.split()), name
         assert page.locator("#console").inner_text().count("\n") >= len(run.console) - 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_said_of_the_disk_is_what_was_measured(site, name):
+    data = json.loads(gzip.decompress((site / "data" / f"{name}.json.gz").read_bytes()))
+    said = [one["said"] for one in data["moments"]]
+    sizes = {layer: found for layer, found in ends(recorded(name)).items() if found}
+    assert [one["time_s"] for one in data["moments"]] == sorted(
+        {one["time_s"] for one in data["moments"]}
+    )
+    for layer, (first, last) in sizes.items():
+        assert f"{layer} {format_bytes(last)}" in said[-1]
+        grown = [one for one in said if re.search(rf"{layer}\b.* grown", one, re.IGNORECASE)]
+        # A sample may see a filesystem that is still growing.
+        assert bool(grown) == (last - first >= LEAST_GAIN_BYTES)
+        shown = {re.search(rf"{layer} ([\d.]+ .iB)", one)[1] for one in said if f"{layer} " in one}
+        rows = recorded(name).sizes.query("exact and layer == @layer")
+        assert {format_bytes(first), format_bytes(last)} <= shown
+        assert shown <= set(rows["size_bytes"].map(format_bytes))
 
 
 @pytest.mark.parametrize(("options", "name"), COMBINATIONS.items())
