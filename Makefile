@@ -58,6 +58,7 @@ lab: host-lab .venv/installed
 # The notebooks are executed on the shipped recordings.
 docs: host-docs .venv/installed-docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs . build/docs
+	$(BIN)/python scripts/player.py build/docs/player
 
 test: host-test .venv/installed-dev check
 	$(BIN)/pytest -n 2 --dist loadgroup

@@ -1,6 +1,7 @@
 """Sphinx configuration: `make docs` renders the pages, the notebooks and the API reference."""
 
 import os
+import re
 from pathlib import Path
 
 import cloudlab
@@ -80,7 +81,12 @@ CHANGELOG
 
 
 def _add_pages(_app: object, name: str, source: list[str]) -> None:
-    """Add the table of contents, which is of use to Sphinx only, to README."""
+    """Add the table of contents, which is of use to Sphinx only, to README.
+
+    A link to the player leads to its built page, which is not one of Sphinx's.
+    """
+    page = '<a href="' + "../" * name.count("/") + r'player/index.html">\1</a>'
+    source[0] = re.sub(r"\[([^]]+)\]\((?:docs/)?player/index\.html\)", page, source[0])
     if name == root_doc:
         source[0] += _PAGES
 
