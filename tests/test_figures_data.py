@@ -271,6 +271,15 @@ def test_the_timeline_knows_the_jumps():
     assert found.loc[found["layer"] == "virtual_disk", "size_bytes"].unique() == [20 * GIB]
 
 
+def test_a_growth_that_was_seen_half_way_lasts_until_its_end():
+    sizes = tables.lab_run()
+    half = sizes[(sizes["layer"] == "filesystem") & (sizes["time_s"] == 53.1)].assign(
+        time_s=52.8, size_bytes=6351126528
+    )
+    found = data("timeline", pd.concat([sizes, half], ignore_index=True), tables.stages_table())
+    assert jumps(found)["filesystem"] == (52.8, 53.1)
+
+
 def test_a_table_without_times_has_no_timeline():
     sizes = tables.lab_run().assign(time_s=pd.NA)
     with pytest.raises(CloudlabError, match="no timeline"):

@@ -263,19 +263,19 @@ def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
 
 
 def jumps(data: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return when each layer of a timeline first gained 1 MiB or more.
+    """Return when each layer of a timeline gained 1 MiB or more.
 
-    The moment lies between two times in seconds.  They are equal where a sample saw it, which
-    happens within about a second of the growth.
+    The growth lies between two times in seconds.  They are equal where one sample saw all of it,
+    which happens within about a second; a filesystem may be seen in the middle of its growth.
     """
     found = {}
     for layer, rows in data[data["layer"] != "stage"].groupby("layer", sort=False):
         grown = rows[(rows["size_bytes"].diff() >= LEAST_GAIN_BYTES).fillna(False)]
         if len(grown):
-            last = float(grown["time_s"].iloc[0])
-            sampled = grown["stage"].iloc[0] == "sample"
-            before = rows[rows["time_s"] < last]["time_s"]
-            first = last if sampled or before.empty else float(before.iloc[-1])
+            first, last = (float(grown["time_s"].iloc[at]) for at in (0, -1))
+            before = rows[rows["time_s"] < first]["time_s"]
+            if grown["stage"].iloc[0] != "sample" and len(before):
+                first = float(before.iloc[-1])
             found[str(layer)] = (first, last)
     return found
 
