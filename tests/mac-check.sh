@@ -121,7 +121,7 @@ for arch in ("amd64", "arm64"):
     show env -i HOME="$HOME" TMPDIR="$tmp" PATH=/usr/bin:/bin \
         ${PYTHONPATH:+PYTHONPATH="$PYTHONPATH"} "$python" -m cloudlab doctor --json
     section lab
-    show "$python" -m cloudlab lab --copy-only "$scratch/course"
+    show "$python" -m cloudlab lab --copy-only --folder "$scratch/course"
     section replay
     show "$python" -m cloudlab explain default
 }
