@@ -64,7 +64,7 @@ class Options:
         None: the fastest accelerator that works on this host.
     memory_bytes, cpus : int
         Size of the virtual machine.  With two CPUs a cold boot under TCG takes two thirds of the
-        time, but with QEMU 7.2 one in 40 boots of Debian 13's kernel panicked.
+        time, but with QEMU 7.2 the kernel of Debian 13 panicked in one of ten.
     network : Network
     timeout_s : float or None
         None: :data:`BOOT_TIMEOUT_S`.
