@@ -67,7 +67,7 @@ test-fast: host-test-fast .venv/installed-dev
 	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile few \
 	  -m "not vm and not boots and not builds and not browser and not slow"
 
-# On amd64 the packages alone take ten minutes.
+# On amd64 the packages alone take some ten minutes, under user emulation.
 test-arm64: host-test-arm64 .venv/installed-dev
 	$(BIN)/pytest -m arm64
 

@@ -119,6 +119,9 @@ RIGHT = {
     "06-2": [SICK, {name.lower(): f" {one} " for name, one in SICK.items()}, [*SICK.values()],
              pd.Series(SICK), {**SICK, "C": "growpart_missing"}],
     "06-3": [f"{HEALED}}}\n", f"{HEALED}, devices: /}}\n",
+             "#cloud-config\ngrowpart: {ignore_growroot_disabled: 'yes'}\n",
+             "#cloud-config\ngrowpart: {ignore_growroot_disabled: 1, mode: auto}\n",
+             f"{HEALED}, devices: [/dev/disk/by-label/cloudimg-rootfs]}}\n",
              "#cloud-config\nbootcmd: [rm -f /etc/growroot-disabled]\n",
              "#cloud-config\nbootcmd:\n  - [mv, /etc/growroot-disabled, /root]\n",
              f"#cloud-config\nbootcmd: ['[ ! -e {MARK} ] || unlink {MARK}']\n",
@@ -218,6 +221,7 @@ WRONG = {
     "06-3": [
         "#cloud-config\ngrowpart: {mode: growpart}\n",
         "growpart: {ignore_growroot_disabled: true}",
+        "#cloud-config\ngrowpart: {ignore_growroot_disabled: 'No'}\n",
         f"{HEALED}, devices: [/boot]}}\n",
         f"{HEALED}}}\nresize_rootfs: false\n",
         "#cloud-config\nruncmd: [rm -f /etc/growroot-disabled]\n",

@@ -4,7 +4,8 @@ From the inside out: what a user-data text switches on (:func:`growth_of`), a GP
 and what sgdisk does to it (:class:`Gpt`), the machine (:class:`Node`).
 
 Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gptfdisk 1.0.9
-and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real boots.
+and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real
+boots.
 """
 
 from __future__ import annotations
