@@ -120,10 +120,16 @@ def _power(size_bytes: int) -> int:
 
 
 def format_tick(size_bytes: int) -> str:
-    """Return a round size without rounding it further: ``0``, ``1.25 TiB``, ``512 GiB``."""
-    power = min(int(math.log2(max(size_bytes, 1))) // 10, len(_UNITS) - 1)
+    """Return a round size in its shortest form: ``0``, ``1.5 TiB``, ``512 GiB``."""
+    power = _power(size_bytes)
     size = f"{size_bytes / (1 << 10 * power):.4g}"
     return f"{size} {_UNITS[power]}" if size_bytes else "0"
+
+
+def is_round(size_bytes: int) -> bool:
+    """Return whether :func:`format_bytes` shows a size exactly."""
+    unit = 1 << 10 * _power(size_bytes)
+    return size_bytes * (10 if size_bytes < 100 * unit else 1) % unit == 0
 
 
 def format_seconds(time_s: Any) -> str:
@@ -139,8 +145,9 @@ def byte_ticks(largest_bytes: float, most: int) -> list[int]:
     for power in range(len(_UNITS)):
         for factor in _STEPS:
             step = factor << 10 * power
-            if largest_bytes <= step * most:
-                return list(range(0, int(largest_bytes) + 1, step))
+            ticks = range(0, int(largest_bytes) + 1, step)
+            if largest_bytes <= step * most and all(is_round(tick) for tick in ticks):
+                return list(ticks)
     return [0]
 
 

@@ -233,7 +233,9 @@ def test_reload_restart_and_reopening(browser, base, folder):
     result = "Result: default"
     expect(panel(cell).get_by_role("heading", name=result)).to_be_visible()
     expect(cell.get_by_role("heading", name=result)).to_have_count(1)  # the kept one is hidden
-    expect(cell.locator("figure img")).to_have_count(1)  # hidden, for when the panel is gone
+    kept = cell.get_by_text("Filesystem grown", exact=True)
+    expect(kept).to_have_count(1)  # hidden, for when the panel is gone
+    expect(kept).to_be_hidden()
     page.keyboard.press("Control+s")
     assert saved_outputs(folder / "again.ipynb", result)
     page.reload()
@@ -249,7 +251,7 @@ def test_reload_restart_and_reopening(browser, base, folder):
     # The panel is dead; its last result stays, as picture and table.
     expect(cell.get_by_role("heading", name=result)).to_be_visible()
     expect(cell.get_by_role("button", name="Boot (recorded)")).to_have_count(0)
-    expect(cell.get_by_role("img", name=re.compile("partition"))).to_have_count(1)
+    expect(cell.get_by_text("Filesystem grown", exact=True)).to_be_visible()
     expect(cell.get_by_role("table", name="Predicted and measured")).to_be_visible()
     expect(cell).to_contain_text("Run the cell to use it again")
     expect(cell.get_by_text("model not found")).to_be_hidden()
@@ -348,7 +350,9 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     assert problems(page) == []
     assert violations(page) == []
     draw_for_readme(page, cell)
-    expect(cell.locator("figure img")).to_have_count(1)  # hidden, for when the panel is gone
+    kept = cell.get_by_text("Filesystem grown", exact=True)
+    expect(kept).to_have_count(1)  # hidden, for when the panel is gone
+    expect(kept).to_be_hidden()
     command(page, "docmanager:save")
     sources = [one["source"] for one in json.loads((course / "mine.ipynb").read_text())["cells"]]
     place = next(i for i, source in enumerate(sources) if "= GrowthLab()" in "".join(source))

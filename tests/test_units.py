@@ -2,6 +2,8 @@
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cloudlab import units
 from cloudlab.sizes import parse_size
@@ -105,6 +107,9 @@ def test_a_prediction_is_right_as_lsblk_and_df_print_sizes(predicted, measured, 
         (2 * TIB, 4, [0, 512 * GIB, TIB, 1536 * GIB, 2 * TIB]),
         (MIB, 5, [0, 256 * KIB, 512 * KIB, 768 * KIB, MIB]),
         (3, 8, [0, 1, 2, 3]),
+        # 1.25 GiB and 1200 MiB would need more digits than other sizes have.
+        (2 * GIB, 8, [0, 512 * MIB, GIB, 1536 * MIB, 2 * GIB]),
+        (int(1.3 * GIB), 8, [0, 512 * MIB, GIB]),
     ],
 )
 def test_ticks_are_round_sizes(largest, most, ticks):
@@ -116,5 +121,15 @@ def test_seconds_have_round_ticks():
     assert units.second_ticks(0.9, 5) == [0, 0.2, 0.4, 0.6, 0.8]
 
 
-def test_a_tick_is_not_rounded():
-    assert [units.format_tick(n) for n in (0, 1280 * GIB, 512)] == ["0", "1.25 TiB", "512 B"]
+def test_a_tick_is_the_size_in_its_shortest_form():
+    assert [units.format_tick(n) for n in (0, 1536 * GIB, 512)] == ["0", "1.5 TiB", "512 B"]
+
+
+@given(largest=st.integers(1, 1 << 60), most=st.integers(1, 20))
+def test_ticks_are_sizes_of_one_decimal(largest, most):
+    ticks = units.byte_ticks(largest, most)
+    assert len(ticks) <= most + 1
+    assert all(
+        float(units.format_bytes(n).split()[0]) == float(units.format_tick(n).split()[0])
+        for n in ticks
+    )

@@ -89,7 +89,7 @@ def test_plays_compares_and_keeps():
     assert done.run.name == "default"
     assert done.prediction == Prediction("fills", "1G")
     assert "Recorded on" in lab._kept_html
-    assert "<figure>" in lab._kept_html
+    assert "<b>Filesystem grown</b>" in lab._kept_html
     assert lab._kept_html.count(">right<") == lab._kept_html.count(">wrong<") == 1
     assert "<b>Done</b>" in lab.stage.html
     assert lab.boot_form.state["stop"]["disabled"]
@@ -347,7 +347,7 @@ def test_scrubber_leaps_from_change_to_change():
     for moment in sorted(set(moments[:-1]))[-2::-1]:
         scrubber._leap(-1)
         assert scrubber.time_s == moment
-    assert "<figure>" in scrubber._kept_html
+    assert "<b>Filesystem grown</b>" in scrubber._kept_html
 
 
 def test_seed_editor_checks_what_is_typed():

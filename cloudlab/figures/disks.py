@@ -22,7 +22,7 @@ from cloudlab.figures.data import (
     records,
 )
 from cloudlab.figures.words import Given, filesystem_texts, name_of, obstacle_text, written_by_owner
-from cloudlab.units import byte_ticks, format_bytes, format_tick
+from cloudlab.units import byte_ticks, format_bytes, format_tick, is_round
 
 # In units of the type size: the strips of a partition and of a volume, a filesystem with its
 # gauge of what is used, the room beside a text, and a torn edge.
@@ -230,7 +230,10 @@ def draw_overlay_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     high = min(1.6 * size, canvas.width / columns)
     canvas.ax.set(xlim=(0, columns), ylim=(rows, 0), xticks=[])
     canvas.ax.spines["bottom"].set_visible(False)
-    named = range(0, rows, 1 << max(0, int(np.ceil(np.log2(LINE * size / high)))))
+    step = 1 << max(0, int(np.ceil(np.log2(LINE * size / high))))
+    while not all(is_round(row * columns * cell) for row in range(0, rows, step)):
+        step *= 2
+    named = range(0, rows, step)
     labels = [format_tick(row * columns * cell) for row in named]
     canvas.ax.set_yticks([row + 0.5 for row in named], labels)
     owners = dict.fromkeys(owner for _, _, owner in regions if owner != OUTSIDE)

@@ -358,9 +358,6 @@ class BootPanel(Panel):
     def _watch(self, now: Snapshot) -> None:
         """React to a moment of the boot."""
 
-    def _after_boot(self) -> None:
-        """React to the end of a boot, once Boot may be pressed again: for what takes time."""
-
     @property
     def live(self) -> bool:
         """Whether Boot boots a real machine."""
@@ -504,7 +501,6 @@ class BootPanel(Panel):
             with self._lock:
                 self._run = None
                 self._show_buttons()
-        self._after_boot()
 
     def close(self) -> None:
         """Stop what goes on and close the panel."""

@@ -69,7 +69,8 @@ def _colours(theme: str) -> str:
 #: The picture's own style sheet, which must be with it wherever it is shown.
 STYLE = (
     f"<style>.cloudlab-disk {{ {_colours('light')} }} "
-    f'[data-jp-theme-light="false"] .cloudlab-disk {{ {_colours("dark")} }}\n'
+    f':is([data-jp-theme-light="false"], [data-theme="dark"]) .cloudlab-disk '
+    f"{{ {_colours('dark')} }}\n"
     f"{resources.files('cloudlab.widgets').joinpath('disk.css').read_text('utf-8')}</style>"
 )
 
@@ -337,7 +338,7 @@ class Scrubber(Panel):
         self.slider.on_values(self._show)
         self.slider.on_press(earlier=lambda: self._leap(-1), later=lambda: self._leap(+1))
         self._show()
-        self.keep(or_reason(lambda: self.recording.plot("timeline").to_html()))
+        self.keep(or_reason(lambda: map_html(disk_map_data(self.recording.sizes))))
 
     @property
     def time_s(self) -> float:

@@ -164,7 +164,6 @@ class GrowthLab(BootPanel):
         finished = Finished(open_run(run))
         self.show_console(finished.run.console)
         self._show_result(finished)
-        self._after_boot()
 
     def seed_config(self) -> SeedConfig:
         """Return the options as a seed's configuration.
@@ -346,18 +345,13 @@ class GrowthLab(BootPanel):
         run = finished.run
         self._result.html = result_html(finished)
         self._stale.html = ""
-        # The notebook may be saved before the figure is drawn.
-        self.keep(still_html(self._finished, figure=False))
+        self.keep(still_html(self._finished))
         self._history.html = history_html(self._finished)
         self.exports.change(export={"hidden": False})
         data, _ = disk_at(run.sizes, float("inf"), None)
         if data is not None:
             found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
             self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
-
-    def _after_boot(self) -> None:
-        if self._finished:
-            self.keep(still_html(self._finished))
 
     def _export(self) -> None:
         try:

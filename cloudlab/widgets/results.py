@@ -16,7 +16,7 @@ from cloudlab import paths
 from cloudlab.course.cases import CASES
 from cloudlab.course.prediction import LAYERS, Prediction, ends
 from cloudlab.errors import CloudlabError, RecordingError
-from cloudlab.figures.data import RunSizes, records
+from cloudlab.figures.data import RunSizes, disk_map_data, records
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
 from cloudlab.image.recipe import Recipe
@@ -183,10 +183,11 @@ def result_html(finished: Finished) -> str:
     return "".join(parts)
 
 
-def still_html(runs: Sequence[Finished], *, figure: bool = True) -> str:
-    """Return what stays in a notebook of these runs: the last one in full, with its figure."""
+def still_html(runs: Sequence[Finished]) -> str:
+    """Return what stays in a notebook of these runs: the last one in full, with its disk."""
     last = runs[-1]
-    drawn = or_reason(lambda: plot("disk-map", [last.run]).to_html()) if figure else ""
+    # As HTML, because a figure would stay white in a dark theme.
+    drawn = or_reason(lambda: map_html(disk_map_data(last.run.sizes)))
     # Without the panel there is no console that evidence could lead to.
     result = re.sub(r"<button[^>]*>(.*?)</button>", r"\1", result_html(last))
     return result + drawn + (_all_runs(runs) if len(runs) > 1 else "")
