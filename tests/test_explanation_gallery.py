@@ -7,12 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gallery import export_recording, main, modules_run, outcome, run_cases, unexpected
+from gallery import (
+    _image,
+    export_recording,
+    main,
+    modules_run,
+    outcome,
+    run_cases,
+    unexpected,
+)
 from shipped import EACH_RECORDING, recorded
 
 from cloudlab import tools
-from cloudlab.course.cases import CASES
+from cloudlab.course.cases import CASES, case_options
 from cloudlab.explanation import Grower, Source, Subject
+from cloudlab.run.boot import boot_many
 from cloudlab.run.record import read_record, write_record
 from cloudlab.run.value import Run, recording_names, recordings_folder
 from cloudlab.sizes import check_sizes, parse_console, read_sizes
@@ -234,6 +243,33 @@ def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, t
     assert {int(one.device.removeprefix("vda")): one.size_bytes for one in guest.filesystems} == {
         number: ours[number]["filesystem"]["statfs_bytes"] for number in (1, 15)
     }
+
+
+#: Cases in which something did not grow that commands in the running guest can grow.
+FIXABLE = ("growpart-off", "resize-rootfs-false", "growroot-disabled", "full", "lvm")
+
+
+@pytest.mark.boots
+@pytest.mark.xdist_group("boots")
+def test_the_commands_that_explain_offers_grow_the_disk_when_a_guest_runs_them(tmp_path):
+    jobs = []
+    for name in FIXABLE:
+        options = case_options(name, _image(CASES[name], tmp_path))
+        seed = replace(options.seed, runcmd=commands_of(recorded(name).explain()))
+        jobs.append((replace(options, seed=seed, keep_overlay=False), tmp_path / name))
+    for run in boot_many(jobs):
+        assert run.error is None, run.name
+        for subject in (Subject.PARTITION, Subject.FILESYSTEM):
+            last = run.explain().of(subject)[-1]
+            assert last.grown, (run.name, last)
+            assert last.to_bytes > 19 << 30, (run.name, last)
+
+
+def commands_of(explanation):
+    """Return what a user would type, without the comments; cloud-init needs no sudo."""
+    lines = [line for one in explanation.statements for line in (one.fix or "").splitlines()]
+    commands = [line.partition("  #")[0].replace("sudo ", "") for line in lines]
+    return tuple(dict.fromkeys(one for one in commands if one and not one.startswith("#")))
 
 
 def agree_with_outside_tools(disk, inspected, raw):

@@ -99,11 +99,17 @@ def explain(
     """
     disks = disk_before or {}, disk_after or {}
     boot = Boot(parsed, console, *disks, image_bytes, stages, times or {}, user_data_faults)
-    partitions = partition_verdicts(boot)
-    filesystems = filesystem_verdicts(boot, partitions[-1])
-    statements = (
-        *(_statement(Subject.PARTITION, boot.machine.partition, one) for one in partitions),
-        *(_statement(Subject.FILESYSTEM, boot.machine.root, one) for one in filesystems),
+    machine, partitions = boot.machine, partition_verdicts(boot)
+    *_, last = partitions
+    filesystems = filesystem_verdicts(boot, last)
+    # What a later boot finds grown already is not wrong.
+    right = filesystems[-1].grown
+    fixes = ["" if right else partition_fix(machine, one) for one in partitions]
+    fixes += [filesystem_fix(machine, one, last) for one in filesystems]
+    verdicts = [(Subject.PARTITION, machine.partition, one) for one in partitions]
+    verdicts += [(Subject.FILESYSTEM, machine.root, one) for one in filesystems]
+    statements = tuple(
+        _statement(*verdict, fix) for verdict, fix in zip(verdicts, fixes, strict=True)
     )
     notes = (
         Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)

@@ -176,7 +176,13 @@ class Explanation:
             ]
             items.append(f"<p>{html.escape(words)}</p>")
             items += ["<ul>", *(f"<li>{one}</li>" for one in rows), "</ul>"] if rows else []
-            items += [f"<pre>{html.escape(printable(chr(10).join(fix)))}</pre>"] if fix else []
+            if fix:
+                commands = html.escape(printable("\n".join(fix)))
+                style = "white-space: pre-wrap; overflow-wrap: anywhere"
+                items.append(
+                    "<details><summary>To fix it</summary>"
+                    f'<pre style="{style}">{commands}</pre></details>'
+                )
         return f'<div class="cloudlab-explanation">{"".join(items)}</div>'
 
     def to_json(self) -> dict[str, Any]:
