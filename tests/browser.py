@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+import psutil
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from cloudlab.tools import Deadline
@@ -57,8 +58,23 @@ def jupyterlab(folder: Path, **env: str) -> Iterator[str]:
         wait_for(f"{base}/api", server)
         yield base
     finally:
-        server.terminate()
-        server.wait(timeout=300)
+        end(server)
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End JupyterLab and its kernels.
+
+    A server that is to end while it restarts a kernel fails at that, and stays.
+    """
+    children = psutil.Process(server.pid).children(recursive=True)
+    server.terminate()
+    try:
+        server.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        for process in (*children, server):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        server.wait()
 
 
 def set_up(folder: Path, *, dark: bool) -> None:
