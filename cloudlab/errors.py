@@ -188,7 +188,7 @@ def suggest(word: str, known: Iterable[str], otherwise: str = "") -> str:
 
     ``otherwise`` is the hint where none does.
     """
-    close = difflib.get_close_matches(word, list(known), n=3)
+    close = difflib.get_close_matches(str(word), list(known), n=3)
     if not close:
         return otherwise
     *others, last = close

@@ -120,10 +120,11 @@ def _power(size_bytes: int) -> int:
 
 
 def format_tick(size_bytes: int) -> str:
-    """Return a round size in its shortest form: ``0``, ``1.5 TiB``, ``512 GiB``."""
+    """Return a round size in its shortest form, others as :func:`format_bytes`: ``512 GiB``."""
     power = _power(size_bytes)
-    size = f"{size_bytes / (1 << 10 * power):.4g}"
-    return f"{size} {_UNITS[power]}" if size_bytes else "0"
+    if not is_round(size_bytes):
+        return format_bytes(size_bytes)
+    return f"{size_bytes / (1 << 10 * power):g} {_UNITS[power]}" if size_bytes else "0"
 
 
 def is_round(size_bytes: int) -> bool:

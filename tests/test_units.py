@@ -123,6 +123,7 @@ def test_seconds_have_round_ticks():
 
 def test_a_tick_is_the_size_in_its_shortest_form():
     assert [units.format_tick(n) for n in (0, 1536 * GIB, 512)] == ["0", "1.5 TiB", "512 B"]
+    assert units.format_tick(2112 * MIB) == "2.1 GiB"
 
 
 @given(largest=st.integers(1, 1 << 60), most=st.integers(1, 20))

@@ -198,10 +198,12 @@ def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
         _draw_names(canvas, [lines[0] + "…" * (len(lines) > 1), words.name_of(row.layer)], y)
         known = [float(one) for one in (row.predicted_bytes, row.measured_bytes) if pd.notna(one)]
         canvas.ax.plot(known, [y] * len(known), linewidth=0.15 * size)
-        if pd.notna(row.measured_bytes):
-            canvas.mark(float(row.measured_bytes), y, "o", canvas.look(row.layer))
+        # What was measured is drawn inside a prediction that came true.
         if pd.notna(row.predicted_bytes):
-            canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink))
+            canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink), markersize=0.95 * size)
+        if pd.notna(row.measured_bytes):
+            look = canvas.look(row.layer)
+            canvas.mark(float(row.measured_bytes), y, "o", look, markersize=0.55 * size)
         verdict = words.verdict(row.right)
         text = f"{_SIGNS.get(verdict, '')}{verdict}"
         canvas.label(high, y, text, bold=True, offset=(size, 0.6 * size))
