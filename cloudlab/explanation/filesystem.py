@@ -7,21 +7,19 @@ from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.facts import Device, Mount, Volume, disk_of, short_name, size_in
-from cloudlab.explanation.machine import (
+from cloudlab.explanation.machine import FIRST_DISK, NEAR_LINES, Machine
+from cloudlab.explanation.model import Grower, Reason, Source, Subject
+from cloudlab.explanation.verdicts import (
     DF,
     DMESG,
-    FIRST_DISK,
     LOG,
     LSBLK,
-    NEAR_LINES,
-    Machine,
     Proof,
     Verdict,
     grown_by,
     not_grown,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason, Source, Subject
 
 _SHORT = 0.95
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.

@@ -8,8 +8,9 @@ from textwrap import dedent
 
 from cloudlab.explanation.events import Kind
 from cloudlab.explanation.facts import disk_of, number_of
-from cloudlab.explanation.machine import Machine, Verdict
+from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
+from cloudlab.explanation.verdicts import Verdict
 
 # Cloud images number what lies before root from 14 or 127.
 _EARLY_NUMBERS = 14

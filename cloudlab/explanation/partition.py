@@ -12,22 +12,18 @@ from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.facts import Device, disk_of, short_name
-from cloudlab.explanation.machine import (
+from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
+from cloudlab.explanation.model import Grower, Reason
+from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
-    FIRST_DISK,
     LOG,
     LSBLK,
-    MBR_LIMIT_BYTES,
-    NEAR_LINES,
-    OFF_WORDS,
-    Machine,
     Verdict,
     grown_by,
     not_grown,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason
 
 _SECTOR = 512
 # Programs that grow nothing but root, by the names that they give themselves in logs.
