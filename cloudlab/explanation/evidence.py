@@ -63,6 +63,8 @@ _PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
 _HOST_COMMAND = re.compile(
     r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
 )
+# What a hypervisor says of its guest's disk: qemu-img info, Proxmox's qm config.
+_VIRTUAL_SIZE = re.compile(r"^virtual size: |^(?:virtio|scsi|sata|ide)\d+: .*\bsize=\d")
 _MAIL = re.compile(r"(?:> ?)+")
 _INDENT = re.compile(r" {4}")
 
@@ -157,7 +159,9 @@ def _leave_out_hosts(documents: list[Document]) -> None:
             by_host.setdefault(host, []).append((document, number))
     if len(by_host) > len(hypervisors):
         for document, number in (place for host in hypervisors for place in by_host[host]):
-            document.lines[number] = document.lines[number]._replace(text="")
+            line = document.lines[number]
+            if not _VIRTUAL_SIZE.search(line.text):
+                document.lines[number] = line._replace(text="")
 
 
 def _read(source: EvidenceSource) -> Iterator[Document]:

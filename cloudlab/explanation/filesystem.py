@@ -61,13 +61,17 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         unit = 4096 if event.get("device") else 1
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
-    if done and partition.grown is not False:
+    below = _volume_behind(machine) or _mapping_behind(machine)
+    # growfs prints the same where there was nothing to grow.
+    if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
         if event.get("old") and int(event.get("new")) <= int(event.get("old")):
             continue
         target = event.get("device", "target")
-        if target == "/" or (target and machine.root and _is_root(machine, target)):
+        mine = bool(target) and short_name(target) in {machine.root, machine.partition}
+        mine = mine or (bool(target) and bool(machine.root) and _is_root(machine, target))
+        if target == "/" or mine or event.of_root_script:
             module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
             by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
@@ -133,9 +137,11 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
     if mount is None or _earlier(mount, partition):
         return None
     size_bytes = machine.size_of(machine.root)
-    if machine.root == machine.partition and (listed is None or _earlier(listed, partition)):
-        size_bytes = partition.to_bytes or size_bytes
-    return machine.fills(size_bytes or otherwise)
+    if machine.root == machine.partition:
+        if listed is None or _earlier(listed, partition):
+            size_bytes = partition.to_bytes or size_bytes
+        size_bytes = size_bytes or otherwise
+    return machine.fills(size_bytes)
 
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
@@ -157,7 +163,9 @@ def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
         below = machine.size_of(device.parent) if device else None
         if device and device.size_bytes and below and device.size_bytes < below * _SHORT:
             return (device,)
-    return ()
+    listed = machine.size_of(machine.root) if machine.kind_of_stack("crypt") else None
+    kept = None if listed else machine.last(Kind.GROWFS_LUKS)
+    return (kept,) if kept and kept.get("mount") in {"", "/", "/sysroot"} else ()
 
 
 def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
@@ -294,6 +302,9 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
         return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
     if fills is not False and (locked := _mapping_behind(machine)):
         reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
+        if isinstance(locked[0], Event) and locked[0].kind is Kind.GROWFS_LUKS:
+            # It may have been opened after the partition grew, and so be as large.
+            return undecided(LSBLK, proofs=(*locked, machine.filesystem), reason=reason)
         return not_grown(reason, *locked, machine.filesystem)
     if machine.zfs_dataset:
         disk, pool = machine.devices.get(machine.disk), machine.filesystem

@@ -20,6 +20,7 @@ from cloudlab.explanation.facts import (
     number_of,
     partition_name,
     short_name,
+    size_in,
 )
 from cloudlab.explanation.model import Reason
 
@@ -251,9 +252,9 @@ class Machine:
                 break
             if volume := self._in_table(device):
                 device = replace(device, parent=volume, type="lvm")
-            elif not device.type and (holder := self.devices.get(self._volume_parent(device))):
-                kind = "crypt" if holder.fstype == "crypto_LUKS" else "lvm"
-                device = replace(device, parent=holder.name, type=kind)
+            elif not device.type and (parent := self._volume_parent(device)):
+                locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
+                device = replace(device, parent=parent, type="crypt" if locked else "lvm")
             found.append(device)
             name = device.parent or self._volume_parent(device) or disk
         return found
@@ -262,8 +263,11 @@ class Machine:
         """Return the physical volume of a logical one, where lsblk does not show it."""
         groups = {one.group: one.name for one in self.facts.volumes if one.kind == "pv"}
         for group, volume in groups.items():
-            if device.name.startswith(group.replace("-", "--") + "-"):
+            if group and device.name.startswith(group.replace("-", "--") + "-"):
                 return volume
+        logical = any((one.kind, one.name) == ("lv", device.name) for one in self.facts.volumes)
+        if logical and len(resized := set(groups.values())) == 1:
+            return resized.pop()
         if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
             holders = [
                 one.name
@@ -411,13 +415,46 @@ class Machine:
         return [one for one in self.facts.devices if one.name == name and one.size_bytes]
 
     @cached_property
+    def written(self) -> int:
+        """The order of the last event that changed root's partition in the table; -1 if none did."""
+        changed = [
+            one
+            for one in self.all(Kind.CHANGED, Kind.GREW, Kind.PROGRAM)
+            if (one.kind is not Kind.PROGRAM or one.get("verb") == "CHANGED")
+            and self.partition_of(one) == self.partition
+        ]
+        return max((*self._edits[0], *(one.at.order for one in changed)), default=-1)
+
+    @cached_property
+    def _edits(self) -> tuple[list[int], list[int]]:
+        """The orders of changes by hand to root's table: of those that were written, and of others."""
+        written: list[int] = []
+        drafts: list[int] = []
+        for one in filter(self.about_root, self.all(Kind.TABLE_DRAFT, Kind.TABLE_EDITED)):
+            if one.kind is Kind.TABLE_DRAFT:
+                drafts.append(one.at.order)
+            elif one.get("wrote"):
+                written.append(drafts[-1] if drafts else one.at.order)
+                drafts = []
+        return written, drafts
+
+    def outdated(self, shown: Line) -> bool:
+        """Tell whether a line shows root's partition as it was before it changed."""
+        return 0 < shown.number and shown.order < self.written
+
+    def part_in(self, table: Table) -> Part | None:
+        """Return root's partition in a table."""
+        return next((one for one in table.parts if one.name == self.partition), None)
+
+    @cached_property
     def table(self) -> Table | None:
-        """The newest partition table that has root's partition."""
+        """The newest partition table that has root's partition, unless it was changed since."""
         found = [
             one
             for one in self.facts.tables
-            if one.disk == self.disk and any(part.name == self.partition for part in one.parts)
+            if one.disk == self.disk and self.part_in(one) and not self.outdated(one.at)
         ]
+        found = [one for one in found if not any(order < one.at.order for order in self._edits[1])]
         exact = [one for one in found if not one.rounded]
         return next(reversed(exact or found), None)
 
@@ -457,7 +494,7 @@ class Machine:
         ]
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
             return Room(None, None, None, ())
-        if any(one.size_bytes is None for one in parts):
+        if any(one.size_bytes is None or self.outdated(one.at) for one in parts):
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
@@ -498,6 +535,9 @@ class Machine:
         if self.fstype == "btrfs":
             counted = (one for one in self.facts.mounts if one.mountpoint == "btrfs")
             sized += [one for one in counted if short_name(one.source) in {"", self.root}]
+        for event in self.all(Kind.GROWFS):
+            if event.get("mount") in {"/", "/sysroot"}:
+                sized.append(Mount(self.root, "/", event.at, size_in(event.get("size"))))
         for event in self.all(Kind.IDLE, Kind.TOOL):
             count, unit = event.get("blocks", "count"), event.get("unit", "bsize")
             target = short_name(event.get("target", "device"))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, disk_of, short_name
+from cloudlab.explanation.facts import Device, Part, Table, disk_of, short_name, size_in
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason
 from cloudlab.explanation.verdicts import (
@@ -26,8 +26,6 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SECTOR = 512
-# Programs that grow nothing but root, by the names that they give themselves in logs.
-_ROOT_SCRIPT = re.compile(r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs")
 
 
 def partition_verdict(machine: Machine) -> Verdict:
@@ -50,7 +48,7 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
 
 def concerns_root(machine: Machine, event: Event) -> bool:
     """Tell whether an event of growpart is about root's partition."""
-    if event.kind is Kind.PROGRAM and _ROOT_SCRIPT.search(event.at.text):
+    if event.kind is Kind.PROGRAM and event.of_root_script:
         return True
     if event.get("entry") == "/":
         return True
@@ -95,9 +93,11 @@ def _growth(machine: Machine) -> Verdict | None:
         reason = machine.despite("growpart", "mode") or limit
         verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
+    broke = machine.last(Kind.GROWPART_BROKE)
     for event in reversed(machine.all(Kind.GREW)):
-        if machine.partition_of(event) in {machine.partition, machine.root}:
-            return grown_by(Grower.OTHER, event)
+        mine = machine.partition_of(event) in {machine.partition, machine.root}
+        if mine and not (broke and broke.at.order > event.at.order):
+            return grown_by(Grower.INITRAMFS if event.in_initramfs else Grower.OTHER, event)
     return _growth_by_repart(machine) or _growth_in_listings(machine)
 
 
@@ -111,6 +111,8 @@ def _growth_by_repart(machine: Machine) -> Verdict | None:
         failures += machine.all(Kind.REPART_FAILED)
         failed = any(one.at.order > event.at.order for one in failures)
         mine = named == disk if disk else not named or FIRST_DISK.fullmatch(named)
+        # systemd-repart counts from 0.
+        mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
         if mine and not failed:
             return grown_by(Grower.REPART, event)
     return None
@@ -158,17 +160,21 @@ def _busy_after(machine: Machine, event: Event) -> Event | None:
 
 
 def _growth_in_listings(machine: Machine) -> Verdict | None:
+    """Return that the kernel uses more of the disk than an earlier listing or table shows."""
     sizes = machine.sizes_of(machine.partition)
-    if len(sizes) < 2 or not sizes[0].size_bytes or not sizes[-1].size_bytes:  # noqa: PLR2004
+    if not sizes:
         return None
-    old, new = sizes[0], sizes[-1]
-    gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
-    if gain <= old.tolerance_bytes + new.tolerance_bytes or not old.at.same_machine(new.at):
+    tables = (one for one in machine.facts.tables if not one.rounded and machine.part_in(one))
+    first = min((sizes[0], *tables), key=lambda one: one.at.order)
+    old, new = machine.part_in(first) if isinstance(first, Table) else first, sizes[-1]
+    old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0  # type: ignore[union-attr]
+    slack = new.tolerance_bytes + (0 if isinstance(old, Part) else old.tolerance_bytes)
+    if new_bytes - old_bytes <= slack or not first.at.same_machine(new.at):
         return None
-    edited = machine.last(Kind.TABLE_EDITED)
-    between = edited and old.at.order < edited.at.order < new.at.order
-    by = Grower.OTHER if between else Grower.UNKNOWN
-    return grown_by(by, old, edited, new, sizes=(old.size_bytes, new.size_bytes))
+    edits = (one for one in machine.all(Kind.TABLE_EDITED) if machine.about_root(one))
+    edits = [one for one in edits if first.at.order < one.at.order < new.at.order]
+    by = Grower.OTHER if edits else Grower.UNKNOWN
+    return grown_by(by, first, *edits[-1:], new, sizes=(old_bytes, new_bytes))
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
@@ -353,7 +359,7 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(Reason.WALL, event, *room.evidence)
     elif enlarged is not None and not by_hand:
         yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
-    elif room.some is False and (by_hand or machine.last(Kind.VIRTUAL_SIZE)):
+    elif room.some is False and (by_hand or _has_images_size(machine)):
         yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
     elif gap and room.some is None:
         yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
@@ -362,6 +368,18 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     else:
         # Whether something grew it before that log began is not shown.
         yield undecided(LSBLK if room.some is None else DMESG, proofs=(event, *room.evidence))
+
+
+def _has_images_size(machine: Machine) -> bool:
+    """Tell whether the host gives the disk the size that it has, and one that nobody asks for.
+
+    A size in whole GiB may be that of an image, or one to which an earlier boot grew it.
+    """
+    sizes = (
+        int(one.get("bytes") or size_in(one.get("size"))) for one in machine.all(Kind.VIRTUAL_SIZE)
+    )
+    disk_bytes = machine.size_of(machine.disk) or 0
+    return any(abs(size - disk_bytes) < size // 50 and size % (1 << 29) for size in sizes)
 
 
 def _is_disk(machine: Machine, event: Event) -> bool:
