@@ -45,7 +45,8 @@ class Kind(StrEnum):
     ROOT_IS = "cloud-init names root's device"
     ALREADY_RAN = "a module ran already"
     MODULE = "cloud-init runs a module"
-    KERNEL = "the kernel grew a filesystem"
+    KERNEL = "the kernel grows a filesystem"
+    KERNEL_ENDS = "the kernel says how large a filesystem became, whether it grew or not"
     TOOL = "a resize program grew a filesystem"
     TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
     TOOL_MISSING = "a program that resizing needs is not installed"
@@ -57,6 +58,7 @@ class Kind(StrEnum):
     CAPACITY = "a disk's size changed"
     GPT_BACKUP = "the backup GPT is not at the disk's end"
     TABLE_BUSY = "the kernel keeps the old partition table"
+    RESCANNED = "the kernel was made to read the table again"
     TABLE_EDITED = "a partitioning program wrote the table"
     TABLE_DRAFT = "a partitioning program changed a table that it has not written yet"
     MBR_LIMIT = "an MBR ends at 2 TiB"
@@ -119,6 +121,7 @@ _TABLE = {
     r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
     r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
     r"|systemd-growfs\S*: Failed to (?!resize)(?P<growfs>.*)"
+    r"|EXT4-fs warning \(device (?P<on>[^)]+)\): .*occurred during file system resize"
     r"|Calling (?:resize2fs|xfs_growfs|btrfs) .*failed:"
     r"|open: .* while opening /dev/(?!root\b)|[Pp]lease run 'e2fsck -f"
     r"|growfs\S*: (?P<locked>Nothing to read on input|No key available with this passphrase)"
@@ -133,6 +136,7 @@ _TABLE = {
     Kind.MODULE: r"Running module (?:cc_)?(?P<module>growpart|resizefs) \(<module",
     Kind.KERNEL: r"EXT[234]-fs \((?P<device>[^)]+)\): resizing filesystem from (?P<old>\d+) to (?P<new>\d+)"
     r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)",
+    Kind.KERNEL_ENDS: r"EXT4-fs \((?P<device>[^)]+)\): resized filesystem to (?P<new>\d+)",
     Kind.VIRTUAL_SIZE: r"^virtual size: .*\((?P<bytes>\d+) bytes\)"
     r"|^(?:virtio|scsi|sata|ide)\d+: (?!.*media=cdrom).*\bsize=(?P<size>\d+[KMGT]?)",
     Kind.MOUNTED: r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
@@ -173,6 +177,8 @@ _TABLE = {
     Kind.TABLE_EDITED: r"(?P<wrote>The partition table has been altered|OK; writing new GUID|need to update /etc/fstab"
     r"|[$#] (?:sudo )?sgdisk .*(?:-n ?\d|--new))|The operation has completed succ"
     r"|^\w+ recovered$",
+    Kind.RESCANNED: r"[#$] (?:sudo )?(?:partprobe|partx (?:-u|-a|--update)|kpartx -u|blockdev --rereadpt"
+    r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host",
     Kind.TABLE_DRAFT: r"Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
     r"|Partition \d+ of type .* is set|Changed type of partition to '",
 }
@@ -187,15 +193,16 @@ _GROWPART = re.compile(
     r" ['\"]?(?P<device>/dev/[\w/.+-]+)(?:['\"]?,? ['\"]?p?(?P<number>\d+)\b)?"
 )
 _RESIZE = re.compile(
-    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b(?!:| \d+\.).*?"
-    r"(?P<target>/\S*)?\s*$"
+    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs(?P<least> -M)?|xfs_growfs|btrfs filesystem resize)\b"
+    r"(?!:| \d+\.).*?(?P<target>/\S*)?(?P<wanted> +\d+[sKMGT]?)?\s*$"
 )
 _OF_DISK = {
     Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED, Kind.TABLE_DRAFT,
 }  # fmt: skip
 # A path, or the kernel's list of a disk's partitions.
 _DISK = re.compile(
-    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
+    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)"
+    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
 # What stands around growpart's output in a script's: the table's dump before, the resize after.
 _DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
@@ -210,7 +217,8 @@ _DEVICE = re.compile(r"/dev/(?!null)\w|\b(?:[hsv]|xv)d[a-z]\d*\b|\bnvme\d")
 # The device in a failure's message; links such as /dev/root may point to any.
 _FAILED_ON = re.compile(r"/dev/(?!root\b|block/|disk/)[\w/.-]+")
 _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
-# Programs that grow nothing but root, by the names that they give themselves in logs.
+# Programs of the initramfs, and programs that grow nothing but root, by their names in logs.
+_IN_INITRAMFS = re.compile(r"dracut-|initramfs|initcpio|ignition-ostree-growfs|gce-disk-expand")
 _ROOT_SCRIPT = re.compile(
     r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs|g(?:oogle|ce)[_-]disk[_-]expand"
 )
@@ -248,11 +256,7 @@ class Event:
     @property
     def in_initramfs(self) -> bool:
         """Whether a program of the initramfs wrote the line."""
-        return bool(
-            re.search(
-                r"dracut-|initramfs|initcpio|ignition-ostree-growfs|gce-disk-expand", self.at.text
-            )
-        )
+        return bool(_IN_INITRAMFS.search(self.at.text))
 
     @property
     def of_root_script(self) -> bool:
@@ -280,7 +284,8 @@ def _note_command(commands: _Commands, line: Line) -> None:
     if command := _GROWPART.search(line.text):
         commands["growpart"] = line, {one: command[one] or "" for one in ("device", "number")}
     if command := _RESIZE.search(line.text):
-        commands["resize"] = line, {"target": command["target"] or ""}
+        wanted = command["least"] or command["wanted"] or ""
+        commands["resize"] = line, {"target": command["target"] or "", "wanted": wanted}
     if unit := _GROWFS_UNIT.search(line.text):
         commands["growfs"] = line, unit.groupdict()
     if mounted := _PATTERNS[Kind.MOUNTED].search(line.text):
@@ -329,6 +334,8 @@ def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> di
         return {"target": ""}
     if named := _FAILED_ON.search(text):
         return {"device": named[0]}
+    if "on" in values:
+        return {"device": values["on"]}
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}
 
 

@@ -232,6 +232,8 @@ def read_facts(documents: list[Document]) -> Facts:
         for kind, known, new in found:
             known.extend(new)
             document.kinds |= {kind} if new else set()
+    for shown in (facts.devices, facts.mounts, facts.tables):
+        shown.sort(key=lambda one: one.at.order)
     return facts
 
 
@@ -463,12 +465,9 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     if match is None or table is None:
         return None
     start, count = (int(match[n]) * _GPART_SECTOR for n in (1, 2))
-    names = {
-        "dos": f"{table.disk}s{match[3]}",
-        "bsd": f"{table.disk}{chr(96 + int(match[3]) % 26)}",
-    }
-    name = names.get(table.label) or partition_name(table.disk, match[3])
-    return Part(name, start, start + count, match[4])
+    sign = {"dos": "s", "bsd": ""}.get(table.label, "p")
+    index = match[3] if sign else chr(ord("a") + (int(match[3]) - 1) % 26)
+    return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
 def _cylinder_bytes(text: str, known: int) -> int:
@@ -539,11 +538,8 @@ def _volumes(document: Document) -> Iterator[Volume]:
             continue
         for kind, pattern in _VOLUMES:
             if match := pattern.match(line.text):
-                values = {
-                    "group": group * (kind == "vg"),
-                    "size": size,
-                    "free": "0",
-                } | match.groupdict()
+                above = group if kind == "vg" else ""
+                values = {"group": above, "size": size, "free": "0"} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")

@@ -51,6 +51,9 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     done = [one for one in machine.all(Kind.GROWFS) if one.get("mount") in {"/", "/sysroot"}]
     for event in reversed(machine.all(Kind.KERNEL)):
         old, new = int(event.get("old", "from")), int(event.get("new", "to"))
+        ends = (one for one in machine.all(Kind.KERNEL_ENDS) if one.at.order > event.at.order)
+        ends = (one for one in ends if one.get("device") == event.get("device"))
+        new = next((int(one.get("new")) for one in ends), new)
         if new <= old or not _is_root(machine, event.get("device", "btrfs")):
             continue
         by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
@@ -66,13 +69,19 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
-        if event.get("old") and int(event.get("new")) <= int(event.get("old")):
+        smaller = event.get("old") and int(event.get("new")) <= int(event.get("old"))
+        listed = (one for one in machine.sizes_of(machine.root) if one.at.order < event.at.order)
+        least = max((one.size_bytes or 0 for one in listed), default=0) * _SHORT
+        # It may have shrunk to the size that was asked for.
+        if smaller or event.get("wanted") or (event.get("blocks") and event.bytes_named < least):
             continue
         target = event.get("device", "target")
-        mine = bool(target) and short_name(target) in {machine.root, machine.partition}
-        mine = mine or (bool(target) and bool(machine.root) and _is_root(machine, target))
+        known = short_name(target) == machine.partition or bool(machine.root)
+        mine = bool(target) and known and _is_root(machine, target)
         if target == "/" or mine or event.of_root_script:
-            module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
+            lines = resized.at.order - event.at.order if resized else NEAR_LINES
+            lines = abs(lines) if resized and resized.kind is Kind.FORKED else lines
+            module = 0 < lines < NEAR_LINES
             by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
@@ -145,13 +154,12 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
 
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
-    """Tell whether something was measured before the partition grew at the same shell."""
+    """Tell whether something was measured before the partition grew, or on another host."""
     at = next(
         iter(partition.evidence), shown.at
     )  # a log describes the boot, wherever it was pasted
-    return (
-        bool(partition.grown) and source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
-    )
+    before = source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
+    return bool(partition.grown) and (before or shown.at.other_host(at))
 
 
 def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -290,6 +298,19 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     return (volume, below if below.size_bytes else machine.table) if free > slack else ()
 
 
+def _held_back(machine: Machine) -> Verdict | None:
+    """Return that a layer below did not follow its own device."""
+    if behind := _volume_behind(machine):
+        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
+    if not (locked := _mapping_behind(machine)):
+        return None
+    reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
+    if isinstance(locked[0], Event) and locked[0].kind is Kind.GROWFS_LUKS:
+        # It may have been opened after the partition grew, and so be as large.
+        return undecided(LSBLK, proofs=(*locked, machine.filesystem), reason=reason)
+    return not_grown(reason, *locked, machine.filesystem)
+
+
 def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
     machine: Machine, partition: Verdict
 ) -> Verdict:
@@ -297,15 +318,8 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     fills = _fills(machine, partition, partition.from_bytes)
     if machine.sealed:
         return not_grown(Reason.IMMUTABLE_ROOT, machine.sealed, machine.filesystem)
-    behind = _volume_behind(machine)
-    if behind and fills is not False:
-        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
-    if fills is not False and (locked := _mapping_behind(machine)):
-        reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
-        if isinstance(locked[0], Event) and locked[0].kind is Kind.GROWFS_LUKS:
-            # It may have been opened after the partition grew, and so be as large.
-            return undecided(LSBLK, proofs=(*locked, machine.filesystem), reason=reason)
-        return not_grown(reason, *locked, machine.filesystem)
+    if fills is not False and (held := _held_back(machine)):
+        return held
     if machine.zfs_dataset:
         disk, pool = machine.devices.get(machine.disk), machine.filesystem
         if disk and disk.size_bytes and pool and (pool.size_bytes or 0) < disk.size_bytes // 2:
@@ -375,7 +389,9 @@ def layer_verdicts(machine: Machine) -> Iterator[tuple[Subject, str, Verdict]]:
         (subject, reason), parent = _LAYERS[kind], device.parent
         below = machine.size_of(parent) if parent else None
         if subject is not Subject.LOGICAL_VOLUME:
-            yield subject, device.name, _layer_verdict(device, below, reason)
+            mount = machine.filesystem  # what is larger than the listing came after it
+            after = mount and device.size_bytes and (mount.size_bytes or 0) > device.size_bytes
+            yield subject, device.name, _layer_verdict(device, 0 if after else below, reason)
             continue
         held = [one for one in machine.facts.volumes if (one.kind, one.name) == ("pv", parent)]
         for one in held[:1]:

@@ -100,6 +100,12 @@ class Machine:
                     fstype=device.fstype or known.fstype,
                 )
             self.devices[device.name] = newer
+        for volume in self.facts.volumes:  # what lvextend says is newer than an earlier listing
+            known = self.devices.get(volume.name) if volume.kind == "lv" else None
+            if known is not None and known.at.order < volume.at.order and volume.size_bytes:
+                self.devices[known.name] = replace(
+                    known, size_bytes=volume.size_bytes, at=volume.at
+                )
 
     def last(self, *kinds: Kind) -> Event | None:
         """Return the last event of these kinds."""
@@ -265,9 +271,10 @@ class Machine:
         for group, volume in groups.items():
             if group and device.name.startswith(group.replace("-", "--") + "-"):
                 return volume
+        usual = {one for one in groups.values() if FIRST_DISK.fullmatch(disk_of(one))}
         logical = any((one.kind, one.name) == ("lv", device.name) for one in self.facts.volumes)
-        if logical and len(resized := set(groups.values())) == 1:
-            return resized.pop()
+        if logical and len(groups) == len(usual) == 1:
+            return usual.pop()
         if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
             holders = [
                 one.name
@@ -430,21 +437,33 @@ class Machine:
         """The orders of changes by hand to root's table: of those that were written, and of others."""
         written: list[int] = []
         drafts: list[int] = []
-        for one in filter(self.about_root, self.all(Kind.TABLE_DRAFT, Kind.TABLE_EDITED)):
+        kinds = Kind.TABLE_DRAFT, Kind.TABLE_EDITED, Kind.TABLE_BUSY
+        for one in filter(self.about_root, self.all(*kinds)):
             if one.kind is Kind.TABLE_DRAFT:
                 drafts.append(one.at.order)
-            elif one.get("wrote"):
+            elif one.get("wrote") or (drafts and one.kind is Kind.TABLE_BUSY):
                 written.append(drafts[-1] if drafts else one.at.order)
                 drafts = []
         return written, drafts
 
+    def rescanned_after(self, event: Event) -> int:
+        """Return the order of the last rescan or reboot after an event, or else its own."""
+        last = self.last(Kind.RESCANNED)
+        return max(event.at.order, last.at.order if last else -1)
+
     def outdated(self, shown: Line) -> bool:
         """Tell whether a line shows root's partition as it was before it changed."""
-        return 0 < shown.number and shown.order < self.written
+        return shown.number > 0 and shown.order < self.written
 
-    def part_in(self, table: Table) -> Part | None:
-        """Return root's partition in a table."""
-        return next((one for one in table.parts if one.name == self.partition), None)
+    @property
+    def tabled(self) -> list[Device]:
+        """Root's partition as exact tables show it, in order."""
+        return [
+            Device(part.name, part.size_bytes, "part", table.disk, (), "", table.at)
+            for table in self.facts.tables
+            for part in table.parts
+            if part.name == self.partition and not table.rounded
+        ]
 
     @cached_property
     def table(self) -> Table | None:
@@ -452,9 +471,10 @@ class Machine:
         found = [
             one
             for one in self.facts.tables
-            if one.disk == self.disk and self.part_in(one) and not self.outdated(one.at)
+            if one.disk == self.disk and any(part.name == self.partition for part in one.parts)
         ]
-        found = [one for one in found if not any(order < one.at.order for order in self._edits[1])]
+        drafted = min(self._edits[1], default=found[-1].at.order if found else 0)
+        found = [one for one in found if one.at.order <= drafted and not self.outdated(one.at)]
         exact = [one for one in found if not one.rounded]
         return next(reversed(exact or found), None)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, Part, Table, disk_of, short_name, size_in
+from cloudlab.explanation.facts import Device, disk_of, short_name, size_in
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason
 from cloudlab.explanation.verdicts import (
@@ -88,10 +88,10 @@ def _growth(machine: Machine) -> Verdict | None:
         by = Grower.INITRAMFS if event.in_initramfs else Grower.GROWPART
         by = Grower.GROWROOT if growroot else by
         old, new = _sizes_in(event)
-        last = machine.sizes_of(machine.partition)[-1:]
+        last = [one for one in machine.sizes_of(machine.partition) if not machine.outdated(one.at)]
         limit = Reason.MBR_2_TIB if _limited(machine, event) else None
         reason = machine.despite("growpart", "mode") or limit
-        verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
+        verdict = grown_by(by, event, *last[-1:], reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
     broke = machine.last(Kind.GROWPART_BROKE)
     for event in reversed(machine.all(Kind.GREW)):
@@ -135,7 +135,9 @@ def _limited(machine: Machine, event: Event) -> bool:
 
 def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
     """Return that the kernel kept the old table, where later evidence shows the old size."""
-    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > event.at.order]
+    since = machine.rescanned_after(event)
+    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > since]
+    later = [one for one in later if not one.at.other_host(event.at)]
     if not old or not new or new < old * 1.02:
         return None
     seen = [one.size_bytes or 0 for one in later[-1:]]
@@ -147,6 +149,10 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         seen = [one.bytes_named for one in tools if one.at.order > event.at.order]
     if (not later and busy is None) or any(size > (old + new) // 2 for size in seen):
         return None
+    named, disk_bytes = machine.partition_of(event), machine.size_of(machine.disk) or new
+    if named not in {"", machine.partition} or disk_bytes < new * 0.98:
+        # It happened in another boot, or on another machine.
+        return undecided(LSBLK, proofs=(event, *later[-1:]))
     return not_grown(Reason.TABLE_BUSY, event, *later[-1:], busy)
 
 
@@ -154,7 +160,7 @@ def _busy_after(machine: Machine, event: Event) -> Event | None:
     """Return what says, soon after growpart, that the kernel did not take root's table."""
     for one in machine.all(Kind.TABLE_BUSY):
         soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
-        if soon and machine.about_root(one):
+        if soon and machine.about_root(one) and machine.rescanned_after(one) == one.at.order:
             return one
     return None
 
@@ -164,22 +170,22 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
     sizes = machine.sizes_of(machine.partition)
     if not sizes:
         return None
-    tables = (one for one in machine.facts.tables if not one.rounded and machine.part_in(one))
-    first = min((sizes[0], *tables), key=lambda one: one.at.order)
-    old, new = machine.part_in(first) if isinstance(first, Table) else first, sizes[-1]
-    old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0  # type: ignore[union-attr]
-    slack = new.tolerance_bytes + (0 if isinstance(old, Part) else old.tolerance_bytes)
-    if new_bytes - old_bytes <= slack or not first.at.same_machine(new.at):
+    old, new = min((sizes[0], *machine.tabled), key=lambda one: one.at.order), sizes[-1]
+    old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
+    slack = old.tolerance_bytes + new.tolerance_bytes
+    if new_bytes - old_bytes <= slack or not old.at.same_machine(new.at):
         return None
-    edits = (one for one in machine.all(Kind.TABLE_EDITED) if machine.about_root(one))
-    edits = [one for one in edits if first.at.order < one.at.order < new.at.order]
-    by = Grower.OTHER if edits else Grower.UNKNOWN
-    return grown_by(by, first, *edits[-1:], new, sizes=(old_bytes, new_bytes))
+    edits = filter(machine.about_root, machine.all(Kind.TABLE_EDITED))
+    between = [one for one in edits if old.at.order < one.at.order < new.at.order]
+    by = Grower.OTHER if between else Grower.UNKNOWN
+    return grown_by(by, old, *between[-1:], new, sizes=(old_bytes, new_bytes))
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what logs say kept it from growing; if it fills its disk, they decide nothing."""
-    found = list(_log_causes(machine))
+    found = [
+        one for one in _log_causes(machine) if not any(map(machine.outdated, one.evidence[:1]))
+    ]
     if found and machine.room.some is False and found[0].reason not in {
         Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
         Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
@@ -221,6 +227,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
         (Kind.GROWPART_MISSING, Reason.NO_GROWPART_TOOL),
         (Kind.GROWROOT_MARKER, Reason.GROWROOT_DISABLED),
         (Kind.NO_DEVICES, Reason.NOT_ASKED),
+        (Kind.BLOCKED, Reason.WALL),
         (Kind.ALREADY_RAN, Reason.MODULE_RAN),
     ):
         said = [one for one in machine.all(kind) if one.get("module") in {"", "growpart"}]
@@ -315,11 +322,13 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
 def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
-        shown = [one for one in sizes if one.at.order > busy.at.order]
-        if machine.about_root(busy) and not _in_use(machine, busy, shown):
+        since = machine.rescanned_after(busy)
+        shown = [one for one in sizes if one.at.order > since]
+        open_ = since > busy.at.order and not shown
+        if machine.about_root(busy) and not open_ and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
-    if table is not None and not table.rounded and sizes:
+    if table is not None and not table.rounded and sizes and not machine.outdated(sizes[-1].at):
         part = next(one for one in table.parts if one.name == machine.partition)
         known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
         if part.size_bytes > known * 1.05:
@@ -375,10 +384,8 @@ def _has_images_size(machine: Machine) -> bool:
 
     A size in whole GiB may be that of an image, or one to which an earlier boot grew it.
     """
-    sizes = (
-        int(one.get("bytes") or size_in(one.get("size"))) for one in machine.all(Kind.VIRTUAL_SIZE)
-    )
-    disk_bytes = machine.size_of(machine.disk) or 0
+    shown, disk_bytes = machine.all(Kind.VIRTUAL_SIZE), machine.size_of(machine.disk) or 0
+    sizes = (int(one.get("bytes") or size_in(one.get("size"))) for one in shown)
     return any(abs(size - disk_bytes) < size // 50 and size % (1 << 29) for size in sizes)
 
 
@@ -436,11 +443,20 @@ def _misplaced_backup(machine: Machine) -> Event | None:
     return found[-1] if found and found[-1].at.order > written else None
 
 
+def _contradictions(machine: Machine) -> Iterator[Verdict]:
+    """Yield that it is open which of two listings is newer: partitions do not shrink by themselves."""
+    sizes = machine.sizes_of(machine.partition)
+    first = max(sizes, key=lambda one: one.size_bytes or 0, default=None)
+    if first and (first.size_bytes or 0) > (sizes[-1].size_bytes or 0) * 1.02:
+        yield undecided(LSBLK, proofs=(first, sizes[-1]))
+
+
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     """Yield what the layout alone shows, the surest first."""
     room = machine.room
     if machine.sealed:
         yield not_grown(Reason.IMMUTABLE_ROOT, machine.sealed)
+    yield from _contradictions(machine)
     backup = _misplaced_backup(machine)
     if limit := _mbr_limit(machine):
         yield limit
