@@ -1553,6 +1553,25 @@ def test_a_resize_that_the_kernel_began_may_have_ended_where_it_was():
     assert found.finding == kept(Reason.RESIZE_FAILED)
 
 
+@pytest.mark.parametrize(
+    "grew",
+    [
+        "[ 3.0] EXT4-fs (vda1): resizing filesystem from 2621184 to 5242619 blocks\n",
+        "# xfs_growfs /\ndata blocks changed from 2621184 to 5242619\n",
+    ],
+)
+def test_a_filesystem_that_is_as_before_has_not_grown(grew):
+    assert told(WHOLE + grew + DF.format("20G"), Subject.FILESYSTEM).grown is True
+    assert told(WHOLE + grew + DF.format("9.8G"), Subject.FILESYSTEM).finding == kept(None)
+
+
+def test_a_boot_that_found_nothing_to_grow_may_not_have_been_the_first():
+    said = "NOCHANGE: partition 1 is size 41940959. it cannot be grown\n"
+    assert told(f"GROWROOT: {said}{WHOLE}", Subject.PARTITION).finding == OPEN
+    found = told(f"# growpart /dev/vda 1\n{said}{WHOLE}", Subject.PARTITION)
+    assert found.finding == kept(Reason.DISK_NOT_LARGER)
+
+
 def test_a_resize_by_hand_is_not_cloud_inits():
     grew = "# resize2fs /dev/vda1\nThe filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n"
     assert told(f"{RESIZED}\n{WHOLE}{grew}", Subject.FILESYSTEM).finding == BY_EDIT
@@ -1564,6 +1583,11 @@ def test_lvextend_is_newer_than_an_earlier_listing():
     df = DF.format("9.8G").replace("/dev/vda1 ", "/dev/mapper/vg-root ")
     assert told(volume + df, Subject.FILESYSTEM).finding == kept(Reason.LOGICAL_VOLUME)
     assert told(volume + larger + df, Subject.FILESYSTEM).finding == kept(None)
+    vgs = "  VG #PV #LV #SN Attr   VSize  VFree\n  vg   1   1   0 wz--n- 39.00g 29.00g\n"
+    df = df.replace("9.8G", " 39G")
+    assert told(volume + larger + vgs + df, Subject.FILESYSTEM).reason is Reason.LOGICAL_VOLUME
+    whole = volume.replace("40G", "39G")
+    assert told(whole + vgs + larger + df, Subject.FILESYSTEM).grown is None
 
 
 @pytest.mark.parametrize(("disk", "device"), [("vda", "vda3"), ("vdb", "")])

@@ -56,6 +56,8 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         new = next((int(one.get("new")) for one in ends), new)
         if new <= old or not _is_root(machine, event.get("device", "btrfs")):
             continue
+        if _as_before(machine, event):
+            continue
         by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
         if not done and not resized and not _within_cloud_init(machine, event):
             by = Grower.UNKNOWN
@@ -73,6 +75,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         listed = (one for one in machine.sizes_of(machine.root) if one.at.order < event.at.order)
         least = max((one.size_bytes or 0 for one in listed), default=0) * _SHORT
         # It may have shrunk to the size that was asked for.
+        smaller = smaller or _as_before(machine, event)
         if smaller or event.get("wanted") or (event.get("blocks") and event.bytes_named < least):
             continue
         target = event.get("device", "target")
@@ -86,6 +89,14 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
             return grown_by(Grower.RESIZEFS if module else by, event)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
+
+
+def _as_before(machine: Machine, event: Event) -> bool:
+    """Tell whether something later shows the size from which a filesystem is said to have grown."""
+    old, mount = int(event.get("old", "from") or 0), machine.filesystem
+    unit = 1 if event.get("from") else 4096
+    later = mount is not None and mount.at.order > event.at.order
+    return later and 0 < (mount.size_bytes or 0) < old * unit * 1.02  # type: ignore[union-attr]
 
 
 def _growth_in_df(machine: Machine) -> Verdict | None:
@@ -158,8 +169,8 @@ def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
     at = next(
         iter(partition.evidence), shown.at
     )  # a log describes the boot, wherever it was pasted
-    before = source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
-    return bool(partition.grown) and (before or shown.at.other_host(at))
+    by_hand = bool(partition.grown) and source_of(at.text) is Source.OUTPUT
+    return by_hand and (shown.at.order < at.order or shown.at.other_host(at))
 
 
 def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -278,7 +289,10 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     groups = {one.group for one in volumes if one.kind == "lv" and one.name == name}
     if volume is None and not groups:
         return ()
+    extended = [one.at.order for one in volumes if "changed from" in one.at.text]
     for one in volumes:
+        if one.at.order < max(extended, default=0):
+            continue  # the room that it shows was used since
         mine = one.group in groups or name.startswith(one.group.replace("-", "--") + "-")
         if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
             return (one,)
@@ -359,7 +373,7 @@ def _below_kept_partition(
     volume = machine.kind_of_stack("lvm")
     resized = machine.last(Kind.RESIZED)
     idle = next((one for one in machine.all(Kind.IDLE)[::-1] if _of_root(machine, one)), None)
-    if volume and fills is not False:
+    if volume and fills is not False and "changed from" not in volume.at.text:  # lvextend's
         yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):

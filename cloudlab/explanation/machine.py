@@ -240,7 +240,7 @@ class Machine:
             sizes = {one.name: one.size_bytes for table in tables for one in table.parts}
         if len({one.disk for one in tables}) > 1:  # the only one that root fills, disks included
             shown = max((one.size_bytes or 0 for one in self.root_mounts), default=0)
-            sizes |= {one.disk: one.size_bytes or 0 for one in tables}
+            sizes |= {one.disk: one.size_bytes or 0 for one in tables if not one.parts}
             sizes = {name: size for name, size in sizes.items() if _FULL * size <= shown <= size}
             sizes = sizes if len(sizes) == 1 else {}
         return max(sizes, key=lambda name: sizes[name], default="")

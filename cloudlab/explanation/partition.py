@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.facts import Device, disk_of, short_name, size_in
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
-from cloudlab.explanation.model import Grower, Reason
+from cloudlab.explanation.model import Grower, Reason, Source
 from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
@@ -137,7 +137,8 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
     """Return that the kernel kept the old table, where later evidence shows the old size."""
     since = machine.rescanned_after(event)
     later = [one for one in machine.sizes_of(machine.partition) if one.at.order > since]
-    later = [one for one in later if not one.at.other_host(event.at)]
+    if source_of(event.at.text) is Source.OUTPUT:  # a log may have been shown on another host
+        later = [one for one in later if not one.at.other_host(event.at)]
     if not old or not new or new < old * 1.02:
         return None
     seen = [one.size_bytes or 0 for one in later[-1:]]
@@ -351,8 +352,9 @@ def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
     """Yield why growpart found nothing to do: it does not say so itself."""
-    by_hand = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
-    by_module = root_entries(machine, "NOCHANGE")
+    found = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
+    by_hand = [one for one in found if not one.of_root_script]
+    by_module = [*root_entries(machine, "NOCHANGE"), *(one for one in found if one.of_root_script)]
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
