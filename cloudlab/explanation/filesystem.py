@@ -289,9 +289,9 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     groups = {one.group for one in volumes if one.kind == "lv" and one.name == name}
     if volume is None and not groups:
         return ()
-    extended = [one.at.order for one in volumes if "changed from" in one.at.text]
     for one in volumes:
-        if one.at.order < max(extended, default=0):
+        extended = [each for each in volumes if "changed from" in each.at.text]
+        if any(each.group == one.group and each.at.order > one.at.order for each in extended):
             continue  # the room that it shows was used since
         mine = one.group in groups or name.startswith(one.group.replace("-", "--") + "-")
         if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
