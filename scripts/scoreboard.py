@@ -62,6 +62,11 @@ ROUNDS = (
         DATA / "strangers-3",
         "As the second round, from other threads, and written without knowledge of the rules.",
     ),
+    Round(
+        "Fourth round",
+        DATA / "strangers-4",
+        "As the third round, from other threads.",
+    ),
 )
 
 

@@ -1310,6 +1310,11 @@ def test_wrong_arguments_on_the_first_disk_are_about_root():
         ("Please run 'e2fsck -f /dev/vda1' first.", Subject.FILESYSTEM, kept(Reason.RESIZE_FAILED)),
         (BUSY.strip(), Subject.PARTITION, kept(Reason.TABLE_BUSY)),
         (REPART.format("vda").strip(), Subject.PARTITION, (True, Grower.REPART, None)),
+        (
+            "gce-disk-expand: Resizing /dev/sda partition 1 with parted.",
+            Subject.PARTITION,
+            (True, Grower.INITRAMFS, None),
+        ),
     ],
 )
 def test_telling_lines_are_found_in_large_files(line, subject, finding):
@@ -1372,3 +1377,332 @@ def test_another_modules_lack_of_space_is_not_growparts():
 )
 def test_whose_failure_it_is_shows_in_what_it_names(text, finding):
     assert told(text, Subject.FILESYSTEM).finding == finding
+
+
+GROWN = "CHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+BY_HAND = "# growpart /dev/vda 1\n" + GROWN
+HALF = FDISK.replace("41943039 41940992  20G", "20971519 20969472  10G")
+DRAFT = "Command (m for help): Created a new partition 1 of type 'Linux' and of size 20 GiB.\n"
+WRITTEN = "Command (m for help): The partition table has been altered.\nSyncing disks.\n\n"
+MOVED = "OK; writing new GUID partition table (GPT) to /dev/vda.\n"
+PARTED = "Information: You may need to update /etc/fstab.\n\n"
+ON_VDA1 = "# findmnt -n /\n/ /dev/vda1 ext4 rw,relatime\n"
+BY_EDIT = (True, Grower.OTHER, None)
+
+
+class TestATableThatWasEdited:
+    """What was shown before root's partition was changed says nothing of what it is now."""
+
+    @pytest.mark.parametrize(
+        ("text", "finding"),
+        [
+            pytest.param(HALF + DRAFT + WRITTEN + ON_VDA1, OPEN, id="fdisk, nothing after"),
+            pytest.param(HALF + DRAFT + WRITTEN + WHOLE, BY_EDIT, id="fdisk, lsblk after"),
+            pytest.param(HALF + DRAFT + KEPT + ROOM, kept(Reason.TABLE_BUSY), id="kernel's is old"),
+            pytest.param(ROOM + MOVED, OPEN, id="gdisk, nothing after"),
+            pytest.param(ROOM + MOVED + WHOLE, BY_EDIT, id="gdisk, lsblk after"),
+            pytest.param(ROOM + PARTED, OPEN, id="parted, nothing after"),
+            pytest.param(ROOM + PARTED + FDISK, OPEN, id="parted, the table after"),
+            pytest.param(ROOM + "# sgdisk -d 1 -n 1:2048:0 /dev/vda\n", OPEN, id="sgdisk"),
+            pytest.param(ROOM + HALF + DRAFT + FDISK + ROOM, kept(None), id="fdisk without w"),
+            pytest.param(ROOM + "# growpart -N /dev/vda 1\n", kept(None), id="nothing was edited"),
+            pytest.param(
+                ROOM + "# growpart /dev/vda 1\nFAILED: failed to resize\n" + PARTED,
+                OPEN,
+                id="growpart failed before",
+            ),
+            pytest.param(
+                HALF + BY_HAND + "NOCHANGE: partition 1 could only be grown by 33 [fudge=2048]\n",
+                (True, Grower.GROWPART, None),
+                id="growpart, then growpart again",
+            ),
+        ],
+    )
+    def test_is_read_anew(self, text, finding):
+        assert told(text, Subject.PARTITION).finding == finding
+
+    @pytest.mark.parametrize(
+        "later", ["# reboot\n", "# partprobe /dev/vda\n", "# kpartx -u /dev/vda\n"]
+    )
+    def test_a_busy_kernel_may_have_it_after_a_rescan(self, later):
+        edited = HALF + DRAFT + BUSY + KEPT
+        assert told(edited, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+        assert told(edited + later, Subject.PARTITION).finding == OPEN
+        assert told(edited + later + WHOLE, Subject.PARTITION).finding[0] is True
+        assert told(edited + later + ROOM, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+
+    def test_what_a_program_prints_at_its_own_prompt_is_a_table_of_its_own(self):
+        shown = f"{HALF}{DRAFT}Command (m for help): {FDISK}{BUSY}{KEPT}{DF.format('9.8G')}"
+        assert told(shown, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+
+
+def test_listings_of_which_the_later_is_smaller_leave_open_which_is_newer():
+    assert told(WHOLE + ROOM, Subject.PARTITION).finding == OPEN
+
+
+def test_two_hosts_are_not_one_machine():
+    text = f"root@a:~# growpart /dev/vda 1\n{GROWN}root@b:~# lsblk\n{ROOM}root@b:~# df -h /\n"
+    assert told(text + DF.format("9.8G"), Subject.PARTITION).grown is True
+    assert told(text + DF.format("9.8G"), Subject.FILESYSTEM).grown is None
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        pytest.param(ROOM.replace("20G", "10G"), id="the whole disk is smaller than it grew to"),
+        pytest.param(ROOM.replace("vda", "xvda"), id="root has another name"),
+    ],
+)
+def test_growth_that_cannot_be_of_the_listed_machine_leaves_it_open(listing):
+    grew = growpart("'/' resized: changed (/dev/vda, 1) from 10736369664 to 21472771584")
+    assert told(f"{grew}\n{ROOM}", Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+    assert told(f"{grew}\n{listing}", Subject.PARTITION).finding == OPEN
+
+
+GROWFS = 'systemd-growfs[9]: Successfully resized "/" to {}G bytes.\n'
+NO_KEY = """\
+systemd-growfs[9]: crypt_resize() of /dev/vda3 failed: Operation not permitted
+systemd-growfs[9]: Unable to resize underlying device of "/", proceeding anyway: Operation not permitted
+"""
+MAPPED = """\
+NAME     MAJ:MIN RM SIZE RO TYPE  MOUNTPOINTS
+vda      253:0    0  40G  0 disk
+└─vda3   253:3    0  39G  0 part
+  └─root 252:0    0  {}G  0 {} /
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        pytest.param(GROWFS.format(19), OPEN, id="nothing shows that the partition grew"),
+        pytest.param(
+            REPART.format("vda") + GROWFS.format(19), (True, Grower.GROWFS, None), id="it grew"
+        ),
+        pytest.param(
+            REPART.format("vda") + NO_KEY + GROWFS.format(9) + MAPPED.format(" 9", "crypt"),
+            kept(Reason.ENCRYPTED),
+            id="the mapping is smaller",
+        ),
+        pytest.param(
+            REPART.format("vda") + NO_KEY + GROWFS.format(38) + MAPPED.format(39, "crypt"),
+            (True, Grower.GROWFS, None),
+            id="the mapping was opened later",
+        ),
+        pytest.param(
+            REPART.format("vda") + NO_KEY + GROWFS.format(9),
+            (None, Grower.UNKNOWN, Reason.ENCRYPTED),
+            id="how large the mapping is is not shown",
+        ),
+        pytest.param(
+            REPART.format("vda") + GROWFS.format(9) + MAPPED.format(" 9", "lvm"),
+            kept(Reason.LOGICAL_VOLUME),
+            id="the volume is smaller",
+        ),
+        pytest.param(
+            REPART.format("vda")
+            + GROWFS.format(9)
+            + ROOM.replace("vda1", "vda3").replace("10G", "20G"),
+            kept(None),
+            id="the device is larger than what it resized to",
+        ),
+    ],
+)
+def test_growfs_says_the_same_where_it_grew_nothing(text, finding):
+    assert told(text, Subject.FILESYSTEM).finding == finding
+
+
+def test_repart_counts_partitions_from_0():
+    assert told(REPART.format("vda") + WHOLE, Subject.PARTITION).finding == OPEN
+    third = WHOLE.replace("vda1", "vda3")
+    assert told(REPART.format("vda") + third, Subject.PARTITION).finding == (
+        True,
+        Grower.REPART,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "finding"),
+    [
+        (
+            "# resize2fs /dev/vda1 8G\nThe filesystem on /dev/vda1 is now 2097152 (4k) blocks long.\n",
+            OPEN,
+        ),
+        (
+            "# resize2fs -M /dev/vda1\nThe filesystem on /dev/vda1 is now 524288 (4k) blocks long.\n",
+            OPEN,
+        ),
+        ("The filesystem on /dev/vda1 is now 2097152 (4k) blocks long.\n", kept(None)),
+        ("The filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n", BY_EDIT),
+    ],
+)
+def test_a_filesystem_may_have_shrunk_to_a_size_that_was_asked_for(said, finding):
+    found = told(WHOLE + said, Subject.FILESYSTEM)
+    assert found.grown is not True if finding[0] is not True else found.finding == finding
+
+
+def test_a_resize_that_the_kernel_began_may_have_ended_where_it_was():
+    begun = "[ 3.0] EXT4-fs (vda1): resizing filesystem from 2621184 to 5242619 blocks\n"
+    failed = (
+        "[ 3.1] EXT4-fs warning (device vda1): ext4_resize_fs:2089: error (-28) occurred during"
+        " file system resize\n[ 3.2] EXT4-fs (vda1): resized filesystem to 2621184\n"
+    )
+    assert told(begun + WHOLE, Subject.FILESYSTEM).grown is True
+    found = told(begun + failed + WHOLE + DF.format("9.8G"), Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.RESIZE_FAILED)
+
+
+@pytest.mark.parametrize(
+    "grew",
+    [
+        "[ 3.0] EXT4-fs (vda1): resizing filesystem from 2621184 to 5242619 blocks\n",
+        "# xfs_growfs /\ndata blocks changed from 2621184 to 5242619\n",
+    ],
+)
+def test_a_filesystem_that_is_as_before_has_not_grown(grew):
+    assert told(WHOLE + grew + DF.format("20G"), Subject.FILESYSTEM).grown is True
+    assert told(WHOLE + grew + DF.format("9.8G"), Subject.FILESYSTEM).finding == kept(None)
+
+
+def test_a_boot_that_found_nothing_to_grow_may_not_have_been_the_first():
+    said = "NOCHANGE: partition 1 is size 41940959. it cannot be grown\n"
+    assert told(f"GROWROOT: {said}{WHOLE}", Subject.PARTITION).finding == OPEN
+    found = told(f"# growpart /dev/vda 1\n{said}{WHOLE}", Subject.PARTITION)
+    assert found.finding == kept(Reason.DISK_NOT_LARGER)
+
+
+def test_a_resize_by_hand_is_not_cloud_inits():
+    grew = "# resize2fs /dev/vda1\nThe filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n"
+    assert told(f"{RESIZED}\n{WHOLE}{grew}", Subject.FILESYSTEM).finding == BY_EDIT
+
+
+def test_lvextend_is_newer_than_an_earlier_listing():
+    volume = MAPPED.replace("root 252", "vg-root 252").format(10, "lvm")
+    larger = "  Size of logical volume vg/root changed from 10.00 GiB (2560 extents) to 38.99 GiB (9982 extents).\n"
+    df = DF.format("9.8G").replace("/dev/vda1 ", "/dev/mapper/vg-root ")
+    assert told(volume + df, Subject.FILESYSTEM).finding == kept(Reason.LOGICAL_VOLUME)
+    assert told(volume + larger + df, Subject.FILESYSTEM).finding == kept(None)
+    vgs = "  VG #PV #LV #SN Attr   VSize  VFree\n  vg   1   1   0 wz--n- 39.00g 29.00g\n"
+    df = df.replace("9.8G", " 39G")
+    assert told(volume + larger + vgs + df, Subject.FILESYSTEM).reason is Reason.LOGICAL_VOLUME
+    whole = volume.replace("40G", "39G")
+    assert told(whole + vgs + larger + df, Subject.FILESYSTEM).grown is None
+
+
+@pytest.mark.parametrize(("disk", "device"), [("vda", "vda3"), ("vdb", "")])
+def test_pvresize_names_the_partition_of_a_volume_on_the_first_disk(disk, device):
+    text = (
+        f'  Physical volume "/dev/{disk}3" changed\n'
+        "  Size of logical volume rhel/root changed from 35.41 GiB (9065 extents) to 55.41 GiB (14185 extents).\n"
+        f"# growpart /dev/{disk} 3\n{GROWN.replace('partition=1', 'partition=3')}"
+        "/dev/mapper/rhel-root on / type xfs (rw)\n"
+    )
+    found = told(text, Subject.PARTITION)
+    assert (found.grown, found.device) == (True if device else None, device)
+
+
+def test_a_volume_is_one_of_the_group_that_its_name_begins_with():
+    pvs = "  PV         VG      Fmt  Attr PSize   PFree\n  /dev/sda2  vg_main lvm2 a--  <63.00g 27.00g\n"
+    df = DF.format("32G").replace("/dev/vda1 ", "/dev/mapper/vg_main-lv_root ")
+    found = told(pvs + df, Subject.FILESYSTEM)
+    assert found.finding == kept(Reason.LOGICAL_VOLUME)
+    assert "lvextend -r -l +100%FREE /dev/mapper/vg_main-lv_root" in found.fix
+
+
+GCE = "Mar 19 07:41:08 vm kernel: gce-disk-expand: {}\n"
+MOUNT = "[ 2.1] EXT4-fs (sda1): mounted filesystem\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "finding"),
+    [
+        (["Resizing /dev/sda partition 1 with parted."], (True, Grower.INITRAMFS, None)),
+        (
+            [
+                "Resizing /dev/sda partition 1 with parted.",
+                "Unable to resize /dev/sda1: Error: busy",
+            ],
+            kept(Reason.GROWPART_FAILED),
+        ),
+        (["Root partition is not final partition on disk. Not resizing."], kept(Reason.WALL)),
+        (["Root is not a partition, skipping partition resize."], kept(Reason.NO_PARTITION)),
+        (["Disk /dev/sda1 doesn't need resizing"], OPEN),
+    ],
+)
+def test_googles_script_in_the_initramfs(said, finding):
+    assert told("".join(map(GCE.format, said)) + MOUNT, Subject.PARTITION).finding == finding
+
+
+def test_raspberry_pis_script_names_a_partition_behind():
+    said = "/dev/mmcblk0p2 is not the last partition. Don't know how to expand\n"
+    assert told(said, Subject.PARTITION).finding == kept(Reason.WALL)
+
+
+@pytest.mark.parametrize("program", ["coreos-growpart[902]", "google_disk_expand[331]"])
+def test_a_service_that_grows_nothing_but_root_grew_root(program):
+    said = f"{program}: data blocks changed from 2020096 to 4117243\n"
+    assert told(said, Subject.FILESYSTEM).finding == BY_EDIT
+
+
+BSD = """\
+=>       0  62914560  da0  {}  (30G)
+         0  41943040    1  {}  (20G)
+  41943040  20971520       - free -  (10G)
+
+Filesystem    Size    Used   Avail Capacity  Mounted on
+/dev/{}        19G    2.6G     15G    15%    /
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind", "name"), [("BSD", "freebsd-ufs", "da0a"), ("MBR", "freebsd", "da0s1")]
+)
+def test_freebsds_labels_and_slices(scheme, kind, name):
+    found = told(BSD.format(scheme, kind, name), Subject.PARTITION)
+    assert (found.finding, found.device) == (kept(None), name)
+    assert "gpart resize -i 1 da0" in found.fix
+    assert "gpart recover" not in found.fix
+    resized = f"root@bsd:~ # gpart resize -i 1 da0\n{name} resized\n"
+    assert told(BSD.format(scheme, kind, name) + resized, Subject.PARTITION).finding == BY_EDIT
+
+
+@pytest.mark.parametrize(("size_bytes", "shown", "finding"), [
+    (2361393152, "2252M", kept(Reason.DISK_NOT_LARGER)),
+    (21474836480, "20G", OPEN),
+    (21474836480, "2252M", OPEN),
+])  # fmt: skip
+def test_a_disk_has_its_images_size_only_if_nobody_chooses_such_a_size(size_bytes, shown, finding):
+    idle = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)")
+    host = f"root@pve:~# qm config 235\nvirtio0: local:235/vm-235-disk-0.qcow2,size={shown}\n"
+    listed = f"user@vm:~$ lsblk -b\nNAME SIZE TYPE MOUNTPOINTS\nvda {size_bytes} disk\n└─vda1 {size_bytes - (1 << 20)} part /\n"
+    assert told(f"{idle}\n{host}{listed}", Subject.PARTITION).finding == finding
+
+
+def test_lsblk_breaks_a_row_after_a_long_name():
+    rows = (
+        "  └─dm_crypt-0\n              253:0    0 928.4G  0 crypt\n"
+        "    └─ubuntu--vg-ubuntu--lv\n              253:1    0   100G  0 lvm   /\n"
+    )
+    head = (
+        "NAME          MAJ:MIN RM   SIZE RO TYPE  MOUNTPOINTS\n"
+        "nvme0n1       259:0    0 931.5G  0 disk\n└─nvme0n1p3   259:3    0 928.5G  0 part\n"
+    )
+    found = cl.explain(head + rows)
+    assert [one.device for one in found.statements] == [
+        "nvme0n1p3", "dm_crypt-0", "ubuntu--vg-ubuntu--lv", "ubuntu--vg-ubuntu--lv",
+    ]  # fmt: skip
+    assert found.statements[-1].finding == kept(Reason.LOGICAL_VOLUME)
+
+
+def test_the_swap_behind_root_is_removed_whatever_kept_it_from_growing():
+    swap = "/dev/vda2    20971520 23068671  2097152   1G 82 Linux swap / Solaris\n"
+    walled = HALF.rstrip() + "\n" + swap + "\n" + ON_VDA1
+    for said in ("-bash: growpart: command not found\n", growpart("growpart disabled: mode=off\n")):
+        assert "swapoff /dev/vda2" in told(walled + said, Subject.PARTITION).fix
+
+
+def test_a_gpt_warning_is_about_the_disk_that_the_kernel_names_next():
+    said = "kernel: GPT:Primary header thinks Alt. header is not at the end of the disk.\nkernel:  {0}: {0}1\n"
+    assert told(ROOM + said.format("vda"), Subject.PARTITION).finding == kept(Reason.GPT_BACKUP)
+    assert told(ROOM + said.format("vdb"), Subject.PARTITION).finding == kept(None)

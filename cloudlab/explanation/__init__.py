@@ -8,6 +8,7 @@ words          an explanation, in sentences for a terminal and for pages
 evidence       files, archives and pastes as lines; copies of them without names
 events, facts  what lines say, and what listings, tables and user-data say
 machine        one machine's storage, put together from them
+verdicts       what a rule answers, and what would settle the rest
 partition, filesystem
                the rules: whether it grew, by what, or why not
 boot           one of cloudlab's own boots, which are measured exactly
@@ -28,7 +29,7 @@ from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_e
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
 from cloudlab.explanation.fixes import filesystem_fix, partition_fix
-from cloudlab.explanation.machine import Machine, Verdict, lines_of
+from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import (
     Evidence,
     Finding,
@@ -43,6 +44,7 @@ from cloudlab.explanation.model import (
     When,
 )
 from cloudlab.explanation.partition import partition_verdict
+from cloudlab.explanation.verdicts import Verdict, lines_of
 from cloudlab.explanation.words import Explanation
 from cloudlab.sizes import ParsedConsole
 

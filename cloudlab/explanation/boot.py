@@ -20,7 +20,7 @@ from cloudlab.explanation.events import Event, Kind, read_events
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.facts import Device, Facts, Mount
 from cloudlab.explanation.filesystem import said_causes as filesystem_causes
-from cloudlab.explanation.machine import LEAST_GAIN_BYTES, Machine, Proof, Verdict, not_grown
+from cloudlab.explanation.machine import LEAST_GAIN_BYTES, Machine
 from cloudlab.explanation.model import (
     Grower,
     Measure,
@@ -33,6 +33,7 @@ from cloudlab.explanation.model import (
 )
 from cloudlab.explanation.partition import concerns_root, root_entries
 from cloudlab.explanation.partition import said_causes as partition_causes
+from cloudlab.explanation.verdicts import Proof, Verdict, not_grown
 from cloudlab.sizes import GuestBlock, GuestDevice, GuestFilesystem, ParsedConsole
 
 # What the second GPT takes at the disk's end: 32 sectors of entries and its header.

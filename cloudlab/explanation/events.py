@@ -30,6 +30,7 @@ class Kind(StrEnum):
     GROWPART_BROKE = "cloud-init's growpart module or its command failed"
     PROGRAM = "what the growpart program printed"
     GREW = "a program says that it resized a partition"
+    BLOCKED = "a script says that another partition follows root's"
     NOT_A_PARTITION = "growroot: root is not a partition"
     REPART = "systemd-repart grows a partition"
     REPART_DISK = "the disk that systemd-repart changes"
@@ -44,18 +45,22 @@ class Kind(StrEnum):
     ROOT_IS = "cloud-init names root's device"
     ALREADY_RAN = "a module ran already"
     MODULE = "cloud-init runs a module"
-    KERNEL = "the kernel grew a filesystem"
+    KERNEL = "the kernel grows a filesystem"
+    KERNEL_ENDS = "the kernel says how large a filesystem became, whether it grew or not"
     TOOL = "a resize program grew a filesystem"
     TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
     TOOL_MISSING = "a program that resizing needs is not installed"
     IDLE = "a resize program found nothing to do"
-    GROWFS = "systemd-growfs grew a filesystem"
+    GROWFS = "systemd-growfs ran, whether it grew a filesystem or found it grown"
+    GROWFS_LUKS = "systemd-growfs could not resize the encrypted device"
     VIRTUAL_SIZE = "a disk image's size, as the host sees it"
     MOUNTED = "the kernel mounted a filesystem"
     CAPACITY = "a disk's size changed"
     GPT_BACKUP = "the backup GPT is not at the disk's end"
     TABLE_BUSY = "the kernel keeps the old partition table"
+    RESCANNED = "the kernel was made to read the table again"
     TABLE_EDITED = "a partitioning program wrote the table"
+    TABLE_DRAFT = "a partitioning program changed a table that it has not written yet"
     MBR_LIMIT = "an MBR ends at 2 TiB"
     NO_SPACE = "no space left on device"
     BASIC = "systemd reached its basic target"
@@ -88,22 +93,27 @@ _TABLE = {
     Kind.NO_DEVICES: r"growpart: empty device list",
     Kind.GROWPART_BROKE: r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
     r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"
-    r"|Failed: (?:gpart (?:recover|resize)|parted|service growfs)\b",
-    Kind.NOT_A_PARTITION: r"growroot: (?P<device>/dev/\S+) is not a partition",
+    r"|Failed: (?:gpart (?:recover|resize)|parted|service growfs)\b"
+    r"|gce-disk-expand: (?:Unable to resize|Failed to resize partition|Fallback growpart also|No 'resizepart|couldn't)",
+    Kind.NOT_A_PARTITION: r"growroot: (?P<device>/dev/\S+) is not a partition|expand: Root is not a partition",
+    Kind.BLOCKED: r"Root partition is not final partition on disk|is not the last partition\. Don't know how",
     Kind.PROGRAM: r"(?<![\w'])(?P<verb>CHANGED|CHANGE|NOCHANGE): (?P<why>(?:disk=\S+ )?(?:partition|/dev/).*)"
     r"|(?<![\w'\[])(?P<failed>FAILED): (?P<cause>.*)"
     r"|(?P<no_tool>no tools available to resize disk)"
     r"|(?P<refused>must supply (?:disk and )?partition-number|unexpected output in sfdisk --version)"
     r"|GROWROOT: (?P<warning>WARNING: resize failed.*)",
-    Kind.GREW: r"(?:Resized partition (?=/dev/)|^(?=[a-z]+\d+[ps]\d+ resized$))(?P<device>\S+)",
+    # Google's script names its failures only.
+    Kind.GREW: r"(?:Resized partition (?=/dev/)|^(?=[a-z]+\d+(?:p\d+|s\d+[a-h]?|[a-h]) resized$)"
+    r"|gce-disk-expand: Resizing (?=/dev/\S+ partition))(?P<device>\S+)(?: partition (?P<number>\d+))?",
     Kind.REPART: r"Growing existing partition (?P<number>\d+)",
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
     Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*(?:ignoring|reread))Failed to .*|Can't fit requested.*)",
     Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.FORKED: r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
-    Kind.UNSUPPORTED: r"Not resizing unknown filesystem type (?P<fstype>\S+)",
+    Kind.UNSUPPORTED: r"(?:Not resizing unknown|expand\S*: Unsupported) filesystem type (?P<fstype>[^\s,]+)",
     Kind.GROWFS: r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
+    Kind.GROWFS_LUKS: r'Unable to resize underlying device of "(?P<mount>[^"]*)"|crypt_resize\(\) of \S+ failed',
     Kind.RESIZE_FAILED: r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
     r"|'resizefs', \w*(?:Error|Exception)\("
     r'|Failed to resize "(?P<mount>[^"]*)" to [^:]*: (?P<why>.*)'
@@ -111,6 +121,8 @@ _TABLE = {
     r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
     r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
     r"|systemd-growfs\S*: Failed to (?!resize)(?P<growfs>.*)"
+    r"|EXT4-fs warning \(device (?P<on>[^)]+)\): .*occurred during file system resize"
+    r"|Calling (?:resize2fs|xfs_growfs|btrfs) .*failed:"
     r"|open: .* while opening /dev/(?!root\b)|[Pp]lease run 'e2fsck -f"
     r"|growfs\S*: (?P<locked>Nothing to read on input|No key available with this passphrase)"
     r"|(?:ignition-ostree-growfs|systemd-growfs@-|systemd-growfs-root|resize2fs_once"
@@ -124,14 +136,17 @@ _TABLE = {
     Kind.MODULE: r"Running module (?:cc_)?(?P<module>growpart|resizefs) \(<module",
     Kind.KERNEL: r"EXT[234]-fs \((?P<device>[^)]+)\): resizing filesystem from (?P<old>\d+) to (?P<new>\d+)"
     r"|BTRFS info \(device (?P<btrfs>[^ )]+).*: resize device .* from (?P<from>\d+) to (?P<to>\d+)",
-    Kind.VIRTUAL_SIZE: r"^virtual size: .*\((?P<bytes>\d+) bytes\)",
+    Kind.KERNEL_ENDS: r"EXT4-fs \((?P<device>[^)]+)\): resized filesystem to (?P<new>\d+)",
+    Kind.VIRTUAL_SIZE: r"^virtual size: .*\((?P<bytes>\d+) bytes\)"
+    r"|^(?:virtio|scsi|sata|ide)\d+: (?!.*media=cdrom).*\bsize=(?P<size>\d+[KMGT]?)",
     Kind.MOUNTED: r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
     Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
     r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",
     Kind.TOOL_BEGINS: r"Resizing the filesystem on (?P<device>\S+) to (?P<blocks>\d+) \((?P<unit>\d+)k\) blocks"
     r"|Resize device id \d+ \((?P<btrfs>/dev/\S+)\) from (?P<old>\S+) to (?P<new>\S+)",
     Kind.IDLE: r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
-    r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping",
+    r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping"
+    r"|Skip resize filesystem type \S+ for /$",
     Kind.CAPACITY: r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
     r"|\[(?P<disk>[a-z]\w+)\] new size: (?P<sectors>\d+) 512-byte",
     Kind.GPT_BACKUP: r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
@@ -159,8 +174,13 @@ _TABLE = {
     # Not every systemd lets growfs itself say what it did, but all say when it ran.
     Kind.GROWFS_STARTS: r"systemd\[1\]: Starting systemd-growfs",
     Kind.GROWFS_ENDS: r"systemd\[1\]: Finished systemd-growfs",
-    Kind.TABLE_EDITED: r"The partition table has been altered|The operation has completed succ"
+    Kind.TABLE_EDITED: r"(?P<wrote>The partition table has been altered|OK; writing new GUID|need to update /etc/fstab"
+    r"|[$#] (?:sudo )?sgdisk .*(?:-n ?\d|--new))|The operation has completed succ"
     r"|^\w+ recovered$",
+    Kind.RESCANNED: r"[#$] (?:sudo )?(?:partprobe|partx (?:-u|-a|--update)|kpartx -u|blockdev --rereadpt"
+    r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host",
+    Kind.TABLE_DRAFT: r"Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
+    r"|Partition \d+ of type .* is set|Changed type of partition to '",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _TABLE.items()}
 _OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
@@ -173,13 +193,16 @@ _GROWPART = re.compile(
     r" ['\"]?(?P<device>/dev/[\w/.+-]+)(?:['\"]?,? ['\"]?p?(?P<number>\d+)\b)?"
 )
 _RESIZE = re.compile(
-    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs|xfs_growfs|btrfs filesystem resize)\b(?!:| \d+\.).*?"
-    r"(?P<target>/\S*)?\s*$"
+    r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs(?P<least> -M)?|xfs_growfs|btrfs filesystem resize)\b"
+    r"(?!:| \d+\.).*?(?P<target>/\S*)?(?P<wanted> +\d+[sKMGT]?)?\s*$"
 )
-_OF_DISK = {Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED}
+_OF_DISK = {
+    Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED, Kind.TABLE_DRAFT,
+}  # fmt: skip
 # A path, or the kernel's list of a disk's partitions.
 _DISK = re.compile(
-    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)|\] +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
+    r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)"
+    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
 )
 # What stands around growpart's output in a script's: the table's dump before, the resize after.
 _DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
@@ -194,6 +217,11 @@ _DEVICE = re.compile(r"/dev/(?!null)\w|\b(?:[hsv]|xv)d[a-z]\d*\b|\bnvme\d")
 # The device in a failure's message; links such as /dev/root may point to any.
 _FAILED_ON = re.compile(r"/dev/(?!root\b|block/|disk/)[\w/.-]+")
 _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
+# Programs of the initramfs, and programs that grow nothing but root, by their names in logs.
+_IN_INITRAMFS = re.compile(r"dracut-|initramfs|initcpio|ignition-ostree-growfs|gce-disk-expand")
+_ROOT_SCRIPT = re.compile(
+    r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs|g(?:oogle|ce)[_-]disk[_-]expand"
+)
 _NEAR_LINES = 40
 
 
@@ -228,7 +256,12 @@ class Event:
     @property
     def in_initramfs(self) -> bool:
         """Whether a program of the initramfs wrote the line."""
-        return bool(re.search(r"dracut-|initramfs|initcpio|ignition-ostree-growfs", self.at.text))
+        return bool(_IN_INITRAMFS.search(self.at.text))
+
+    @property
+    def of_root_script(self) -> bool:
+        """Whether a program that grows nothing but root wrote the line."""
+        return bool(_ROOT_SCRIPT.search(self.at.text))
 
     @property
     def uptime_s(self) -> float | None:
@@ -251,7 +284,8 @@ def _note_command(commands: _Commands, line: Line) -> None:
     if command := _GROWPART.search(line.text):
         commands["growpart"] = line, {one: command[one] or "" for one in ("device", "number")}
     if command := _RESIZE.search(line.text):
-        commands["resize"] = line, {"target": command["target"] or ""}
+        wanted = command["least"] or command["wanted"] or ""
+        commands["resize"] = line, {"target": command["target"] or "", "wanted": wanted}
     if unit := _GROWFS_UNIT.search(line.text):
         commands["growfs"] = line, unit.groupdict()
     if mounted := _PATTERNS[Kind.MOUNTED].search(line.text):
@@ -300,6 +334,8 @@ def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> di
         return {"target": ""}
     if named := _FAILED_ON.search(text):
         return {"device": named[0]}
+    if "on" in values:
+        return {"device": values["on"]}
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}
 
 

@@ -51,7 +51,9 @@ _WORDS = (
     b"already ran (freq|root filesystem|unknown filesystem|resize_info|not exist|"
     b"not a block|old partition|old table|DOS partition table|MBR/dos|meta-data=|"
     b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group|partition table|"
-    b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes"
+    b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes|"
+    b"gce-disk-expand|crypt_resize|underlying device|not the last partition|new partition|"
+    b"file system resize|Skip resize|Physical volume|OK; writing|update /etc/fstab|partprobe"
 ).split(b"|")
 _TABLES = (
     b"Disk /dev/|Device |Number  Start|label: |  PV |  VG |  LV |NAME |TARGET |"
@@ -63,6 +65,8 @@ _PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
 _HOST_COMMAND = re.compile(
     r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
 )
+# What a hypervisor says of its guest's disk: qemu-img info, Proxmox's qm config.
+_VIRTUAL_SIZE = re.compile(r"^virtual size: |^(?:virtio|scsi|sata|ide)\d+: .*\bsize=\d")
 _MAIL = re.compile(r"(?:> ?)+")
 _INDENT = re.compile(r" {4}")
 
@@ -83,7 +87,11 @@ class Line(NamedTuple):
 
     def same_machine(self, other: Line) -> bool:
         """Tell whether both are of one file, and not below prompts of different hosts."""
-        return self.file == other.file and len({self.host, other.host, ""}) <= 2  # noqa: PLR2004
+        return self.file == other.file and not self.other_host(other)
+
+    def other_host(self, other: Line) -> bool:
+        """Tell whether both are below prompts, of different hosts."""
+        return len({self.host, other.host, ""}) > 2  # noqa: PLR2004
 
 
 @dataclass
@@ -157,7 +165,9 @@ def _leave_out_hosts(documents: list[Document]) -> None:
             by_host.setdefault(host, []).append((document, number))
     if len(by_host) > len(hypervisors):
         for document, number in (place for host in hypervisors for place in by_host[host]):
-            document.lines[number] = document.lines[number]._replace(text="")
+            line = document.lines[number]
+            if not _VIRTUAL_SIZE.search(line.text):
+                document.lines[number] = line._replace(text="")
 
 
 def _read(source: EvidenceSource) -> Iterator[Document]:

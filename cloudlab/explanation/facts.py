@@ -26,6 +26,7 @@ _VOLUMES = tuple(
     for kind, pattern in (
         ("vg", rf"\s+Free +PE / Size\s+\d+ /{_FREE}"),
         ("pv", rf"\s+(?P<name>/dev/\S+)\s+(?P<group>\S+)\s+lvm2\s+\S+{_SIZED}{_FREE}\s*$"),
+        ("pv", r'\s+Physical volume "(?P<name>/dev/\S+)" changed'),
         ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
         ("lv", rf"\s+(?P<name>\S+)\s+(?P<group>\S+)\s+[-a-zA-Z]{{10}}{_SIZED}(?:\s|$)"),
         (
@@ -55,15 +56,17 @@ _SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\
 _LABEL = re.compile(
     r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|dos)$"
 )
-# FreeBSD's "gpart show": a GPT's heading and its rows, in sectors.
+# FreeBSD's "gpart show": a table's heading and its rows, in sectors.
 _GPART = re.compile(
-    r"=> +(?P<first>\d+) +(?P<count>\d+) +(?P<disk>\w+) +GPT +"
+    r"=> +(?P<first>\d+) +(?P<count>\d+) +(?P<disk>\w+) +(?P<scheme>GPT|MBR|BSD) +"
     r"\((?P<size>[\d.]+[KMGTP])\)(?P<corrupt> +\[CORRUPT\])?"
 )
 _GPART_ROW = re.compile(
     r" +(\d+) +(\d+) +(\d+) +([a-z!][\w-]*) +(?:\[\w+\] +)?\([\d.]+[A-Z]?\)\s*$"
 )
 _GPART_SECTOR = 512
+# Of fdisk and gdisk, where their input is not shown.
+_OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
 # A root prompt looks like a comment; in MIME a boundary follows.
 _AFTER_USER_DATA = re.compile(
     r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
@@ -71,7 +74,10 @@ _AFTER_USER_DATA = re.compile(
 _PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
 
 
-_PARTITION_NAME = re.compile(r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)")
+_PARTITION_NAME = re.compile(
+    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
+    r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +196,15 @@ def short_name(path: str) -> str:
 def disk_of(name: str) -> str:
     """Return the disk that a partition's kernel name shows; empty if it is no partition's."""
     match = _PARTITION_NAME.fullmatch(name)
-    return (match[1] or match[3]) if match else ""
+    return (match[1] or match[3] or match[5]) if match else ""
 
 
 def number_of(name: str) -> str:
     """Return the number that a partition's kernel name shows; empty if it is no partition's."""
     match = _PARTITION_NAME.fullmatch(name)
-    return (match[2] or match[4]) if match else ""
+    if match and match[7]:
+        return str(ord(match[7]) - ord("a") + 1)
+    return (match[2] or match[4] or match[6]) if match else ""
 
 
 def partition_name(disk: str, number: str) -> str:
@@ -224,6 +232,8 @@ def read_facts(documents: list[Document]) -> Facts:
         for kind, known, new in found:
             known.extend(new)
             document.kinds |= {kind} if new else set()
+    for shown in (facts.devices, facts.mounts, facts.tables):
+        shown.sort(key=lambda one: one.at.order)
     return facts
 
 
@@ -423,18 +433,17 @@ def _tables(document: Document) -> Iterator[Table]:
 
 def _new_table(line: Line, sector: int) -> Table | None:
     """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
-    if match := re.match(
-        r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", line.text
-    ):
+    text = _OWN_PROMPT.sub("", line.text)
+    if match := re.match(r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", text):
         return Table(short_name(match[1]), line, int(match[2]))
-    if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", line.text):
+    if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
         return Table(short_name(match[1]), line, int(match[2]) * sector)
-    if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", line.text):
+    if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", text):
         size_bytes = _parted_size(match[2], sector)
         return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
-    if match := _GPART.match(line.text):
+    if match := _GPART.match(text):
         return _gpart_table(match, line)
-    if match := re.match(r"device: (/dev/\S+)", line.text):
+    if match := re.match(r"device: (/dev/\S+)", text):
         return Table(short_name(match[1]), line)
     return None
 
@@ -447,7 +456,8 @@ def _gpart_table(shown: re.Match[str], line: Line) -> Table:
     end = (int(shown["first"]) + int(shown["count"])) * _GPART_SECTOR
     unit = size_in("1" + shown["size"][-1])
     least = size_in(shown["size"]) - unit // (20 if "." in shown["size"] else 2)
-    return Table(shown["disk"], line, max(end, least) if shown["corrupt"] else end, "gpt")
+    label = {"MBR": "dos"}.get(shown["scheme"], shown["scheme"].lower())
+    return Table(shown["disk"], line, max(end, least) if shown["corrupt"] else end, label)
 
 
 def _gpart_row(text: str, table: Table | None) -> Part | None:
@@ -455,7 +465,9 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     if match is None or table is None:
         return None
     start, count = (int(match[n]) * _GPART_SECTOR for n in (1, 2))
-    return Part(partition_name(table.disk, match[3]), start, start + count, match[4])
+    sign = {"dos": "s", "bsd": ""}.get(table.label, "p")
+    index = match[3] if sign else chr(ord("a") + (int(match[3]) - 1) % 26)
+    return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
 def _cylinder_bytes(text: str, known: int) -> int:
@@ -526,7 +538,8 @@ def _volumes(document: Document) -> Iterator[Volume]:
             continue
         for kind, pattern in _VOLUMES:
             if match := pattern.match(line.text):
-                values = {"group": group, "size": size, "free": "0"} | match.groupdict()
+                above = group if kind == "vg" else ""
+                values = {"group": above, "size": size, "free": "0"} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")

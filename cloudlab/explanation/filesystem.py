@@ -7,21 +7,19 @@ from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.facts import Device, Mount, Volume, disk_of, short_name, size_in
-from cloudlab.explanation.machine import (
+from cloudlab.explanation.machine import FIRST_DISK, NEAR_LINES, Machine
+from cloudlab.explanation.model import Grower, Reason, Source, Subject
+from cloudlab.explanation.verdicts import (
     DF,
     DMESG,
-    FIRST_DISK,
     LOG,
     LSBLK,
-    NEAR_LINES,
-    Machine,
     Proof,
     Verdict,
     grown_by,
     not_grown,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason, Source, Subject
 
 _SHORT = 0.95
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
@@ -53,7 +51,12 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     done = [one for one in machine.all(Kind.GROWFS) if one.get("mount") in {"/", "/sysroot"}]
     for event in reversed(machine.all(Kind.KERNEL)):
         old, new = int(event.get("old", "from")), int(event.get("new", "to"))
+        ends = (one for one in machine.all(Kind.KERNEL_ENDS) if one.at.order > event.at.order)
+        ends = (one for one in ends if one.get("device") == event.get("device"))
+        new = next((int(one.get("new")) for one in ends), new)
         if new <= old or not _is_root(machine, event.get("device", "btrfs")):
+            continue
+        if _as_before(machine, event):
             continue
         by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
         if not done and not resized and not _within_cloud_init(machine, event):
@@ -63,18 +66,37 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         unit = 4096 if event.get("device") else 1
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
-    if done and partition.grown is not False:
+    below = _volume_behind(machine) or _mapping_behind(machine)
+    # growfs prints the same where there was nothing to grow.
+    if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
-        if event.get("old") and int(event.get("new")) <= int(event.get("old")):
+        smaller = event.get("old") and int(event.get("new")) <= int(event.get("old"))
+        listed = (one for one in machine.sizes_of(machine.root) if one.at.order < event.at.order)
+        least = max((one.size_bytes or 0 for one in listed), default=0) * _SHORT
+        # It may have shrunk to the size that was asked for.
+        smaller = smaller or _as_before(machine, event)
+        if smaller or event.get("wanted") or (event.get("blocks") and event.bytes_named < least):
             continue
         target = event.get("device", "target")
-        if target == "/" or (target and machine.root and _is_root(machine, target)):
-            module = resized is not None and abs(resized.at.order - event.at.order) < NEAR_LINES
+        known = short_name(target) == machine.partition or bool(machine.root)
+        mine = bool(target) and known and _is_root(machine, target)
+        if target == "/" or mine or event.of_root_script:
+            lines = resized.at.order - event.at.order if resized else NEAR_LINES
+            lines = abs(lines) if resized and resized.kind is Kind.FORKED else lines
+            module = 0 < lines < NEAR_LINES
             by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
             return grown_by(Grower.RESIZEFS if module else by, event)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
+
+
+def _as_before(machine: Machine, event: Event) -> bool:
+    """Tell whether something later shows the size from which a filesystem is said to have grown."""
+    old, mount = int(event.get("old", "from") or 0), machine.filesystem
+    unit = 1 if event.get("from") else 4096
+    later = mount is not None and mount.at.order > event.at.order
+    return later and 0 < (mount.size_bytes or 0) < old * unit * 1.02  # type: ignore[union-attr]
 
 
 def _growth_in_df(machine: Machine) -> Verdict | None:
@@ -135,19 +157,20 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
     if mount is None or _earlier(mount, partition):
         return None
     size_bytes = machine.size_of(machine.root)
-    if machine.root == machine.partition and (listed is None or _earlier(listed, partition)):
-        size_bytes = partition.to_bytes or size_bytes
-    return machine.fills(size_bytes or otherwise)
+    if machine.root == machine.partition:
+        if listed is None or _earlier(listed, partition):
+            size_bytes = partition.to_bytes or size_bytes
+        size_bytes = size_bytes or otherwise
+    return machine.fills(size_bytes)
 
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
-    """Tell whether something was measured before the partition grew at the same shell."""
+    """Tell whether something was measured before the partition grew, or on another host."""
     at = next(
         iter(partition.evidence), shown.at
     )  # a log describes the boot, wherever it was pasted
-    return (
-        bool(partition.grown) and source_of(at.text) is Source.OUTPUT and shown.at.order < at.order
-    )
+    by_hand = bool(partition.grown) and source_of(at.text) is Source.OUTPUT
+    return by_hand and (shown.at.order < at.order or shown.at.other_host(at))
 
 
 def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -159,7 +182,9 @@ def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
         below = machine.size_of(device.parent) if device else None
         if device and device.size_bytes and below and device.size_bytes < below * _SHORT:
             return (device,)
-    return ()
+    listed = machine.size_of(machine.root) if machine.kind_of_stack("crypt") else None
+    kept = None if listed else machine.last(Kind.GROWFS_LUKS)
+    return (kept,) if kept and kept.get("mount") in {"", "/", "/sysroot"} else ()
 
 
 def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
@@ -265,6 +290,9 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     if volume is None and not groups:
         return ()
     for one in volumes:
+        extended = [each for each in volumes if "changed from" in each.at.text]
+        if any(each.group == one.group and each.at.order > one.at.order for each in extended):
+            continue  # the room that it shows was used since
         mine = one.group in groups or name.startswith(one.group.replace("-", "--") + "-")
         if one.kind in {"pv", "vg"} and mine and one.free_bytes >= (64 << 20):
             return (one,)
@@ -284,6 +312,19 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     return (volume, below if below.size_bytes else machine.table) if free > slack else ()
 
 
+def _held_back(machine: Machine) -> Verdict | None:
+    """Return that a layer below did not follow its own device."""
+    if behind := _volume_behind(machine):
+        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
+    if not (locked := _mapping_behind(machine)):
+        return None
+    reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
+    if isinstance(locked[0], Event) and locked[0].kind is Kind.GROWFS_LUKS:
+        # It may have been opened after the partition grew, and so be as large.
+        return undecided(LSBLK, proofs=(*locked, machine.filesystem), reason=reason)
+    return not_grown(reason, *locked, machine.filesystem)
+
+
 def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
     machine: Machine, partition: Verdict
 ) -> Verdict:
@@ -291,12 +332,8 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     fills = _fills(machine, partition, partition.from_bytes)
     if machine.sealed:
         return not_grown(Reason.IMMUTABLE_ROOT, machine.sealed, machine.filesystem)
-    behind = _volume_behind(machine)
-    if behind and fills is not False:
-        return not_grown(Reason.LOGICAL_VOLUME, *behind, machine.filesystem)
-    if fills is not False and (locked := _mapping_behind(machine)):
-        reason = Reason.RAID if locked[0] is machine.raid else Reason.ENCRYPTED
-        return not_grown(reason, *locked, machine.filesystem)
+    if fills is not False and (held := _held_back(machine)):
+        return held
     if machine.zfs_dataset:
         disk, pool = machine.devices.get(machine.disk), machine.filesystem
         if disk and disk.size_bytes and pool and (pool.size_bytes or 0) < disk.size_bytes // 2:
@@ -336,7 +373,7 @@ def _below_kept_partition(
     volume = machine.kind_of_stack("lvm")
     resized = machine.last(Kind.RESIZED)
     idle = next((one for one in machine.all(Kind.IDLE)[::-1] if _of_root(machine, one)), None)
-    if volume and fills is not False:
+    if volume and fills is not False and "changed from" not in volume.at.text:  # lvextend's
         yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
@@ -366,7 +403,9 @@ def layer_verdicts(machine: Machine) -> Iterator[tuple[Subject, str, Verdict]]:
         (subject, reason), parent = _LAYERS[kind], device.parent
         below = machine.size_of(parent) if parent else None
         if subject is not Subject.LOGICAL_VOLUME:
-            yield subject, device.name, _layer_verdict(device, below, reason)
+            mount = machine.filesystem  # what is larger than the listing came after it
+            after = mount and device.size_bytes and (mount.size_bytes or 0) > device.size_bytes
+            yield subject, device.name, _layer_verdict(device, 0 if after else below, reason)
             continue
         held = [one for one in machine.facts.volumes if (one.kind, one.name) == ("pv", parent)]
         for one in held[:1]:

@@ -8,8 +8,9 @@ from textwrap import dedent
 
 from cloudlab.explanation.events import Kind
 from cloudlab.explanation.facts import disk_of, number_of
-from cloudlab.explanation.machine import Machine, Verdict
+from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
+from cloudlab.explanation.verdicts import Verdict
 
 # Cloud images number what lies before root from 14 or 127.
 _EARLY_NUMBERS = 14
@@ -88,7 +89,7 @@ _PARTITION = {
     # Next time put that package into the image: growpart runs before packages are installed.
     """,
     Reason.NOT_ASKED: f"""
-    <grow, or past the wall>
+    <grow>
     {_NEXT_TIME}
     #   growpart:
     #     devices: [/]
@@ -283,9 +284,10 @@ def _lvextend(volume: str) -> str:
 def _gpart(machine: Machine) -> list[str]:
     """Return FreeBSD's commands for the partition."""
     disk = _plain(machine.disk, "DISK")
+    recover = [f"sudo gpart recover {disk}  # moves the backup GPT to the disk's end"]
     return [
         "gpart show  # check first: root's partition must be the last one; its number is the index",
-        f"sudo gpart recover {disk}  # moves the backup GPT to the disk's end",
+        *(recover if machine.label in {"gpt", ""} else ()),
         f"sudo gpart resize -i {_plain(machine.number, 'NUMBER')} {disk}",
     ]
 
@@ -357,7 +359,7 @@ def _wall(machine: Machine) -> Iterator[str]:
     if machine.freebsd:
         yield from (f"sudo swapoff /dev/{one}" for one in swaps)
         yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
-        yield "<grow>"
+        yield "<growpart>"
         return
     walls = [one for one in (*swaps, *(extended if swaps else ())) if _PLAIN.fullmatch(one)]
     if not swaps or (behind is not None and behind.name not in walls):
@@ -365,7 +367,7 @@ def _wall(machine: Machine) -> Iterator[str]:
         yield f"sudo fdisk -l {{disk}}  # check first: what {name} holds"
         yield _SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
-        yield "<grow>"
+        yield "<growpart>"
         return
     yield _SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
@@ -374,7 +376,7 @@ def _wall(machine: Machine) -> Iterator[str]:
     numbers = [number_of(one) for one in walls]
     for number in sorted(filter(None, numbers), key=int, reverse=True):
         yield f"sudo sfdisk --delete {{disk}} {number}  # swap, or what holds it"
-    yield "<grow>"
+    yield "<growpart>"
     yield "# Swap again, as a file:"
     yield "sudo fallocate -l 1G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
     yield "sudo swapon /swapfile && echo '/swapfile none swap sw 0 0' | sudo tee -a /etc/fstab"
@@ -422,9 +424,9 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<resize>": _resize,
     "<before resize>": _before_resize,
     "<above>": _above,
-    "<grow>": _grow,
+    "<grow>": lambda machine: _wall(machine) if machine.room.behind else _grow(machine),
+    "<growpart>": _grow,
     "<wall>": _wall,
-    "<grow, or past the wall>": lambda machine: ["<wall>" if machine.room.behind else "<grow>"],
     "<failed>": _failed,
     "<layered>": _layered,
     "<rescan>": _rescan,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -17,20 +16,13 @@ from cloudlab.explanation.facts import (
     Part,
     Table,
     UserData,
-    Volume,
     disk_of,
     number_of,
     partition_name,
     short_name,
+    size_in,
 )
-from cloudlab.explanation.model import Grower, Measure, Reason, When
-
-#: Commands whose output settles what is open.
-LSBLK = "lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS"
-LOG = "grep -E 'growpart|resizefs|resiz' /var/log/cloud-init.log"
-FDISK = "sudo fdisk -l"
-DF = "df -B1 /"
-DMESG = "sudo dmesg | grep -E 'GROWROOT|resiz|capacity|GPT'"
+from cloudlab.explanation.model import Reason
 
 #: growpart's own limit: it ignores a smaller gain.
 #: Source: growpart's option --fudge in cloud-utils, bin/growpart.
@@ -108,6 +100,12 @@ class Machine:
                     fstype=device.fstype or known.fstype,
                 )
             self.devices[device.name] = newer
+        for volume in self.facts.volumes:  # what lvextend says is newer than an earlier listing
+            known = self.devices.get(volume.name) if volume.kind == "lv" else None
+            if known is not None and known.at.order < volume.at.order and volume.size_bytes:
+                self.devices[known.name] = replace(
+                    known, size_bytes=volume.size_bytes, at=volume.at
+                )
 
     def last(self, *kinds: Kind) -> Event | None:
         """Return the last event of these kinds."""
@@ -242,7 +240,7 @@ class Machine:
             sizes = {one.name: one.size_bytes for table in tables for one in table.parts}
         if len({one.disk for one in tables}) > 1:  # the only one that root fills, disks included
             shown = max((one.size_bytes or 0 for one in self.root_mounts), default=0)
-            sizes |= {one.disk: one.size_bytes or 0 for one in tables}
+            sizes |= {one.disk: one.size_bytes or 0 for one in tables if not one.parts}
             sizes = {name: size for name, size in sizes.items() if _FULL * size <= shown <= size}
             sizes = sizes if len(sizes) == 1 else {}
         return max(sizes, key=lambda name: sizes[name], default="")
@@ -260,9 +258,9 @@ class Machine:
                 break
             if volume := self._in_table(device):
                 device = replace(device, parent=volume, type="lvm")
-            elif not device.type and (holder := self.devices.get(self._volume_parent(device))):
-                kind = "crypt" if holder.fstype == "crypto_LUKS" else "lvm"
-                device = replace(device, parent=holder.name, type=kind)
+            elif not device.type and (parent := self._volume_parent(device)):
+                locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
+                device = replace(device, parent=parent, type="crypt" if locked else "lvm")
             found.append(device)
             name = device.parent or self._volume_parent(device) or disk
         return found
@@ -271,8 +269,12 @@ class Machine:
         """Return the physical volume of a logical one, where lsblk does not show it."""
         groups = {one.group: one.name for one in self.facts.volumes if one.kind == "pv"}
         for group, volume in groups.items():
-            if device.name.startswith(group.replace("-", "--") + "-"):
+            if group and device.name.startswith(group.replace("-", "--") + "-"):
                 return volume
+        usual = {one for one in groups.values() if FIRST_DISK.fullmatch(disk_of(one))}
+        logical = any((one.kind, one.name) == ("lv", device.name) for one in self.facts.volumes)
+        if logical and len(groups) == len(usual) == 1:
+            return usual.pop()
         if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
             holders = [
                 one.name
@@ -420,13 +422,59 @@ class Machine:
         return [one for one in self.facts.devices if one.name == name and one.size_bytes]
 
     @cached_property
+    def written(self) -> int:
+        """The order of the last event that changed root's partition in the table; -1 if none did."""
+        changed = [
+            one
+            for one in self.all(Kind.CHANGED, Kind.GREW, Kind.PROGRAM)
+            if (one.kind is not Kind.PROGRAM or one.get("verb") == "CHANGED")
+            and self.partition_of(one) == self.partition
+        ]
+        return max((*self._edits[0], *(one.at.order for one in changed)), default=-1)
+
+    @cached_property
+    def _edits(self) -> tuple[list[int], list[int]]:
+        """The orders of changes by hand to root's table: of those that were written, and of others."""
+        written: list[int] = []
+        drafts: list[int] = []
+        kinds = Kind.TABLE_DRAFT, Kind.TABLE_EDITED, Kind.TABLE_BUSY
+        for one in filter(self.about_root, self.all(*kinds)):
+            if one.kind is Kind.TABLE_DRAFT:
+                drafts.append(one.at.order)
+            elif one.get("wrote") or (drafts and one.kind is Kind.TABLE_BUSY):
+                written.append(drafts[-1] if drafts else one.at.order)
+                drafts = []
+        return written, drafts
+
+    def rescanned_after(self, event: Event) -> int:
+        """Return the order of the last rescan or reboot after an event, or else its own."""
+        last = self.last(Kind.RESCANNED)
+        return max(event.at.order, last.at.order if last else -1)
+
+    def outdated(self, shown: Line) -> bool:
+        """Tell whether a line shows root's partition as it was before it changed."""
+        return shown.number > 0 and shown.order < self.written
+
+    @property
+    def tabled(self) -> list[Device]:
+        """Root's partition as exact tables show it, in order."""
+        return [
+            Device(part.name, part.size_bytes, "part", table.disk, (), "", table.at)
+            for table in self.facts.tables
+            for part in table.parts
+            if part.name == self.partition and not table.rounded
+        ]
+
+    @cached_property
     def table(self) -> Table | None:
-        """The newest partition table that has root's partition."""
+        """The newest partition table that has root's partition, unless it was changed since."""
         found = [
             one
             for one in self.facts.tables
             if one.disk == self.disk and any(part.name == self.partition for part in one.parts)
         ]
+        drafted = min(self._edits[1], default=found[-1].at.order if found else 0)
+        found = [one for one in found if one.at.order <= drafted and not self.outdated(one.at)]
         exact = [one for one in found if not one.rounded]
         return next(reversed(exact or found), None)
 
@@ -466,7 +514,7 @@ class Machine:
         ]
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
             return Room(None, None, None, ())
-        if any(one.size_bytes is None for one in parts):
+        if any(one.size_bytes is None or self.outdated(one.at) for one in parts):
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
@@ -507,6 +555,9 @@ class Machine:
         if self.fstype == "btrfs":
             counted = (one for one in self.facts.mounts if one.mountpoint == "btrfs")
             sized += [one for one in counted if short_name(one.source) in {"", self.root}]
+        for event in self.all(Kind.GROWFS):
+            if event.get("mount") in {"/", "/sysroot"}:
+                sized.append(Mount(self.root, "/", event.at, size_in(event.get("size"))))
         for event in self.all(Kind.IDLE, Kind.TOOL):
             count, unit = event.get("blocks", "count"), event.get("unit", "bsize")
             target = short_name(event.get("target", "device"))
@@ -547,54 +598,3 @@ class Machine:
 
 
 _NOWHERE = Line("", 0, "")
-
-
-#: What proves something stands on a line.
-Proof = Event | Line | Device | Mount | Table | UserData | Volume | None
-
-
-@dataclass
-class Verdict:
-    """What is known of one layer; ``missing`` says in sentences what would settle the rest."""
-
-    grown: bool | None = None
-    by: Grower = Grower.UNKNOWN
-    reason: Reason | None = None
-    evidence: list[Line] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    from_bytes: int | None = None
-    to_bytes: int | None = None
-    measure: Measure | None = None
-    when: When | None = None
-
-
-def settled_by(*commands: str) -> list[str]:
-    """Return that the output of these commands would settle what is open."""
-    return [f"Not shown yet; this would settle it: {one}" for one in commands if one]
-
-
-def lines_of(proofs: Iterable[Proof]) -> list[Line]:
-    """Return each line that proves something, once."""
-    lines = (one if isinstance(one, Line) else one.at for one in proofs if one is not None)
-    return list(dict.fromkeys(line for line in lines if line.text))
-
-
-def grown_by(
-    by: Grower,
-    *proofs: Proof,
-    reason: Reason | None = None,
-    sizes: tuple[int | None, int | None] = (None, None),
-    missing: str = "",
-) -> Verdict:
-    """Return that it grew, by what, and why no further."""
-    return Verdict(True, by, reason, lines_of(proofs), settled_by(missing), *sizes)
-
-
-def not_grown(reason: Reason | None, *proofs: Proof, missing: str = "") -> Verdict:
-    """Return that it did not grow, and why."""
-    return Verdict(False, Grower.NOBODY, reason, lines_of(proofs), settled_by(missing))
-
-
-def undecided(*missing: str, proofs: Iterable[Proof] = (), reason: Reason | None = None) -> Verdict:
-    """Return that the evidence does not decide it, with what would."""
-    return Verdict(None, Grower.UNKNOWN, reason, lines_of(proofs), settled_by(*missing))

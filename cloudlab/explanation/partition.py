@@ -10,28 +10,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import Event, Kind
-from cloudlab.explanation.facts import Device, disk_of, short_name
-from cloudlab.explanation.machine import (
+from cloudlab.explanation.events import Event, Kind, source_of
+from cloudlab.explanation.facts import Device, disk_of, short_name, size_in
+from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
+from cloudlab.explanation.model import Grower, Reason, Source
+from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
-    FIRST_DISK,
     LOG,
     LSBLK,
-    MBR_LIMIT_BYTES,
-    NEAR_LINES,
-    OFF_WORDS,
-    Machine,
     Verdict,
     grown_by,
     not_grown,
     undecided,
 )
-from cloudlab.explanation.model import Grower, Reason
 
 _SECTOR = 512
-# Programs that grow nothing but root, by the names that they give themselves in logs.
-_ROOT_SCRIPT = re.compile(r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs")
 
 
 def partition_verdict(machine: Machine) -> Verdict:
@@ -54,7 +48,7 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
 
 def concerns_root(machine: Machine, event: Event) -> bool:
     """Tell whether an event of growpart is about root's partition."""
-    if event.kind is Kind.PROGRAM and _ROOT_SCRIPT.search(event.at.text):
+    if event.kind is Kind.PROGRAM and event.of_root_script:
         return True
     if event.get("entry") == "/":
         return True
@@ -94,14 +88,16 @@ def _growth(machine: Machine) -> Verdict | None:
         by = Grower.INITRAMFS if event.in_initramfs else Grower.GROWPART
         by = Grower.GROWROOT if growroot else by
         old, new = _sizes_in(event)
-        last = machine.sizes_of(machine.partition)[-1:]
+        last = [one for one in machine.sizes_of(machine.partition) if not machine.outdated(one.at)]
         limit = Reason.MBR_2_TIB if _limited(machine, event) else None
         reason = machine.despite("growpart", "mode") or limit
-        verdict = grown_by(by, event, *last, reason=reason, sizes=(old, new))
+        verdict = grown_by(by, event, *last[-1:], reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
+    broke = machine.last(Kind.GROWPART_BROKE)
     for event in reversed(machine.all(Kind.GREW)):
-        if machine.partition_of(event) in {machine.partition, machine.root}:
-            return grown_by(Grower.OTHER, event)
+        mine = machine.partition_of(event) in {machine.partition, machine.root}
+        if mine and not (broke and broke.at.order > event.at.order):
+            return grown_by(Grower.INITRAMFS if event.in_initramfs else Grower.OTHER, event)
     return _growth_by_repart(machine) or _growth_in_listings(machine)
 
 
@@ -115,6 +111,8 @@ def _growth_by_repart(machine: Machine) -> Verdict | None:
         failures += machine.all(Kind.REPART_FAILED)
         failed = any(one.at.order > event.at.order for one in failures)
         mine = named == disk if disk else not named or FIRST_DISK.fullmatch(named)
+        # systemd-repart counts from 0.
+        mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
         if mine and not failed:
             return grown_by(Grower.REPART, event)
     return None
@@ -137,7 +135,10 @@ def _limited(machine: Machine, event: Event) -> bool:
 
 def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
     """Return that the kernel kept the old table, where later evidence shows the old size."""
-    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > event.at.order]
+    since = machine.rescanned_after(event)
+    later = [one for one in machine.sizes_of(machine.partition) if one.at.order > since]
+    if source_of(event.at.text) is Source.OUTPUT:  # a log may have been shown on another host
+        later = [one for one in later if not one.at.other_host(event.at)]
     if not old or not new or new < old * 1.02:
         return None
     seen = [one.size_bytes or 0 for one in later[-1:]]
@@ -149,6 +150,10 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         seen = [one.bytes_named for one in tools if one.at.order > event.at.order]
     if (not later and busy is None) or any(size > (old + new) // 2 for size in seen):
         return None
+    named, disk_bytes = machine.partition_of(event), machine.size_of(machine.disk) or new
+    if named not in {"", machine.partition} or disk_bytes < new * 0.98:
+        # It happened in another boot, or on another machine.
+        return undecided(LSBLK, proofs=(event, *later[-1:]))
     return not_grown(Reason.TABLE_BUSY, event, *later[-1:], busy)
 
 
@@ -156,28 +161,32 @@ def _busy_after(machine: Machine, event: Event) -> Event | None:
     """Return what says, soon after growpart, that the kernel did not take root's table."""
     for one in machine.all(Kind.TABLE_BUSY):
         soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
-        if soon and machine.about_root(one):
+        if soon and machine.about_root(one) and machine.rescanned_after(one) == one.at.order:
             return one
     return None
 
 
 def _growth_in_listings(machine: Machine) -> Verdict | None:
+    """Return that the kernel uses more of the disk than an earlier listing or table shows."""
     sizes = machine.sizes_of(machine.partition)
-    if len(sizes) < 2 or not sizes[0].size_bytes or not sizes[-1].size_bytes:  # noqa: PLR2004
+    if not sizes:
         return None
-    old, new = sizes[0], sizes[-1]
-    gain = new.size_bytes - old.size_bytes  # type: ignore[operator]
-    if gain <= old.tolerance_bytes + new.tolerance_bytes or not old.at.same_machine(new.at):
+    old, new = min((sizes[0], *machine.tabled), key=lambda one: one.at.order), sizes[-1]
+    old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
+    slack = old.tolerance_bytes + new.tolerance_bytes
+    if new_bytes - old_bytes <= slack or not old.at.same_machine(new.at):
         return None
-    edited = machine.last(Kind.TABLE_EDITED)
-    between = edited and old.at.order < edited.at.order < new.at.order
+    edits = filter(machine.about_root, machine.all(Kind.TABLE_EDITED))
+    between = [one for one in edits if old.at.order < one.at.order < new.at.order]
     by = Grower.OTHER if between else Grower.UNKNOWN
-    return grown_by(by, old, edited, new, sizes=(old.size_bytes, new.size_bytes))
+    return grown_by(by, old, *between[-1:], new, sizes=(old_bytes, new_bytes))
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what logs say kept it from growing; if it fills its disk, they decide nothing."""
-    found = list(_log_causes(machine))
+    found = [
+        one for one in _log_causes(machine) if not any(map(machine.outdated, one.evidence[:1]))
+    ]
     if found and machine.room.some is False and found[0].reason not in {
         Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
         Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
@@ -219,6 +228,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
         (Kind.GROWPART_MISSING, Reason.NO_GROWPART_TOOL),
         (Kind.GROWROOT_MARKER, Reason.GROWROOT_DISABLED),
         (Kind.NO_DEVICES, Reason.NOT_ASKED),
+        (Kind.BLOCKED, Reason.WALL),
         (Kind.ALREADY_RAN, Reason.MODULE_RAN),
     ):
         said = [one for one in machine.all(kind) if one.get("module") in {"", "growpart"}]
@@ -313,11 +323,13 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
 def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
-        shown = [one for one in sizes if one.at.order > busy.at.order]
-        if machine.about_root(busy) and not _in_use(machine, busy, shown):
+        since = machine.rescanned_after(busy)
+        shown = [one for one in sizes if one.at.order > since]
+        open_ = since > busy.at.order and not shown
+        if machine.about_root(busy) and not open_ and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
-    if table is not None and not table.rounded and sizes:
+    if table is not None and not table.rounded and sizes and not machine.outdated(sizes[-1].at):
         part = next(one for one in table.parts if one.name == machine.partition)
         known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
         if part.size_bytes > known * 1.05:
@@ -340,8 +352,9 @@ def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
     """Yield why growpart found nothing to do: it does not say so itself."""
-    by_hand = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
-    by_module = root_entries(machine, "NOCHANGE")
+    found = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
+    by_hand = [one for one in found if not one.of_root_script]
+    by_module = [*root_entries(machine, "NOCHANGE"), *(one for one in found if one.of_root_script)]
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
@@ -357,7 +370,7 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(Reason.WALL, event, *room.evidence)
     elif enlarged is not None and not by_hand:
         yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
-    elif room.some is False and (by_hand or machine.last(Kind.VIRTUAL_SIZE)):
+    elif room.some is False and (by_hand or _has_images_size(machine)):
         yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
     elif gap and room.some is None:
         yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
@@ -366,6 +379,16 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     else:
         # Whether something grew it before that log began is not shown.
         yield undecided(LSBLK if room.some is None else DMESG, proofs=(event, *room.evidence))
+
+
+def _has_images_size(machine: Machine) -> bool:
+    """Tell whether the host gives the disk the size that it has, and one that nobody asks for.
+
+    A size in whole GiB may be that of an image, or one to which an earlier boot grew it.
+    """
+    shown, disk_bytes = machine.all(Kind.VIRTUAL_SIZE), machine.size_of(machine.disk) or 0
+    sizes = (int(one.get("bytes") or size_in(one.get("size"))) for one in shown)
+    return any(abs(size - disk_bytes) < size // 50 and size % (1 << 29) for size in sizes)
 
 
 def _is_disk(machine: Machine, event: Event) -> bool:
@@ -422,11 +445,20 @@ def _misplaced_backup(machine: Machine) -> Event | None:
     return found[-1] if found and found[-1].at.order > written else None
 
 
+def _contradictions(machine: Machine) -> Iterator[Verdict]:
+    """Yield that it is open which of two listings is newer: partitions do not shrink by themselves."""
+    sizes = machine.sizes_of(machine.partition)
+    first = max(sizes, key=lambda one: one.size_bytes or 0, default=None)
+    if first and (first.size_bytes or 0) > (sizes[-1].size_bytes or 0) * 1.02:
+        yield undecided(LSBLK, proofs=(first, sizes[-1]))
+
+
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     """Yield what the layout alone shows, the surest first."""
     room = machine.room
     if machine.sealed:
         yield not_grown(Reason.IMMUTABLE_ROOT, machine.sealed)
+    yield from _contradictions(machine)
     backup = _misplaced_backup(machine)
     if limit := _mbr_limit(machine):
         yield limit

@@ -203,6 +203,7 @@ class _Lsblk(Listing):
     """``lsblk`` as a table: a tree, a list, or raw."""
 
     tool = "lsblk"
+    wraps = True
     hint = re.compile(r"(?<![^ ])\d[\d.,]*[BKMGTPEZY]?(?: |$)")
 
     def row(self, cells: Mapping[str, Any], line: int) -> LsblkRow:
