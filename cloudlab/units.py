@@ -160,4 +160,8 @@ def second_ticks(largest_s: float, most: int) -> list[float]:
         step = factor * 10.0**power
         if largest_s <= step * most:
             break
+    if step > largest_s:
+        # Two ticks have room: the other is the largest number of one digit.
+        unit = 10.0 ** math.floor(math.log10(largest_s))
+        step = largest_s // unit * unit
     return [round(number * step, 6) for number in range(int(largest_s / step) + 1)]

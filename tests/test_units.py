@@ -119,6 +119,15 @@ def test_ticks_are_round_sizes(largest, most, ticks):
 def test_seconds_have_round_ticks():
     assert units.second_ticks(90, 5) == [0, 20, 40, 60, 80]
     assert units.second_ticks(0.9, 5) == [0, 0.2, 0.4, 0.6, 0.8]
+    assert units.second_ticks(49.481, 1) == [0, 40]
+    assert units.second_ticks(0.0, 3) == [0, 0.0005, 0.001]
+
+
+@given(largest=st.floats(0.001, 1e6), most=st.integers(1, 20))
+def test_two_ticks_of_seconds_at_least(largest, most):
+    ticks = units.second_ticks(largest, most)
+    assert 2 <= len(ticks) <= most + 1
+    assert ticks[-1] <= largest * (1 + 1e-6)
 
 
 def test_a_tick_is_the_size_in_its_shortest_form():

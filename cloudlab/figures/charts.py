@@ -95,8 +95,7 @@ def _byte_axis(canvas: Canvas, high: float, rows: float, share: float) -> None:
 
 def _seconds(canvas: Canvas, low: float, high: float, share: float) -> list[float]:
     """Return round times between two, apart enough for labels in this share of the place."""
-    steps = second_ticks(high - low, max(1, int(share * canvas.width / (6 * canvas.pt))))
-    step = steps[1] if len(steps) > 1 else max(high - low, 1e-3)
+    step = second_ticks(high - low, max(1, int(share * canvas.width / (6 * canvas.pt))))[1]
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(number * step, 6) for number in range(first, last + 1)]
 
