@@ -20,8 +20,8 @@ NEEDS_test := run build test
 NEEDS_test-fast := run build test
 NEEDS_test-arm64 := run build foreign test
 NEEDS_bench := run build test
-NEEDS_gallery := run build
-NEEDS_recordings := run build
+NEEDS_gallery := run build foreign
+NEEDS_recordings := run build foreign
 HOST := $(patsubst %,host-%,demo lab docs test test-fast test-arm64 bench gallery recordings)
 
 .PHONY: $(HOST) python-version help demo lab docs test test-fast test-arm64 test-fresh check bench figures gallery \

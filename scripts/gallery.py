@@ -143,7 +143,12 @@ def _with_first_boots(names: Iterable[str]) -> list[str]:
 def _image(case: Case, folder: Path) -> Image:
     if case.follows is None:
         recipe = case.recipe
-        return build_image(suite=recipe.suite, filesystem=recipe.filesystem, variant=recipe.variant)
+        return build_image(
+            suite=recipe.suite,
+            filesystem=recipe.filesystem,
+            variant=recipe.variant,
+            arch=recipe.arch,
+        )
     disk = folder / f"disk-after-{case.follows}.qcow2"
     if not disk.exists():
         # A base image is one file that needs no other.

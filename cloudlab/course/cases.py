@@ -298,6 +298,11 @@ CASES: dict[str, Case] = {
         partition=(True, Grower.GROWPART, Reason.WALL),
         user_data=_NODE_STORAGE,
     ),
+    "arm64": Case(
+        "nothing set, on arm64",
+        "A machine with an ARM processor boots by UEFI only; its disk grows in the same way.",
+        recipe=Recipe(arch="arm64"),
+    ),
     "bookworm-default": Case(
         "nothing set, on Debian 12",
         "cloud-init 22.4 is four processes, 25.1 is one: both grow the disk in the same way.",
