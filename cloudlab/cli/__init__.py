@@ -30,7 +30,7 @@ _INTERRUPTED = {
     "sweep": "; the finished runs are kept, and the same command continues",
     "fetch": "; the received part is kept, and the same command resumes the download",
     "build": "; the unfinished image was removed",
-    "share": "; the images are no longer served",
+    "share": "; images and site are no longer served",
 }
 
 #: What the help of each command shows.
@@ -53,7 +53,7 @@ cloudlab verify
 cloudlab verify ubuntu-24.04
 cloudlab share
 cloudlab share --class
-cloudlab share --address 192.168.1.20 --port 9000
+cloudlab share --site build/docs --address 192.168.1.20 --port 9000
 cloudlab inspect disk.qcow2
 cloudlab inspect disk.img --format raw --json
 cloudlab seed seed.iso --growpart off --hostname node-1
@@ -255,9 +255,11 @@ def _images(commands: Any) -> None:
     _file(build, "--output", "copy the image to FILE")
     verify = _command(commands, "verify", "images", "verify checksums of cached images")
     verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
-    share = _command(commands, "share", "images", "serve the image cache to a classroom")
+    words = "serve the image cache and the course's site to a classroom"
+    share = _command(commands, "share", "images", words)
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
+    _file(share, "--site", "folder of web pages; default: what 'make docs' built", "DIR")
     text = "collect the class's answers, too; default: in the cache"
     share.add_argument(
         "--class", dest="class_folder", nargs="?", const="", metavar="DIR", help=text

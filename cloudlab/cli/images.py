@@ -20,7 +20,7 @@ from cloudlab.image.catalogue import Published, load_catalogue
 from cloudlab.image.fetch import choose_image, find_cached
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.recipe import Variant
-from cloudlab.image.share import ShareServer, export_line, qr_text
+from cloudlab.image.share import ShareServer, export_line, find_site, qr_text
 from cloudlab.units import format_bytes
 
 
@@ -152,14 +152,14 @@ def verify(args: argparse.Namespace) -> None:
 
 
 def share(args: argparse.Namespace) -> None:
-    """Serve the cache, and collect a class's answers if asked to, until Ctrl-C."""
-    accept, folder = None, None
+    """Serve the cache and the site, and collect a class's answers if asked to, until Ctrl-C."""
+    accept, folder, site = None, None, find_site(args.site)
     if args.class_folder is not None:
         from cloudlab.course import classroom
 
         folder = classroom.open_class(args.class_folder)
         accept = functools.partial(classroom.keep_answer, folder)
-    with ShareServer(address=args.address, port=args.port, accept=accept) as server:
+    with ShareServer(address=args.address, port=args.port, accept=accept, site=site) as server:
         rows = [
             [one.name, format_bytes(one.file_size_bytes), one.sha256] for one in server.images()
         ]
@@ -169,6 +169,10 @@ def share(args: argparse.Namespace) -> None:
         sys.stdout.write(qr_text(server.url))
         line = export_line(server.url, with_class=folder is not None)
         terminal.OUT.print(f"Learners type:  {line}")
+        if site is None:
+            terminal.say("No site: build it with 'make docs' in a clone, or name one with --site.")
+        else:
+            terminal.OUT.print(f"Learners open:  {server.url}/site/")
         if folder is not None:
             named = repr(str(folder)) if args.class_folder else ""
             terminal.OUT.print(f"Answers are kept in {folder}. Show them in a notebook with:")
