@@ -19,6 +19,7 @@ from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import qemu_program
+from cloudlab.machine.slots import read_slots
 from cloudlab.units import format_bytes
 
 #: A run writes some hundred megabytes into its overlay, a build holds 1.7 GiB for a while.
@@ -105,11 +106,23 @@ def _host_checks() -> list[_Check]:
     if images:
         found = f"{images[0].name} ({len(images)} in the cache)"
     return [
+        *_slots_check(),
         cache,
         _Check("disk", not move, f"{format_bytes(disk)} free for the cache", move),
         _Check("memory", not close, f"{format_bytes(memory)} available", close),
         _Check("image", True, found),
     ]
+
+
+def _slots_check() -> list[_Check]:
+    """Check the limit on machines of all users, where one is set."""
+    try:
+        if (slots := read_slots()) is None:
+            return []
+    except CloudlabError as error:
+        return [_Check("slots", False, error.message, error.hint)]
+    found = f"{slots.taken()} of {slots.count} taken, for all users, in {slots.folder}"
+    return [_Check("slots", True, found)]
 
 
 def ps(args: argparse.Namespace) -> None:

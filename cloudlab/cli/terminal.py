@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -214,7 +214,8 @@ class RunView:
             typical = f" of about {event.expected_s:.0f}" if event.expected_s else ""
             say(f"[{event.time_s:6.1f}{typical} s] {event.run}: {what}")
 
-    def _render(self) -> Table:
+    def _render(self) -> Group:
+        waiting = []
         table = Table(box=None, pad_edge=False, show_header=False, expand=True)
         for width in (24, 18, 24, 22):
             table.add_column(width=width, no_wrap=True)
@@ -227,14 +228,19 @@ class RunView:
                 now_s = time.monotonic() - launched_s
             share = min(now_s / expected_s, 0.99) if expected_s else 0.0
             share = 1.0 if event.note == "done" else share
+            stage = event.note if ended or event.note == "preparing" else event.stage.value
+            if event.is_waiting:
+                # Too long for a column.
+                stage = "waiting"
+                waiting.append(Text(printable(f"{run}: {event.note}")))
             table.add_row(
                 Text(printable(run)),
-                Text(event.note if ended or event.note == "preparing" else event.stage.value),
+                Text(stage),
                 Text("█" * round(share * 22) + "░" * (22 - round(share * 22))),
                 Text(f"{now_s:4.0f} s of about {expected_s:.0f} s" if expected_s else ""),
                 Text(self._lines.get(run, "")),
             )
-        return table
+        return Group(table, *waiting)
 
 
 def sizes_rows(sizes: Any) -> list[list[str]]:
