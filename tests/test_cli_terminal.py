@@ -7,6 +7,7 @@ from argparse import Namespace
 
 import pytest
 from faulty_server import FaultyServer
+from rich.cells import cell_len
 from rich.console import Console
 
 from cloudlab.cli import images, terminal
@@ -89,6 +90,17 @@ def test_a_table_on_a_terminal_of_80_columns_loses_nothing(capsys, monkeypatch):
     assert ROWS[0][0] in lines[1], "a name is on one line"
     assert "".join(lines).count("x") >= 40
     assert "…" not in "".join(lines)
+
+
+def test_no_column_is_cut_off_beside_a_name_of_wide_characters(capsys, monkeypatch):
+    name, cells = "漢字" * 12 + " (2000)", ["27/27", "05-3", "12345 days ago", "not verified"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal.print_table(("learner", "passed", "stuck at", "last change", "file"), [[name, *cells]])
+    shown = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(cell_len, shown)) <= 80
+    assert all(cell in shown[1] for cell in cells)
+    assert shown[1].split()[0] + shown[2].strip() in {name, name.replace(" ", "")}
 
 
 WAITS = "waiting for one of 10 slots for live boots; 3 boots wait before this one"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -42,6 +43,8 @@ cloudlab stop default
 cloudlab stop --all
 cloudlab lab
 cloudlab lab --folder ~/course -- --no-browser --port 8899
+cloudlab class
+cloudlab class /srv/class --csv results.csv
 cloudlab images
 cloudlab images --json
 cloudlab fetch ubuntu-24.04
@@ -186,7 +189,8 @@ def make_parser() -> Parser:
 
 def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
     def carry_out(args: argparse.Namespace) -> None:
-        getattr(importlib.import_module(f"cloudlab.cli.{module}"), name)(args)
+        function = f"{name}_" if keyword.iskeyword(name) else name
+        getattr(importlib.import_module(f"cloudlab.cli.{module}"), function)(args)
 
     lines = _EXAMPLES.splitlines()
     examples = [line for line in lines if line.split()[1:2] == [name]]
@@ -219,7 +223,7 @@ def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> N
     group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
 
 
-def _json(parser: Parser) -> None:
+def _json(parser: Any) -> None:
     _flag(parser, "--json", "print JSON instead of a table")
 
 
@@ -236,6 +240,15 @@ def _hosts(commands: Any) -> None:
     _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
     _flag(lab, "--copy-only", "copy the course, open nothing")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
+
+    board = _command(
+        commands, "class", "hosts", "show who passed what in a class, and who is stuck"
+    )
+    words = "the class's folder; default: the newest of 'share --class'"
+    board.add_argument("folder", nargs="?", default="", metavar="FOLDER", help=words)
+    output = board.add_mutually_exclusive_group()
+    _file(output, "--csv", "also write all that is known; - is standard output, and no table")
+    _json(output)
 
 
 def _images(commands: Any) -> None:

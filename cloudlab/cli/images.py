@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 import sys
 import tempfile
 import threading
@@ -178,6 +179,8 @@ def share(args: argparse.Namespace) -> None:
             terminal.OUT.print(f"Answers are kept in {folder}. Show them in a notebook with:")
             for name in ("room_predictions", "room_board"):
                 terminal.OUT.print(f"  course.{name}({named})")
+            where = f" {shlex.quote(str(folder))}" if args.class_folder else ""
+            terminal.OUT.print(f"and in a terminal with:\n  cloudlab class{where}")
         terminal.OUT.print("Ctrl-C ends it.")
         threading.Event().wait()
 
