@@ -21,7 +21,7 @@ from cloudlab.image.catalogue import Published, load_catalogue
 from cloudlab.image.fetch import choose_image, find_cached
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.recipe import Variant
-from cloudlab.image.share import ShareServer, export_line, find_site, qr_text
+from cloudlab.image.share import ShareServer, export_line, find_site, qr_text, raise_file_limit
 from cloudlab.units import format_bytes
 
 
@@ -160,6 +160,7 @@ def share(args: argparse.Namespace) -> None:
 
         folder = classroom.open_class(args.class_folder)
         accept = functools.partial(classroom.keep_answer, folder)
+    raise_file_limit()
     with ShareServer(address=args.address, port=args.port, accept=accept, site=site) as server:
         rows = [
             [one.name, format_bytes(one.file_size_bytes), one.sha256] for one in server.images()

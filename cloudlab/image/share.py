@@ -48,12 +48,16 @@ PORT = 8765
 REQUEST_TIMEOUT_S = 30.0
 STALL_TIMEOUT_S = 60.0
 
+#: Seconds within which it must do so where all connections are taken.
+FULL_TIMEOUT_S = 2.0
+
 #: The longest answer of a learner to the class, and the server's reply once it is kept.
 MOST_ANSWER_BYTES = 16 << 10
 KEPT = "kept"
 
-#: The most connections at one time, where the limit on open files allows as many.
-MOST_CONNECTIONS = 400
+#: The most connections at one time, where the limit on open files allows as many: a class opens its
+#: pages all at once, and each browser has up to six connections.
+MOST_CONNECTIONS = 2000
 
 #: Keeps the answer (bytes) of the learner with a number (hexadecimal digits).
 Accept = Callable[[str, bytes], None]
@@ -70,8 +74,10 @@ _LOG = logging.getLogger(__name__)
 
 #: Open files that are not connections or the files that these download.
 _OTHER_FILES = 64
-#: Seconds to wait for a connection to end where no more files can be opened.
-_PAUSE_S = 0.2
+#: Seconds to wait for a connection to end where no more files can be opened, or be accepted.
+_PAUSE_S, _MOMENT_S = 0.2, 0.01
+#: Connections that the kernel holds until they are accepted.
+_BACKLOG = 2048
 
 
 class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
@@ -157,12 +163,13 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
 
 class _Server(httpserver.HTTPServer):
-    """An HTTP server with a limit; a new connection replaces the oldest one without a request."""
+    """An HTTP server with a limit; a new connection replaces one that sends no request."""
 
     def initialize(  # type: ignore[override]
         self, folder: Path, accept: Accept | None, site: Path | None
     ) -> None:
-        self._waiting: dict[IOStream, None] = {}
+        #: Connections without a request, oldest first, and when they were accepted.
+        self._waiting: dict[IOStream, float] = {}
         self._busy: set[IOStream] = set()
         self._room = asyncio.Event()
         answers = [(r"/class/([0-9a-f]{32})", _Answer, {"accept": accept})] if accept else []
@@ -207,10 +214,19 @@ class _Server(httpserver.HTTPServer):
                 self._room.clear()
                 await self._room.wait()
             while len(self._waiting) + len(self._busy) >= most:
-                self._drop(next(iter(self._waiting))).close()
+                await self._drop_idle()
             stream = IOStream(connection)
-            self._waiting[stream] = None
+            self._waiting[stream] = loop.time()
             self.handle_stream(stream, address)
+
+    async def _drop_idle(self) -> None:
+        """Drop the oldest connection without a request, or wait a moment if it is a new one."""
+        if self._waiting:
+            oldest, since_s = next(iter(self._waiting.items()))
+            if asyncio.get_running_loop().time() - since_s >= FULL_TIMEOUT_S:
+                self._drop(oldest).close()
+                return
+        await asyncio.sleep(_MOMENT_S)
 
     def on_close(self, server_conn: Any) -> None:
         self._drop(server_conn.stream)
@@ -235,6 +251,18 @@ def _most_connections() -> int:
     if files == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
     return min(MOST_CONNECTIONS, max(4, (files - _OTHER_FILES) // 2))
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as :data:`MOST_CONNECTIONS` need, if it may."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS + _OTHER_FILES
+    if files == resource.RLIM_INFINITY or files >= wanted:
+        return
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    # macOS has a lower limit of its own.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
 
 
 def _escape(text: str) -> str:
@@ -346,7 +374,7 @@ def _listen(address: str, port: int | None) -> socket.socket:
         listening = socket.create_server(
             (address, PORT if port is None else port),
             family=family,
-            backlog=128,
+            backlog=_BACKLOG,
             # "All addresses" includes those of IPv4, one of which is shown to the learners.
             dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
         )
