@@ -7,10 +7,13 @@ from argparse import Namespace
 
 import pytest
 from faulty_server import FaultyServer
+from rich.cells import cell_len
 from rich.console import Console
 
 from cloudlab.cli import images, terminal
+from cloudlab.console import Stage
 from cloudlab.image.web import FetchProgress
+from cloudlab.run.monitor import RunEvent
 
 
 @pytest.fixture
@@ -87,3 +90,43 @@ def test_a_table_on_a_terminal_of_80_columns_loses_nothing(capsys, monkeypatch):
     assert ROWS[0][0] in lines[1], "a name is on one line"
     assert "".join(lines).count("x") >= 40
     assert "…" not in "".join(lines)
+
+
+def test_no_column_is_cut_off_beside_a_name_of_wide_characters(capsys, monkeypatch):
+    name, cells = "漢字" * 12 + " (2000)", ["27/27", "05-3", "12345 days ago", "not verified"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal.print_table(("learner", "passed", "stuck at", "last change", "file"), [[name, *cells]])
+    shown = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(cell_len, shown)) <= 80
+    assert all(cell in shown[1] for cell in cells)
+    assert shown[1].split()[0] + shown[2].strip() in {name, name.replace(" ", "")}
+
+
+WAITS = "waiting for one of 10 slots for live boots; 3 boots wait before this one"
+
+
+def test_a_boot_that_waits_says_how_many_are_before_it(monkeypatch):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80)
+    monkeypatch.setattr(terminal, "ERR", console)
+    view = terminal.RunView()
+    view(RunEvent("default", 0.0, Stage.FIRMWARE, note=WAITS))
+    console.print(view._render())
+    table, *below = out.getvalue().splitlines()
+    assert "waiting" in table
+    assert " ".join(line.strip() for line in below) == f"default: {WAITS}"
+    out.truncate(0)
+    view(RunEvent("default", 0.0, Stage.FIRMWARE, note="launched"))
+    console.print(view._render())
+    assert "waiting" not in out.getvalue()
+
+
+def test_elsewhere_than_on_a_terminal_each_change_of_its_place_is_a_line(capsys):
+    view = terminal.RunView()
+    for note in (WAITS, WAITS.replace("3 boots wait", "1 boot waits")):
+        view(RunEvent("default", 0.0, Stage.FIRMWARE, note=note))
+    assert [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()] == [
+        WAITS,
+        WAITS.replace("3 boots wait", "1 boot waits"),
+    ]

@@ -401,11 +401,43 @@ def test_progress_is_kept_in_a_file(tmp_path, monkeypatch):
     for name in ("05-1", "00-1", "05-1"):
         checks._keep(name)
     assert passed() == ["00-1", "05-1"]
-    assert json.loads((tmp_path / "runs/progress.json").read_text()) == ["00-1", "05-1"]
+    assert json.loads((tmp_path / "runs/progress.json").read_text())["passed"] == ["00-1", "05-1"]
+    assert checks.is_unchanged()
     assert "2 of 27" in str(progress())
     assert progress()._repr_html_().count("passed</td>") == 2
     (tmp_path / "runs/progress.json").write_text("{")
     assert passed() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["00-1", "05-1"]',  # as earlier versions wrote it
+        '{"passed": ["00-1", "05-1"]}',
+        '{"passed": ["00-1", "05-1"], "sha256": "SHA256"}',
+        '{"passed": ["00-1", "05-1"], "sha256": 5}',
+    ],
+)
+def test_an_edited_file_counts_but_is_never_taken_for_an_unchanged_one(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checks.is_unchanged()
+    checks._keep("00-1")
+    path = tmp_path / "runs/progress.json"
+    path.write_text(text.replace("SHA256", json.loads(path.read_text())["sha256"]))
+    assert passed() == ["00-1", "05-1"]
+    assert not checks.is_unchanged()
+    checks._keep("05-2")
+    assert passed() == ["00-1", "05-1", "05-2"]
+    assert not checks.is_unchanged()
+
+
+@pytest.mark.parametrize("text", ["{", "5", '{"passed": 5}', '{"passed": [5, {}]}', "null"])
+def test_a_progress_file_that_makes_no_sense_counts_nothing(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/progress.json").write_text(text)
+    assert passed() == []
+    assert not checks.is_unchanged()
 
 
 def test_progress_is_kept_only_in_a_notebook_and_where_that_is_possible(tmp_path, monkeypatch):

@@ -1,8 +1,11 @@
 """A class: real learners' processes and a real ``cloudlab share --class`` on loopback."""
 
+import csv
 import functools
 import http.client
 import http.server
+import io
+import json
 import os
 import re
 import signal
@@ -14,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from command import cloudlab
 
 from cloudlab import course
 from cloudlab.cli import main
@@ -381,7 +385,147 @@ def test_what_is_no_answer_in_a_shared_folder_is_named_and_left_out(folder, tmp_
     assert left_out == ["folder", "junk", "link", "long", "pipe"]
 
 
+# Whether a file was edited
+
+
+def board(folder):
+    learners, _ = classroom.read_class(folder)
+    return {one.name: one for one in learners}
+
+
+@pytest.mark.parametrize("way", ["server", "folder"])
+def test_what_a_learner_sent_is_unchanged_until_it_is_edited(way, server, folder, learner):
+    to = server.url if way == "server" else str(folder)
+    course.send_to_class(GUESSES, name="Zoë", to=to)
+    course.check("05-2", 5)
+    settled()
+    assert board(folder)["Zoë"].file == "unchanged"
+    [path] = folder.iterdir()
+    edited = json.loads(path.read_text()) | {"passed": ["05-1"]}
+    path.write_text(json.dumps(edited))
+    assert board(folder)["Zoë"].file == "edited"
+    assert board(folder)["Zoë"].passed == ["05-1"]
+    edited["sha256"] = ""
+    path.write_text(json.dumps(edited))
+    assert board(folder)["Zoë"].file == "not verified"
+
+
+def test_a_file_that_was_only_laid_out_anew_is_unchanged(folder):
+    course.send_to_class(GUESSES, name="me", to=str(folder))
+    [path] = folder.iterdir()
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(found.items())), indent=2))
+    assert board(folder)["me"].file == "unchanged"
+
+
+def test_another_learners_file_under_ones_own_number_counts_as_edited(folder):
+    course.send_to_class(GUESSES, name="me", to=str(folder))
+    [path] = folder.iterdir()
+    (folder / f"{LEARNER}.json").write_bytes(path.read_bytes())
+    assert sorted(one.file for one in classroom.read_class(folder)[0]) == ["edited", "unchanged"]
+
+
+def test_an_edited_list_of_passed_exercises_is_not_verified(folder, learner):
+    course.send_to_class(GUESSES, name="me", to=str(folder))
+    (learner / "runs" / "progress.json").write_text('["05-1"]')
+    course.send_to_class(GUESSES, to=str(folder))
+    assert board(folder)["me"].passed == ["05-1"]
+    assert board(folder)["me"].file == "not verified"
+
+
+def test_an_edited_copy_of_the_answer_is_noticed_when_it_is_sent(folder, learner):
+    course.send_to_class(GUESSES, name="me", to=str(folder))
+    path = learner / "runs" / "class.json"
+    path.write_text(path.read_text().replace('"19.9G"', '"19.8G"'))
+    classroom._send_again(path)
+    assert board(folder)["me"].file == "edited"
+
+
+def test_files_of_earlier_versions_are_shown_and_not_verified(folder):
+    (folder / f"{LEARNER}.json").write_text(
+        '{"name":"old","ready":"","predictions":{},"passed":["05-1"],"trying":null,"wrong":0}'
+    )
+    assert board(folder)["old"].file == "not verified"
+    assert board(folder)["old"].passed == ["05-1"]
+
+
 # The commands
+
+
+@pytest.fixture
+def room(folder):
+    """A class of four: one is stuck, and one would like to run something in a spreadsheet."""
+    sent = {
+        1: encoded(name="Zoë", passed=["00-1", "05-1", "05-1"], ready="ready: live under TCG"),
+        2: encoded(name="b" * 24, passed=["05-1"], trying="05-3", wrong=3),
+        3: encoded(name='=HYPERLINK("x")', trying="05-3", wrong=2),
+        4: encoded(name="b" * 24, ready='a, "b"'),
+    }
+    for number, data in sent.items():
+        keep_answer(folder, f"{number << 124:032x}", data)
+    os.utime(folder / f"{1 << 124:032x}.json", (86400, 86400))
+    return folder
+
+
+def test_class_shows_the_board_whole_within_80_columns(room):
+    done = cloudlab("class", room)
+    assert done.returncode == 0
+    head, *rows = done.stdout.splitlines()
+    assert re.split("  +", head) == ["learner", "passed", "stuck at", "last change", "file"]
+    cells = [re.split("  +", row) for row in rows]
+    assert re.fullmatch(r"\d{5} days ago", cells[2].pop(2))
+    assert cells == [
+        ["b" * 24 + " (2000)", "1/27", "05-3", "0 min ago", "not verified"],
+        ['=HYPERLINK("x")', "0/27", "0 min ago", "not verified"],
+        ["Zoë", "2/27", "not verified"],
+        ["b" * 24 + " (4000)", "0/27", "0 min ago", "not verified"],
+    ]
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_class_writes_all_that_is_known_as_csv(room, tmp_path):
+    done = cloudlab("class", room, "--csv", tmp_path / "results.csv")
+    assert "Zoë" in done.stdout
+    assert f"Wrote {tmp_path / 'results.csv'}." in done.stderr
+    text = (tmp_path / "results.csv").read_text(encoding="utf-8")
+    rows = {row["learner"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert list(rows) == ["b" * 24 + " (2000)", '\'=HYPERLINK("x")', "Zoë", "b" * 24 + " (4000)"]
+    assert rows["Zoë"] == {
+        "learner": "Zoë",
+        "passed": "2",
+        "stuck_at": "",
+        "trying": "",
+        "wrong_answers": "0",
+        "last_change": "1970-01-02T00:00:00+00:00",
+        "file": "not verified",
+        "exercises": "00-1 05-1",
+        "machine_check": "ready: live under TCG",
+    }
+    assert rows["b" * 24 + " (2000)"]["stuck_at"] == "05-3"
+    assert rows["b" * 24 + " (4000)"]["machine_check"] == 'a, "b"'
+    piped = cloudlab("class", room, "--csv", "-")
+    assert (piped.stdout, piped.stderr) == (text, "")
+
+
+def test_class_prints_json_and_names_what_it_left_out(room):
+    (room / "junk.json").write_text("<script>")
+    done = cloudlab("class", room, "--json")
+    found = json.loads(done.stdout)
+    assert [one["learner"] for one in found["learners"]][2] == "Zoë"
+    assert found["learners"][2]["exercises"] == ["00-1", "05-1"]
+    [left_out] = found["left_out"]
+    assert left_out.startswith("junk.json was left out: ")
+    assert left_out in done.stderr
+
+
+def test_class_without_answers_or_a_folder_says_so(folder, tmp_path):
+    done = cloudlab("class", folder)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "No answer" in done.stderr
+    done = cloudlab("class", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no folder" in done.stderr
+    assert cloudlab("class", folder, "--csv", "-", "--json").returncode == 2
 
 
 def test_share_collects_a_class_until_interrupted(own_cache, tmp_path):
@@ -404,6 +548,7 @@ def test_share_collects_a_class_until_interrupted(own_cache, tmp_path):
         [mirror, url] = re.findall(r"CLOUDLAB_(?:MIRROR|CLASS)=(\S+)", text)
         assert mirror == url
         assert "course.room_predictions()" in text
+        assert "\n  cloudlab class\n" in text
         env = {**os.environ, "CLOUDLAB_CLASS": url}
         code = "from cloudlab import course; print(course.send_to_class({}, name='me'))"
         learner = [sys.executable, "-c", code]

@@ -457,6 +457,34 @@ def test_a_live_boot_has_one_clock_and_says_when_it_is_slow():
     assert "<b>Failed</b> after" in console.stage.html
 
 
+def test_a_live_boot_that_waits_for_a_slot_says_so_and_its_clock_stands():
+    words = "waiting for the only slot for live boots"
+    shown: list[str] = []
+    launched = threading.Event()
+
+    def job(on_event, cancel):
+        on_event(RunEvent("r", 0.0, Stage.FIRMWARE, note=words))
+        launched.wait(PATIENCE_S)
+        on_event(RunEvent("r", 0.0, Stage.FIRMWARE, note="launched", expected_s=600.0))
+        cancel.wait(PATIENCE_S)
+        return Outcome(None)
+
+    console = Console("default")
+    console._plan = lambda: Plan(job, "a job", lambda _: None)
+    console._watch = lambda now: shown.append((now.note, now.time_s, console.stage.html))
+    console.boot()
+    while not [one for one in shown if one[0] == words]:
+        time.sleep(0.05)
+    assert shown[-1] == (words, 0.0, f"<b>{words.capitalize()}</b>")
+    launched.set()
+    while shown[-1][1] == 0.0:
+        time.sleep(0.05)
+    assert shown[-1][0] == "launched"
+    console.stop()
+    assert console.wait(PATIENCE_S)
+    assert console.stage.html.startswith("<b>Stopped</b>")
+
+
 def test_running_machines_keeps_itself_up_to_date(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ _INTERRUPTED = {
     "sweep": "; the finished runs are kept, and the same command continues",
     "fetch": "; the received part is kept, and the same command resumes the download",
     "build": "; the unfinished image was removed",
-    "share": "; the images are no longer served",
+    "share": "; images and site are no longer served",
 }
 
 #: What the help of each command shows.
@@ -42,6 +43,8 @@ cloudlab stop default
 cloudlab stop --all
 cloudlab lab
 cloudlab lab --folder ~/course -- --no-browser --port 8899
+cloudlab class
+cloudlab class /srv/class --csv results.csv
 cloudlab images
 cloudlab images --json
 cloudlab fetch ubuntu-24.04
@@ -53,7 +56,7 @@ cloudlab verify
 cloudlab verify ubuntu-24.04
 cloudlab share
 cloudlab share --class
-cloudlab share --address 192.168.1.20 --port 9000
+cloudlab share --site build/docs --address 192.168.1.20 --port 9000
 cloudlab inspect disk.qcow2
 cloudlab inspect disk.img --format raw --json
 cloudlab seed seed.iso --growpart off --hostname node-1
@@ -171,7 +174,10 @@ def make_parser() -> Parser:
         epilog="examples:\n  cloudlab demo\n  cloudlab run --growpart off --disk-size 30G\n"
         "  cloudlab explain growpart-off\n\n"
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
-        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.",
+        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.\n"
+        "CLOUDLAB_SLOTS=/srv/cloudlab/slots:10 lets all users of a host together run at\n"
+        "most ten machines at a time; further boots wait. All must be able to write to\n"
+        "the folder: sudo install -d -m 1777 /srv/cloudlab/slots",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"cloudlab {cloudlab.__version__}")
@@ -183,7 +189,8 @@ def make_parser() -> Parser:
 
 def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
     def carry_out(args: argparse.Namespace) -> None:
-        getattr(importlib.import_module(f"cloudlab.cli.{module}"), name)(args)
+        function = f"{name}_" if keyword.iskeyword(name) else name
+        getattr(importlib.import_module(f"cloudlab.cli.{module}"), function)(args)
 
     lines = _EXAMPLES.splitlines()
     examples = [line for line in lines if line.split()[1:2] == [name]]
@@ -216,7 +223,7 @@ def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> N
     group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
 
 
-def _json(parser: Parser) -> None:
+def _json(parser: Any) -> None:
     _flag(parser, "--json", "print JSON instead of a table")
 
 
@@ -233,6 +240,15 @@ def _hosts(commands: Any) -> None:
     _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
     _flag(lab, "--copy-only", "copy the course, open nothing")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
+
+    board = _command(
+        commands, "class", "hosts", "show who passed what in a class, and who is stuck"
+    )
+    words = "the class's folder; default: the newest of 'share --class'"
+    board.add_argument("folder", nargs="?", default="", metavar="FOLDER", help=words)
+    output = board.add_mutually_exclusive_group()
+    _file(output, "--csv", "also write all that is known; - is standard output, and no table")
+    _json(output)
 
 
 def _images(commands: Any) -> None:
@@ -255,9 +271,11 @@ def _images(commands: Any) -> None:
     _file(build, "--output", "copy the image to FILE")
     verify = _command(commands, "verify", "images", "verify checksums of cached images")
     verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
-    share = _command(commands, "share", "images", "serve the image cache to a classroom")
+    words = "serve the image cache and the course's site to a classroom"
+    share = _command(commands, "share", "images", words)
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
+    _file(share, "--site", "folder of web pages; default: what 'make docs' built", "DIR")
     text = "collect the class's answers, too; default: in the cache"
     share.add_argument(
         "--class", dest="class_folder", nargs="?", const="", metavar="DIR", help=text

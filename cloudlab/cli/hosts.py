@@ -1,13 +1,18 @@
-"""Commands about this host and the course on it: doctor, ps, stop, lab."""
+"""Commands about this host and the course on it: doctor, ps, stop, lab, class."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
+import io
 import os
 import shutil
 import sys
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -19,6 +24,7 @@ from cloudlab.image.cache import cached_images
 from cloudlab.machine import registry
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import qemu_program
+from cloudlab.machine.slots import read_slots
 from cloudlab.units import format_bytes
 
 #: A run writes some hundred megabytes into its overlay, a build holds 1.7 GiB for a while.
@@ -26,6 +32,13 @@ _LEAST_DISK_BYTES = 4 << 30
 
 #: One machine with 1 GiB, and cloudlab itself.
 _LEAST_MEMORY_BYTES = 1536 << 20
+
+
+#: The columns of a class's CSV.
+_CSV = (
+    "learner", "passed", "stuck_at", "trying", "wrong_answers", "last_change", "file", "exercises",
+    "machine_check",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,11 +118,23 @@ def _host_checks() -> list[_Check]:
     if images:
         found = f"{images[0].name} ({len(images)} in the cache)"
     return [
+        *_slots_check(),
         cache,
         _Check("disk", not move, f"{format_bytes(disk)} free for the cache", move),
         _Check("memory", not close, f"{format_bytes(memory)} available", close),
         _Check("image", True, found),
     ]
+
+
+def _slots_check() -> list[_Check]:
+    """Check the limit on machines of all users, where one is set."""
+    try:
+        if (slots := read_slots()) is None:
+            return []
+    except CloudlabError as error:
+        return [_Check("slots", False, error.message, error.hint)]
+    found = f"{slots.taken()} of {slots.count} taken, for all users, in {slots.folder}"
+    return [_Check("slots", True, found)]
 
 
 def ps(args: argparse.Namespace) -> None:
@@ -206,3 +231,61 @@ def lab(args: argparse.Namespace) -> None:
     # JupyterLab replaces this process, so that it gets Ctrl-C and every other signal itself.
     argv = [sys.executable, "-c", _JUPYTERLAB, *options, *args.jupyter]
     os.execv(sys.executable, argv)  # noqa: S606
+
+
+def class_(args: argparse.Namespace) -> None:
+    """Show the board of a class, as a table, as JSON or as CSV."""
+    from cloudlab.course import checks
+    from cloudlab.course.classroom import ago, read_class
+
+    board, problems = read_class(args.folder)
+    for problem in problems:
+        terminal.say(problem)
+    rows = [
+        {
+            "learner": one.name,
+            "passed": len(one.passed),
+            "stuck_at": one.stuck_at,
+            "trying": one.answer.trying or "",
+            "wrong_answers": one.answer.wrong,
+            "last_change": datetime.fromtimestamp(one.changed_s, UTC).isoformat(timespec="seconds"),
+            "file": one.file,
+            "exercises": one.passed,
+            "machine_check": one.answer.ready,
+        }
+        for one in board
+    ]
+    if args.csv is not None:
+        _write_csv(rows, args.csv)
+    if args.json:
+        terminal.print_json({"learners": rows, "left_out": problems})
+    elif not rows:
+        terminal.say("No answer of a learner is there yet.")
+    elif str(args.csv) != "-":
+        columns = ("learner", "passed", "stuck at", "last change", "file")
+        count = len(checks.exercises())
+        cells = [
+            [one.name, f"{len(one.passed)}/{count}", one.stuck_at, ago(one.changed_s), one.file]
+            for one in board
+        ]
+        terminal.print_table(columns, cells, right="passed")
+
+
+def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows as CSV to a file, or to standard output for ``-``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV)
+    for row in rows:
+        cells = [row[name] for name in _CSV]
+        cells = [" ".join(cell) if isinstance(cell, list) else str(cell) for cell in cells]
+        # Learners choose their names, and a spreadsheet would take some for formulas.
+        writer.writerow(
+            f"'{cell}" if cell.startswith(("=", "+", "-", "@")) else cell for cell in cells
+        )
+    if str(path) == "-":
+        sys.stdout.write(text.getvalue())
+        return
+    with paths.whole_file(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8", newline="")
+    terminal.say(f"Wrote {path}.")

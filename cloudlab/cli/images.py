@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import shlex
 import sys
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from cloudlab.image.catalogue import Published, load_catalogue
 from cloudlab.image.fetch import choose_image, find_cached
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.recipe import Variant
-from cloudlab.image.share import ShareServer, export_line, qr_text
+from cloudlab.image.share import ShareServer, export_line, find_site, qr_text, raise_file_limit
 from cloudlab.units import format_bytes
 
 
@@ -152,14 +153,15 @@ def verify(args: argparse.Namespace) -> None:
 
 
 def share(args: argparse.Namespace) -> None:
-    """Serve the cache, and collect a class's answers if asked to, until Ctrl-C."""
-    accept, folder = None, None
+    """Serve the cache and the site, and collect a class's answers if asked to, until Ctrl-C."""
+    accept, folder, site = None, None, find_site(args.site)
     if args.class_folder is not None:
         from cloudlab.course import classroom
 
         folder = classroom.open_class(args.class_folder)
         accept = functools.partial(classroom.keep_answer, folder)
-    with ShareServer(address=args.address, port=args.port, accept=accept) as server:
+    raise_file_limit()
+    with ShareServer(address=args.address, port=args.port, accept=accept, site=site) as server:
         rows = [
             [one.name, format_bytes(one.file_size_bytes), one.sha256] for one in server.images()
         ]
@@ -169,11 +171,17 @@ def share(args: argparse.Namespace) -> None:
         sys.stdout.write(qr_text(server.url))
         line = export_line(server.url, with_class=folder is not None)
         terminal.OUT.print(f"Learners type:  {line}")
+        if site is None:
+            terminal.say("No site: build it with 'make docs' in a clone, or name one with --site.")
+        else:
+            terminal.OUT.print(f"Learners open:  {server.url}/site/")
         if folder is not None:
             named = repr(str(folder)) if args.class_folder else ""
             terminal.OUT.print(f"Answers are kept in {folder}. Show them in a notebook with:")
             for name in ("room_predictions", "room_board"):
                 terminal.OUT.print(f"  course.{name}({named})")
+            where = f" {shlex.quote(str(folder))}" if args.class_folder else ""
+            terminal.OUT.print(f"and in a terminal with:\n  cloudlab class{where}")
         terminal.OUT.print("Ctrl-C ends it.")
         threading.Event().wait()
 

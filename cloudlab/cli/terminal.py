@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Self
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
@@ -21,8 +22,9 @@ from cloudlab.console import printable
 from cloudlab.run.monitor import RunEvent
 from cloudlab.units import format_bytes, is_known
 
-#: Columns up to this width never wrap; wide enough for any table that is not shown on a terminal.
-_NARROW = 16
+#: Columns up to this width never wrap, nor does the first one, of names, up to its own; wide enough
+#: for any table that is not shown on a terminal.
+_NARROW, _NAMES = 16, 40
 _UNBOUNDED = 10_000
 
 #: Standard output carries results, standard error progress and warnings.
@@ -60,19 +62,20 @@ def print_lines(lines: Iterable[str]) -> None:
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> None:
     """Print a table; no cell is cut off.
 
-    On a terminal, long cells wrap where the table is too wide; the first column does so last.
+    On a terminal, long cells wrap where the table is too wide, in the first column only very long
+    ones.
     Elsewhere the lines are as long as they need to be.  Characters that a terminal would act on
     are removed.  ``right`` names the columns that are aligned to the right, comma-separated.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     cells = [[printable(cell) for cell in row] for row in rows]
     for number, name in enumerate(columns):
-        widest = max((len(row[number]) for row in cells), default=0)
+        widest = max((cell_len(row[number]) for row in cells), default=0)
         table.add_column(
             name,
             justify="right" if name in right.split(",") else "left",
             overflow="fold",
-            no_wrap=number == 0 or widest <= _NARROW,
+            no_wrap=widest <= (_NARROW if number else _NAMES),
         )
     for row in cells:
         table.add_row(*map(Text, row))
@@ -214,7 +217,8 @@ class RunView:
             typical = f" of about {event.expected_s:.0f}" if event.expected_s else ""
             say(f"[{event.time_s:6.1f}{typical} s] {event.run}: {what}")
 
-    def _render(self) -> Table:
+    def _render(self) -> Group:
+        waiting = []
         table = Table(box=None, pad_edge=False, show_header=False, expand=True)
         for width in (24, 18, 24, 22):
             table.add_column(width=width, no_wrap=True)
@@ -227,14 +231,19 @@ class RunView:
                 now_s = time.monotonic() - launched_s
             share = min(now_s / expected_s, 0.99) if expected_s else 0.0
             share = 1.0 if event.note == "done" else share
+            stage = event.note if ended or event.note == "preparing" else event.stage.value
+            if event.is_waiting:
+                # Too long for a column.
+                stage = "waiting"
+                waiting.append(Text(printable(f"{run}: {event.note}")))
             table.add_row(
                 Text(printable(run)),
-                Text(event.note if ended or event.note == "preparing" else event.stage.value),
+                Text(stage),
                 Text("█" * round(share * 22) + "░" * (22 - round(share * 22))),
                 Text(f"{now_s:4.0f} s of about {expected_s:.0f} s" if expected_s else ""),
                 Text(self._lines.get(run, "")),
             )
-        return table
+        return Group(table, *waiting)
 
 
 def sizes_rows(sizes: Any) -> list[list[str]]:

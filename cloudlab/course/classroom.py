@@ -56,11 +56,13 @@ _SENDING = threading.Lock()
 _Exercise = Annotated[str, Meta(pattern=r"^\d\d-\d\Z")]
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a learner sends.
 
     ``ready`` is the last line of the machine check; ``predictions`` are by boot, ``passed`` are
-    exercises; ``wrong`` counts the wrong answers in a row to the exercise ``trying``.
+    exercises; ``wrong`` counts the wrong answers in a row to the exercise ``trying``.  ``sha256`` is
+    that of the learner's number and of all the rest, to notice an edited file; it is empty if the
+    learner's list of passed exercises was edited, and in the files of earlier versions.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=24)]
@@ -69,6 +71,31 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passed: Annotated[list[_Exercise], Meta(max_length=100)] = []
     trying: _Exercise | None = None
     wrong: Annotated[int, Meta(ge=0, le=9999)] = 0
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
+
+
+class Learner(msgspec.Struct, frozen=True):
+    """A learner's row on the board of a class.
+
+    ``name`` is unlike that of all others, ``changed_s`` the time of the last change, in seconds since
+    1970, and ``file`` whether the answer is ``unchanged`` since it was sent, ``edited`` or
+    ``not verified``.
+    """
+
+    name: str
+    answer: Answer
+    changed_s: float
+    file: str
+
+    @property
+    def passed(self) -> list[str]:
+        """The passed exercises, each once."""
+        return sorted(set(self.answer.passed))
+
+    @property
+    def stuck_at(self) -> str:
+        """The exercise at which the learner is stuck, or nothing."""
+        return self.answer.trying or "" if self.answer.wrong >= STUCK_AFTER else ""
 
 
 class _Seat(msgspec.Struct, frozen=True):
@@ -141,6 +168,17 @@ def _write(path: Path, value: Answer | _Seat) -> None:
         raise CloudlabError(f"The answer could not be written: {error.strerror}.") from error
 
 
+def _sealed(learner: str, answer: Answer) -> Answer:
+    unchanged = checks.is_unchanged()
+    return replace(answer, sha256=_hash(learner, answer) if unchanged else "")
+
+
+def _hash(learner: str, answer: Answer) -> str:
+    # Defaults are omitted, so a field that a later version adds does not change it.
+    text = msgspec.json.encode(replace(answer, sha256=""), order="sorted").decode()
+    return checks.hash_of(learner, text)
+
+
 def send_to_class(
     predictions: Mapping[str, Prediction] | None = None, *, name: str = "", to: str = ""
 ) -> Page:
@@ -193,7 +231,7 @@ def send_to_class(
         passed=checks.passed(),
     )
     parse_answer(msgspec.json.encode(answer))
-    seat = replace(seat, answer=answer, to=to)
+    seat = replace(seat, answer=_sealed(seat.learner, answer), to=to)
     try:
         paths.make_folder(_SEAT.parent)
         _write(_SEAT, seat)
@@ -220,7 +258,7 @@ def check(name: str, answer: object = None) -> checks.Verdict:  # noqa: D103 (as
         progress = (None, 0) if found.right else (name, min(before + 1, 9999))
         told = replace(seat.answer, passed=checks.passed(), trying=progress[0], wrong=progress[1])
         with contextlib.suppress(CloudlabError):
-            _write(_SEAT, replace(seat, answer=told))
+            _write(_SEAT, replace(seat, answer=_sealed(seat.learner, told)))
         # A class that is out of reach must not delay the verdict.
         threading.Thread(target=_send_again, args=(_SEAT.absolute(),), daemon=True).start()
     return found
@@ -300,10 +338,10 @@ def room_predictions(folder: str | Path = "") -> Page:
     UsageError
         If there is no class.
     """
-    room, head = _read_class(folder)
+    room, problems = read_class(folder)
     tables = []
     for case, found in CASES.items():
-        every = [answer.predictions.get(case, Prediction()) for answer, _ in room]
+        every = [one.answer.predictions.get(case, Prediction()) for one in room]
         made = [one for one in every if one != Prediction()]
         bars = Counter((_bar(one, layer), layer) for one in made for layer in LAYERS)
         scale = min(1, _WIDEST_BAR / max(bars.values(), default=1))
@@ -322,33 +360,48 @@ def room_predictions(folder: str | Path = "") -> Page:
                     rows,
                 )
             )
-    return _page(head, tables)
+    return _page(_head(room, problems), tables)
 
 
 def room_board(folder: str | Path = "") -> Page:
     """Return how many learners passed each exercise, and all learners, those who are stuck first.
 
     A learner is stuck after three wrong answers in a row to one exercise.  Parameters and errors
-    are those of :func:`room_predictions`.
+    are those of :func:`room_predictions`.  ``cloudlab class`` shows the learners in a terminal.
     """
-    room, head = _read_class(folder)
-    passed = Counter(exercise for answer, _ in room for exercise in set(answer.passed))
+    room, problems = read_class(folder)
+    passed = Counter(exercise for one in room for exercise in one.passed)
     books = sorted({exercise[:2] for exercise in checks.exercises()})
     counts = [[book, *(passed[f"{book}-{place}"] for place in (1, 2, 3))] for book in books]
     learners = [
         [
-            answer.name,
-            len(set(answer.passed)),
-            f"stuck at {answer.trying}" if answer.wrong >= STUCK_AFTER else answer.trying or "",
-            answer.wrong,
-            f"{max(0, time.time() - sent_s) / 60:.0f} min ago",
-            answer.ready,
+            one.name,
+            len(one.passed),
+            f"stuck at {one.stuck_at}" if one.stuck_at else one.answer.trying or "",
+            one.answer.wrong,
+            ago(one.changed_s),
+            one.file,
+            one.answer.ready,
         ]
-        for answer, sent_s in sorted(room, key=lambda one: (-one[0].wrong, one[0].name))
+        for one in room
     ]
-    columns = ("learner", "passed", "trying", "wrong answers", "sent", "machine check")
+    columns = ("learner", "passed", "trying", "wrong answers", "sent", "file", "machine check")
     exercises = ("notebook", "1 Tweak", "2 Extend", "3 Find the fault")
-    return _page(head, [("Passed", exercises, counts), ("Learners", columns, learners)])
+    tables = [("Passed", exercises, counts), ("Learners", columns, learners)]
+    return _page(_head(room, problems), tables)
+
+
+def ago(moment_s: float) -> str:
+    """Return how long ago a moment was, given in seconds since 1970."""
+    passed_s = max(0.0, time.time() - moment_s)
+    for unit_s, unit in ((86400, "days"), (3600, "h")):
+        if passed_s >= 2 * unit_s:
+            return f"{passed_s // unit_s:.0f} {unit} ago"
+    return f"{passed_s // 60:.0f} min ago"
+
+
+def _head(room: Sequence[Learner], problems: Sequence[str]) -> str:
+    return "\n".join([f"learners: {len(room)}", *problems])
 
 
 def _page(
@@ -363,8 +416,11 @@ def _page(
     return Page("\n".join(lines), html)
 
 
-def _read_class(folder: str | Path) -> tuple[list[tuple[Answer, float]], str]:
-    """Return the answers, each with the time it was sent, and lines that count them."""
+def read_class(folder: str | Path = "") -> tuple[list[Learner], list[str]]:
+    """Return the learners, those who are stuck first, and which files were left out and why.
+
+    Parameters and errors are those of :func:`room_predictions`.
+    """
     days = sorted((paths.cache_folder() / "class").glob("*-*-*"))
     place = paths.expand(folder) if folder else days[-1] if days else None
     if place is None or not place.is_dir():
@@ -372,17 +428,20 @@ def _read_class(folder: str | Path) -> tuple[list[tuple[Answer, float]], str]:
             f"There is no folder {folder}." if folder else "There is no class on this computer.",
             hint="Begin one with 'cloudlab share --class', or name the folder that learners share.",
         )
-    room, problems = {}, ""
+    room, problems = {}, []
     for path in sorted(place.glob("*.json")):
         try:
-            room[path.stem] = _read_answer(path), path.stat().st_mtime
+            answer = _read_answer(path)
+            file = "unchanged" if answer.sha256 == _hash(path.stem, answer) else "edited"
+            file = file if answer.sha256 else "not verified"
+            room[path.stem] = Learner(answer.name, answer, path.stat().st_mtime, file)
         except (CloudlabError, OSError) as error:
-            problems += f"\n{path.name} was left out: {error}"
-    names = Counter(answer.name for answer, _ in room.values())
-    for learner, (answer, sent_s) in room.items():
-        if names[answer.name] > 1:
-            room[learner] = replace(answer, name=f"{answer.name} ({learner[:4]})"), sent_s
-    return list(room.values()), f"learners: {len(room)}{problems}"
+            problems.append(f"{path.name} was left out: {error}")
+    names = Counter(one.name for one in room.values())
+    for number, one in room.items():
+        if names[one.name] > 1:
+            room[number] = replace(one, name=f"{one.name} ({number[:4]})")
+    return sorted(room.values(), key=lambda one: (-one.answer.wrong, one.name)), problems
 
 
 def _read_answer(path: Path) -> Answer:

@@ -170,11 +170,14 @@ class _Watcher(_CellOutput):
         self.show(Page("preparing"))
 
     def __call__(self, event: RunEvent) -> None:
-        if event.line is None:
+        if event.is_waiting:
+            text = event.note
+        elif event.line is not None:
+            text = f"{event.time_s:.0f} s  {event.stage}  {printable(event.line.raw)[:80]}"
+        else:
             return
-        last = printable(event.line.raw)[:80]
-        self._last[event.run] = f"{event.run}  {event.time_s:.0f} s  {event.stage}  {last}"
-        if time.monotonic() - self._shown_s >= _SHOWN_EVERY_S:
+        self._last[event.run] = f"{event.run}  {text}"
+        if event.is_waiting or time.monotonic() - self._shown_s >= _SHOWN_EVERY_S:
             self._shown_s = time.monotonic()
             self.show(Page("\n".join(self._last.values())))
 

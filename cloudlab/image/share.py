@@ -1,7 +1,8 @@
 """``cloudlab share``: serve the image cache, read-only, to a classroom without internet.
 
 The server offers an index, ``SHA256SUMS`` and, below ``images/``, exactly the files that a
-record in the cache describes.  The number of connections is limited, and idle ones are closed.
+record in the cache describes.  Below ``site/`` it offers a folder of web pages, if it has one.  The
+number of connections is limited, and idle ones are closed.
 With ``--class`` it also takes one small answer from each learner, and shows none of them.
 """
 
@@ -19,7 +20,7 @@ import resource
 import socket
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,22 @@ PORT = 8765
 REQUEST_TIMEOUT_S = 30.0
 STALL_TIMEOUT_S = 60.0
 
+#: Seconds within which it must do so where all connections are taken.
+FULL_TIMEOUT_S = 2.0
+
 #: The longest answer of a learner to the class, and the server's reply once it is kept.
 MOST_ANSWER_BYTES = 16 << 10
 KEPT = "kept"
 
-#: The most connections at one time, where the limit on open files allows as many.
-MOST_CONNECTIONS = 400
+#: The most connections at one time, where the limit on open files allows as many: a class opens its
+#: pages all at once, and each browser has up to six connections.
+MOST_CONNECTIONS = 2000
 
 #: Keeps the answer (bytes) of the learner with a number (hexadecimal digits).
 Accept = Callable[[str, bytes], None]
+
+#: What a folder of the site shows.
+_DEFAULT_PAGE = "index.html"
 
 #: How interfaces are called that lead to containers, virtual machines or a tunnel.
 _INNER_NETWORKS = (
@@ -66,8 +74,10 @@ _LOG = logging.getLogger(__name__)
 
 #: Open files that are not connections or the files that these download.
 _OTHER_FILES = 64
-#: Seconds to wait for a connection to end where no more files can be opened.
-_PAUSE_S = 0.2
+#: Seconds to wait for a connection to end where no more files can be opened, or be accepted.
+_PAUSE_S, _MOMENT_S = 0.2, 0.01
+#: Connections that the kernel holds until they are accepted.
+_BACKLOG = 2048
 
 
 class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
@@ -85,6 +95,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     accept : callable, optional
         Keeps a learner's answer, given the learner's number and the bytes; raises
         :class:`CloudlabError` for one that it refuses.  Default: no answers are taken.
+    site : Path, optional
+        A folder of web pages to serve below ``/site/``; see :func:`find_site`.
 
     Attributes
     ----------
@@ -106,8 +118,9 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         port: int | None = None,
         folder: Path | None = None,
         accept: Accept | None = None,
+        site: Path | None = None,
     ) -> None:
-        self._accept = accept
+        self._accept, self._site = accept, site
         self._folder = folder or paths.images_folder()
         everywhere = address in {"0.0.0.0", "::"}  # noqa: S104
         shown = address if address and not everywhere else lan_address()
@@ -138,7 +151,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         self.close()
 
     async def _serve(self) -> None:
-        server = _Server(self._folder, self._accept)
+        server = _Server(self._folder, self._accept, self._site)
         self._loop = asyncio.get_running_loop()
         accepting = asyncio.ensure_future(server.accept(self._socket))
         self._ready.set()
@@ -150,22 +163,29 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
 
 class _Server(httpserver.HTTPServer):
-    """An HTTP server with a limit; a new connection replaces the oldest one without a request."""
+    """An HTTP server with a limit; a new connection replaces one that sends no request."""
 
-    def initialize(self, folder: Path, accept: Accept | None) -> None:  # type: ignore[override]
-        self._waiting: dict[IOStream, None] = {}
+    def initialize(  # type: ignore[override]
+        self, folder: Path, accept: Accept | None, site: Path | None
+    ) -> None:
+        #: Connections without a request, oldest first, and when they were accepted.
+        self._waiting: dict[IOStream, float] = {}
         self._busy: set[IOStream] = set()
         self._room = asyncio.Event()
         answers = [(r"/class/([0-9a-f]{32})", _Answer, {"accept": accept})] if accept else []
+        options = {"path": str(site), "default_filename": _DEFAULT_PAGE}
+        pages = [(r"/site(|/.*)", _SiteFile, options)] if site else []
         application = web.Application(
             [
                 *answers,
+                *pages,
                 (rf"/(|{INDEX}|SHA256SUMS)", _Page),
                 (r"/images/(.+)", _ImageFile, {"path": str(folder)}),
             ],
             default_handler_class=_NotFound,
             folder=folder,
             with_class=accept is not None,
+            site=site,
             begin=self._begin,
             # Requests are not logged: they would cover the address on the instructor's screen.
             log_function=lambda _: None,
@@ -194,10 +214,19 @@ class _Server(httpserver.HTTPServer):
                 self._room.clear()
                 await self._room.wait()
             while len(self._waiting) + len(self._busy) >= most:
-                self._drop(next(iter(self._waiting))).close()
+                await self._drop_idle()
             stream = IOStream(connection)
-            self._waiting[stream] = None
+            self._waiting[stream] = loop.time()
             self.handle_stream(stream, address)
+
+    async def _drop_idle(self) -> None:
+        """Drop the oldest connection without a request, or wait a moment if it is a new one."""
+        if self._waiting:
+            oldest, since_s = next(iter(self._waiting.items()))
+            if asyncio.get_running_loop().time() - since_s >= FULL_TIMEOUT_S:
+                self._drop(oldest).close()
+                return
+        await asyncio.sleep(_MOMENT_S)
 
     def on_close(self, server_conn: Any) -> None:
         self._drop(server_conn.stream)
@@ -224,6 +253,18 @@ def _most_connections() -> int:
     return min(MOST_CONNECTIONS, max(4, (files - _OTHER_FILES) // 2))
 
 
+def raise_file_limit() -> None:
+    """Let this process open as many files as :data:`MOST_CONNECTIONS` need, if it may."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS + _OTHER_FILES
+    if files == resource.RLIM_INFINITY or files >= wanted:
+        return
+    allowed = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    # macOS has a lower limit of its own.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+
+
 def _escape(text: str) -> str:
     return text.encode("unicode_escape").decode()
 
@@ -241,6 +282,25 @@ def _escaped_logs() -> Iterator[None]:
             logger.addFilter(escape)
             stack.callback(logger.removeFilter, escape)
         yield
+
+
+def find_site(folder: Path | None = None) -> Path | None:
+    """Return the folder of web pages to serve: by default what ``make docs`` built, if it did.
+
+    Raises
+    ------
+    UsageError
+        If ``folder`` has no ``index.html``.
+    """
+    place = folder or Path(__file__).parents[2] / "build" / "docs"
+    if (place / _DEFAULT_PAGE).is_file():
+        return place.absolute()
+    if folder is None:
+        return None
+    raise UsageError(
+        f"{folder} is not a site: there is no file {place / _DEFAULT_PAGE}.",
+        hint="'make docs' in a clone of cloudlab builds the site in build/docs.",
+    )
 
 
 def served_images(folder: Path) -> list[Image]:
@@ -314,7 +374,7 @@ def _listen(address: str, port: int | None) -> socket.socket:
         listening = socket.create_server(
             (address, PORT if port is None else port),
             family=family,
-            backlog=128,
+            backlog=_BACKLOG,
             # "All addresses" includes those of IPv4, one of which is shown to the learners.
             dualstack_ipv6=address == "::" and socket.has_dualstack_ipv6(),
         )
@@ -389,7 +449,7 @@ class _Page(_Handler):
         else:
             kind, text = (
                 "text/html",
-                _front_page(images, self.request.host, with_class=self.settings["with_class"]),
+                _front_page(images, self.request.host, self.settings),
             )
         self.set_header("Content-Type", f"{kind}; charset=UTF-8")
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -417,16 +477,21 @@ class _Answer(_Handler):
             self.finish(KEPT)
 
 
-def _front_page(images: list[Image], host: str, *, with_class: bool) -> str:
+def _front_page(images: list[Image], host: str, settings: dict[str, Any]) -> str:
     rows = "".join(
         f'<li><a href="images/{image.name}">{image.name}</a> '
         f"({image.file_size_bytes / 1e6:.0f} MB, {html.escape(image.trust)})</li>"
         for image in images
     )
+    links = ""
+    if site := settings["site"]:
+        links = '<p>Without installing anything: <a href="site/">the course and its pages</a>'
+        if (site / "player" / _DEFAULT_PAGE).is_file():
+            links += ', <a href="site/player/">boots to watch in the browser</a>'
+    line = export_line(f"http://{host}", with_class=settings["with_class"])
     return (
         "<!doctype html><html lang=en><title>cloudlab mirror</title><h1>cloudlab mirror</h1>"
-        "<p>Before you start cloudlab, type:</p>"
-        f"<pre>{html.escape(export_line(f'http://{host}', with_class=with_class))}</pre>"
+        f"{links}<p>Before you start cloudlab, type:</p><pre>{html.escape(line)}</pre>"
         f"<ul>{rows}</ul></html>"
     )
 
@@ -455,3 +520,40 @@ class _ImageFile(_Handler, web.StaticFileHandler):
 
     def get_content_type(self) -> str:
         return "application/octet-stream"
+
+
+class _SiteFile(_Handler, web.StaticFileHandler):
+    """A file of the site; nothing hidden, and no link that leads out of the folder."""
+
+    def parse_url_path(self, url_path: str) -> str:
+        return url_path[1:]
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        if "\0" in self.path or _is_hidden(self.path.split("/")):
+            raise web.HTTPError(404)
+        self._check(root, absolute_path)
+        # For a folder this is its default page, or None where the client is sent to "folder/".
+        found = super().validate_absolute_path(root, absolute_path)
+        if found is not None:
+            self._check(root, found)
+        return found
+
+    @staticmethod
+    def _check(root: str, path: str) -> None:
+        # tornado before 6.5.9 follows links out of the folder.
+        place, target = (Path(os.path.realpath(one)) for one in (root, path))
+        if not target.is_relative_to(place) or _is_hidden(target.relative_to(place).parts):
+            raise web.HTTPError(404)
+
+    def compute_etag(self) -> str:
+        # Not of the content, which tornado hashes once: the site may be built again meanwhile.
+        assert self.absolute_path is not None
+        stat = Path(self.absolute_path).stat()
+        return f'"{stat.st_mtime_ns:x}-{stat.st_size:x}"'
+
+    def set_extra_headers(self, _: str) -> None:
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+
+def _is_hidden(parts: Iterable[str]) -> bool:
+    return any(part.startswith(".") for part in parts)

@@ -92,6 +92,8 @@ class Machine:
     ----------
     qemu_pid : int
         0 before the launch.
+    slot : int or None
+        An open file that QEMU inherits, to keep its lock; see :mod:`cloudlab.machine.slots`.
     end : MachineEnd or None
         How QEMU ended, once it did.
     events : deque of MachineEvent
@@ -101,6 +103,7 @@ class Machine:
     def __init__(self, config: MachineConfig, entry: Entry) -> None:
         self.config = config
         self.qemu_pid = 0
+        self.slot: int | None = None
         self.end: MachineEnd | None = None
         self.events: deque[MachineEvent] = deque()
         self._entry = entry
@@ -262,6 +265,7 @@ class Machine:
     async def _start_supervisor(self, qemu: str, qmp_fd: int) -> None:
         net_fd = self._passt.socket.fileno() if self._passt else 0
         fds = [qmp_fd, net_fd] if net_fd else [qmp_fd]
+        fds += [] if self.slot is None else [self.slot]
         user = other_user(self.config)
         files = self.config.files() if user else {}
         names = {path: f"/dev/fdset/{number}" for number, path in enumerate(files, start=1)}

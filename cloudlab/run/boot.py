@@ -33,6 +33,7 @@ from cloudlab.image.fetch import choose_image
 from cloudlab.machine import snapshots
 from cloudlab.machine.config import qemu_argv
 from cloudlab.machine.process import Machine
+from cloudlab.machine.slots import Slot, Slots, read_slots
 from cloudlab.run import tables
 from cloudlab.run.monitor import (
     AFTER_STOP,
@@ -132,7 +133,7 @@ def boot_many(
     parallel: int | None = None,
     numbered: bool = False,
 ) -> list[Run]:
-    """Boot several machines, as many at a time as cores and memory allow.
+    """Boot several machines, as many at a time as cores, memory and ``CLOUDLAB_SLOTS`` allow.
 
     A run that fails does not end the others; its error is in its :class:`Run`.  Ctrl-C ends
     all of them and is raised again once they are gone.
@@ -160,7 +161,7 @@ def boot_many(
     >>> jobs = [(cloudlab.make_options(image, disk_size=size), Path("runs") / size) for size in sizes]
     >>> cloudlab.compare(*cloudlab.boot_many(jobs))
     """
-    stop = cancel or threading.Event()
+    stop, shared = cancel or threading.Event(), read_slots()
     with contextlib.ExitStack() as undo:
         prepared = []
         for options, wanted in jobs:
@@ -170,7 +171,7 @@ def boot_many(
         undo.pop_all()
 
     async def run_all() -> list[Run]:
-        host = _Host(asyncio.Semaphore(limit), Planner(), on_event, stop)
+        host = _Host(asyncio.Semaphore(limit), shared, Planner(), on_event, stop)
         runs = await asyncio.gather(*(_run(job, host) for job in prepared), return_exceptions=True)
         for run in runs:
             if isinstance(run, BaseException):
@@ -181,7 +182,10 @@ def boot_many(
 
 
 def max_parallel(options: Sequence[Options]) -> int:
-    """Return how many of these runs this host can carry at once."""
+    """Return how many of these runs this host can carry at once, if no other user boots any.
+
+    :mod:`cloudlab.machine.slots` limits the machines of all users.
+    """
     need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
     room = psutil.virtual_memory().available // need
     return int(max(1, min(len(options), platforms.usable_cores(), room)))
@@ -198,7 +202,9 @@ def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
 class _Host:
     """What the runs that go on side by side share."""
 
-    slots: asyncio.Semaphore
+    limit: asyncio.Semaphore
+    #: Shared with the other users of the host.
+    slots: Slots | None
     planner: Planner
     on_event: OnEvent
     stop: threading.Event
@@ -226,10 +232,15 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
     async with Machine(job.machine, job.entry) as machine:
         try:
             plan = await host.planner.plan(job)
-            async with host.slots:
-                await _boot(job, plan, machine, log, host)
-                # The slot is free once QEMU is gone.
-                await machine.stop()
+            async with host.limit:
+                with Slot(host.slots) as slot:
+                    try:
+                        await _wait_for_slot(job, slot, host)
+                        machine.slot = slot.descriptor
+                        await _boot(job, plan, machine, log, host)
+                    finally:
+                        # The slot is free once QEMU is gone.
+                        await machine.stop()
         except SnapshotError:
             # Nothing of the run has happened yet.
             raise
@@ -250,6 +261,15 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
         remember_duration(job, plan.start.kind, log.took_s)
     host.on_event(RunEvent(run.name, log.took_s, log.watcher.stage, note=run.outcome))
     return run
+
+
+async def _wait_for_slot(job: PreparedRun, slot: Slot, host: _Host) -> None:
+    name = job.folder.name
+
+    def say(text: str) -> None:
+        host.on_event(RunEvent(name, 0.0, Stage.FIRMWARE, note=text))
+
+    await unless_stopped(slot.wait(say), host.stop, name)
 
 
 async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, host: _Host) -> None:

@@ -73,8 +73,8 @@ class RunEvent:
     stage: Stage
     #: The console line that was just completed.
     line: ConsoleLine | None = None
-    #: What cloudlab itself does (``preparing``, ``launched``, ``resuming from a snapshot``, and
-    #: at the end the outcome), or a remark: ``warning: ...`` about the user-data or the network,
+    #: What cloudlab itself does (``preparing``, ``waiting for ...``, ``launched``, ``resuming from a
+    #: snapshot``, and at the end the outcome), or a remark: ``warning: ...`` about the user-data or the network,
     #: ``accelerator: ...`` or ``network: ...``; else empty.
     note: str = ""
     #: At the launch: how long such a run usually takes, in seconds; else 0.
@@ -86,6 +86,11 @@ class RunEvent:
     def is_remark(self) -> bool:
         """Whether the note is a warning or names a choice; a run goes on meanwhile."""
         return self.note.startswith(("warning: ", "accelerator: ", "network: "))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run waits for a slot that other users' machines take."""
+        return self.note.startswith("waiting for ")
 
 
 #: What can be done after a run was stopped.

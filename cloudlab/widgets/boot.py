@@ -43,6 +43,8 @@ LINES = 200
 _SLICE_S = 0.1
 
 _GOES_ON = ("launched", "resuming from a snapshot")
+#: Before that come "preparing" and, where slots are set, "waiting for ...".
+_BEFORE = ("preparing", "waiting for ")
 
 _SPEEDS = ("1", "5", "10", "25", "100")
 
@@ -245,7 +247,7 @@ class BackgroundRun:
         with self._lock:
             self._last, self._last_at_s = event, time.monotonic()
             if event.note and not event.is_remark:
-                if self._note == "preparing" and event.note in _GOES_ON:
+                if self._note.startswith(_BEFORE) and event.note in _GOES_ON:
                     self._launched_at_s = self._last_at_s
                 self._note = event.note
             self._expected_s = event.expected_s or self._expected_s
@@ -269,7 +271,7 @@ class BackgroundRun:
         while not self._ended.wait(PERIOD_S):
             self._show(self.snapshot())
         self.snapshot()
-        if self._note in (*_GOES_ON, "preparing"):
+        if self._note.startswith((*_GOES_ON, *_BEFORE)):
             self._note = "interrupted" if self._cancel.is_set() else "failed"
         self._show(self.snapshot())
         self._done(self._outcome)
@@ -459,7 +461,8 @@ class BootPanel(Panel):
             )
             self.progress.html = ""
         else:
-            begins = _BEGINS.get(now.note, "")
+            waits = now.note.capitalize() if now.note.startswith(_BEFORE) else ""
+            begins = _BEGINS.get(now.note, waits)
             stage = begins if begins and not now.lines else str(now.stage)
             slow = plan.usual_s is None and now.time_s > _SLOW * usual_s
             self.stage.html = f"<b>{escaped(stage)}</b>" + ", slower than usual" * slow

@@ -6,6 +6,7 @@ The checks themselves are in one module for each notebook.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import html
 import importlib
 import json
@@ -185,18 +186,45 @@ def _judge(name: str, answer: object) -> Verdict:
 def _keep(name: str) -> None:
     """Add an exercise to the progress file, if the folder can be written to."""
     with contextlib.suppress(CloudlabError, OSError):
-        path = paths.make_folder(Path("runs")) / _FILE
+        path, names = paths.make_folder(Path("runs")) / _FILE, sorted({*passed(), name})
+        # A file that was edited does not become an unchanged one.
+        found = {"passed": names, "sha256": hash_of(*names) if is_unchanged() else ""}
         with paths.whole_file(path) as part:
-            part.write_text(json.dumps(sorted({*passed(), name})) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 def passed() -> list[str]:
     """Return the exercises that were passed in this folder, as ``runs/progress.json`` has them."""
+    names, _ = _read_progress()
+    return [name for name in exercises() if name in names]
+
+
+def is_unchanged() -> bool:
+    """Return whether ``runs/progress.json`` is as :func:`check` wrote it, or does not exist yet."""
+    names, sha256 = _read_progress()
+    return sha256 == hash_of(*names)
+
+
+def hash_of(*texts: str) -> str:
+    """Return the SHA-256 that is kept with results, to notice files that were edited later.
+
+    It has no key: it detects accidents and casual edits, but proves nothing.
+    """
+    return hashlib.sha256("\n".join(("cloudlab", *texts)).encode()).hexdigest()
+
+
+def _read_progress() -> tuple[list[str], str]:
+    """Return the names and the hash in the progress file; earlier versions wrote no hash."""
     try:
         found = json.loads((Path("runs") / _FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return [], hash_of()
     except (OSError, ValueError):
-        return []
-    return [name for name in exercises() if isinstance(found, list) and name in found]
+        return [], ""
+    names = found.get("passed") if isinstance(found, dict) else found
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return [], ""
+    return names, str(found.get("sha256", "")) if isinstance(found, dict) else ""
 
 
 def progress() -> Page:
