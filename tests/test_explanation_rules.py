@@ -1823,3 +1823,56 @@ def test_the_fix_for_filesystems_that_cloud_init_does_not_resize(fstype, command
 )
 def test_why_cloud_init_skipped_root(why, reason):
     assert told(growpart(f"'/' SKIPPED: {why}\n"), Subject.PARTITION).reason == reason
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ON_LVM
+        + "  TEST MODE: Metadata will NOT be updated.\n"
+        + LV_GREW.format("root", 19, 39, "root"),
+        "The wiki says:\n" + LV_GREW.format("root", 10, 39, "root") + ON_LVM,
+    ],
+    ids=["a dry run", "somebody else's"],
+)
+def test_what_lvm_only_tried_or_said_elsewhere_has_not_grown_roots_volume(shown):
+    assert told(shown, Subject.LOGICAL_VOLUME).grown is None
+
+
+REBOOT = "# reboot\n"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        DF.format("9.8G") + REBOOT + WHOLE,
+        BLOCKS.format("vda1", 4 << 20) + REBOOT + WHOLE,
+        ROOM + DF.format("9.8G") + REBOOT + WHOLE,
+        WHOLE
+        + "/dev/vda1 on / type btrfs (rw)\n    devid    1 size 9.00GiB used 4.52GiB path /dev/vda1\nResize '/' of 'max'\n",
+        WHOLE
+        + "/dev/vda1 on / type btrfs (rw)\n# btrfs filesystem usage /home\n    Device size:   9.00GiB\n",
+        WHOLE + "# xfs_info /home\ndata     =       bsize=4096   blocks=1310720, imaxpct=25\n",
+    ],
+)
+def test_a_size_of_another_time_or_filesystem_decides_nothing(shown):
+    assert told(shown, Subject.FILESYSTEM).grown is None
+    assert told(WHOLE + DF.format("9.8G"), Subject.FILESYSTEM).finding == kept(None)
+
+
+def test_growpart_that_finds_the_old_size_contradicts_its_success():
+    changed = "CHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+    same = "# growpart /dev/vda 1\nNOCHANGE: partition 1 is size 20969472. it cannot be grown\n"
+    assert told(f"# growpart /dev/vda 1\n{changed}{same}", Subject.PARTITION).grown is None
+
+
+def test_lsblk_may_list_what_is_below_a_device_under_it():
+    shown = (
+        "NAME        MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS\n"
+        "vg-root     253:0    0  10G  0 lvm   /\n└─sda2        8:2    0  39G  0 part\n"
+        "  └─sda       8:0    0  40G  0 disk\nsda1          8:1    0   1G  0 part  /boot\n"
+        "└─sda         8:0    0  40G  0 disk\n"
+    )
+    found = cl.explain(shown)
+    assert [one.device for one in found.statements] == ["sda2", "vg-root", "vg-root"]
+    assert found.statements[1].finding == kept(Reason.LOGICAL_VOLUME)

@@ -145,6 +145,7 @@ _TABLE = {
     Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
     r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",
     Kind.TOOL_BEGINS: r"Resizing the filesystem on (?P<device>\S+) to (?P<blocks>\d+) \((?P<unit>\d+)k\) blocks"
+    r"|Resize '(?P<whole>/[^']*)' of '"
     r"|Resize device id \d+ \((?P<btrfs>/dev/\S+)\) from (?P<old>\S+) to (?P<new>\S+)",
     Kind.IDLE: r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
     r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping"
@@ -203,9 +204,9 @@ _RESIZE = re.compile(
     r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs(?P<least> -M)?|xfs_growfs|btrfs filesystem resize)\b"
     r"(?!:| \d+\.).*?(?P<target>/\S*)?(?P<wanted> +\d+[sKMGT]?)?\s*$"
 )
-# What dumpe2fs and tune2fs are run on, and where that was mounted.
+# What dumpe2fs, tune2fs and xfs_info are run on, and where that was mounted.
 _DUMPED_ON = re.compile(
-    r"(?:dumpe2fs|tune2fs) (?:-\w+ )*(?P<target>/dev/\S+)|Last mounted on: +(?P<last>\S+)"
+    r"(?:dumpe2fs|tune2fs|xfs_info) (?:-\w+ )*(?P<target>/\S*)|Last mounted on: +(?P<last>\S+)"
 )
 _OF_DISK = {
     Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED, Kind.TABLE_DRAFT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudlab.errors import ParseError
@@ -21,6 +21,7 @@ _FSTYPE = re.compile(
 )
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
+_TESTED_LINES = 5  # of LVM's output where it changes nothing
 _CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
 # Rows of vgdisplay, pvs, vgs, lvs and zpool list.
 _VOLUMES = tuple(
@@ -236,7 +237,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
     texts = {line.number: line for line in document.lines}
     details = _json_details(document) if reports else {}
     for report in reports:
-        tree = _Tree()
+        tree, first = _Tree(), len(facts.devices)
         for row in report.lsblk:
             at = texts.get(row.line) or Line(document.name, row.line, row.name)
             depth = at.text.find(row.name)
@@ -249,6 +250,10 @@ def _read_listings(document: Document, facts: Facts) -> None:
             if at.text:  # else it is a hypervisor's
                 facts.devices.append(Device(*about, at, tolerance))
                 document.kinds.add("lsblk")
+        rows = facts.devices[first:]
+        if any(disk_of(one.parent) == one.name for one in rows):  # lsblk -s: what is below follows
+            below = {one.parent: one.name for one in rows}
+            facts.devices[first:] = [replace(one, parent=below.get(one.name, "")) for one in rows]
         for mount in report.df:
             name = mount.filesystem or ""
             at = texts.get(mount.line) or Line(document.name, mount.line, name)
@@ -502,13 +507,15 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
-    group, size = "", ""
+    group, size, tested = "", "", -_TESTED_LINES
     for line in document.lines:
+        tested = line.number if "TEST MODE" in line.text else tested
         if match := re.match(r"\s+VG (Name|Size)\s+(.+)", line.text):  # vgdisplay
             group, size = (match[2], "") if match[1] == "Name" else (group, match[2])
             continue
         for kind, pattern in _VOLUMES:
-            if match := pattern.match(line.text):
+            match = pattern.match(line.text)
+            if match and not ("old" in pattern.groupindex and line.number - tested < _TESTED_LINES):
                 above = group if kind == "vg" else ""
                 values = {"group": above, "size": size} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]

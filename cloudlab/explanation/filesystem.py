@@ -162,11 +162,7 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
 def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -> bool | None:
     """Tell whether it fills its device, as listed or as growth left it; None if undecided."""
     listed, mount = machine.devices.get(machine.root), machine.filesystem
-    if (
-        mount is None
-        or _earlier(mount, partition)
-        or (listed and _outdated(machine, mount, listed))
-    ):
+    if mount is None or _earlier(mount, partition) or _outdated(machine, mount):
         return None
     size_bytes = machine.size_of(machine.root)
     if machine.root == machine.partition:
@@ -176,11 +172,15 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
     return machine.fills(size_bytes)
 
 
-def _outdated(machine: Machine, mount: Mount, listed: Device) -> bool:
-    """Tell whether a reboot lies between two measurements, or the device was resized since."""
-    boots = [one.at.order for one in machine.all(Kind.RESCANNED) if _BOOT.search(one.at.text)]
-    if any(mount.at.order < one < listed.at.order for one in boots):
+def _outdated(machine: Machine, mount: Mount) -> bool:
+    """Tell whether the filesystem or its device may have been resized since it was measured."""
+    listed = machine.devices.get(machine.root)
+    since = [one for one in machine.events if one.at.order > mount.at.order]
+    if any(one.kind is Kind.TOOL_BEGINS and one.get("whole") == "/" for one in since):
         return True
+    boots = (one for one in since if one.kind is Kind.RESCANNED and _BOOT.search(one.at.text))
+    if listed is None or any(one.at.order < listed.at.order for one in boots):
+        return listed is not None
     layered = machine.root not in {machine.partition, machine.disk}
     return layered and _resized_since(machine, listed)
 
@@ -369,7 +369,8 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
         device = machine.devices.get(machine.root)
         return not_grown(None, machine.filesystem, device, missing=LOG)
     mount = machine.filesystem
-    if partition.from_bytes and partition.to_bytes and mount and not _earlier(mount, partition):
+    old = mount is None or _earlier(mount, partition) or _outdated(machine, mount)
+    if partition.from_bytes and partition.to_bytes and mount and not old:
         size = mount.size_bytes or 0
         if size < partition.to_bytes * 0.8:
             return not_grown(None, machine.filesystem, missing=LOG)
@@ -455,13 +456,18 @@ def _held_verdict(machine: Machine, held: list[Volume]) -> Verdict:
 def _layer_growth(machine: Machine, device: Device) -> Verdict | None:
     """Return that LVM, the kernel or two listings say that a layer became larger."""
     said = [one for one in machine.facts.volumes if one.name == device.name and one.old_bytes]
+    sizes = machine.sizes_of(device.name)
+    if said and any(
+        one.at.order > said[-1].at.order and (one.size_bytes or 0) < said[-1].size_bytes * _SHORT
+        for one in sizes
+    ):
+        return None  # of another machine or time
     if said and said[-1].size_bytes > said[-1].old_bytes:
         by = Grower.OTHER if source_of(said[-1].at.text) is Source.OUTPUT else Grower.UNKNOWN
         return grown_by(by, said[-1], sizes=(said[-1].old_bytes, said[-1].size_bytes))
     if event := _capacity(machine, device):
         return grown_by(Grower.UNKNOWN, event)
-    sizes = [] if said else machine.sizes_of(device.name)
-    old, new = (sizes[0], sizes[-1]) if sizes else (device, device)
+    old, new = (sizes[0], sizes[-1]) if sizes and not said else (device, device)
     slack = old.tolerance_bytes + new.tolerance_bytes
     if (new.size_bytes or 0) - (old.size_bytes or 0) <= slack or not old.at.same_machine(new.at):
         return None

@@ -557,7 +557,9 @@ class Machine:
                 sized.append(Mount(self.root, "/", event.at, size_in(event.get("size"))))
         for event in self.all(Kind.IDLE, Kind.TOOL, Kind.BLOCKS):
             target = short_name(event.get("target", "device"))
-            unnamed = {"", self.partition} if event.kind is not Kind.BLOCKS else set()
+            unnamed = {self.partition} | (
+                set() if event.get("count") or event.kind is Kind.BLOCKS else {""}
+            )
             if event.bytes_named and self.root and target in {"/", self.root} | unnamed:
                 sized.append(Mount(self.root, "/", event.at, event.bytes_named, exact=True))
         return max(sized, key=lambda one: one.at.order, default=None)
