@@ -67,6 +67,11 @@ ROUNDS = (
         DATA / "strangers-4",
         "As the third round, from other threads.",
     ),
+    Round(
+        "Fifth round",
+        DATA / "strangers-5",
+        "As the third round, from other threads.",
+    ),
 )
 
 

@@ -1585,7 +1585,7 @@ def test_lvextend_is_newer_than_an_earlier_listing():
     assert told(volume + larger + df, Subject.FILESYSTEM).finding == kept(None)
     vgs = "  VG #PV #LV #SN Attr   VSize  VFree\n  vg   1   1   0 wz--n- 39.00g 29.00g\n"
     df = df.replace("9.8G", " 39G")
-    assert told(volume + larger + vgs + df, Subject.FILESYSTEM).reason is Reason.LOGICAL_VOLUME
+    assert told(volume + larger + vgs + df, Subject.FILESYSTEM).grown is None
     whole = volume.replace("40G", "39G")
     assert told(whole + vgs + larger + df, Subject.FILESYSTEM).grown is None
 
@@ -1706,3 +1706,173 @@ def test_a_gpt_warning_is_about_the_disk_that_the_kernel_names_next():
     said = "kernel: GPT:Primary header thinks Alt. header is not at the end of the disk.\nkernel:  {0}: {0}1\n"
     assert told(ROOM + said.format("vda"), Subject.PARTITION).finding == kept(Reason.GPT_BACKUP)
     assert told(ROOM + said.format("vdb"), Subject.PARTITION).finding == kept(None)
+
+
+ON_LVM = """\
+NAME          MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS
+sda             8:0    0  40G  0 disk
+└─sda2          8:2    0  39G  0 part
+  └─vg-root   253:0    0  19G  0 lvm  /
+"""
+VGS = "  VG #PV #LV #SN Attr   VSize  VFree\n  vg   1   1   0 wz--n- <39.00g 10.00g\n"
+PVS = "  PV         VG Fmt  Attr PSize   PFree\n  /dev/sda2  vg lvm2 a--  <{0}.00g {1}.00g\n"
+LV_GREW = (
+    "  Size of logical volume vg/{} changed from {}.00 GiB (1 extents) to {}.00 GiB (2 extents).\n"
+    "  Logical volume vg/{} successfully resized.\n"
+)
+PV_CHANGED = '  Physical volume "/dev/sda2" changed\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "grown"),
+    [
+        ("", False),
+        (LV_GREW.format("root", 19, 29, "root"), True),
+        (LV_GREW.format("var", 5, 10, "var"), False),
+        (LV_GREW.format("root", 29, 19, "root"), None),
+        ("  Extending logical volume root to 29.00 GiB\n", None),
+        ("  Logical volume root successfully resized\n", None),
+        ("# lvextend -L 29G /dev/vg/root\n", None),
+        ("# lvextend -L 29G vg/var\n", False),
+    ],
+)
+def test_what_lvm_says_of_roots_volume_outweighs_the_room_in_its_group(said, grown):
+    assert told(ON_LVM + said + VGS, Subject.LOGICAL_VOLUME).grown is grown
+
+
+@pytest.mark.parametrize(
+    ("shown", "grown"),
+    [
+        (ON_LVM + PVS.format(19, 0), False),
+        (PVS.format(19, 0) + ON_LVM + PV_CHANGED, None),
+        (ON_LVM.replace("39G", "19G") + PVS.format(19, 0) + ON_LVM, None),
+        (ON_LVM + PVS.format(19, 0) + PV_CHANGED + PVS.format(39, 20), True),
+    ],
+)
+def test_a_physical_volume_is_compared_with_what_is_shown_beside_it(shown, grown):
+    assert told(shown, Subject.PHYSICAL_VOLUME).grown is grown
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "grown"),
+    [
+        ("crypt", "", False),
+        ("crypt", "# cryptsetup resize root\n", None),
+        ("raid1", "# mdadm --grow /dev/root --size=max\n", None),
+        ("raid1", "mdadm: component size of /dev/root has been set to 40894464K\n", None),
+        ("raid1", "[ 9.1] root: detected capacity change from 19923968 to 40894464\n", True),
+    ],
+)
+def test_what_resized_a_layer_since_leaves_its_listed_size_open(kind, said, grown):
+    subject = {"crypt": Subject.LUKS, "raid1": Subject.RAID}[kind]
+    listed = MAPPED.format(10, kind)
+    assert told(listed + said, subject).grown is grown
+    if said:
+        df = DF.format("9.8G").replace("/dev/vda1 ", "/dev/mapper/root ")
+        assert told(listed + said + df, Subject.FILESYSTEM).reason is None
+
+
+BLOCKS = "# dumpe2fs -h /dev/{} 2>/dev/null | grep -i block\nBlock count:              {}\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "grown"),
+    [
+        (BLOCKS.format("vda1", 4 << 20), False),
+        (BLOCKS.format("vda1", 5 << 20), None),
+        (BLOCKS.format("vdb1", 4 << 20), None),
+        ("Last mounted on:          /home\nBlock count:              4194304\n", None),
+        ("Last mounted on:          /\nBlock count:              4194304\n", False),
+    ],
+)
+def test_a_count_of_blocks_decides_what_df_leaves_open(shown, grown):
+    assert told(WHOLE + shown, Subject.FILESYSTEM).grown is grown
+
+
+@pytest.mark.parametrize(
+    ("fstype", "command"),
+    [
+        ("reiserfs", "resize_reiserfs /dev/vda1"),
+        ("jfs", "mount -o remount,resize /"),
+        ("nilfs2", "nilfs-resize /dev/vda1"),
+        ("bcachefs", "bcachefs device resize /dev/vda1"),
+        ("exfat", "exfat cannot grow"),
+    ],
+)
+def test_the_fix_for_filesystems_that_cloud_init_does_not_resize(fstype, command):
+    said = f"cc_resizefs.py[WARNING]: Not resizing unknown filesystem type {fstype} for /\n"
+    assert command in told(WHOLE + said, Subject.FILESYSTEM).fix
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        (
+            "stat of '/dev/disk/by-partuuid/7c1e-01' failed: [Errno 2] No such file",
+            "device-not-found",
+        ),
+        ("stat of '/dev/vda1' failed: [Errno 13] Permission denied", "growpart-failed"),
+        ("stat of 'tmpfs' failed: [Errno 2] No such file or directory", "device-not-found"),
+        ("stat of '10.0.0.1:/srv' failed: [Errno 2] No such file or directory", "device-not-found"),
+        ("stat of 'rpool/ROOT/ubuntu' failed: [Errno 2] No such file or directory", "zfs"),
+        ("unable to convert to device: Unable to find device '/dev/root'", "device-not-found"),
+        ("device_part_info(/dev/vda1) failed: /dev/vda1 had no syspath", "device-not-found"),
+        ("device_part_info(/dev/vda) failed: /dev/vda not a partition", "no-partition-table"),
+        ("device_part_info(/dev/mapper/a-b) failed: /dev/mapper/a-b not a partition", None),
+    ],
+)
+def test_why_cloud_init_skipped_root(why, reason):
+    assert told(growpart(f"'/' SKIPPED: {why}\n"), Subject.PARTITION).reason == reason
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ON_LVM
+        + "  TEST MODE: Metadata will NOT be updated.\n"
+        + LV_GREW.format("root", 19, 39, "root"),
+        "The wiki says:\n" + LV_GREW.format("root", 10, 39, "root") + ON_LVM,
+    ],
+    ids=["a dry run", "somebody else's"],
+)
+def test_what_lvm_only_tried_or_said_elsewhere_has_not_grown_roots_volume(shown):
+    assert told(shown, Subject.LOGICAL_VOLUME).grown is None
+
+
+REBOOT = "# reboot\n"
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        DF.format("9.8G") + REBOOT + WHOLE,
+        BLOCKS.format("vda1", 4 << 20) + REBOOT + WHOLE,
+        ROOM + DF.format("9.8G") + REBOOT + WHOLE,
+        WHOLE
+        + "/dev/vda1 on / type btrfs (rw)\n    devid    1 size 9.00GiB used 4.52GiB path /dev/vda1\nResize '/' of 'max'\n",
+        WHOLE
+        + "/dev/vda1 on / type btrfs (rw)\n# btrfs filesystem usage /home\n    Device size:   9.00GiB\n",
+        WHOLE + "# xfs_info /home\ndata     =       bsize=4096   blocks=1310720, imaxpct=25\n",
+    ],
+)
+def test_a_size_of_another_time_or_filesystem_decides_nothing(shown):
+    assert told(shown, Subject.FILESYSTEM).grown is None
+    assert told(WHOLE + DF.format("9.8G"), Subject.FILESYSTEM).finding == kept(None)
+
+
+def test_growpart_that_finds_the_old_size_contradicts_its_success():
+    changed = "CHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+    same = "# growpart /dev/vda 1\nNOCHANGE: partition 1 is size 20969472. it cannot be grown\n"
+    assert told(f"# growpart /dev/vda 1\n{changed}{same}", Subject.PARTITION).grown is None
+
+
+def test_lsblk_may_list_what_is_below_a_device_under_it():
+    shown = (
+        "NAME        MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS\n"
+        "vg-root     253:0    0  10G  0 lvm   /\n└─sda2        8:2    0  39G  0 part\n"
+        "  └─sda       8:0    0  40G  0 disk\nsda1          8:1    0   1G  0 part  /boot\n"
+        "└─sda         8:0    0  40G  0 disk\n"
+    )
+    found = cl.explain(shown)
+    assert [one.device for one in found.statements] == ["sda2", "vg-root", "vg-root"]
+    assert found.statements[1].finding == kept(Reason.LOGICAL_VOLUME)

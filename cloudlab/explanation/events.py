@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.facts import disk_of, number_of, partition_name, short_name
 from cloudlab.explanation.model import Source
+from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
 
 
 class Kind(StrEnum):
@@ -51,6 +51,7 @@ class Kind(StrEnum):
     TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
     TOOL_MISSING = "a program that resizing needs is not installed"
     IDLE = "a resize program found nothing to do"
+    BLOCKS = "how many blocks a filesystem has"
     GROWFS = "systemd-growfs ran, whether it grew a filesystem or found it grown"
     GROWFS_LUKS = "systemd-growfs could not resize the encrypted device"
     VIRTUAL_SIZE = "a disk image's size, as the host sees it"
@@ -61,6 +62,7 @@ class Kind(StrEnum):
     RESCANNED = "the kernel was made to read the table again"
     TABLE_EDITED = "a partitioning program wrote the table"
     TABLE_DRAFT = "a partitioning program changed a table that it has not written yet"
+    LAYER = "a logical volume, encrypted device or array is to be resized, or was"
     MBR_LIMIT = "an MBR ends at 2 TiB"
     NO_SPACE = "no space left on device"
     BASIC = "systemd reached its basic target"
@@ -143,10 +145,12 @@ _TABLE = {
     Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
     r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",
     Kind.TOOL_BEGINS: r"Resizing the filesystem on (?P<device>\S+) to (?P<blocks>\d+) \((?P<unit>\d+)k\) blocks"
+    r"|Resize '(?P<whole>/[^']*)' of '"
     r"|Resize device id \d+ \((?P<btrfs>/dev/\S+)\) from (?P<old>\S+) to (?P<new>\S+)",
     Kind.IDLE: r"The filesystem is already (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks long"
     r"|^data +=.*bsize=(?P<bsize>\d+) +blocks=(?P<count>\d+)|data size unchanged, skipping"
     r"|Skip resize filesystem type \S+ for /$",
+    Kind.BLOCKS: r"^\s*Block count: +(?P<blocks>\d+)$",
     Kind.CAPACITY: r"(?P<device>[a-z][\w-]*): detected capacity change from (?P<old>[1-9]\d*) to (?P<new>\d+)"
     r"|\[(?P<disk>[a-z]\w+)\] new size: (?P<sectors>\d+) 512-byte",
     Kind.GPT_BACKUP: r"GPT: ?(?:Primary header thinks Alt\.|Alternate GPT) header (?:is )?not at the end"
@@ -181,9 +185,13 @@ _TABLE = {
     r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host",
     Kind.TABLE_DRAFT: r"Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
     r"|Partition \d+ of type .* is set|Changed type of partition to '",
+    Kind.LAYER: r"(?:Size of|Extending|Resizing) logical volume (?P<volume>\S+) (?:to|changed)"
+    r"|Logical volume (?P<resized>\S+) successfully resized"
+    r"|[#$] (?:sudo )?(?:lv(?:extend|resize)\b.*?\s(?P<wanted>/dev/\S+|[\w.+-]+/\S+)"
+    r"|cryptsetup\b.* resize|mdadm\b.* (?:--grow|-G\b))|component size of \S+ (?:has been|unch)",
 }
 _PATTERNS = {kind: re.compile(pattern) for kind, pattern in _TABLE.items()}
-_OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.RESIZE_FAILED}
+_OF_RESIZE = {Kind.TOOL, Kind.IDLE, Kind.BLOCKS, Kind.RESIZE_FAILED}
 # These say more than one thing.
 _ALSO = {Kind.RAN, Kind.IGNORED, Kind.NO_SPACE, Kind.TOOL_MISSING}
 
@@ -195,6 +203,10 @@ _GROWPART = re.compile(
 _RESIZE = re.compile(
     r"(?:^|[#$] |\+ |sudo )(?:sudo )?(?:resize2fs(?P<least> -M)?|xfs_growfs|btrfs filesystem resize)\b"
     r"(?!:| \d+\.).*?(?P<target>/\S*)?(?P<wanted> +\d+[sKMGT]?)?\s*$"
+)
+# What dumpe2fs, tune2fs and xfs_info are run on, and where that was mounted.
+_DUMPED_ON = re.compile(
+    r"(?:dumpe2fs|tune2fs|xfs_info) (?:-\w+ )*(?P<target>/\S*)|Last mounted on: +(?P<last>\S+)"
 )
 _OF_DISK = {
     Kind.GPT_BACKUP, Kind.TABLE_BUSY, Kind.MBR_LIMIT, Kind.TABLE_EDITED, Kind.TABLE_DRAFT,
@@ -286,6 +298,8 @@ def _note_command(commands: _Commands, line: Line) -> None:
     if command := _RESIZE.search(line.text):
         wanted = command["least"] or command["wanted"] or ""
         commands["resize"] = line, {"target": command["target"] or "", "wanted": wanted}
+    if dumped := _DUMPED_ON.search(line.text):
+        commands["resize"] = line, {"target": dumped["target"] or dumped["last"]}
     if unit := _GROWFS_UNIT.search(line.text):
         commands["growfs"] = line, unit.groupdict()
     if mounted := _PATTERNS[Kind.MOUNTED].search(line.text):

@@ -52,7 +52,7 @@ _WORDS = (
     b"not a block|old partition|old table|DOS partition table|MBR/dos|meta-data=|"
     b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group|partition table|"
     b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes|"
-    b"gce-disk-expand|crypt_resize|underlying device|not the last partition|new partition|"
+    b"Block count|gce-disk-expand|crypt_resize|underlying device|not the last partition|new partition|"
     b"file system resize|Skip resize|Physical volume|OK; writing|update /etc/fstab|partprobe"
 ).split(b"|")
 _TABLES = (

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudlab.errors import ParseError
 from cloudlab.explanation.evidence import Document, Line
+from cloudlab.explanation.names import disk_of, partition_name, short_name
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
 from cloudlab.sizes import parse_size
 
 _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
-    r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2)(?![\w-])"
+    r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
 )
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
+_TESTED_LINES = 5  # of LVM's output where it changes nothing
+_CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
 # Rows of vgdisplay, pvs, vgs, lvs and zpool list.
 _VOLUMES = tuple(
     (kind, re.compile(pattern))
@@ -29,10 +32,7 @@ _VOLUMES = tuple(
         ("pv", r'\s+Physical volume "(?P<name>/dev/\S+)" changed'),
         ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
         ("lv", rf"\s+(?P<name>\S+)\s+(?P<group>\S+)\s+[-a-zA-Z]{{10}}{_SIZED}(?:\s|$)"),
-        (
-            "lv",
-            rf"\s+Size of logical volume (?P<group>[^/]+)/(?P<name>\S+) changed from .* to{_SIZED} \(",
-        ),
+        ("lv", rf"\s+Size of logical volume (?P<group>[^/]+)/(?P<name>\S+) {_CHANGED}"),
         ("pool", rf"(?P<group>\S+){_SIZED}\s+{_SIZE}{_FREE}\s.*\b(?:ONLINE|DEGRADED)\b"),
     )
 )
@@ -74,12 +74,6 @@ _AFTER_USER_DATA = re.compile(
 _PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
 
 
-_PARTITION_NAME = re.compile(
-    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
-    r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Device:
     """A block device, as a listing shows it at one moment.
@@ -112,7 +106,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A mounted filesystem; ``size_bytes`` as statfs counts, None where it is not shown."""
+    """A mounted filesystem; ``size_bytes`` as statfs counts, None where it is not shown.
+
+    ``exact`` says that the size is its superblock's, all blocks included.
+    """
 
     source: str
     mountpoint: str
@@ -121,6 +118,7 @@ class Mount:
     available_bytes: int | None = None
     fstype: str = ""
     read_only: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A row of pvs, vgs, lvs or zpool list: ``kind`` is pv, vg, lv or pool."""
+    """A row of pvs, vgs, lvs or zpool list: ``kind`` is pv, vg, lv or pool.
+
+    ``old_bytes`` is the size from which LVM says that it changed, else 0.
+    """
 
     kind: str
     name: str
@@ -160,6 +161,7 @@ class Volume:
     size_bytes: int
     free_bytes: int
     at: Line
+    old_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,36 +182,6 @@ class Facts:
     tables: list[Table] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
     user_data: list[UserData] = field(default_factory=list)
-
-
-def short_name(path: str) -> str:
-    """Return a device's name without folders, as lsblk prints it; LVM's links become its names."""
-    path = path.split("[", maxsplit=1)[0]
-    name = path.removeprefix("/dev/").removeprefix("mapper/")
-    if path.startswith("/dev/") and name.count("/") == 1 and not path.startswith("/dev/disk"):
-        group, volume = name.split("/")
-        if group not in {"md", "block", "zvol"}:
-            return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
-    return name
-
-
-def disk_of(name: str) -> str:
-    """Return the disk that a partition's kernel name shows; empty if it is no partition's."""
-    match = _PARTITION_NAME.fullmatch(name)
-    return (match[1] or match[3] or match[5]) if match else ""
-
-
-def number_of(name: str) -> str:
-    """Return the number that a partition's kernel name shows; empty if it is no partition's."""
-    match = _PARTITION_NAME.fullmatch(name)
-    if match and match[7]:
-        return str(ord(match[7]) - ord("a") + 1)
-    return (match[2] or match[4] or match[6]) if match else ""
-
-
-def partition_name(disk: str, number: str) -> str:
-    """Return the kernel's name of a disk's partition."""
-    return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
 
 
 def read_facts(documents: list[Document]) -> Facts:
@@ -265,7 +237,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
     texts = {line.number: line for line in document.lines}
     details = _json_details(document) if reports else {}
     for report in reports:
-        tree = _Tree()
+        tree, first = _Tree(), len(facts.devices)
         for row in report.lsblk:
             at = texts.get(row.line) or Line(document.name, row.line, row.name)
             depth = at.text.find(row.name)
@@ -278,6 +250,10 @@ def _read_listings(document: Document, facts: Facts) -> None:
             if at.text:  # else it is a hypervisor's
                 facts.devices.append(Device(*about, at, tolerance))
                 document.kinds.add("lsblk")
+        rows = facts.devices[first:]
+        if any(disk_of(one.parent) == one.name for one in rows):  # lsblk -s: what is below follows
+            below = {one.parent: one.name for one in rows}
+            facts.devices[first:] = [replace(one, parent=below.get(one.name, "")) for one in rows]
         for mount in report.df:
             name = mount.filesystem or ""
             at = texts.get(mount.line) or Line(document.name, mount.line, name)
@@ -531,21 +507,22 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
-    group, size = "", ""
+    group, size, tested = "", "", -_TESTED_LINES
     for line in document.lines:
+        tested = line.number if "TEST MODE" in line.text else tested
         if match := re.match(r"\s+VG (Name|Size)\s+(.+)", line.text):  # vgdisplay
             group, size = (match[2], "") if match[1] == "Name" else (group, match[2])
             continue
         for kind, pattern in _VOLUMES:
-            if match := pattern.match(line.text):
+            match = pattern.match(line.text)
+            if match and not ("old" in pattern.groupindex and line.number - tested < _TESTED_LINES):
                 above = group if kind == "vg" else ""
-                values = {"group": above, "size": size, "free": "0"} | match.groupdict()
+                values = {"group": above, "size": size} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")
-                yield Volume(
-                    kind, name, holder, size_in(values["size"]), size_in(values["free"]), line
-                )
+                sizes = [size_in(values.get(one, "")) for one in ("size", "free", "old")]
+                yield Volume(kind, name, holder, sizes[0], sizes[1], line, sizes[2])
                 break
 
 
@@ -553,6 +530,7 @@ def _volumes(document: Document) -> Iterator[Volume]:
 
 
 def _mounts(document: Document) -> Iterator[Mount]:
+    point = ""
     for line in document.lines:
         match = next(filter(None, (one.match(line.text) for one in _MOUNTS)), None)
         if match is not None:
@@ -565,7 +543,9 @@ def _mounts(document: Document) -> Iterator[Mount]:
         ):
             yield Mount(match[2], "btrfs", line, size_in(match[1]), None, "btrfs")
         elif match := re.match(rf"\s+Device size:\s+({_SIZE})", line.text):
-            yield Mount("", "btrfs", line, size_in(match[1]), None, "btrfs")
+            yield Mount(point, "btrfs", line, size_in(match[1]), None, "btrfs")
+        elif match := re.search(r"btrfs f\w* us\w* (?:-\w+ )*(/\S+)", line.text):
+            point = match[1]  # another than /
 
 
 # ---- user-data ----

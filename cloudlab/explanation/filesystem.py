@@ -6,9 +6,16 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind, source_of
-from cloudlab.explanation.facts import Device, Mount, Volume, disk_of, short_name, size_in
+from cloudlab.explanation.evidence import Line
+from cloudlab.explanation.facts import (
+    Device,
+    Mount,
+    Volume,
+    size_in,
+)
 from cloudlab.explanation.machine import FIRST_DISK, NEAR_LINES, Machine
 from cloudlab.explanation.model import Grower, Reason, Source, Subject
+from cloudlab.explanation.names import disk_of, short_name
 from cloudlab.explanation.verdicts import (
     DF,
     DMESG,
@@ -22,6 +29,7 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SHORT = 0.95
+_BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
 _NOT_ALL = 0.88
 
@@ -154,7 +162,7 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
 def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -> bool | None:
     """Tell whether it fills its device, as listed or as growth left it; None if undecided."""
     listed, mount = machine.devices.get(machine.root), machine.filesystem
-    if mount is None or _earlier(mount, partition):
+    if mount is None or _earlier(mount, partition) or _outdated(machine, mount):
         return None
     size_bytes = machine.size_of(machine.root)
     if machine.root == machine.partition:
@@ -162,6 +170,19 @@ def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -
             size_bytes = partition.to_bytes or size_bytes
         size_bytes = size_bytes or otherwise
     return machine.fills(size_bytes)
+
+
+def _outdated(machine: Machine, mount: Mount) -> bool:
+    """Tell whether the filesystem or its device may have been resized since it was measured."""
+    listed = machine.devices.get(machine.root)
+    since = [one for one in machine.events if one.at.order > mount.at.order]
+    if any(one.kind is Kind.TOOL_BEGINS and one.get("whole") == "/" for one in since):
+        return True
+    boots = (one for one in since if one.kind is Kind.RESCANNED and _BOOT.search(one.at.text))
+    if listed is None or any(one.at.order < listed.at.order for one in boots):
+        return listed is not None
+    layered = machine.root not in {machine.partition, machine.disk}
+    return layered and _resized_since(machine, listed)
 
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
@@ -179,8 +200,7 @@ def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
         if event.get("verb") == "SKIPPED" and "ncryption key" in event.get("why"):
             return (event,)
     for device in (machine.kind_of_stack("crypt"), machine.raid):
-        below = machine.size_of(device.parent) if device else None
-        if device and device.size_bytes and below and device.size_bytes < below * _SHORT:
+        if device and _short(machine, device):
             return (device,)
     listed = machine.size_of(machine.root) if machine.kind_of_stack("crypt") else None
     kept = None if listed else machine.last(Kind.GROWFS_LUKS)
@@ -287,8 +307,9 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     name = volume.name if volume else machine.root
     volumes = machine.facts.volumes
     groups = {one.group for one in volumes if one.kind == "lv" and one.name == name}
-    if volume is None and not groups:
-        return ()
+    touched = _touched(machine, name)
+    if (volume is None and not groups) or touched > machine.written:
+        return ()  # what its group has left is on purpose
     for one in volumes:
         extended = [each for each in volumes if "changed from" in each.at.text]
         if any(each.group == one.group and each.at.order > one.at.order for each in extended):
@@ -348,7 +369,8 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
         device = machine.devices.get(machine.root)
         return not_grown(None, machine.filesystem, device, missing=LOG)
     mount = machine.filesystem
-    if partition.from_bytes and partition.to_bytes and mount and not _earlier(mount, partition):
+    old = mount is None or _earlier(mount, partition) or _outdated(machine, mount)
+    if partition.from_bytes and partition.to_bytes and mount and not old:
         size = mount.size_bytes or 0
         if size < partition.to_bytes * 0.8:
             return not_grown(None, machine.filesystem, missing=LOG)
@@ -373,7 +395,10 @@ def _below_kept_partition(
     volume = machine.kind_of_stack("lvm")
     resized = machine.last(Kind.RESIZED)
     idle = next((one for one in machine.all(Kind.IDLE)[::-1] if _of_root(machine, one)), None)
-    if volume and fills is not False and "changed from" not in volume.at.text:  # lvextend's
+    layers = [one for one in machine.stack if one.type.startswith(tuple(_LAYERS))]
+    if any(_touched(machine, one.name) >= 0 or _layer_growth(machine, one) for one in layers):
+        return  # they had room of their own
+    if volume and fills is not False:
         yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
@@ -400,22 +425,91 @@ def layer_verdicts(machine: Machine) -> Iterator[tuple[Subject, str, Verdict]]:
         kind = next((one for one in _LAYERS if device.type.startswith(one)), None)
         if kind is None or device.name == machine.partition:
             continue
-        (subject, reason), parent = _LAYERS[kind], device.parent
-        below = machine.size_of(parent) if parent else None
+        subject, reason = _LAYERS[kind]
+        volumes = machine.facts.volumes
+        held = [one for one in volumes if (one.kind, one.name) == ("pv", device.parent)]
         if subject is not Subject.LOGICAL_VOLUME:
-            mount = machine.filesystem  # what is larger than the listing came after it
-            after = mount and device.size_bytes and (mount.size_bytes or 0) > device.size_bytes
-            yield subject, device.name, _layer_verdict(device, 0 if after else below, reason)
-            continue
-        held = [one for one in machine.facts.volumes if (one.kind, one.name) == ("pv", parent)]
-        for one in held[:1]:
-            yield Subject.PHYSICAL_VOLUME, parent, _layer_verdict(one, below, reason)
-        behind = _volume_behind(machine)
-        open_ = undecided("sudo vgs; sudo lvs")
-        yield subject, device.name, not_grown(reason, *behind) if behind else open_
+            behind: tuple[Proof, ...] = (device,) if _short(machine, device) else ()
+            open_ = undecided(DMESG, proofs=[device])
+        else:
+            if held:
+                yield Subject.PHYSICAL_VOLUME, device.parent, _held_verdict(machine, held)
+            behind, open_ = _volume_behind(machine), undecided("sudo vgs; sudo lvs")
+        kept = not_grown(reason, *behind) if behind else None
+        yield subject, device.name, kept or _layer_growth(machine, device) or open_
 
 
-def _layer_verdict(layer: Device | Volume, below: int | None, reason: Reason) -> Verdict:
-    if below and layer.size_bytes and layer.size_bytes < below * _SHORT:
-        return not_grown(reason, layer)
-    return undecided(DMESG, proofs=[layer])
+def _held_verdict(machine: Machine, held: list[Volume]) -> Verdict:
+    """Return whether a physical volume grew, from what pvs shows and pvresize says."""
+    sized = [one for one in held if one.size_bytes]
+    if not sized or sized[-1] is not held[-1]:  # pvresize says "changed" whether it grew or not
+        return undecided("sudo pvs", proofs=held[-1:])
+    first, last = sized[0], sized[-1]
+    if last.size_bytes > first.size_bytes * 1.02 and first.at.same_machine(last.at):
+        return grown_by(Grower.UNKNOWN, first, last, sizes=(first.size_bytes, last.size_bytes))
+    below = _size_beside(machine, last.name, last.at)
+    if last.at.order > machine.written and last.size_bytes < below * _SHORT:
+        return not_grown(Reason.LOGICAL_VOLUME, last)
+    return undecided(DMESG, proofs=[last])
+
+
+def _layer_growth(machine: Machine, device: Device) -> Verdict | None:
+    """Return that LVM, the kernel or two listings say that a layer became larger."""
+    said = [one for one in machine.facts.volumes if one.name == device.name and one.old_bytes]
+    sizes = machine.sizes_of(device.name)
+    if said and any(
+        one.at.order > said[-1].at.order and (one.size_bytes or 0) < said[-1].size_bytes * _SHORT
+        for one in sizes
+    ):
+        return None  # of another machine or time
+    if said and said[-1].size_bytes > said[-1].old_bytes:
+        by = Grower.OTHER if source_of(said[-1].at.text) is Source.OUTPUT else Grower.UNKNOWN
+        return grown_by(by, said[-1], sizes=(said[-1].old_bytes, said[-1].size_bytes))
+    if event := _capacity(machine, device):
+        return grown_by(Grower.UNKNOWN, event)
+    old, new = (sizes[0], sizes[-1]) if sizes and not said else (device, device)
+    slack = old.tolerance_bytes + new.tolerance_bytes
+    if (new.size_bytes or 0) - (old.size_bytes or 0) <= slack or not old.at.same_machine(new.at):
+        return None
+    return grown_by(Grower.UNKNOWN, old, new, sizes=(old.size_bytes, new.size_bytes))
+
+
+def _capacity(machine: Machine, device: Device) -> Event | None:
+    """Return what the kernel says of an array that became larger."""
+    said = [one for one in machine.all(Kind.CAPACITY) if one.get("device") == device.name]
+    said = said if device.type.startswith(("raid", "md")) else []
+    return next((one for one in said[::-1] if int(one.get("new")) > int(one.get("old"))), None)
+
+
+def _resized_since(machine: Machine, device: Device) -> bool:
+    """Tell whether a layer was resized since it was listed, or was to be."""
+    event, said = _capacity(machine, device), "changed from" in device.at.text
+    last = max(_touched(machine, device.name), event.at.order if event else -1)
+    return last > device.at.order and not said
+
+
+def _touched(machine: Machine, name: str) -> int:
+    """Return the order of the last line that says that a layer is resized or was; -1 if none."""
+    orders = [-1]
+    for event in machine.all(Kind.LAYER):
+        volume = event.get("volume", "resized", "wanted").strip("\"'")
+        known = short_name(volume if volume.startswith("/") else f"/dev/{volume}")
+        short = "/" not in volume and name.endswith(f"-{volume}")
+        orders += [event.at.order] if short or known == name or not volume else []
+    return max(orders)
+
+
+def _size_beside(machine: Machine, name: str, at: Line) -> int:
+    """Return a device's size in the listing that is nearest to a line; 0 if unknown."""
+    sizes = machine.sizes_of(name)
+    nearest = min(sizes, key=lambda one: abs(one.at.order - at.order), default=None)
+    return (nearest.size_bytes if nearest else machine.size_of(name)) or 0
+
+
+def _short(machine: Machine, device: Device) -> bool:
+    """Tell whether a device is shown smaller than what is below it, and nothing resized it since."""
+    below, mount = _size_beside(machine, device.parent, device.at), machine.filesystem
+    # What is larger than the listing came after it.
+    after = mount is not None and (mount.size_bytes or 0) > (device.size_bytes or 0)
+    after = after or _resized_since(machine, device)
+    return not after and 0 < (device.size_bytes or 0) < below * _SHORT

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
 from cloudlab.explanation.events import Kind
-from cloudlab.explanation.facts import disk_of, number_of
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
+from cloudlab.explanation.names import disk_of, number_of
 from cloudlab.explanation.verdicts import Verdict
 
 # Cloud images number what lies before root from 14 or 127.
@@ -24,6 +24,8 @@ _PACKAGES = {
 }
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
+# Filesystems that keep their size.
+_FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 # As fdisk, sfdisk and sgdisk name them.
 _EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
 _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
@@ -245,7 +247,13 @@ def _resize(machine: Machine) -> list[str]:
         "zfs": [f"sudo zpool online -e {pool} {_plain(machine.partition, 'DEVICE')}"],
         "ufs": ["sudo growfs -y /"],
         "bcachefs": [f"sudo bcachefs device resize {root}"],
+        "reiserfs": [f"sudo resize_reiserfs {root}"],
+        "jfs": [f"sudo mount -o remount,resize {point}"],
+        "nilfs2": [f"sudo nilfs-resize {root}"],
+        "ntfs": [f"sudo ntfsresize {root}  # while it is not mounted"],
     }
+    if fstype in _FIXED:
+        return [f"# {fstype} cannot grow: copy its files to a larger filesystem."]
     if machine.freebsd:
         grown = commands["zfs" if fstype == "zfs" else "ufs"]
         return [*(() if machine.partition else _gpart(machine)), *grown]

@@ -16,13 +16,10 @@ from cloudlab.explanation.facts import (
     Part,
     Table,
     UserData,
-    disk_of,
-    number_of,
-    partition_name,
-    short_name,
     size_in,
 )
 from cloudlab.explanation.model import Reason
+from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
 
 #: growpart's own limit: it ignores a smaller gain.
 #: Source: growpart's option --fudge in cloud-utils, bin/growpart.
@@ -46,6 +43,8 @@ _ALIGNMENT_BYTES = 2 << 20
 _LEAST_ROOT_BYTES = 128 << 20
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
+# Of all blocks, where lsblk may have rounded the device's size.
+_EXACT = 0.98, 0.94
 #: Where a machine's root disk usually is.
 FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xbd)0")
 _FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
@@ -168,14 +167,12 @@ class Machine:
             return ""
         named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
         named = [one for one in named if one != "root" and not one.startswith("disk/")]
-        grown = [
-            self.partition_of(one)
-            for one in self.all(Kind.CHANGED, Kind.TRIED)
-            if one.get("entry") == "/" and self.partition_of(one) != "root"
-        ]
+        tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
+        grown = [self.partition_of(one) for one in tried]
+        grown = [one for one in grown if one != "root" and not one.startswith("disk/")]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         largest = self._largest_partition() if self.root_mounts else ""
-        shown = next((one.size_bytes for one in self.root_mounts if one.size_bytes), None)
+        shown = next((one for one in self.root_mounts if one.size_bytes), None)
         fills = self._fills(shown, self.size_of(largest))
         if fills is False or (fills is None and largest not in self.devices):
             largest = ""
@@ -193,8 +190,8 @@ class Machine:
             if mount.fstype == "zfs" or re.fullmatch(r"[A-Za-z]\w*/ROOT(?:/.*)?", mount.source):
                 return mount.source
         for event in self.all(Kind.TRIED):
-            match = re.match(r"stat of '([^/'][^']*)' failed", event.get("why"))
-            if match and event.get("entry") == "/" and match[1] not in _IMMUTABLE:
+            match = re.match(r"stat of '((?:\w+/|\w*pool|z)[^':]*)' failed", event.get("why"))
+            if match and event.get("entry") == "/":
                 return match[1]
         return ""
 
@@ -558,26 +555,27 @@ class Machine:
         for event in self.all(Kind.GROWFS):
             if event.get("mount") in {"/", "/sysroot"}:
                 sized.append(Mount(self.root, "/", event.at, size_in(event.get("size"))))
-        for event in self.all(Kind.IDLE, Kind.TOOL):
-            count, unit = event.get("blocks", "count"), event.get("unit", "bsize")
+        for event in self.all(Kind.IDLE, Kind.TOOL, Kind.BLOCKS):
             target = short_name(event.get("target", "device"))
-            about = target in {"", "/", self.root, self.partition} or event.get("target") == "/"
-            if count and about and self.root:
-                unit_bytes = int(unit or 4) * (1 if event.get("bsize") else 1024)
-                sized.append(Mount(self.root, "/", event.at, int(count) * unit_bytes))
+            unnamed = {self.partition} | (
+                set() if event.get("count") or event.kind is Kind.BLOCKS else {""}
+            )
+            if event.bytes_named and self.root and target in {"/", self.root} | unnamed:
+                sized.append(Mount(self.root, "/", event.at, event.bytes_named, exact=True))
         return max(sized, key=lambda one: one.at.order, default=None)
 
     def fills(self, device_bytes: int | None) -> bool | None:
         """Tell whether the root filesystem fills a device of that size; None if undecided."""
         mount = self.filesystem
-        return self._fills(mount.size_bytes if mount else None, device_bytes)
+        return self._fills(mount, device_bytes)
 
     @staticmethod
-    def _fills(filesystem_bytes: int | None, device_bytes: int | None) -> bool | None:
-        if not filesystem_bytes or not device_bytes:
+    def _fills(mount: Mount | None, device_bytes: int | None) -> bool | None:
+        if mount is None or not mount.size_bytes or not device_bytes:
             return None
-        share = filesystem_bytes / device_bytes
-        return True if share >= _FULL else False if share < _NOT_FULL else None
+        share = mount.size_bytes / device_bytes
+        full, not_full = _EXACT if mount.exact else (_FULL, _NOT_FULL)
+        return True if share >= full else False if share < not_full else None
 
     @property
     def user_data(self) -> UserData | None:

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind, source_of
-from cloudlab.explanation.facts import Device, disk_of, short_name, size_in
+from cloudlab.explanation.facts import Device, size_in
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
+from cloudlab.explanation.names import disk_of, short_name
 from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
@@ -141,6 +142,10 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         later = [one for one in later if not one.at.other_host(event.at)]
     if not old or not new or new < old * 1.02:
         return None
+    for one in _attempts(machine):  # growpart itself finds the old size again
+        same = re.match(r"partition \d+ is size (\d+)\.", one.get("why"))
+        if same and one.at.order > event.at.order and int(same[1]) * _SECTOR < (old + new) // 2:
+            return undecided(LSBLK, proofs=(event, one))
     seen = [one.size_bytes or 0 for one in later[-1:]]
     busy = machine.last(Kind.TABLE_BUSY) if later else _busy_after(machine, event)
     if not later:
@@ -294,8 +299,11 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
         elif machine.zfs_dataset:
             yield not_grown(Reason.ZFS, event)
-        elif re.search(r"stat of|unable to convert to device|not a block device", why):
-            listed = machine.partition_of(event) in {machine.root, machine.partition} - {""}
+        elif re.search(
+            r"stat of|unable to convert|not a block device|no syspath|[Nn]o.such|not found", why
+        ):
+            listed = machine.size_of(machine.partition_of(event)) is not None
+            listed = listed or bool(re.search(r"Errno (?!2\b)", why))
             yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
         elif "apped device" in why:
             known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
@@ -307,6 +315,7 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
         elif "device_part_info" in why or "not a partition" in why:
             whole = machine.stack and machine.stack[0].type == "disk"
             reason = Reason.NO_PARTITION if whole else Reason.GROWPART_FAILED
+            reason = None if re.search(r"/dev/(?:mapper/|dm-)", why) else reason
             reason = (_layer_reason(machine) if top else None) or reason
             yield not_grown(reason, machine.first_listed(top), event)
 

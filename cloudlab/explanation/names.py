@@ -1,0 +1,40 @@
+"""Names of block devices, and what they say."""
+
+from __future__ import annotations
+
+import re
+
+_PARTITION_NAME = re.compile(
+    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
+    r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
+)
+
+
+def short_name(path: str) -> str:
+    """Return a device's name without folders, as lsblk prints it; LVM's links become its names."""
+    path = path.split("[", maxsplit=1)[0]
+    name = path.removeprefix("/dev/").removeprefix("mapper/")
+    if path.startswith("/dev/") and name.count("/") == 1 and not path.startswith("/dev/disk"):
+        group, volume = name.split("/")
+        if group not in {"md", "block", "zvol"}:
+            return f"{group.replace('-', '--')}-{volume.replace('-', '--')}"
+    return name
+
+
+def disk_of(name: str) -> str:
+    """Return the disk that a partition's kernel name shows; empty if it is no partition's."""
+    match = _PARTITION_NAME.fullmatch(name)
+    return (match[1] or match[3] or match[5]) if match else ""
+
+
+def number_of(name: str) -> str:
+    """Return the number that a partition's kernel name shows; empty if it is no partition's."""
+    match = _PARTITION_NAME.fullmatch(name)
+    if match and match[7]:
+        return str(ord(match[7]) - ord("a") + 1)
+    return (match[2] or match[4] or match[6]) if match else ""
+
+
+def partition_name(disk: str, number: str) -> str:
+    """Return the kernel's name of a disk's partition."""
+    return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
