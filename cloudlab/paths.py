@@ -1,7 +1,8 @@
 """Where cloudlab keeps things on this host: files and folders of the cache, which are made whole.
 
 The cache holds what can be made again (images, snapshots, accelerator probes) and the entries of
-running machines.  It moves with ``CLOUDLAB_CACHE``.
+running machines.  It moves with ``CLOUDLAB_CACHE``.  ``CLOUDLAB_SHARED`` is a second one, from
+which the users of a host only read: its images and snapshots.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def snapshots_folder() -> Path:
 def running_folder() -> Path:
     """Return where each running machine has its entry."""
     return cache_folder() / "running"
+
+
+def readable_folders(own: Path) -> list[Path]:
+    """Return a folder of the cache, and the one of the same name in ``$CLOUDLAB_SHARED``, if set."""
+    shared = os.environ.get("CLOUDLAB_SHARED")
+    return [own, expand(shared).absolute() / own.name] if shared else [own]
 
 
 def expand(path: str | Path) -> Path:

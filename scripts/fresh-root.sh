@@ -3,6 +3,8 @@
 # Python, make and git.  Needs root, mmdebstrap and unshare.
 #
 #   scripts/fresh-root.sh SUITE TARGET...     e.g. scripts/fresh-root.sh trixie demo test
+#   scripts/fresh-root.sh SUITE seat          scripts/install-seat.sh, in a root without Python even,
+#                                             and what a learner does first, as an ordinary user
 #
 # FRESH_USER=1         as an ordinary user without sudo, once root has installed the packages
 # FRESH_FOLDERS=A:B    folders of this host that the new root sees too, such as a package index
@@ -14,6 +16,9 @@ repository=$(cd "$(dirname "$0")/.." && pwd)
 root=${FRESH_ROOT:-$(mktemp -d /var/tmp/cloudlab-fresh.XXXXXX)}
 [ -n "${FRESH_ROOT:-}" ] || trap 'rm -rf --one-file-system "$root"' EXIT
 
+include=ca-certificates,passwd
+[ "$*" = seat ] || include=$include,python3,python3-venv,make,git
+
 if [ ! -e "$root/etc/apt/sources.list" ]; then
   # The mirror that this host's apt uses; the date of sid's index may have passed on a mirror.
   # shellcheck disable=SC2016  # apt's own variables
@@ -21,7 +26,7 @@ if [ ! -e "$root/etc/apt/sources.list" ]; then
     sed -n 's/^Debian Debian //p' | head -n 1)
   old='Acquire::Check-Valid-Until "false";'
   mmdebstrap --quiet --variant=apt --aptopt="$old" \
-    --include=python3,python3-venv,make,git,ca-certificates,passwd \
+    --include="$include" \
     "$suite" "$root" ${mirror:+"$mirror"}
   echo "$old" > "$root/etc/apt/apt.conf.d/90valid"
   # What this host's pip and its certificates are told.
@@ -42,13 +47,30 @@ git clone --quiet --no-hardlinks "$repository" "$root$home/cloudlab"
 cat > "$root/fresh" <<'SCRIPT'
 set -eu
 cd "$HOME/cloudlab"
+as_learner="setpriv --reuid=learner --regid=learner --init-groups"
+if [ "$*" = seat ]; then
+  scripts/install-seat.sh
+  # Again, as an update does.
+  scripts/install-seat.sh
+  export HOME=/home/learner PATH=/usr/local/bin:$PATH
+  cd
+  $as_learner cloudlab doctor
+  $as_learner cloudlab lab --copy-only
+  cd cloudlab-course
+  for notebook in 0*.ipynb; do
+    CLOUDLAB_MODE=replay $as_learner /opt/cloudlab/bin/jupyter nbconvert --log-level WARN \
+      --to notebook --execute --stdout "$notebook" > /dev/null
+    echo "$notebook ran on recordings."
+  done
+  exit
+fi
 if [ "$HOME" = /root ]; then
   exec make "$@"
 fi
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive python3 -m cloudlab.prerequisites venv run build test
 chown -R learner: "$HOME"
-exec setpriv --reuid=learner --regid=learner --init-groups make "$@"
+exec $as_learner make "$@"
 SCRIPT
 
 # In namespaces of its own, so that its mounts and processes end with it.

@@ -24,10 +24,10 @@ def pytest_configure():
     """Undo what the caller's shell would change in tests and their children.
 
     A shell has what it starts in the background ignore Ctrl-C, nohup a hang-up, and children
-    inherit that.  A learner's own mode, catalogue, mirror, class and slots, a terminal's width and a
-    wish for colours are none of the tests'.
+    inherit that.  A learner's own mode, catalogue, mirror, class, slots and shared cache, a
+    terminal's width and a wish for colours are none of the tests'.
     """
-    for name in ("MODE", "CATALOGUE", "MIRROR", "CLASS", "SLOTS"):
+    for name in ("MODE", "CATALOGUE", "MIRROR", "CLASS", "SLOTS", "SHARED"):
         os.environ.pop(f"CLOUDLAB_{name}", None)
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         os.environ.pop(name, None)

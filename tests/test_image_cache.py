@@ -96,6 +96,27 @@ def test_a_copied_cache_that_cannot_be_written_is_used(folder, monkeypatch):
         subprocess.run(["umount", "-l", copy], check=True)
 
 
+def test_a_shared_cache_is_read_after_the_learners_own(folder, tmp_path, monkeypatch):
+    shared = tmp_path / "shared" / "images"
+    shared.mkdir(parents=True)
+    theirs = remember(shared, "a.raw"), remember(shared, "b.raw", DATA * 2)
+    ours = remember(folder, "a.raw", DATA * 3)
+    assert cache.cached_images() == [ours]
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(shared.parent))
+    assert cache.recorded_names() == ["a.raw", "b.raw"]
+    assert {image.path for image in cache.cached_images()} == {ours.path, theirs[1].path}
+    assert cache.recall("a.raw") == ours
+    assert cache.open_image(theirs[0].path) == theirs[0], "which is not the one of the same name"
+
+
+def test_without_a_record_in_the_own_cache_the_shared_image_is_used(folder, tmp_path, monkeypatch):
+    (folder / "a.raw").write_bytes(DATA[:100])  # what an interrupted fetch may leave
+    (tmp_path / "shared" / "images").mkdir(parents=True)
+    theirs = remember(tmp_path / "shared" / "images")
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(tmp_path / "shared"))
+    assert cache.recall("a.raw") == theirs
+
+
 def test_a_copy_with_other_bytes_is_refused_with_its_hash(folder, monkeypatch):
     remember(folder)
     copy = copied(folder, monkeypatch)

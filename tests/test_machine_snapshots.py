@@ -107,6 +107,39 @@ def test_a_machine_in_a_read_only_cache_is_found():
         subprocess.run(["umount", "-l", root], check=True)
 
 
+def test_a_shared_snapshot_is_found_and_a_new_one_is_the_learners_own(tmp_path, monkeypatch):
+    with snapshots.saving("theirs") as part:
+        keep(part, "theirs")
+    shared = paths.cache_folder()
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "own"))
+    assert find_snapshot("theirs") is None
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(shared))
+    assert find_snapshot("theirs").folder == shared / "snapshots" / "theirs"
+    with snapshots.saving("ours") as part:
+        keep(part, "ours")
+    assert [one.name for one in folders()] == ["ours"]
+    assert find_snapshot("ours").folder == tmp_path / "own" / "snapshots" / "ours"
+    assert not (shared / "snapshots" / "ours").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
+def test_a_damaged_snapshot_in_a_read_only_cache_stays(tmp_path, monkeypatch):
+    with snapshots.saving("key") as part:
+        keep(part, "key")
+    [folder] = folders()
+    (folder / "snapshot.json").write_text("{")
+    root = paths.cache_folder()
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "own"))
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(root))
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        with pytest.raises(SnapshotError, match=r"is damaged .*; it could not be deleted"):
+            find_snapshot("key")
+    finally:
+        subprocess.run(["umount", "-l", root], check=True)
+
+
 def test_what_a_dead_process_left_is_swept():
     with subprocess.Popen(["true"]) as dead:
         pass

@@ -261,7 +261,8 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    Raise an ImageError if its record cannot be read, or as of :func:`check_unchanged`.
+    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise
+    an ImageError if the image's record cannot be read, or as of :func:`check_unchanged`.
     """
     recorded = read_record(name, folder)
     if recorded is None:
@@ -310,7 +311,10 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
 
     Raise an ImageError if the record cannot be read.
     """
-    path = (folder or paths.images_folder()) / name
+    if folder is None:
+        found = (read_record(name, one) for one in paths.readable_folders(paths.images_folder()))
+        return next((image for image in found if image), None)
+    path = folder / name
     record = path.with_name(name + ".json")
     try:
         image = Image.from_json(json.loads(record.read_text(encoding="utf-8")), path)
@@ -330,7 +334,8 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
 
 def recorded_names(folder: Path | None = None) -> list[str]:
     """Return the names of all records, sorted; their images may be gone or changed."""
-    names = (path.name for path in (folder or paths.images_folder()).glob("*.json"))
+    folders = [folder] if folder else paths.readable_folders(paths.images_folder())
+    names = {path.name for one in folders for path in one.glob("*.json")}
     # A schema lies beside its image and is a JSON file as well.
     return sorted(
         name.removesuffix(".json")
@@ -375,7 +380,8 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
     if not path.is_file():
         raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
     # Only records in the cache count: any file may have an unrelated .json beside it.
-    if path.parent.resolve() == paths.images_folder().resolve() and (known := recall(path.name)):
+    caches = [one.resolve() for one in paths.readable_folders(paths.images_folder())]
+    if path.parent.resolve() in caches and (known := recall(path.name, path.parent)):
         return known
     kind = detect_format(path)
     return Image(

@@ -139,12 +139,18 @@ def snapshot_key(machine: Mapping[str, Any]) -> str:
 def find_snapshot(key: str) -> Snapshot | None:
     """Return the snapshot called ``key``, its files verified in full; None if there is none.
 
+    The user's own comes before the shared one.
+
     Raises
     ------
     SnapshotError
-        If it cannot be read, or is damaged; then it was deleted.
+        If it cannot be read, or is damaged; then it was deleted, if this user may.
     """
-    folder = paths.snapshots_folder() / key
+    found = (_read(root / key) for root in paths.readable_folders(paths.snapshots_folder()))
+    return next((snapshot for snapshot in found if snapshot), None)
+
+
+def _read(folder: Path) -> Snapshot | None:
     try:
         record = msgspec.json.decode((folder / _RECORD).read_bytes(), type=SnapshotRecord)
         for name, known in record.files.items():
@@ -167,7 +173,8 @@ def find_snapshot(key: str) -> Snapshot | None:
     else:
         return Snapshot(folder, record)
     shutil.rmtree(folder, ignore_errors=True)
-    raise SnapshotError(f"The snapshot in {folder} is damaged ({reason}); it was deleted.")
+    done = "could not be deleted" if folder.exists() else "was deleted"
+    raise SnapshotError(f"The snapshot in {folder} is damaged ({reason}); it {done}.")
 
 
 def check_room(memory_bytes: int) -> None:
