@@ -352,7 +352,7 @@ def test_how_it_grows_is_worked_through(browser, base, course):
     assert problems(page) == []
     assert violations(page) == []
     draw_for_readme(page, cell)
-    kept = cell.get_by_text("Filesystem grown", exact=True)
+    kept = cell.get_by_text("After the boot", exact=True)
     expect(kept).to_have_count(1)  # hidden, for when the panel is gone
     expect(kept).to_be_hidden()
     command(page, "docmanager:save")
