@@ -72,6 +72,11 @@ ROUNDS = (
         DATA / "strangers-5",
         "As the third round, from other threads.",
     ),
+    Round(
+        "Sixth round",
+        DATA / "strangers-6",
+        "As the third round, from other threads.",
+    ),
 )
 
 

@@ -1876,3 +1876,137 @@ def test_lsblk_may_list_what_is_below_a_device_under_it():
     found = cl.explain(shown)
     assert [one.device for one in found.statements] == ["sda2", "vg-root", "vg-root"]
     assert found.statements[1].finding == kept(Reason.LOGICAL_VOLUME)
+
+
+IMAGE = "Filesystem      Size  Used Avail Use% Mounted on\n{:<16}8.4M  8.4M     0 100% /\n"
+BY_IGNITION = (
+    "ignition-ostree-growfs[9]: meta-data=/dev/vda1  isize=512  agcount=4, agsize=622526 blks\n"
+    "ignition-ostree-growfs[9]: data blocks changed from 2621184 to 5242619\n"
+)
+ON_IMAGE = WHOLE.replace(" part /", " part /var")
+
+
+@pytest.mark.parametrize("source", ["composefs", "overlay", "overlayroot", "tmpfs", "/dev/loop0"])
+def test_the_size_of_an_image_on_root_says_nothing_of_roots_filesystem(source):
+    found = told(BY_IGNITION + WHOLE + IMAGE.format(source), Subject.FILESYSTEM)
+    assert found.finding == (True, Grower.INITRAMFS, None)
+    assert told(WHOLE + IMAGE.format(source), Subject.FILESYSTEM).finding == OPEN
+    assert told(WHOLE + IMAGE.format("/dev/vda1"), Subject.FILESYSTEM).finding == kept(None)
+
+
+@pytest.mark.parametrize(
+    ("shown", "finding"),
+    [
+        ("# findmnt -no SOURCE,FSTYPE,SIZE /\n/dev/vda1[/@] btrfs 9.8G\n", kept(None)),
+        ("# findmnt -o SOURCE,SIZE /\nSOURCE    SIZE\n/dev/vda1 9.8G\n", kept(None)),
+        ("# findmnt --output=TARGET,SIZE,SOURCE\n/ 9.8G /dev/vda1\n", kept(None)),
+        ("# findmnt -no SOURCE,SIZE /sysroot\n/dev/vda1 9.8G\n", kept(None)),
+        ("# findmnt -no SOURCE,SIZE /home\n/dev/vdb1 9.8G\n", OPEN),
+        ("# findmnt -no SOURCE,FSTYPE,SIZE /\ncomposefs overlay 8.4M\n", OPEN),
+        ("# findmnt -no SOURCE,FSTYPE,SIZE /\n/dev/vda1 squashfs 8.4M\n", OPEN),
+        ("# findmnt -no SOURCE,SIZE /\n\n/dev/vda1 9.8G\n", OPEN),
+    ],
+)
+def test_findmnt_is_read_by_the_columns_that_were_chosen(shown, finding):
+    assert told(WHOLE + shown, Subject.FILESYSTEM).finding == finding
+
+
+KERNEL_GREW = "[ 4.5] EXT4-fs (vda1): resizing filesystem from 2621184 to 5242619 blocks\n"
+BY_GROWFS = '[ 4.8] systemd-growfs[9]: Successfully resized "/" to {}G bytes.\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "by"),
+    [
+        (KERNEL_GREW + BY_GROWFS.format(20), Grower.GROWFS),
+        (KERNEL_GREW + BY_GROWFS.format(15), Grower.UNKNOWN),
+        (BY_GROWFS.format(20) + KERNEL_GREW, Grower.UNKNOWN),
+        (KERNEL_GREW + 20 * "[ 4.6] \n" + BY_GROWFS.format(20), Grower.UNKNOWN),
+        ("[ 4.1] Cloud-init v. 24.1\n" + KERNEL_GREW + BY_GROWFS.format(20), Grower.UNKNOWN),
+    ],
+)
+def test_growfs_that_names_the_kernels_new_size_right_after_it_grew_it(said, by):
+    assert told(f"{said}\n{RESIZED}\n{WHOLE}", Subject.FILESYSTEM).by is by
+
+
+BY_PVRESIZE = (
+    "# growpart /dev/sda 3\n"
+    "CHANGED: partition=3 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+    '# pvresize /dev/sda3\n  Physical volume "/dev/sda3" changed\n'
+)
+ON_VG = DF.format("9.8G").replace("/dev/vda1 ", "/dev/mapper/vg-root ")
+
+
+@pytest.mark.parametrize(
+    ("before", "joined"),
+    [
+        (VGS, True),
+        ("", False),
+        (VGS + VGS.replace("vg   1", "data 1"), False),
+        (VGS.replace("vg   1", "data 1"), False),
+        (VGS + '  Physical volume "/dev/sdb" changed\n', False),
+    ],
+)
+def test_the_only_group_shown_lies_on_the_only_volume_that_was_resized(before, joined):
+    partition = told(before + BY_PVRESIZE + ON_VG, Subject.PARTITION)
+    filesystem = told(before + BY_PVRESIZE + ON_VG, Subject.FILESYSTEM)
+    assert (partition.grown, partition.device) == ((True, "sda3") if joined else (None, ""))
+    if joined:
+        assert filesystem.finding == kept(Reason.LOGICAL_VOLUME)
+        assert "lvextend -r -l +100%FREE /dev/mapper/vg-root" in filesystem.fix
+
+
+@pytest.mark.parametrize(
+    ("fstype", "free", "offered"),
+    [("btrfs", 20, True), ("xfs", 20, False), ("ext4", 20, False), ("btrfs", 0, False)],
+)
+def test_btrfs_can_take_the_room_behind_another_partition(fstype, free, offered):
+    end = 40 + free
+    shown = (
+        f"Disk /dev/vda: {end}.0GiB\nPartition Table: gpt\n\n"
+        "Number  Start    End      Size     File system  Name  Flags\n"
+        " 1      0.00GiB  20.0GiB  20.0GiB\n 2      20.0GiB  40.0GiB  20.0GiB\n\n"
+        f"# findmnt -no SOURCE,FSTYPE /\n/dev/vda1 {fstype}\n"
+    )
+    found = told(shown, Subject.PARTITION)
+    assert found.reason is (Reason.WALL if free else None)
+    assert ("btrfs device add /dev/NEW /" in (found.fix or "")) is offered
+
+
+@pytest.mark.parametrize(
+    ("mounts", "point"), [("/var", "/var"), ("/sysroot", "/sysroot"), ("", "/sysroot")]
+)
+def test_a_root_behind_an_image_is_grown_where_it_is_mounted(mounts, point):
+    skipped = growpart("'/' SKIPPED: stat of 'composefs' failed: [Errno 2] No such file\n")
+    listed = ROOM.replace(" part /", f" part {mounts}")
+    shown = 'composefs on / type overlay (ro)\n/dev/vda1: UUID="1" TYPE="xfs"\n'
+    found = told(skipped + listed + shown, Subject.PARTITION)
+    assert (found.device, found.reason) == ("vda1", Reason.IMMUTABLE_ROOT)
+    assert f"remount,rw {point}\n" in found.fix
+    assert "growpart /dev/vda 1" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("said", "checked"),
+    [
+        (
+            "[ 2.6] EXT4-fs (vda1): warning: mounting fs with errors, running e2fsck is recommended",
+            True,
+        ),
+        (
+            "[ 9.8] EXT4-fs warning (device vda1): ext4_resize_begin:72: There are errors in the filesystem, so online resizing is not allowed",
+            True,
+        ),
+        ("Filesystem state:         clean with errors", True),
+        ("Filesystem state:         clean", False),
+        (
+            "[ 2.6] EXT4-fs (vdb1): warning: mounting fs with errors, running e2fsck is recommended",
+            False,
+        ),
+    ],
+)
+def test_a_filesystem_that_is_marked_with_errors_is_checked_first(said, checked):
+    failed = "resize2fs: Permission denied to resize filesystem\n"
+    found = told(f"{said}\n# resize2fs /dev/vda1\n{failed}{WHOLE}", Subject.FILESYSTEM)
+    assert found.reason is Reason.RESIZE_FAILED
+    assert ("e2fsck -f /dev/vda1" in (found.fix or "")) is checked

@@ -51,6 +51,7 @@ class Kind(StrEnum):
     TOOL_BEGINS = "a resize program begins, with the size that it sees or wants"
     TOOL_MISSING = "a program that resizing needs is not installed"
     IDLE = "a resize program found nothing to do"
+    MARKED = "an ext4 filesystem is marked with errors"
     BLOCKS = "how many blocks a filesystem has"
     GROWFS = "systemd-growfs ran, whether it grew a filesystem or found it grown"
     GROWFS_LUKS = "systemd-growfs could not resize the encrypted device"
@@ -123,7 +124,8 @@ _TABLE = {
     r"|xfs_growfs: (?P<xfs>.*(?:fail|cannot|error|not ).*)"
     r"|unable to resize '(?P<path>[^']*)': (?P<btrfs>.*)"
     r"|systemd-growfs\S*: Failed to (?!resize)(?P<growfs>.*)"
-    r"|EXT4-fs warning \(device (?P<on>[^)]+)\): .*occurred during file system resize"
+    r"|EXT4-fs warning \(device (?P<on>[^)]+)\): .*(?:occurred during file system resize"
+    r"|online resizing is not allowed)"
     r"|Calling (?:resize2fs|xfs_growfs|btrfs) .*failed:"
     r"|open: .* while opening /dev/(?!root\b)|[Pp]lease run 'e2fsck -f"
     r"|growfs\S*: (?P<locked>Nothing to read on input|No key available with this passphrase)"
@@ -141,6 +143,8 @@ _TABLE = {
     Kind.KERNEL_ENDS: r"EXT4-fs \((?P<device>[^)]+)\): resized filesystem to (?P<new>\d+)",
     Kind.VIRTUAL_SIZE: r"^virtual size: .*\((?P<bytes>\d+) bytes\)"
     r"|^(?:virtio|scsi|sata|ide)\d+: (?!.*media=cdrom).*\bsize=(?P<size>\d+[KMGT]?)",
+    Kind.MARKED: r"EXT4-fs \((?P<device>[^)]+)\): warning: mounting fs with errors"
+    r"|^Filesystem state: .*with errors",
     Kind.MOUNTED: r"EXT[234]-fs \((?P<device>[^)]+)\): mounted filesystem|XFS \((?P<xfs>[^)]+)\): Mounting V",
     Kind.TOOL: r"The filesystem on (?P<device>\S+) is now (?P<blocks>\d+) (?:\((?P<unit>\d+)k\) )?blocks"
     r"|data blocks changed from (?P<old>\d+) to (?P<new>\d+)",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cloudlab.errors import ParseError
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.names import disk_of, partition_name, short_name
+from cloudlab.explanation.names import IMAGE, disk_of, partition_name, short_name
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
 from cloudlab.sizes import parse_size
@@ -46,6 +47,7 @@ _MOUNTS = tuple(
         r"(?P<source>/dev/\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo](?:,\S*)?)\s*$",
     )
 )
+_FINDMNT = re.compile(r"findmnt (?:.*\s)?(?:-\w*o|--output)[ =]?([A-Z][A-Z,%-]+)(?:\s+(/\S*))?\s*$")
 _USER_DATA_KEYS = frozenset(
     str.split(
         "growpart resize_rootfs runcmd bootcmd packages write_files users hostname chpasswd "
@@ -191,6 +193,7 @@ def read_facts(documents: list[Document]) -> Facts:
         ("partition table", facts.tables, _tables),
         ("LVM or ZFS listing", facts.volumes, _volumes),
         ("mounts", facts.mounts, _mounts),
+        ("mounts", facts.mounts, _chosen_columns),
         ("lsblk", facts.devices, _without_sizes),
         ("user-data", facts.user_data, _user_data),
     )
@@ -204,6 +207,9 @@ def read_facts(documents: list[Document]) -> Facts:
         for kind, known, new in found:
             known.extend(new)
             document.kinds |= {kind} if new else set()
+    for place, one in enumerate(facts.mounts):
+        if IMAGE.fullmatch(one.source) or IMAGE.fullmatch(one.fstype):
+            facts.mounts[place] = replace(one, size_bytes=None, available_bytes=None)
     for shown in (facts.devices, facts.mounts, facts.tables):
         shown.sort(key=lambda one: one.at.order)
     return facts
@@ -546,6 +552,23 @@ def _mounts(document: Document) -> Iterator[Mount]:
             yield Mount(point, "btrfs", line, size_in(match[1]), None, "btrfs")
         elif match := re.search(r"btrfs f\w* us\w* (?:-\w+ )*(/\S+)", line.text):
             point = match[1]  # another than /
+
+
+def _chosen_columns(document: Document) -> Iterator[Mount]:
+    """Yield root's rows of ``findmnt -o``, with or without its header."""
+    columns: list[str] = []
+    point = ""
+    for line in document.lines:
+        words = line.text.split()
+        if command := _FINDMNT.search(line.text):
+            columns, point = command[1].split(","), command[2] or ""
+        elif not words or _PROMPT.match(line.text):
+            columns = []
+        elif columns and words[0] != columns[0]:
+            values = defaultdict(str, {"TARGET": point} | dict(zip(columns, words, strict=False)))
+            if (target := values["TARGET"]) in {"/", "/sysroot"}:
+                about = target, line, size_in(values["SIZE"]) or None, None, values["FSTYPE"]
+                yield Mount(values["SOURCE"], *about, values["OPTIONS"].startswith("ro"))
 
 
 # ---- user-data ----

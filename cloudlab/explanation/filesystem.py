@@ -7,12 +7,7 @@ from collections.abc import Iterator
 
 from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import (
-    Device,
-    Mount,
-    Volume,
-    size_in,
-)
+from cloudlab.explanation.facts import Device, Mount, Volume, size_in
 from cloudlab.explanation.machine import FIRST_DISK, NEAR_LINES, Machine
 from cloudlab.explanation.model import Grower, Reason, Source, Subject
 from cloudlab.explanation.names import disk_of, short_name
@@ -29,6 +24,7 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SHORT = 0.95
+_SOON = 12  # lines
 _BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
 _NOT_ALL = 0.88
@@ -69,9 +65,10 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
         if not done and not resized and not _within_cloud_init(machine, event):
             by = Grower.UNKNOWN
-        if done and resized:
-            by = Grower.UNKNOWN
         unit = 4096 if event.get("device") else 1
+        if done and resized:
+            mine = any(_said_by_growfs(machine, event, one, new * unit) for one in done)
+            by = Grower.GROWFS if mine else Grower.UNKNOWN
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     below = _volume_behind(machine) or _mapping_behind(machine)
@@ -136,6 +133,17 @@ def _within_cloud_init(machine: Machine, event: Event) -> bool:
     roots = (one for one in machine.events if one.get("mount") in {"", "/", "/sysroot"})
     growfs = any("systemd-growfs" in one.at.text for one in roots)
     return any(one.at.number < event.at.number for one in runs) and not growfs
+
+
+def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: int) -> bool:
+    """Tell whether systemd-growfs names what the kernel just grew to, before cloud-init ran."""
+    lines = done.at.number - kernel.at.number
+    soon = done.at.file == kernel.at.file and 0 < lines < _SOON
+    before = not any(
+        one.at.file == kernel.at.file and one.at.number < kernel.at.number
+        for one in machine.all(Kind.RAN)
+    )
+    return soon and before and abs(size_in(done.get("size")) - size_bytes) < size_bytes * 0.02
 
 
 def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
@@ -275,7 +283,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
     for event in reversed(failures):
         if not _of_root(machine, event):
             continue
-        near = machine.no_space_near(event)
+        near, on_image = machine.no_space_near(event), bool(machine.root_mounts)
         full = machine.filesystem is not None and machine.filesystem.available_bytes == 0
         read_only = any(
             "Read-only file system" in one.at.text
@@ -289,7 +297,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
             yield not_grown(Reason.ENCRYPTED, *failures)
         elif read_only or (machine.immutable_source and not event.get("device")):
             yield not_grown(Reason.IMMUTABLE_ROOT, event, machine.immutable_source)
-        elif fills is False or machine.filesystem is None:
+        elif fills is False or (machine.filesystem is None and (machine.root or not on_image)):
             yield not_grown(Reason.RESIZE_FAILED, event)
         else:
             yield undecided(DMESG, proofs=(event, machine.filesystem), reason=Reason.RESIZE_FAILED)

@@ -9,7 +9,7 @@ from textwrap import dedent
 from cloudlab.explanation.events import Kind
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
-from cloudlab.explanation.names import disk_of, number_of
+from cloudlab.explanation.names import disk_of, number_of, short_name
 from cloudlab.explanation.verdicts import Verdict
 
 # Cloud images number what lies before root from 14 or 127.
@@ -29,6 +29,7 @@ _FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 # As fdisk, sfdisk and sgdisk name them.
 _EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
 _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
+_MARKED = re.compile(r"with errors|errors in the filesystem")
 _SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 # Texts of commands, a line each.  {disk} and other words in braces are the machine's names; a
@@ -228,13 +229,21 @@ def _mounts(machine: Machine) -> tuple[str, ...]:
     return machine.stack[0].mounts if machine.stack else ()
 
 
+def _point(machine: Machine) -> str:
+    """Return where the root filesystem is mounted, preferably as root."""
+    shown = [one for one in machine.root_mounts if short_name(one.source) == machine.root]
+    points = (*(one.mountpoint for one in shown), *_mounts(machine))
+    known = (one for one in ("/", "/sysroot", *points) if one in points and _PLAIN.fullmatch(one))
+    return next(known, "/")
+
+
 # ---- steps that depend on the machine ----
 
 
 def _resize(machine: Machine) -> list[str]:
     """Return the command that lets the root filesystem fill its device."""
     root, fstype = _root(machine), machine.fstype
-    point = "/" if "/" in _mounts(machine) or "/sysroot" not in _mounts(machine) else "/sysroot"
+    point = _point(machine)
     pool = _plain(machine.zfs_dataset.split("/")[0], "POOL")
     commands = {
         "ext": [f"sudo resize2fs {root}"],
@@ -332,6 +341,10 @@ def _before_resize(machine: Machine) -> Iterator[str]:
     for device in (one for one in checks[-1:] if _PLAIN.fullmatch(one)):
         yield "# Only while it is not mounted, e.g. in a rescue system:"
         yield f"sudo e2fsck -f {device} && sudo resize2fs {device}"
+    marked = [one for one in (*machine.all(Kind.MARKED), *failures) if _MARKED.search(one.at.text)]
+    if any(one.get("device") in {"", machine.root} for one in marked) and not checks:
+        yield "# It is marked with errors, which must be repaired first. In a rescue system:"
+        yield f"sudo e2fsck -f {_root(machine)}"
     if machine.plain_root and any("Read-only file system" in one.at.text for one in failures):
         yield "sudo mount -o remount,rw /  # an ordinary filesystem grows only while it is writable"
 
@@ -376,6 +389,11 @@ def _wall(machine: Machine) -> Iterator[str]:
         yield _SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
         yield "<growpart>"
+        if machine.fstype == "btrfs" and machine.root == machine.partition and machine.room.some:
+            yield f"# Or leave {name} there: btrfs can take a second partition, of the free room, too:"
+            yield "echo ', +' | sudo sfdisk --append --no-reread {disk}"
+            yield "sudo partx --update {disk}; lsblk {disk}  # NEW is the partition that came"
+            yield f"sudo btrfs device add /dev/NEW {_point(machine)}"
         return
     yield _SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
@@ -424,7 +442,8 @@ def _writable(machine: Machine) -> Iterator[str]:
         yield "sudo btrfs filesystem resize max /.snapshots  # or /var, /home"
     else:
         yield "# Grow it where the real filesystem is mounted:"
-        yield "sudo mount -o remount,rw /sysroot"
+        point = _point(machine)
+        yield f"sudo mount -o remount,rw {point if point != '/' else '/sysroot'}"
         yield "<grow>" if machine.room.some else "<above>"
 
 

@@ -9,15 +9,7 @@ from typing import NamedTuple
 
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import (
-    Device,
-    Facts,
-    Mount,
-    Part,
-    Table,
-    UserData,
-    size_in,
-)
+from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData, size_in
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
 
@@ -50,6 +42,7 @@ FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xb
 _FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
 _WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
+_NO_DEVICE = (*_IMMUTABLE, "root")
 
 
 class Room(NamedTuple):
@@ -145,7 +138,7 @@ class Machine:
     @cached_property
     def root_mounts(self) -> list[Mount]:
         """What shows the root filesystem as mounted, in order."""
-        return [one for one in self.facts.mounts if one.mountpoint == "/"]
+        return [one for one in self.facts.mounts if one.mountpoint in {"/", "/sysroot"}]
 
     @cached_property
     def root(self) -> str:
@@ -157,7 +150,7 @@ class Machine:
             if point in device.mounts
         ]
         sources = [short_name(one.source) for one in reversed(self.root_mounts)]
-        sources = [one for one in sources if one and one not in _IMMUTABLE]
+        sources = [one for one in sources if one and one != "composefs"]
         real = [
             one
             for one in sources
@@ -166,12 +159,13 @@ class Machine:
         if self.zfs_dataset:
             return ""
         named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
-        named = [one for one in named if one != "root" and not one.startswith("disk/")]
+        named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
         grown = [self.partition_of(one) for one in tried]
-        grown = [one for one in grown if one != "root" and not one.startswith("disk/")]
+        grown = [one for one in grown if one not in _NO_DEVICE and not one.startswith("disk/")]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
-        largest = self._largest_partition() if self.root_mounts else ""
+        over = {*sources} & {"overlay", "overlayroot"}  # e.g. in a rescue system
+        largest = self._largest_partition() if self.root_mounts and not over else ""
         shown = next((one for one in self.root_mounts if one.size_bytes), None)
         fills = self._fills(shown, self.size_of(largest))
         if fills is False or (fills is None and largest not in self.devices):
@@ -264,7 +258,11 @@ class Machine:
 
     def _volume_parent(self, device: Device) -> str:
         """Return the physical volume of a logical one, where lsblk does not show it."""
-        groups = {one.group: one.name for one in self.facts.volumes if one.kind == "pv"}
+        held = [one for one in self.facts.volumes if one.kind == "pv"]
+        groups = {one.group: one.name for one in held}
+        shown = {one.group for one in self.facts.volumes if one.kind == "vg"}
+        if [*groups] == [""] and len(shown) == len({one.name for one in held}) == 1:
+            groups = {shown.pop(): groups[""]}  # pvresize names no group
         for group, volume in groups.items():
             if group and device.name.startswith(group.replace("-", "--") + "-"):
                 return volume

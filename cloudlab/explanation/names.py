@@ -9,6 +9,12 @@ _PARTITION_NAME = re.compile(
     r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
 )
 
+#: Sources and types of images and of layers over them: their size is none of a partition's.
+IMAGE = re.compile(
+    r"composefs|overlay\w*|aufs|squashfs|erofs|iso9660|tmpfs|ramfs|airootfs|LiveOS_rootfs"
+    r"|/cow|/dev/loop\d+"
+)
+
 
 def short_name(path: str) -> str:
     """Return a device's name without folders, as lsblk prints it; LVM's links become its names."""
