@@ -30,7 +30,16 @@ html_static_path = ["_static"]
 html_css_files = ["cloudlab.css"]
 # Only the course has pages to list beside a page.
 html_sidebars = {
-    page: [] for page in ("docs/a*", "docs/b*", "docs/p*", "CONTRIBUTING", "CHANGELOG", "SECURITY")
+    page: []
+    for page in (
+        "docs/a*",
+        "docs/b*",
+        "docs/p*",
+        "docs/t*",
+        "CONTRIBUTING",
+        "CHANGELOG",
+        "SECURITY",
+    )
 }
 html_title = "cloudlab"
 html_show_sourcelink = False
@@ -68,6 +77,7 @@ _PAGES = """
 :maxdepth: 1
 
 docs/course
+docs/teaching-thirty
 docs/api
 docs/platforms
 docs/architecture
