@@ -176,3 +176,13 @@ def test_tables_alone_need_no_matplotlib_and_drawing_no_pyplot():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(("style", "word"), [("light", "darker"), ("dark", "brighter")])
+def test_the_overlay_map_says_how_more_looks_in_its_style(style, word):
+    given = {
+        "extents": tables.extents_table(1 << 20, 2),
+        "partitions": tables.partitions_table(1 << 20, 2),
+    }
+    plot = figures.plot("overlay-map", given, style=style)
+    assert f"The {word}," in " ".join(text.get_text() for text in plot.axes.texts)

@@ -211,7 +211,7 @@ def _draw_axis(shape: _Map) -> None:
         label.set(ha="left" if at < half else "right" if at > canvas.width - half else "center")
 
 
-# A cell's side in its place, and the shares of it from which on it is drawn darker.
+# A cell's side in its place, and the shares of it from which on it stands out more.
 _CELL = 0.9
 _DEPTHS = ((0.5, 1.0), (0.05, 0.75), (0.0, 0.5))
 
@@ -257,7 +257,8 @@ def draw_overlay_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
         end = min(columns, count - row * columns)
         canvas.ax.plot([0, column, column, end], [row + 1, row + 1, row, row], color=style.ink)
     legend = [(text, looks[owner]) for owner, text in written_by_owner(data).items()]
-    note = f"A cell is {format_tick(cell)}, a row {format_tick(cell * columns)}. The darker, the "
+    strong = "brighter" if sum(to_rgb(style.paper)) < sum(to_rgb(style.ink)) else "darker"
+    note = f"A cell is {format_tick(cell)}, a row {format_tick(cell * columns)}. The {strong}, the "
     note += "more of it was written. Lines: borders of partitions."
     canvas.fit(rows * high, rows * high * 1.2, legend=legend, notes=[note])
 
