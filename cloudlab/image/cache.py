@@ -380,9 +380,9 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
     if not path.is_file():
         raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
     # Only records in the cache count: any file may have an unrelated .json beside it.
-    caches = [one.resolve() for one in paths.readable_folders(paths.images_folder())]
-    if path.parent.resolve() in caches and (known := recall(path.name, path.parent)):
-        return known
+    for cache in paths.readable_folders(paths.images_folder()):
+        if cache.resolve() == path.parent.resolve() and (known := recall(path.name, cache)):
+            return known
     kind = detect_format(path)
     return Image(
         name=path.name,
