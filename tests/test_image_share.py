@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 import faulty_server as faulty
 import pytest
 from command import cloudlab
+from http_client import ask
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,17 +109,6 @@ def server(teacher):
 def learner(tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "learner"))
     return tmp_path / "learner" / "images"
-
-
-def ask(server, path, method="GET", headers=None):
-    """Send a path as it is, without any client's tidying."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=300)
-    connection.request(method, path, headers=headers or {})
-    response = connection.getresponse()
-    body = response.read()
-    connection.close()
-    return response, body
 
 
 # What learners do

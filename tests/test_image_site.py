@@ -13,6 +13,7 @@ import sys
 
 import player
 import pytest
+from http_client import ask
 from shipped import recorded
 
 from cloudlab.errors import UsageError
@@ -59,17 +60,6 @@ def server(site, tmp_path):
     images = tmp_path / "images"
     with ShareServer(address="127.0.0.1", port=0, folder=images, site=site) as server:
         yield server
-
-
-def ask(server, path, method="GET", headers=None):
-    """Send a path as it is, without any client's tidying."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=300)
-    connection.request(method, path, headers=headers or {})
-    response = connection.getresponse()
-    body = response.read()
-    connection.close()
-    return response, body
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     """Print a table; no cell is cut off.
 
     On a terminal, long cells wrap where the table is too wide, in the first column only very long
-    ones.
-    Elsewhere the lines are as long as they need to be.  Characters that a terminal would act on
-    are removed.  ``right`` names the columns that are aligned to the right, comma-separated.
+    ones.  Elsewhere the lines are as long as they need to be.  Characters that a terminal would act
+    on are removed.  ``right`` names the columns that are aligned to the right, comma-separated.
     """
     table = Table(box=None, pad_edge=False, header_style="bold")
     cells = [[printable(cell) for cell in row] for row in rows]

@@ -107,18 +107,18 @@ def explain(
     filesystems = filesystem_verdicts(boot, last)
     # What a later boot finds grown already is not wrong.
     right = filesystems[-1].grown
-    fixes = ["" if right else partition_fix(machine, one) for one in partitions]
-    fixes += [filesystem_fix(machine, one, last) for one in filesystems]
-    verdicts = [(Subject.PARTITION, machine.partition, one) for one in partitions]
-    verdicts += [(Subject.FILESYSTEM, machine.root, one) for one in filesystems]
-    statements = tuple(
-        _statement(*verdict, fix) for verdict, fix in zip(verdicts, fixes, strict=True)
-    )
+    statements = []
+    for one in partitions:
+        fix = "" if right else partition_fix(machine, one)
+        statements.append(_statement(Subject.PARTITION, machine.partition, one, fix))
+    for one in filesystems:
+        fix = filesystem_fix(machine, one, last)
+        statements.append(_statement(Subject.FILESYSTEM, machine.root, one, fix))
     notes = (
         Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)
         for kind, proofs, detail in boot_notes(boot, statements)
     )
-    return Explanation(statements, tuple(notes))
+    return Explanation(tuple(statements), tuple(notes))
 
 
 def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:

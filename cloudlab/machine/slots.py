@@ -26,6 +26,8 @@ from cloudlab.errors import MachineError, UsageError
 VARIABLE = "CLOUDLAB_SLOTS"
 #: The most slots that it may name.
 MOST_SLOTS = 1000
+#: How a note begins while a boot waits for a slot.
+WAITING = "waiting for "
 
 _EXAMPLE = "/srv/cloudlab/slots:10"
 _TICKET = "waiting-"
@@ -171,9 +173,8 @@ class Slot:
 
 
 def _words(count: int, ahead: int) -> str:
-    text = (
-        f"waiting for {'the only slot' if count == 1 else f'one of {count} slots'} for live boots"
-    )
+    slot = "the only slot" if count == 1 else f"one of {count} slots"
+    text = f"{WAITING}{slot} for live boots"
     if ahead:
         text += f"; {ahead} boot{'s wait' if ahead > 1 else ' waits'} before this one"
     return text

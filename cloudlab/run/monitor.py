@@ -33,6 +33,7 @@ from cloudlab.errors import (
     MachineError,
 )
 from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
+from cloudlab.machine.slots import WAITING
 from cloudlab.sizes import ConsoleParser, GuestBlock
 from cloudlab.tools import Deadline
 
@@ -74,8 +75,8 @@ class RunEvent:
     #: The console line that was just completed.
     line: ConsoleLine | None = None
     #: What cloudlab itself does (``preparing``, ``waiting for ...``, ``launched``, ``resuming from a
-    #: snapshot``, and at the end the outcome), or a remark: ``warning: ...`` about the user-data or the network,
-    #: ``accelerator: ...`` or ``network: ...``; else empty.
+    #: snapshot``, and at the end the outcome), or a remark: ``warning: ...`` about the user-data or
+    #: the network, ``accelerator: ...`` or ``network: ...``; else empty.
     note: str = ""
     #: At the launch: how long such a run usually takes, in seconds; else 0.
     expected_s: float = 0.0
@@ -90,7 +91,7 @@ class RunEvent:
     @property
     def is_waiting(self) -> bool:
         """Whether the run waits for a slot that other users' machines take."""
-        return self.note.startswith("waiting for ")
+        return self.note.startswith(WAITING)
 
 
 #: What can be done after a run was stopped.

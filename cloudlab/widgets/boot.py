@@ -23,6 +23,7 @@ from cloudlab.course.prediction import Prediction
 from cloudlab.course.runs import Mode, live_problem, mode
 from cloudlab.errors import CloudlabError, InterruptedRunError
 from cloudlab.html import escaped
+from cloudlab.machine.slots import WAITING
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.monitor import OnEvent, RunEvent
 from cloudlab.run.options import Options
@@ -43,8 +44,8 @@ LINES = 200
 _SLICE_S = 0.1
 
 _GOES_ON = ("launched", "resuming from a snapshot")
-#: Before that come "preparing" and, where slots are set, "waiting for ...".
-_BEFORE = ("preparing", "waiting for ")
+#: What comes before that.
+_BEFORE = ("preparing", WAITING)
 
 _SPEEDS = ("1", "5", "10", "25", "100")
 
