@@ -2010,3 +2010,177 @@ def test_a_filesystem_that_is_marked_with_errors_is_checked_first(said, checked)
     found = told(f"{said}\n# resize2fs /dev/vda1\n{failed}{WHOLE}", Subject.FILESYSTEM)
     assert found.reason is Reason.RESIZE_FAILED
     assert ("e2fsck -f /dev/vda1" in (found.fix or "")) is checked
+
+
+KIWI = """\
+Jun 18 08:02:12 h dracut-pre-mount[446]: The operation has completed successfully.
+Jun 18 08:02:14 h kernel:  {0}: {0}1
+Jun 18 08:02:16 h kernel: BTRFS info (device {0}1): resize device /dev/{0}1 (devid 1) from 1501560832 to 21473787904
+Jun 18 08:02:16 h dracut-pre-mount[548]: Resize device id 1 (/dev/{0}1) from 1.40GiB to max
+"""
+BY_INITRAMFS = (True, Grower.INITRAMFS, None)
+IDLE = "# growpart /dev/vda 1\nNOCHANGE: partition 1 is size 41940959. it cannot be grown\n"
+
+
+def test_an_initramfs_that_writes_the_table_and_then_resizes_root_grew_both():
+    found = cl.explain(KIWI.format("vda") + WHOLE + IDLE)
+    assert {one.finding for one in found.statements} == {BY_INITRAMFS}
+    data = KIWI.format("vdb") + WHOLE
+    assert {one.finding for one in cl.explain(data).statements} == {OPEN}
+    moved, *rest = KIWI.format("vda").splitlines(keepends=True)
+    assert told(moved + WHOLE, Subject.PARTITION).finding == OPEN
+    resized = "".join(rest) + WHOLE
+    assert told(resized, Subject.PARTITION).finding == OPEN
+    assert told(resized, Subject.FILESYSTEM).finding == BY_INITRAMFS
+
+
+BOOTED = "Apr 04 10:41:31 pi kernel: Kernel command line: root=PARTUUID={}-01 rootwait{}\n"
+SCRIPT = " init=/usr/lib/raspi-config/init_resize.sh"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown", "finding"),
+    [
+        (("3f1a6c02", SCRIPT), ("9be40d17", ""), WHOLE, BY_EDIT),
+        (("3f1a6c02", SCRIPT), ("3f1a6c02", ""), WHOLE, OPEN),
+        (("3f1a6c02", SCRIPT), ("9be40d17", SCRIPT), WHOLE, OPEN),
+        (("3f1a6c02", " init=/sbin/init"), ("9be40d17", ""), WHOLE, OPEN),
+        (("3f1a6c02", SCRIPT), ("9be40d17", ""), ROOM, kept(None)),
+    ],
+)
+def test_raspberry_pis_script_that_ran_instead_of_init_grew_root(first, second, shown, finding):
+    text = BOOTED.format(*first) + BOOTED.format(*second) + shown
+    assert told(text, Subject.PARTITION).finding == finding
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        KERNEL_GREW,
+        "# resize2fs /dev/vda1\nThe filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n",
+        "# growpart /dev/vda 1\nFAILED: failed to get a resizer for id ''\n",
+        "[ 900.1] vda: detected capacity change from 20971520 to 41943040\n",
+    ],
+)
+def test_a_partition_that_was_once_smaller_than_its_disk_was_grown_before(before):
+    assert told(before + IDLE + WHOLE, Subject.PARTITION).finding == OPEN
+    another = before.replace("vda", "vdb")
+    found = told(another + IDLE + WHOLE, Subject.PARTITION)
+    assert found.finding == kept(Reason.DISK_NOT_LARGER)
+
+
+@pytest.mark.parametrize("said", ["# growpart /dev/vda 1\n", "GROWROOT: "])
+def test_growpart_says_the_same_of_what_it_grew_before(said):
+    text = said + "NOCHANGE: partition 1 could only be grown by 33 [fudge=2048]\n"
+    assert told(text, Subject.PARTITION).finding == OPEN
+
+
+def test_a_failure_is_not_the_last_word_where_growpart_then_finds_nothing_to_do():
+    by_hand = "# growpart /dev/vda 1\nFAILED: failed to get a resizer for id ''\n"
+    module = growpart("'/' FAILED: failed to resize: disk=/dev/vda, ptnum=1: Unexpected error\n")
+    for failed in (by_hand, module):
+        assert told(failed, Subject.PARTITION).finding == kept(Reason.GROWPART_FAILED)
+        assert told(failed + IDLE, Subject.PARTITION).finding == OPEN
+        assert told(failed + IDLE + WHOLE, Subject.PARTITION).finding == OPEN
+
+
+def test_a_filesystem_that_grew_had_a_larger_partition_whatever_kept_growpart_off():
+    off = growpart("growpart disabled: mode=off\n")
+    assert told(off + KERNEL_GREW, Subject.PARTITION).finding == OPEN
+    assert told(off + ROOM, Subject.PARTITION).finding == kept(Reason.GROWPART_OFF)
+
+
+VAR = growpart("'/var' resized: changed (/dev/vda, {}) from 2147483648 to 5368709120\n")
+THREE = """\
+Disk /dev/vda: 20 GiB, 21474836480 bytes, 41943040 sectors
+Disklabel type: dos
+
+/dev/vda1  *        2048 29360127 29358080  14G 83 Linux
+/dev/vda2       29360128 31457279  2097152   1G 82 Linux swap / Solaris
+/dev/vda3       31457280 41943039 10485760   5G 83 Linux
+"""
+
+
+@pytest.mark.parametrize(
+    ("grew", "data", "root", "finding"),
+    [
+        (3, "", 1, kept(Reason.NOT_ASKED)),
+        (3, "#cloud-config\ngrowpart:\n  devices: [/, /var]\n", 1, OPEN),
+        (1, "", 3, OPEN),
+    ],
+    ids=["behind root", "root is listed", "before root"],
+)
+def test_a_disk_that_another_partition_filled_was_not_filled_by_root(grew, data, root, finding):
+    text = f"{VAR.format(grew)}{THREE}# findmnt -n /\n/ /dev/vda{root} ext4 rw,relatime\n"
+    found = only(cl.explain(*filter(None, (f"{text}\n", data))), Subject.PARTITION)
+    assert found.finding == finding
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ("devices: [/var]", Reason.NOT_ASKED),
+        ("devices: /", None),
+        ("devices: [/dev/disk/by-label/root]", None),
+        ("devices: [/dev/vda1]", None),
+        ("devices: 5", Reason.NOT_ASKED),
+        ("mode: gpart", Reason.UNKNOWN_MODE),
+    ],
+)
+def test_what_user_data_lists_may_be_root_by_a_link(settings, reason):
+    data = f"#cloud-config\ngrowpart:\n  {settings}\n"
+    found = only(cl.explain(data, ROOM), Subject.PARTITION)
+    assert found.finding == kept(reason)
+
+
+def test_a_table_shown_after_a_reboot_is_newer_than_the_listing_before():
+    assert told(ROOM + FDISK, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+    assert told(ROOM + REBOOT + FDISK, Subject.PARTITION).finding == OPEN
+
+
+CHANGED = GREW.replace("from 2097152000 to 21358427648", "from 10736369664 to 21472771584") + "\n"
+BY_UNKNOWN = (True, Grower.UNKNOWN, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        resizefs("Skipping module named resizefs, resizing disabled\n"),
+        resizefs("Device '/dev/root' did not exist. cannot resize: dev=/dev/root\n"),
+        resizefs("Not resizing unknown filesystem type reiserfs for /\n"),
+    ],
+)
+def test_a_filesystem_larger_than_its_partition_was_has_grown_whatever_cloud_init_says(said):
+    text = CHANGED + said + WHOLE
+    assert told(text + DF.format("20G"), Subject.FILESYSTEM).finding == BY_UNKNOWN
+    assert told(text + DF.format("9.8G"), Subject.FILESYSTEM).grown is False
+    assert told(text + DF.format(" 11G"), Subject.FILESYSTEM).grown is False  # df rounds up
+
+
+def test_a_resize_in_the_background_may_not_have_filled_the_device_yet():
+    text = growpart("growpart disabled: mode=off\n") + FORKED + "\n" + ROOM
+    assert told(text + DF.format("9.8G"), Subject.FILESYSTEM).reason is Reason.FILLS_ITS_DEVICE
+    found = told(text + DF.format("5.0G"), Subject.FILESYSTEM)
+    assert found.finding == (None, Grower.UNKNOWN, Reason.IN_BACKGROUND)
+
+
+def test_systemd_growfs_runs_before_cloud_init_grows_the_partition():
+    assert told(GROWFS.format(19) + CHANGED + RESIZED, Subject.FILESYSTEM).by is Grower.RESIZEFS
+    by_repart = REPART.format("vda") + GROWFS.format(19) + RESIZED
+    assert told(by_repart, Subject.FILESYSTEM).by is Grower.GROWFS
+
+
+@pytest.mark.parametrize(
+    ("kernel", "tool", "by"),
+    [
+        (KERNEL_GREW, "", Grower.RESIZEFS),
+        (KERNEL_GREW.replace(" 4.5", "86400.0"), "", Grower.UNKNOWN),
+        (KERNEL_GREW, "# resize2fs /dev/vda1\n{}", Grower.OTHER),
+        (KERNEL_GREW, "dracut-pre-mount[5]: {}", Grower.INITRAMFS),
+        ("", "resize2fs_once[5]: {}", Grower.OTHER),
+    ],
+)
+def test_cloud_inits_word_that_it_resized_does_not_say_that_it_grew(kernel, tool, by):
+    tool = tool.format("The filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n")
+    found = cl.explain(f"{RESIZED}\n\n", f"{kernel}{tool}{WHOLE}\n")
+    assert only(found, Subject.FILESYSTEM).by is by

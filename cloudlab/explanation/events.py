@@ -71,6 +71,7 @@ class Kind(StrEnum):
     DISABLED = "cloud-init is disabled or did not start"
     RAN = "cloud-init ran"
     IGNORED = "cloud-init ignored user-data"
+    COMMAND_LINE = "the kernel's command line, one for each boot"
     DOUBTFUL = "cloud-init complained about user-data"
     ONCE_PER_INSTANCE = "what runs once per instance ran already"
     GROWFS_STARTS = "systemd-growfs starts"
@@ -173,6 +174,9 @@ _TABLE = {
     r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found",
     Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: "
     rf"|{_STATUS}(?:done|running|error|degraded)\b",
+    # Raspberry Pi OS runs such a script instead of init, in the first boot only.
+    Kind.COMMAND_LINE: r"Kernel command line: (?=.*\broot=(?P<root>\S+)|)"
+    r"(?=.*\binit=(?P<script>\S*/(?:init_resize\.sh|firstboot))\b|)",
     Kind.BASIC: r"Reached target .*[Bb]asic",
     Kind.LOGIN: r"^[\w.-]+ login:",
     Kind.IGNORED: r"[Uu]nhandled (?:non-multipart|unknown content-type|.*userdata)|Failed loading yaml"
@@ -268,6 +272,31 @@ class Event:
         if self.get("btrfs") or not count.isdigit():
             return int(self.get("to") or 0)
         return int(count) * (int(unit) if self.get("bsize") else int(unit or 4) * 1024)
+
+    @property
+    def partition(self) -> str:
+        """The partition that an event of growpart is about; empty if it names none."""
+        device = short_name(self.get("device"))
+        number = self.get("number")
+        if not device:
+            match = re.search(r"disk=(/dev/[^,\s]+), ptnum=(\d+)", self.at.text) or re.search(
+                r"\((/dev/[^,\s)]+), (\d+)\)", self.at.text
+            )
+            if match is None:
+                match = re.search(r"'(/dev/[^']+)'|\((/dev/[^,\s)]+)\)", self.get("why"))
+                return short_name(match[1] or match[2]) if match else ""
+            device, number = short_name(match[1]), match[2]
+        if number and (block := re.fullmatch(r"block/(\d+):(\d+)", device)):
+            if block[1] != "8":  # only SCSI's numbers are fixed
+                return ""
+            device = f"sd{chr(ord('a') + int(block[2]) // 16 % 26)}"
+        return partition_name(device, number) if number else device
+
+    @property
+    def larger(self) -> bool:
+        """Whether a filesystem became larger, as far as the line or its command shows."""
+        old, new = (int(self.get(*names) or 0) for names in (("old", "from"), ("new", "to")))
+        return not self.get("wanted") and (new > old or not old)
 
     @property
     def in_initramfs(self) -> bool:

@@ -53,7 +53,8 @@ _WORDS = (
     b" blocks=|#cloud-config|Reached target|login:|blocks long|volume group|partition table|"
     b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes|"
     b"Block count|gce-disk-expand|crypt_resize|underlying device|not the last partition|new partition|"
-    b"file system resize|resizing is not|fs with errors|Skip resize|Physical volume|OK; writing|update /etc/fstab|partprobe"
+    b"file system resize|resizing is not|fs with errors|Skip resize|Physical volume|OK; writing|update /etc/fstab|partprobe|"
+    b"Kernel command line|operation has completed"
 ).split(b"|")
 _TABLES = (
     b"Disk /dev/|Device |Number  Start|label: |  PV |  VG |  LV |NAME |TARGET |"

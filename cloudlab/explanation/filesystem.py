@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Mount, Volume, size_in
-from cloudlab.explanation.machine import FIRST_DISK, NEAR_LINES, Machine
+from cloudlab.explanation.machine import NEAR_LINES, Machine
 from cloudlab.explanation.model import Grower, Reason, Source, Subject
-from cloudlab.explanation.names import disk_of, short_name
+from cloudlab.explanation.names import short_name
 from cloudlab.explanation.verdicts import (
     DF,
     DMESG,
@@ -24,7 +24,10 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SHORT = 0.95
+# By more than the units and the rounding of df differ.
+_MORE = 1.11
 _SOON = 12  # lines
+_LATE_S = 3600  # cloud-init has ended by then
 _BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
 _NOT_ALL = 0.88
@@ -32,22 +35,12 @@ _NOT_ALL = 0.88
 
 def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
     """Say whether the root filesystem grew, by what, or why not."""
-    growth = _filesystem_growth(machine, partition)
+    growth = _filesystem_growth(machine, partition) or _growth_beside(machine, partition)
     if growth is not None:
         return growth
     for verdict in _filesystem_causes(machine, partition):
         return verdict
     return _filesystem_by_size(machine, partition)
-
-
-def _is_root(machine: Machine, name: str) -> bool:
-    name = short_name(name)
-    if name in {machine.root, "root", ""}:
-        return True
-    if machine.root:
-        return machine.is_mapping(name)
-    usual = FIRST_DISK.fullmatch(disk_of(name) or name)
-    return bool(usual or re.search(r"root|ubuntu--lv$|^dm-0$", name))
 
 
 def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
@@ -58,21 +51,18 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         ends = (one for one in machine.all(Kind.KERNEL_ENDS) if one.at.order > event.at.order)
         ends = (one for one in ends if one.get("device") == event.get("device"))
         new = next((int(one.get("new")) for one in ends), new)
-        if new <= old or not _is_root(machine, event.get("device", "btrfs")):
+        if new <= old or not machine.is_root(event.get("device", "btrfs")):
             continue
         if _as_before(machine, event):
             continue
-        by = Grower.GROWFS if done and not resized else Grower.RESIZEFS
-        if not done and not resized and not _within_cloud_init(machine, event):
-            by = Grower.UNKNOWN
         unit = 4096 if event.get("device") else 1
-        if done and resized:
-            mine = any(_said_by_growfs(machine, event, one, new * unit) for one in done)
-            by = Grower.GROWFS if mine else Grower.UNKNOWN
+        by = _grower_of_kernel(machine, event, (old * unit, new * unit), done)
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     below = _volume_behind(machine) or _mapping_behind(machine)
-    # growfs prints the same where there was nothing to grow.
+    # growfs prints the same where there was nothing to grow, as before cloud-init grows anything.
+    if resized and partition.by is Grower.GROWPART and _logged(partition):
+        done = []
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
@@ -85,15 +75,51 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
             continue
         target = event.get("device", "target")
         known = short_name(target) == machine.partition or bool(machine.root)
-        mine = bool(target) and known and _is_root(machine, target)
+        mine = bool(target) and known and machine.is_root(target)
         if target == "/" or mine or event.of_root_script:
-            lines = resized.at.order - event.at.order if resized else NEAR_LINES
-            lines = abs(lines) if resized and resized.kind is Kind.FORKED else lines
-            module = 0 < lines < NEAR_LINES
-            by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
-            return grown_by(Grower.RESIZEFS if module else by, event)
+            return grown_by(_grower(event, resized), event)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
+
+
+def _logged(partition: Verdict) -> bool:
+    """Tell whether it is cloud-init's log that says that the partition grew."""
+    return any(source_of(line.text) is Source.CLOUD_INIT_LOG for line in partition.evidence[:1])
+
+
+def _grower(event: Event, resized: Event | None) -> Grower:
+    """Return who ran the program that grew it: the initramfs, cloud-init or something else."""
+    if event.in_initramfs:
+        return Grower.INITRAMFS
+    if resized is None or resized.at.file != event.at.file:
+        return Grower.OTHER
+    lines = resized.at.order - event.at.order
+    lines = abs(lines) if resized.kind is Kind.FORKED else lines
+    return Grower.RESIZEFS if 0 < lines < NEAR_LINES else Grower.OTHER
+
+
+def _grower_of_kernel(
+    machine: Machine, kernel: Event, sizes: tuple[int, int], done: list[Event]
+) -> Grower:
+    """Return who made the kernel grow it: a program that names the sizes says so best."""
+    resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+    for one in machine.all(Kind.TOOL, Kind.TOOL_BEGINS):
+        near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < _SOON
+        began = abs(size_in(one.get("old")) - sizes[0]) < sizes[0] * 0.02 and one.get("btrfs")
+        ended = one.kind is Kind.TOOL and one.bytes_named == sizes[1]
+        if not machine.is_root(one.get("device", "btrfs", "target")):
+            continue
+        if began or ended or (near and one.in_initramfs):
+            return _grower(one, resized)
+    if (kernel.uptime_s or 0) > _LATE_S:
+        return Grower.UNKNOWN
+    if done and resized:
+        mine = any(_said_by_growfs(machine, kernel, one, sizes[1]) for one in done)
+        return Grower.GROWFS if mine else Grower.UNKNOWN
+    if done:
+        return Grower.GROWFS
+    module = resized or _within_cloud_init(machine, kernel)
+    return Grower.RESIZEFS if module else Grower.UNKNOWN
 
 
 def _as_before(machine: Machine, event: Event) -> bool:
@@ -105,9 +131,9 @@ def _as_before(machine: Machine, event: Event) -> bool:
 
 
 def _growth_in_df(machine: Machine) -> Verdict | None:
-    """Return that ``df`` shows more later, by more than its units and its rounding differ."""
+    """Return that ``df`` shows more later."""
     sized = [one for one in machine.root_mounts if one.size_bytes]
-    if not sized or (sized[-1].size_bytes or 0) < (sized[0].size_bytes or 0) * 1.11:
+    if not sized or (sized[-1].size_bytes or 0) < (sized[0].size_bytes or 0) * _MORE:
         return None
     old, new = sized[0], sized[-1]
     if old.source != new.source or not old.at.same_machine(new.at):
@@ -122,8 +148,9 @@ def _resized_by_btrfs(machine: Machine) -> Verdict | None:
         old, new = size_in(event.get("old")), size_in(event.get("new"))
         later = mount if mount and mount.at.order > event.at.order else None
         reached = (later.size_bytes if later else new) or 0
-        if old and reached > old * 1.05 and _is_root(machine, event.get("btrfs")):
-            return grown_by(Grower.OTHER, event, later, sizes=(old, None))
+        if old and reached > old * 1.05 and machine.is_root(event.get("btrfs")):
+            by = Grower.INITRAMFS if event.in_initramfs else Grower.OTHER
+            return grown_by(by, event, later, sizes=(old, None))
     return None
 
 
@@ -219,7 +246,7 @@ def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict
     """Yield what kept it from growing, as logs and user-data say it, the strongest first."""
     yield from said_causes(machine, partition)
     if forked := machine.last(Kind.FORKED):
-        if partition.grown is False:
+        if partition.grown is False and _fills(machine, partition) is not False:
             yield not_grown(Reason.FILLS_ITS_DEVICE, forked, machine.filesystem)
         yield undecided(DF, proofs=(forked, machine.filesystem), reason=Reason.IN_BACKGROUND)
     if partition.reason is Reason.FILESYSTEM_FULL:
@@ -306,7 +333,7 @@ def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdic
 def _of_root(machine: Machine, event: Event) -> bool:
     """Tell whether a resize program's message is about root's device, or names none."""
     device = event.get("device", "target")
-    return _is_root(machine, device) if device not in {"", "/"} else machine.about_root(event)
+    return machine.is_root(device) if device not in {"", "/"} else machine.about_root(event)
 
 
 def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -354,7 +381,7 @@ def _held_back(machine: Machine) -> Verdict | None:
     return not_grown(reason, *locked, machine.filesystem)
 
 
-def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest first
+def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
     machine: Machine, partition: Verdict
 ) -> Verdict:
     """Return what sizes alone show."""
@@ -376,15 +403,26 @@ def _filesystem_by_size(  # noqa: C901, PLR0911 - a list of answers, the surest 
     if fills is False:
         device = machine.devices.get(machine.root)
         return not_grown(None, machine.filesystem, device, missing=LOG)
-    mount = machine.filesystem
-    old = mount is None or _earlier(mount, partition) or _outdated(machine, mount)
-    if partition.from_bytes and partition.to_bytes and mount and not old:
-        size = mount.size_bytes or 0
-        if size < partition.to_bytes * 0.8:
-            return not_grown(None, machine.filesystem, missing=LOG)
-        if size > partition.from_bytes * 1.02:
-            return grown_by(Grower.UNKNOWN, machine.filesystem, missing=LOG)
+    mount = _measured(machine, partition)
+    if mount and partition.to_bytes and (mount.size_bytes or 0) < partition.to_bytes * 0.8:
+        return not_grown(None, mount, missing=LOG)
     return _open(machine)
+
+
+def _measured(machine: Machine, partition: Verdict) -> Mount | None:
+    """Return the filesystem's size since its partition grew from one known size to another."""
+    mount = machine.filesystem
+    if not mount or not partition.from_bytes or not partition.to_bytes:
+        return None
+    return None if _earlier(mount, partition) or _outdated(machine, mount) else mount
+
+
+def _growth_beside(machine: Machine, partition: Verdict) -> Verdict | None:
+    """Return that it is larger than its partition was, whatever logs say kept it from growing."""
+    mount = _measured(machine, partition)
+    if mount and partition.grown and (mount.size_bytes or 0) > (partition.from_bytes or 0) * _MORE:
+        return grown_by(Grower.UNKNOWN, mount, missing=LOG)
+    return None
 
 
 def _open(machine: Machine) -> Verdict:

@@ -11,7 +11,7 @@ from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData, size_in
 from cloudlab.explanation.model import Reason
-from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
+from cloudlab.explanation.names import disk_of, number_of, short_name
 
 #: growpart's own limit: it ignores a smaller gain.
 #: Source: growpart's option --fudge in cloud-utils, bin/growpart.
@@ -135,6 +135,24 @@ class Machine:
 
     # ---- root ----
 
+    def is_root(self, name: str) -> bool:
+        """Tell whether a device's name is root's, or may be where root's is unknown."""
+        name = short_name(name)
+        if name in {self.root, "root", ""}:
+            return True
+        if self.root:
+            return self.is_mapping(name)
+        usual = FIRST_DISK.fullmatch(disk_of(name) or name)
+        return bool(usual or re.search(r"root|ubuntu--lv$|^dm-0$", name))
+
+    @property
+    def grew_on_partition(self) -> list[Event]:
+        """What says that a root filesystem with no layer below it grew: its partition was larger."""
+        found = (one for one in self.all(Kind.KERNEL, Kind.TOOL) if one.larger)
+        names = ((one, one.get("device", "btrfs", "target")) for one in found)
+        mine = (one for one, name in names if name and (name == "/" or self.is_root(name)))
+        return list(mine) if self.root in {"", self.partition} else []
+
     @cached_property
     def root_mounts(self) -> list[Mount]:
         """What shows the root filesystem as mounted, in order."""
@@ -161,7 +179,7 @@ class Machine:
         named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
         named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
-        grown = [self.partition_of(one) for one in tried]
+        grown = [one.partition for one in tried]
         grown = [one for one in grown if one not in _NO_DEVICE and not one.startswith("disk/")]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         over = {*sources} & {"overlay", "overlayroot"}  # e.g. in a rescue system
@@ -305,10 +323,10 @@ class Machine:
         if self.root:
             return ""
         changed = [
-            self.partition_of(one)
+            one.partition
             for one in self.all(Kind.CHANGED, Kind.PROGRAM, Kind.GREW, Kind.GROWPART_BROKE)
-            if one.get("entry") in {"", self.partition_of(one), f"/dev/{self.partition_of(one)}"}
-            and self.may_hold_root(self.partition_of(one))
+            if one.get("entry") in {"", one.partition, f"/dev/{one.partition}"}
+            and self.may_hold_root(one.partition)
         ]
         return next((one for one in changed if one), "")
 
@@ -378,24 +396,6 @@ class Machine:
                 return device
         return None
 
-    def partition_of(self, event: Event) -> str:
-        """Return the partition that an event of growpart is about; empty if it names none."""
-        device = short_name(event.get("device"))
-        number = event.get("number")
-        if not device:
-            match = re.search(r"disk=(/dev/[^,\s]+), ptnum=(\d+)", event.at.text) or re.search(
-                r"\((/dev/[^,\s)]+), (\d+)\)", event.at.text
-            )
-            if match is None:
-                match = re.search(r"'(/dev/[^']+)'|\((/dev/[^,\s)]+)\)", event.get("why"))
-                return short_name(match[1] or match[2]) if match else ""
-            device, number = short_name(match[1]), match[2]
-        if number and (block := re.fullmatch(r"block/(\d+):(\d+)", device)):
-            if block[1] != "8":  # only SCSI's numbers are fixed
-                return ""
-            device = f"sd{chr(ord('a') + int(block[2]) // 16 % 26)}"
-        return partition_name(device, number) if number else device
-
     # ---- sizes ----
 
     def size_of(self, name: str) -> int | None:
@@ -423,7 +423,7 @@ class Machine:
             one
             for one in self.all(Kind.CHANGED, Kind.GREW, Kind.PROGRAM)
             if (one.kind is not Kind.PROGRAM or one.get("verb") == "CHANGED")
-            and self.partition_of(one) == self.partition
+            and one.partition == self.partition
         ]
         return max((*self._edits[0], *(one.at.order for one in changed)), default=-1)
 
@@ -441,10 +441,10 @@ class Machine:
                 drafts = []
         return written, drafts
 
-    def rescanned_after(self, event: Event) -> int:
-        """Return the order of the last rescan or reboot after an event, or else its own."""
+    def rescanned_after(self, at: Line) -> int:
+        """Return the order of the last rescan or reboot after a line, or else its own."""
         last = self.last(Kind.RESCANNED)
-        return max(event.at.order, last.at.order if last else -1)
+        return max(at.order, last.at.order if last else -1)
 
     def outdated(self, shown: Line) -> bool:
         """Tell whether a line shows root's partition as it was before it changed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from cloudlab.explanation.events import Event, Kind, source_of
 from cloudlab.explanation.facts import Device, size_in
@@ -27,6 +28,7 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SECTOR = 512
+_SOON = 12  # lines
 
 
 def partition_verdict(machine: Machine) -> Verdict:
@@ -53,7 +55,7 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         return True
     if event.get("entry") == "/":
         return True
-    name = machine.partition_of(event)
+    name = event.partition
     if name and machine.partition:
         named = short_name(event.get("device"))  # wrong arguments may name the partition
         whole = named == machine.disk and not event.get("number")
@@ -96,10 +98,11 @@ def _growth(machine: Machine) -> Verdict | None:
         return _stale(machine, event, old, new) or verdict
     broke = machine.last(Kind.GROWPART_BROKE)
     for event in reversed(machine.all(Kind.GREW)):
-        mine = machine.partition_of(event) in {machine.partition, machine.root}
+        mine = event.partition in {machine.partition, machine.root}
         if mine and not (broke and broke.at.order > event.at.order):
             return grown_by(Grower.INITRAMFS if event.in_initramfs else Grower.OTHER, event)
-    return _growth_by_repart(machine) or _growth_in_listings(machine)
+    early = _growth_by_repart(machine) or _growth_in_initramfs(machine) or _growth_by_init(machine)
+    return early or _growth_in_listings(machine)
 
 
 def _growth_by_repart(machine: Machine) -> Verdict | None:
@@ -116,6 +119,39 @@ def _growth_by_repart(machine: Machine) -> Verdict | None:
         mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
         if mine and not failed:
             return grown_by(Grower.REPART, event)
+    return None
+
+
+def _growth_in_initramfs(machine: Machine) -> Verdict | None:
+    """Return that the initramfs wrote root's table and then grew the filesystem, as KIWI's does.
+
+    Either alone shows no growth: a table is also written to move its backup.
+    """
+    tools = [one for one in machine.all(Kind.TOOL, Kind.TOOL_BEGINS) if one.in_initramfs]
+    for event in reversed(machine.all(Kind.TABLE_EDITED)):
+        early = [one for one in tools if one.at.file == event.at.file]
+        if not event.in_initramfs or not machine.about_root(event) or machine.room.some:
+            continue
+        for grew in machine.grew_on_partition:
+            by_it = any(abs(one.at.number - grew.at.number) < _SOON for one in early)
+            lines = grew.at.number - event.at.number
+            if by_it and grew.at.file == event.at.file and 0 < lines < NEAR_LINES:
+                return grown_by(Grower.INITRAMFS, event, grew)
+    return None
+
+
+def _growth_by_init(machine: Machine) -> Verdict | None:
+    """Return that Raspberry Pi OS's script grew it, which the first boot ran instead of init.
+
+    It is gone from the next boot's command line even if it failed, but changes the disk's
+    identifier, by which root is named there, only once it has grown root.
+    """
+    for first, second in pairwise(machine.all(Kind.COMMAND_LINE)):
+        ran = first.get("script") and not second.get("script")
+        names = {first.get("root"), second.get("root")}
+        if ran and len(names - {""}) > 1 and first.at.same_machine(second.at):
+            whole = machine.room.some is False
+            return grown_by(Grower.OTHER, first, second, *machine.room.evidence) if whole else None
     return None
 
 
@@ -136,7 +172,7 @@ def _limited(machine: Machine, event: Event) -> bool:
 
 def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
     """Return that the kernel kept the old table, where later evidence shows the old size."""
-    since = machine.rescanned_after(event)
+    since = machine.rescanned_after(event.at)
     later = [one for one in machine.sizes_of(machine.partition) if one.at.order > since]
     if source_of(event.at.text) is Source.OUTPUT:  # a log may have been shown on another host
         later = [one for one in later if not one.at.other_host(event.at)]
@@ -155,7 +191,7 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         seen = [one.bytes_named for one in tools if one.at.order > event.at.order]
     if (not later and busy is None) or any(size > (old + new) // 2 for size in seen):
         return None
-    named, disk_bytes = machine.partition_of(event), machine.size_of(machine.disk) or new
+    named, disk_bytes = event.partition, machine.size_of(machine.disk) or new
     if named not in {"", machine.partition} or disk_bytes < new * 0.98:
         # It happened in another boot, or on another machine.
         return undecided(LSBLK, proofs=(event, *later[-1:]))
@@ -166,7 +202,7 @@ def _busy_after(machine: Machine, event: Event) -> Event | None:
     """Return what says, soon after growpart, that the kernel did not take root's table."""
     for one in machine.all(Kind.TABLE_BUSY):
         soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
-        if soon and machine.about_root(one) and machine.rescanned_after(one) == one.at.order:
+        if soon and machine.about_root(one) and machine.rescanned_after(one.at) == one.at.order:
             return one
     return None
 
@@ -188,17 +224,35 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
-    """Yield what logs say kept it from growing; if it fills its disk, they decide nothing."""
+    """Yield what logs say kept it from growing; if it fills its disk, they decide nothing.
+
+    A disk that another partition filled was not filled by root's.  A filesystem that grew found
+    its partition larger, so where the disk is not shown that may have grown, too.
+    """
     found = [
         one for one in _log_causes(machine) if not any(map(machine.outdated, one.evidence[:1]))
     ]
-    if found and machine.room.some is False and found[0].reason not in {
-        Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB, Reason.WALL,
-        Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
+    full = machine.room.some is False and not _taken(machine)
+    full |= machine.room.some is None and bool(machine.grew_on_partition)
+    if found and full and found[0].reason not in {
+        Reason.DISK_NOT_LARGER, Reason.WALL, Reason.NO_PARTITION, Reason.TABLE_BUSY,
+        Reason.MBR_2_TIB,
     }:  # fmt: skip
         yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
         return
     yield from found
+
+
+def _taken(machine: Machine) -> bool:
+    """Tell whether growpart gave the disk's room to a partition that lies behind root's."""
+    table = machine.table
+    starts = {one.name: one.start_bytes for one in table.parts} if table else {}
+    changed = machine.all(Kind.CHANGED) + [
+        one for one in machine.all(Kind.PROGRAM) if one.get("verb") == "CHANGED"
+    ]
+    return any(
+        starts.get(one.partition, 0) > starts[machine.partition] for one in changed if starts
+    )
 
 
 def _log_causes(machine: Machine) -> Iterator[Verdict]:
@@ -251,6 +305,10 @@ def _failed(event: Event) -> bool:
     return bool(event.get("failed", "no_tool", "refused", "warning"))
 
 
+def _idle(event: Event) -> bool:
+    return event.get("verb") == "NOCHANGE"
+
+
 def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
     """Yield that growpart failed, for want of space or otherwise, on root or on a wrong disk."""
     module = [
@@ -259,10 +317,11 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         if one.get("verb") in {"", "FAILED"}
         # The partition below an encrypted device is an entry of its own.
         and "encrypted device" not in one.get("why")
-        and (not machine.partition_of(one) or concerns_root(machine, one))
+        and (not one.partition or concerns_root(machine, one))
     ]
     event = failed or (module[0] if module else None)
-    if event is not None:
+    idle = [one for one in (*_attempts(machine), *root_entries(machine, "NOCHANGE")) if _idle(one)]
+    if event is not None and not any(one.at.order > event.at.order for one in idle):
         full = machine.no_space_near(event)
         filesystem = machine.filesystem
         vague = re.search(r"temp|Running module", event.at.text)
@@ -273,7 +332,7 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         yield not_grown(Reason.FILESYSTEM_FULL if full else reason, event, full)
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
         for other in machine.all(Kind.PROGRAM):
-            device = machine.partition_of(other) or _disk_in(other.at.text)
+            device = other.partition or _disk_in(other.at.text)
             disk = disk_of(device) or device
             if _failed(other) and machine.root and disk and disk != machine.disk:
                 used = any(
@@ -302,7 +361,7 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
         elif re.search(
             r"stat of|unable to convert|not a block device|no syspath|[Nn]o.such|not found", why
         ):
-            listed = machine.size_of(machine.partition_of(event)) is not None
+            listed = machine.size_of(event.partition) is not None
             listed = listed or bool(re.search(r"Errno (?!2\b)", why))
             yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
         elif "apped device" in why:
@@ -324,7 +383,7 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
     """Yield that growpart was run for other entries than root's."""
     tried = machine.all(Kind.CHANGED, Kind.TRIED)
     links = any(one.get("entry").startswith("/dev/disk/") for one in tried)
-    about_root = any(concerns_root(machine, one) for one in tried)
+    about_root = any(concerns_root(machine, one) for one in tried) or _wished(machine)
     if tried and machine.partition and not about_root and not links:
         yield not_grown(Reason.NOT_ASKED, tried[-1], machine.user_data)
 
@@ -332,13 +391,18 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
 def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
-        since = machine.rescanned_after(busy)
+        since = machine.rescanned_after(busy.at)
         shown = [one for one in sizes if one.at.order > since]
         open_ = since > busy.at.order and not shown
         if machine.about_root(busy) and not open_ and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     table = machine.table
-    if table is not None and not table.rounded and sizes and not machine.outdated(sizes[-1].at):
+    old = (
+        sizes
+        and table
+        and sizes[-1].at.order < machine.rescanned_after(sizes[-1].at) < table.at.order
+    )
+    if table and not table.rounded and sizes and not old and not machine.outdated(sizes[-1].at):
         part = next(one for one in table.parts if one.name == machine.partition)
         known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
         if part.size_bytes > known * 1.05:
@@ -361,7 +425,7 @@ def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
     """Yield why growpart found nothing to do: it does not say so itself."""
-    found = [one for one in _attempts(machine) if one.get("verb") == "NOCHANGE"]
+    found = list(filter(_idle, _attempts(machine)))
     by_hand = [one for one in found if not one.of_root_script]
     by_module = [*root_entries(machine, "NOCHANGE"), *(one for one in found if one.of_root_script)]
     if not by_hand and not by_module:
@@ -369,25 +433,34 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     event, room = (by_hand or by_module)[-1], machine.room
     enlarged = next((one for one in machine.all(Kind.CAPACITY) if _is_disk(machine, one)), None)
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
+    ends = room.some is False
+    smaller = enlarged is not None or _was_smaller(machine, event)
     if limit := _mbr_limit(machine):
         yield limit
     elif "could only be grown by -" in event.at.text:  # it reaches into the backup GPT's room
         yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
-    elif gap and enlarged is not None and room.some is False:
-        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, enlarged)
     elif room.behind is not None or (gap and room.some):
         yield not_grown(Reason.WALL, event, *room.evidence)
-    elif enlarged is not None and not by_hand:
-        yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
-    elif room.some is False and (by_hand or _has_images_size(machine)):
+    elif ends and not smaller and (by_hand or _has_images_size(machine)):
         yield not_grown(Reason.DISK_NOT_LARGER, event, *room.evidence)
-    elif gap and room.some is None:
-        yield not_grown(Reason.GAIN_BELOW_1_MIB, event, missing=LSBLK)
+    elif enlarged is not None and not by_hand and not ends:
+        yield not_grown(Reason.DISK_NOT_LARGER, event, enlarged)
     elif room.some:
         yield not_grown(None, event, *room.evidence, missing=FDISK)
     else:
         # Whether something grew it before that log began is not shown.
         yield undecided(LSBLK if room.some is None else DMESG, proofs=(event, *room.evidence))
+
+
+def _was_smaller(machine: Machine, event: Event) -> bool:
+    """Tell whether root once ended before its disk did, so that something grew it since.
+
+    A filesystem only grows where its device was larger, and growpart fails only where it tried.
+    """
+    failed = [*filter(_failed, _attempts(machine)), *root_entries(machine, "FAILED")]
+    failed += machine.all(Kind.GROWPART_BROKE)
+    earlier = any(one.at.order < event.at.order for one in failed)
+    return earlier or bool(machine.grew_on_partition)
 
 
 def _has_images_size(machine: Machine) -> bool:
@@ -412,15 +485,27 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
     settings = data.values.get("growpart")
     if not isinstance(settings, dict) or not machine.room.some:
         return
-    mode, devices = settings.get("mode", "auto"), settings.get("devices", ["/"])
+    mode = settings.get("mode", "auto")
+    known = {"auto", "growpart"} | ({"gpart", "growfs"} if machine.freebsd else set())
     if str(mode).lower() in OFF_WORDS:
         yield not_grown(Reason.GROWPART_OFF, data, *machine.room.evidence, missing=LOG)
-    elif str(mode) not in {"auto", "growpart"}:
+    elif str(mode) not in known:
         yield not_grown(Reason.UNKNOWN_MODE, data, *machine.room.evidence, missing=LOG)
-    elif isinstance(devices, list) and not {"/", f"/dev/{machine.partition}"} & set(
-        map(str, devices)
-    ):
+    elif "devices" in settings and not _wished(machine):
         yield not_grown(Reason.NOT_ASKED, data, *machine.room.evidence, missing=LOG)
+
+
+def _wished(machine: Machine) -> bool:
+    """Tell whether user-data lists root's partition, or a link that may be to it."""
+    settings = machine.user_data.values.get("growpart") if machine.user_data else None
+    devices = settings.get("devices") if isinstance(settings, dict) else None
+    devices = [devices] if isinstance(devices, str) else devices
+    for entry in map(str, devices if isinstance(devices, list) else ()):
+        name = short_name(entry)
+        named = disk_of(name) or name in machine.devices or not entry.startswith("/dev/")
+        if entry == "/" or name in {machine.partition, machine.root} or not named:
+            return True
+    return False
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
