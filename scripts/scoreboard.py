@@ -77,6 +77,11 @@ ROUNDS = (
         DATA / "strangers-6",
         "As the third round, from other threads.",
     ),
+    Round(
+        "Seventh round",
+        DATA / "strangers-7",
+        "As the third round, from other threads.",
+    ),
 )
 
 
