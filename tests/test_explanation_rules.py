@@ -2133,9 +2133,14 @@ def test_what_user_data_lists_may_be_root_by_a_link(settings, reason):
     assert found.finding == kept(reason)
 
 
-def test_a_table_shown_after_a_reboot_is_newer_than_the_listing_before():
-    assert told(ROOM + FDISK, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
-    assert told(ROOM + REBOOT + FDISK, Subject.PARTITION).finding == OPEN
+def test_a_table_shown_after_a_listing_may_have_been_written_since(tmp_path):
+    assert told(FDISK + ROOM, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+    assert told(FDISK + ROOM + DF.format("20G"), Subject.PARTITION).finding == OPEN
+    assert told(ROOM + FDISK, Subject.PARTITION).finding == OPEN
+    for name, text in {"a": FDISK, "b": ROOM}.items():
+        (tmp_path / name).write_text(text)
+    found = cl.explain(tmp_path / "a", tmp_path / "b")
+    assert only(found, Subject.PARTITION).finding == OPEN
 
 
 CHANGED = GREW.replace("from 2097152000 to 21358427648", "from 10736369664 to 21472771584") + "\n"
@@ -2184,3 +2189,257 @@ def test_cloud_inits_word_that_it_resized_does_not_say_that_it_grew(kernel, tool
     tool = tool.format("The filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n")
     found = cl.explain(f"{RESIZED}\n\n", f"{kernel}{tool}{WHOLE}\n")
     assert only(found, Subject.FILESYSTEM).by is by
+
+
+SERVICE = "google_disk_expand[7]: Checking if filesystem on /dev/vda1 needs resizing\n{}"
+DONE = "google_disk_expand[7]: Done.\n"
+EXPANDED = "[ 2.1] gce-disk-expand: Resizing /dev/vda partition 1 with parted.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (EXPANDED + SERVICE.format(DONE) + WHOLE + DF.format("20G"), BY_EDIT),
+        (EXPANDED + SERVICE.format(DONE) + WHOLE + DF.format("9.8G"), kept(None)),
+        (EXPANDED + SERVICE.format("") + WHOLE + DF.format("20G"), OPEN),
+        (SERVICE.format(DONE) + WHOLE + DF.format("20G"), OPEN),
+        (RESIZED + "\n" + EXPANDED + SERVICE.format(DONE) + WHOLE + DF.format("20G"), OPEN),
+    ],
+    ids=["fills it", "does not", "did not end", "no partition grew", "cloud-init resized, too"],
+)
+def test_a_service_that_ended_well_grew_what_the_initramfs_made_room_for(text, finding):
+    assert told(text, Subject.FILESYSTEM).finding == finding
+
+
+OFF = growpart("growpart disabled: mode=off\n")
+TOOK = "2026-11-22 22:28:24,731 - util.py[DEBUG]: Resizing took {} seconds\n"
+
+
+def test_a_resize_that_took_long_found_a_larger_partition():
+    long, short = (OFF + TOOK.format(one) + RESIZED + "\n" for one in ("19.418", "0.018"))
+    for shown in ("", WHOLE, ROOM):
+        found = cl.explain(long + shown)
+        assert only(found, Subject.PARTITION).finding == OPEN
+        assert only(found, Subject.FILESYSTEM).finding == (True, Grower.RESIZEFS, None)
+    assert told(short + ROOM, Subject.PARTITION).finding == kept(Reason.GROWPART_OFF)
+    assert told(short + WHOLE, Subject.FILESYSTEM).finding == OPEN
+    small = long + ROOM + DF.format("4.0G")
+    assert told(small, Subject.FILESYSTEM).finding == kept(None)
+
+
+IMAGE_FILE = """\
+me@desk:~$ fdisk -l ./server-arm64.img
+Disk ./server-arm64.img: 3.5 GiB, 3759144960 bytes, 7342080 sectors
+
+Device              Boot   Start     End Sectors Size Id Type
+./server-arm64.img1 *       2048  526335  524288 256M  c W95 FAT32 (LBA)
+./server-arm64.img2      1050624 7342079 6291456   3G 83 Linux
+
+"""
+ON_CARD = """\
+pi@pi:~$ lsblk
+NAME        MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+mmcblk0     179:0    0 59.5G  0 disk
+├─mmcblk0p1 179:1    0  256M  0 part /boot
+└─mmcblk0p2 179:2    0 {:>5} 0 part /
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "finding"),
+    [
+        ("59G", BY_UNKNOWN),
+        ("30G", BY_UNKNOWN),
+        ("3G", kept(Reason.GROWPART_OFF)),
+        ("2G", kept(Reason.GROWPART_OFF)),
+    ],
+)
+def test_a_partition_larger_than_in_its_image_has_grown_whatever_is_switched_off(size, finding):
+    shown = ON_CARD.format(size)
+    assert told(OFF + IMAGE_FILE + shown, Subject.PARTITION).finding == finding
+    another = shown.replace("256M", "512M")
+    assert told(OFF + IMAGE_FILE + another, Subject.PARTITION).grown is not True
+
+
+ONCE = "resize2fs_once[4]: The filesystem is already 672256 (4k) blocks long.  Nothing to do!\n"
+PACKED = "Filesystem Size Used Avail Use% Mounted on\n/dev/vda1 {} 2.1G {} 90% /\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (ONCE + PACKED.format("2.5G", "239M"), kept(Reason.FILLS_ITS_DEVICE)),
+        (ONCE + PACKED.format("59G", "54G"), OPEN),
+        (ONCE, OPEN),
+        (ONCE + WHOLE + PACKED.format("20G", "2G"), OPEN),
+        (ONCE.split(": ", 1)[1] + PACKED.format("2.5G", "239M"), OPEN),
+    ],
+    ids=["as in an image", "as on a card", "no size", "the disk is full", "by hand"],
+)
+def test_what_runs_in_the_first_boot_and_finds_nothing_to_do_has_grown_nothing(text, finding):
+    assert told(text, Subject.FILESYSTEM).finding == finding
+
+
+CONFIG = """\
+# cat /etc/cloud/cloud.cfg
+cloud_init_modules:
+ - bootcmd
+{} - ssh
+
+cloud_config_modules:
+"""
+BY_CONFIG = kept(Reason.GROWPART_OFF)
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (CONFIG.format("# - growpart\n") + ROOM, BY_CONFIG),
+        (CONFIG.format("") + ROOM, BY_CONFIG),
+        ("# grep growpart /etc/cloud/cloud.cfg\n# - growpart\n" + ROOM, BY_CONFIG),
+        ("# grep -n -A9 init_modules /etc/cloud/cloud.cfg\n35-# - growpart\n" + ROOM, BY_CONFIG),
+        (CONFIG.format(" - growpart\n") + ROOM, kept(None)),
+        (CONFIG.format("# - growpart\n - [growpart, always]\n") + ROOM, kept(None)),
+        (CONFIG.format("").split("\n\n")[0] + "\n" + ROOM, kept(None)),
+        ("#cloud-config\n# - growpart\nhostname: a\n\n" + ROOM, kept(None)),
+        (CONFIG.format("# - growpart\n") + WHOLE, OPEN),
+    ],
+    ids=[
+        "comment",
+        "gone",
+        "grep",
+        "grep -n",
+        "listed",
+        "listed again",
+        "cut",
+        "user-data",
+        "full disk",
+    ],
+)
+def test_cloud_cfg_without_growpart_switches_it_off(text, finding):
+    assert told(text, Subject.PARTITION).finding == finding
+
+
+SFDISK = """\
+root@pi:~# sfdisk --no-reread -fN1 /dev/vda
+Disk /dev/vda: 20 GiB, 21474836480 bytes, 41943040 sectors
+
+Old situation:
+
+Device     Boot Start      End  Sectors Size Id Type
+/dev/vda1        2048 20971519 20969472  10G 83 Linux
+
+New situation:
+
+Device     Boot Start      End  Sectors Size Id Type
+/dev/vda1        2048 41943039 41940992  20G 83 Linux
+
+"""
+AFTER_SFDISK = "root@pi:~# lsblk\n" + WHOLE
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "finding"),
+    [
+        (SFDISK + WRITTEN + BUSY + KEPT, AFTER_SFDISK, BY_EDIT),
+        (AFTER_SFDISK, SFDISK + WRITTEN + BUSY + KEPT, BY_EDIT),
+        (SFDISK + WRITTEN + BUSY + KEPT, "root@pi:~# lsblk\n" + ROOM, kept(Reason.TABLE_BUSY)),
+        (SFDISK + WRITTEN, "root@other:~# lsblk\n" + WHOLE, OPEN),
+        (SFDISK, "root@pi:~# lsblk\n" + ROOM, kept(None)),
+    ],
+    ids=["later", "in a file before", "kernel's is old", "another host", "not written"],
+)
+def test_sfdisk_shows_the_table_before_and_after(first, second, finding, tmp_path):
+    for name, text in {"a": first, "b": second}.items():
+        (tmp_path / name).write_text(text)
+    found = cl.explain(tmp_path / "a", tmp_path / "b")
+    assert only(found, Subject.PARTITION).finding == finding
+
+
+def test_f2fs_is_none_that_cloud_init_resizes():
+    shown = WHOLE + DF.format("9.8G").replace("/dev/vda1 ", "/dev/vda1 f2fs ").replace(
+        "Filesystem ", "Filesystem Type "
+    )
+    assert told(shown, Subject.FILESYSTEM).finding == kept(Reason.UNKNOWN_FILESYSTEM)
+    assert told(shown.replace("f2fs", "ext4"), Subject.FILESYSTEM).finding == kept(None)
+
+
+VOLUMES = """\
+# growpart /dev/sda 2
+NOCHANGE: partition 2 is size 39843840. it cannot be grown
+NAME        MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS
+sda           8:0    0  20G  0 disk
+├─sda1        8:1    0   1G  0 part /boot
+└─sda2        8:2    0  19G  0 part
+  ├─vg-root 253:0    0 {:>3}G  0 lvm  /
+  └─vg-var  253:1    0   2G  0 lvm  /var
+"""
+
+
+def test_the_reason_is_the_lowest_layers_that_has_nothing_to_give():
+    found = cl.explain(VOLUMES.format(17))
+    assert only(found, Subject.PARTITION).finding == kept(Reason.DISK_NOT_LARGER)
+    assert only(found, Subject.FILESYSTEM).finding == kept(Reason.FILLS_ITS_DEVICE)
+    room = told(VOLUMES.format(9), Subject.FILESYSTEM)
+    assert room.finding == kept(Reason.LOGICAL_VOLUME)
+
+
+CANNOT_FIT = "systemd-repart[5]: Can't fit requested partitions into available free space (0B)\n"
+MISPLACED = "GPT PMBR size mismatch (20971519 != 41943039) will be corrected by write.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        (CANNOT_FIT + "# fdisk -l /dev/vda\n" + MISPLACED + ROOM, kept(Reason.GPT_BACKUP)),
+        (CANNOT_FIT + "# fdisk -l /dev/vdb\n" + MISPLACED + ROOM, kept(None)),
+        (CANNOT_FIT + ROOM, kept(None)),
+        (CANNOT_FIT + WHOLE, OPEN),
+    ],
+)
+def test_systemd_repart_finds_no_room_before_the_gpts_backup(text, finding):
+    assert told(text, Subject.PARTITION).finding == finding
+
+
+def test_a_filesystem_that_does_not_fill_its_partition_was_made_for_a_smaller_one():
+    full = kept(Reason.DISK_NOT_LARGER)
+    assert told(IDLE + WHOLE + DF.format("20G"), Subject.PARTITION).finding == full
+    assert told(IDLE + WHOLE + DF.format("9.8G"), Subject.PARTITION).finding == OPEN
+    kernel = "[ 1.7] GPT:20971519 != 41943039\n[ 1.7] GPT:Primary header thinks Alt. header is not at the end of the disk.\n[ 1.8]  {0}: {0}1\n"
+    assert told(kernel.format("vda") + IDLE + WHOLE, Subject.PARTITION).finding == OPEN
+    assert told(kernel.format("vdb") + IDLE + WHOLE, Subject.PARTITION).finding == full
+
+
+def test_that_cloud_init_is_disabled_now_says_nothing_of_an_earlier_boot():
+    status = "# cloud-init status\nstatus: disabled\n"
+    for shown in ("", DF.format("9.8G"), WHOLE):
+        assert told(status + shown, Subject.PARTITION).finding == OPEN
+    assert told(status + ROOM, Subject.PARTITION).finding == kept(Reason.NO_CLOUD_INIT)
+
+
+def test_a_partition_that_a_script_saw_behind_root_may_be_gone():
+    said = "/dev/vda1 is not the last partition. Don't know how to expand\n"
+    assert told(said + WHOLE, Subject.PARTITION).finding == OPEN
+    assert told(said + ROOM, Subject.PARTITION).finding == kept(Reason.WALL)
+    behind = ROOM + "└─vda2 253:2    0  10G  0 part /data\n"
+    assert told(said + behind, Subject.PARTITION).finding == kept(Reason.WALL)
+
+
+def test_files_in_another_order_tell_the_same(tmp_path):
+    log = "root@vm:~# growpart /dev/vda 1\n" + GROWN + "root@vm:~# df\n" + DF.format("20G")
+    for name, text in {"a": log, "b": "root@vm:~# lsblk\n" + ROOM}.items():
+        (tmp_path / name).write_text(text)
+    for names in ("ab", "ba"):
+        found = cl.explain(*(tmp_path / name for name in names))
+        assert only(found, Subject.PARTITION).finding == (True, Grower.GROWPART, None)
+    (tmp_path / "a").write_text(log.replace("  20G ", "  9.8G "))
+    found = cl.explain(tmp_path / "a", tmp_path / "b")
+    assert only(found, Subject.PARTITION).finding == kept(Reason.TABLE_BUSY)
+
+
+def test_cloud_inits_log_before_a_console_in_one_paste_is_not_before_it_in_time():
+    console = KERNEL_GREW + BY_GROWFS.format(20)
+    debug = resizefs("Running module resizefs (<module 'cc_resizefs'>)\n") + RESIZED + "\n"
+    ran = "[ 3.9] cloud-init[99]: Cloud-init v. 24.1 running 'init'\n"
+    assert told(debug + console, Subject.FILESYSTEM).by is Grower.GROWFS
+    assert told(debug + ran + console, Subject.FILESYSTEM).by is Grower.UNKNOWN

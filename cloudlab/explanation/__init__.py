@@ -7,7 +7,7 @@ model          what an explanation is made of
 words          an explanation, in sentences for a terminal and for pages
 evidence       files, archives and pastes as lines; copies of them without names
 events, facts  what lines say, and what listings, tables and user-data say
-names          what the names of block devices say
+names          names of block devices and sizes, as programs write them
 machine        one machine's storage, put together from them
 verdicts       what a rule answers, and what would settle the rest
 partition, filesystem

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     CHANGED = "cloud-init's growpart changed a partition"
     TRIED = "cloud-init's growpart left an entry as it was"
     GROWPART_OFF = "growpart is off"
+    UNLISTED = "cloud.cfg does not list growpart"
+    LISTED = "cloud.cfg lists growpart"
     GROWROOT_MARKER = "/etc/growroot-disabled"
     MODE_UNKNOWN = "growpart's mode is unknown"
     GROWPART_MISSING = "no growpart program"
@@ -36,6 +38,7 @@ class Kind(StrEnum):
     REPART_DISK = "the disk that systemd-repart changes"
     REPART_FAILED = "systemd-repart failed"
     RESIZED = "cloud-init's resizefs ran its command"
+    TOOK_LONG = "cloud-init's resizefs took so long that it resized something"
     FORKED = "cloud-init's resizefs started its command in the background"
     RESIZE_OFF = "resizefs is off"
     UNSUPPORTED = "cloud-init cannot resize this filesystem"
@@ -54,6 +57,7 @@ class Kind(StrEnum):
     MARKED = "an ext4 filesystem is marked with errors"
     BLOCKS = "how many blocks a filesystem has"
     GROWFS = "systemd-growfs ran, whether it grew a filesystem or found it grown"
+    SERVICE_ENDED = "a service that grows only root's filesystem ended well, whether it grew or not"
     GROWFS_LUKS = "systemd-growfs could not resize the encrypted device"
     VIRTUAL_SIZE = "a disk image's size, as the host sees it"
     MOUNTED = "the kernel mounted a filesystem"
@@ -88,6 +92,7 @@ _TABLE = {
     Kind.TOOL_MISSING: r"(?:directory: b?'|Did not have |found but no |\b(?=\w+:?(?: command)? (?:not found|is req)))"
     r"(?P<program>resize2fs|xfs_growfs|btrfs|s[fg]disk)\b|no tools available to resize",
     Kind.GROWPART_OFF: r"growpart disabled: mode=",
+    Kind.LISTED: r"^(?:\S*[:-])?\s*- \[?growpart(?:, \w+\])?\s*$",
     Kind.GROWROOT_MARKER: r"/etc/growroot-disabled exists",
     Kind.MODE_UNKNOWN: r"unknown resize mode|: mode (?:gpart|growfs) not available"
     r"|'growpart' in config was not a dict",
@@ -113,10 +118,15 @@ _TABLE = {
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
     Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*(?:ignoring|reread))Failed to .*|Can't fit requested.*)",
     Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
+    # Where there is nothing to do it takes a fraction of a second.
+    Kind.TOOK_LONG: r"Resizing took \d{2,}\.\d+ seconds",
     Kind.FORKED: r"Resizing \(via forking\) root filesystem \(type=(?P<fstype>[^,)]+)",
     Kind.RESIZE_OFF: r"Skipping module named \S*resizefs, resizing disabled",
     Kind.UNSUPPORTED: r"(?:Not resizing unknown|expand\S*: Unsupported) filesystem type (?P<fstype>[^\s,]+)",
     Kind.GROWFS: r'Successfully resized "(?P<mount>[^"]*)" to (?P<size>[\d.]+ ?[BKMGTP]?)',
+    Kind.SERVICE_ENDED: r"google[_-]disk[_-]expand\S*: (?:Done\.|Succeeded|Deactivated succ)"
+    r"|(?:resize2fs_once|resize-?root\w*)\.service: (?:Succeeded|Deactivated succ)"
+    r"|systemd\[1\]: (?:Started|Finished) .*(?:Grow the root|Resize the root) filesystem",
     Kind.GROWFS_LUKS: r'Unable to resize underlying device of "(?P<mount>[^"]*)"|crypt_resize\(\) of \S+ failed',
     Kind.RESIZE_FAILED: r"Failed to resize filesystem \(cmd=|Running module (?:cc_)?resizefs .*failed"
     r"|'resizefs', \w*(?:Error|Exception)\("
@@ -191,7 +201,7 @@ _TABLE = {
     r"|^\w+ recovered$",
     Kind.RESCANNED: r"[#$] (?:sudo )?(?:partprobe|partx (?:-u|-a|--update)|kpartx -u|blockdev --rereadpt"
     r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host",
-    Kind.TABLE_DRAFT: r"Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
+    Kind.TABLE_DRAFT: r"^New situation|Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
     r"|Partition \d+ of type .* is set|Changed type of partition to '",
     Kind.LAYER: r"(?:Size of|Extending|Resizing) logical volume (?P<volume>\S+) (?:to|changed)"
     r"|Logical volume (?P<resized>\S+) successfully resized"
@@ -240,9 +250,19 @@ _UPTIME = re.compile(r"\[ *(\d+\.\d+)\]")
 # Programs of the initramfs, and programs that grow nothing but root, by their names in logs.
 _IN_INITRAMFS = re.compile(r"dracut-|initramfs|initcpio|ignition-ostree-growfs|gce-disk-expand")
 _ROOT_SCRIPT = re.compile(
-    r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs|g(?:oogle|ce)[_-]disk[_-]expand"
+    r"GROWROOT|coreos-growpart|ignition-ostree-growfs|grow-?rootfs|resize2fs_once|g(?:oogle|ce)[_-]disk[_-]expand"
 )
 _NEAR_LINES = 40
+# The file and the number that grep puts before a line.
+_GREPPED = re.compile(r"^(?:/\S*[:-])?(?:\d+[:-])?")
+#: How far apart lines of one traceback or one program's output may be.
+NEAR_LINES = 80
+_TRACEBACK_LINES = 60
+# A lack of space for a program's own files: resize programs print the same of their device.
+_NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
+_NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
+#: Of growpart's and the kernel's numbers.
+SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +313,24 @@ class Event:
         return partition_name(device, number) if number else device
 
     @property
+    def partition_sizes(self) -> tuple[int | None, int | None]:
+        """The sizes that a partition had and has, in bytes, as growpart names them."""
+        if self.get("old") and self.get("new"):
+            return int(self.get("old")), int(self.get("new"))
+        match = re.search(r"old: size=(\d+).*new: size=(\d+)", self.at.text)
+        return (int(match[1]) * SECTOR, int(match[2]) * SECTOR) if match else (None, None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the growpart program failed."""
+        return bool(self.get("failed", "no_tool", "refused", "warning"))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the growpart program found nothing to do."""
+        return self.get("verb") == "NOCHANGE"
+
+    @property
     def larger(self) -> bool:
         """Whether a filesystem became larger, as far as the line or its command shows."""
         old, new = (int(self.get(*names) or 0) for names in (("old", "from"), ("new", "to")))
@@ -313,6 +351,46 @@ class Event:
         """The kernel's clock, where the line shows it."""
         match = _UPTIME.search(self.at.text)
         return float(match[1]) if match else None
+
+
+class EventLog:
+    """What has events, in order."""
+
+    events: list[Event]
+
+    def last(self, *kinds: Kind) -> Event | None:
+        """Return the last event of these kinds."""
+        return next((one for one in reversed(self.events) if one.kind in kinds), None)
+
+    def all(self, *kinds: Kind) -> list[Event]:
+        """Return the events of these kinds, in order."""
+        return [one for one in self.events if one.kind in kinds]
+
+    @property
+    def silence(self) -> list[Event]:
+        """The lines between which systemd would have started cloud-init, if it did not."""
+        basic, login = self.last(Kind.BASIC), self.last(Kind.LOGIN)
+        if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
+            return [basic, login]
+        return []
+
+    def no_space_near(self, failure: Event) -> Event | None:
+        """Return what says that no space was left: a traceback that follows, or a program before."""
+        first = -NEAR_LINES if failure.kind in {Kind.PROGRAM, Kind.RESIZE_FAILED} else 0
+        for event in self.all(Kind.NO_SPACE):
+            lines = event.at.number - failure.at.number
+            near = event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES
+            traced = failure.kind in {Kind.GROWPART_BROKE, Kind.RESIZE_FAILED} or lines == 0
+            if near and (_NO_ROOM if traced else _NO_DIRECTORY).search(event.at.text):
+                return event
+        return None
+
+    def limited_by_mbr(self, event: Event) -> bool:
+        """Tell whether growpart warned right before that an MBR ends at 2 TiB."""
+        return any(
+            one.at.file == event.at.file and 0 <= event.at.number - one.at.number < 4  # noqa: PLR2004
+            for one in self.all(Kind.MBR_LIMIT)
+        )
 
 
 def read_events(documents: Iterable[Document]) -> list[Event]:
@@ -373,6 +451,27 @@ def _events(document: Document) -> Iterator[Event]:
             yield Event(kind, line, values)
             if kind not in _ALSO:
                 break
+    yield from _unlisted(document)
+
+
+def _unlisted(document: Document) -> Iterator[Event]:
+    """Yield that cloud.cfg has growpart in a comment, or not in its list of the first modules."""
+    listed: list[str] = []
+    heading = shown = None
+    for line in document.lines:
+        text = _GREPPED.sub("", line.text)
+        shown = line if "cloud.cfg" in line.text else shown
+        near = shown is not None and line.number - shown.number <= _NEAR_LINES
+        if re.match(r"\s*#[#\s]*- growpart\s*$", text) and (heading or near):
+            yield Event(Kind.UNLISTED, line, {})
+        if text.startswith("cloud_init_modules:"):
+            listed, heading = [], line
+        elif heading and (match := re.match(r"\s*- \[?([\w-]+)", text)):
+            listed.append(match[1])
+        elif heading and re.match(r"\w+:", text):
+            if listed and "growpart" not in listed:
+                yield Event(Kind.UNLISTED, heading, {})
+            heading = None
 
 
 def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> dict[str, str]:

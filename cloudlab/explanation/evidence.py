@@ -87,8 +87,9 @@ class Line(NamedTuple):
     host: str = ""
 
     def same_machine(self, other: Line) -> bool:
-        """Tell whether both are of one file, and not below prompts of different hosts."""
-        return self.file == other.file and not self.other_host(other)
+        """Tell whether both are of one file, or below one host's prompts, and not of two hosts."""
+        one_host = self.host == other.host != ""
+        return (self.file == other.file or one_host) and not self.other_host(other)
 
     def other_host(self, other: Line) -> bool:
         """Tell whether both are below prompts, of different hosts."""

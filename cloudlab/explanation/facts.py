@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cloudlab.errors import ParseError
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.names import IMAGE, disk_of, partition_name, short_name
+from cloudlab.explanation.names import (
+    IMAGE,
+    IMAGE_DISK,
+    IMAGE_FILE,
+    disk_of,
+    partition_name,
+    rounding,
+    short_name,
+    size_in,
+)
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
-from cloudlab.sizes import parse_size
 
 _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
@@ -177,13 +184,19 @@ class UserData:
 
 @dataclass
 class Facts:
-    """All facts of all documents, each list in order."""
+    """All facts of all documents, each list in order; ``images`` are tables of image files."""
 
     devices: list[Device] = field(default_factory=list)
     mounts: list[Mount] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)
     user_data: list[UserData] = field(default_factory=list)
+    images: list[Table] = field(default_factory=list)
+
+    @property
+    def nameless(self) -> bool:
+        """Whether no listing or table shows a device."""
+        return not (self.devices or self.mounts or self.tables or self.volumes)
 
 
 def read_facts(documents: list[Document]) -> Facts:
@@ -210,6 +223,8 @@ def read_facts(documents: list[Document]) -> Facts:
     for place, one in enumerate(facts.mounts):
         if IMAGE.fullmatch(one.source) or IMAGE.fullmatch(one.fstype):
             facts.mounts[place] = replace(one, size_bytes=None, available_bytes=None)
+    facts.images = [one for one in facts.tables if one.disk == IMAGE_DISK]
+    facts.tables = [one for one in facts.tables if one.disk != IMAGE_DISK]
     for shown in (facts.devices, facts.mounts, facts.tables):
         shown.sort(key=lambda one: one.at.order)
     return facts
@@ -251,7 +266,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
             fstype = _fstype_in(at.text, max(depth, 0) + len(row.name))
             parent, fstype = details.get(row.name) or (parent, fstype)
             kind = row.type or ("part" if disk_of(row.name) else "disk")
-            tolerance = 0 if report.exact else _rounding(row.size_bytes)
+            tolerance = 0 if report.exact else rounding(row.size_bytes)
             about = row.name, row.size_bytes, kind, parent, row.mountpoints, fstype
             if at.text:  # else it is a hypervisor's
                 facts.devices.append(Device(*about, at, tolerance))
@@ -273,13 +288,6 @@ def _read_listings(document: Document, facts: Facts) -> None:
             about = match[2], int(match[1]) << 10, "part" if disk else "disk", disk, (), ""
             facts.devices.append(Device(*about, line))
             document.kinds.add("/proc/partitions")
-
-
-def _rounding(size_bytes: int) -> int:
-    unit = 1
-    while unit << 10 <= size_bytes:
-        unit <<= 10
-    return unit * 51 // 1000
 
 
 def _json_objects(document: Document, key: str) -> Iterator[Any]:
@@ -355,7 +363,7 @@ def _without_header(document: Document, known: set[Line]) -> Iterator[Device]:
             continue
         name, size_bytes = match["name"], size_in(match["size"].replace(",", "."))
         about = tree.parent(match.start("name"), name), tuple(filter(None, [match["mount"]])), ""
-        yield Device(name, size_bytes, match["type"], *about, line, _rounding(size_bytes))
+        yield Device(name, size_bytes, match["type"], *about, line, rounding(size_bytes))
 
 
 # ---- partition tables ----
@@ -394,17 +402,18 @@ def _tables(document: Document) -> Iterator[Table]:
             yield found
     table, sector, cylinder = None, 512, 0
     for line in document.lines:
-        cylinder = _cylinder_bytes(line.text, cylinder)
-        if match := _SECTOR_SIZE.search(line.text):
+        text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
+        cylinder = _cylinder_bytes(text, cylinder)
+        if match := _SECTOR_SIZE.search(text):
             sector = int(match[1])
-        elif (begun := _new_table(line, sector)) is not None:
+        elif (begun := _new_table(text, line, sector, table)) is not None:
             table = begun
             yield begun
-        elif match := _LABEL.match(line.text):
+        elif match := _LABEL.match(text):
             if table is not None:
                 label = match[1] or match[2]
                 table.label = {"msdos": "dos"}.get(label, label)
-        elif part := _part(line.text, sector, table, cylinder) or _gpart_row(line.text, table):
+        elif part := _part(text, sector, table, cylinder) or _gpart_row(text, table):
             disk = disk_of(part.name)
             if table is None or (disk and disk != table.disk):
                 table = Table(disk, line)
@@ -413,9 +422,11 @@ def _tables(document: Document) -> Iterator[Table]:
             table.parts.append(part)
 
 
-def _new_table(line: Line, sector: int) -> Table | None:
+def _new_table(text: str, line: Line, sector: int, before: Table | None) -> Table | None:
     """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
-    text = _OWN_PROMPT.sub("", line.text)
+    text = _OWN_PROMPT.sub("", text)
+    if before is not None and text.startswith("New situation"):  # sfdisk shows the old one first
+        return Table(before.disk, line, before.size_bytes, before.label)
     if match := re.match(r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", text):
         return Table(short_name(match[1]), line, int(match[2]))
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
@@ -425,9 +436,8 @@ def _new_table(line: Line, sector: int) -> Table | None:
         return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
     if match := _GPART.match(text):
         return _gpart_table(match, line)
-    if match := re.match(r"device: (/dev/\S+)", text):
-        return Table(short_name(match[1]), line)
-    return None
+    match = re.match(r"device: (/dev/\S+)", text)
+    return Table(short_name(match[1]), line) if match else None
 
 
 def _gpart_table(shown: re.Match[str], line: Line) -> Table:
@@ -484,15 +494,6 @@ def _parted_size(text: str, sector: int) -> int:
     if text.endswith("s"):
         return int(float(text[:-1]) * sector)
     return size_in(text.replace("kB", "KB"))
-
-
-def size_in(text: str) -> int:
-    """Return bytes; LVM's letters are powers of 1024 in either case."""
-    text = text.strip().lstrip("<")
-    try:
-        return parse_size(text[:-1] + text[-1].upper() if text[-1:].isalpha() else text)
-    except ParseError:
-        return 0
 
 
 def _sfdisk_json(value: Any, at: Line) -> Table | None:

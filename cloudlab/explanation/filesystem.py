@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import Event, Kind, source_of
+from cloudlab.explanation.events import NEAR_LINES, Event, Kind, source_of
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import Device, Mount, Volume, size_in
-from cloudlab.explanation.machine import NEAR_LINES, Machine
+from cloudlab.explanation.facts import Device, Mount, Volume
+from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Grower, Reason, Source, Subject
-from cloudlab.explanation.names import short_name
+from cloudlab.explanation.names import short_name, size_in
 from cloudlab.explanation.verdicts import (
     DF,
     DMESG,
@@ -29,6 +29,8 @@ _MORE = 1.11
 _SOON = 12  # lines
 _LATE_S = 3600  # cloud-init has ended by then
 _BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
+# What cc_resizefs.py does not resize, and what mostly grows only while it is not mounted.
+_NOT_BY_CLOUD_INIT = {"f2fs", "reiserfs", "jfs", "nilfs2", "ntfs", "exfat", "vfat"}
 # A volume group keeps little for itself, a filesystem of its volume somewhat more.
 _NOT_ALL = 0.88
 
@@ -78,6 +80,10 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         mine = bool(target) and known and machine.is_root(target)
         if target == "/" or mine or event.of_root_script:
             return grown_by(_grower(event, resized), event)
+    service = machine.last(Kind.SERVICE_ENDED)
+    early = partition.by in {Grower.INITRAMFS, Grower.GROWROOT, Grower.REPART}
+    if service and early and resized is None and _fills(machine, partition):
+        return grown_by(Grower.OTHER, service, machine.filesystem)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
 
@@ -125,9 +131,10 @@ def _grower_of_kernel(
 def _as_before(machine: Machine, event: Event) -> bool:
     """Tell whether something later shows the size from which a filesystem is said to have grown."""
     old, mount = int(event.get("old", "from") or 0), machine.filesystem
-    unit = 1 if event.get("from") else 4096
+    old *= 1 if event.get("from") else 4096
     later = mount is not None and mount.at.order > event.at.order
-    return later and 0 < (mount.size_bytes or 0) < old * unit * 1.02  # type: ignore[union-attr]
+    later = later and not machine.shown_after(event.at, old * 1.02)
+    return later and 0 < (mount.size_bytes or 0) < old * 1.02  # type: ignore[union-attr]
 
 
 def _growth_in_df(machine: Machine) -> Verdict | None:
@@ -169,16 +176,17 @@ def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: in
     before = not any(
         one.at.file == kernel.at.file and one.at.number < kernel.at.number
         for one in machine.all(Kind.RAN)
+        if ".py[DEBUG]" not in one.at.text  # of its log, which no console shows
     )
     return soon and before and abs(size_in(done.get("size")) - size_bytes) < size_bytes * 0.02
 
 
 def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
-    """Return that resizefs grew it: its command succeeded and the device was larger by then."""
+    """Return that resizefs grew it: its command took long, or the device was larger by then."""
     resized = machine.last(Kind.RESIZED)
-    event = resized or machine.last(Kind.FORKED)
+    event, long = resized or machine.last(Kind.FORKED), machine.last(Kind.TOOK_LONG)
     module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
-    if event is None or not partition.grown or not module:
+    if event is None or not ((partition.grown and module) or (resized and long)):
         return None
     later = bool(partition.evidence) and partition.evidence[0].order > event.at.order
     if partition.by is Grower.GROWPART and later:
@@ -191,7 +199,7 @@ def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | Non
     if machine.root not in {machine.partition, ""} and not fills and not followed:
         return None  # what lies between need not have grown
     reason = machine.despite("resize_rootfs")
-    return grown_by(Grower.RESIZEFS, event, machine.filesystem, reason=reason)
+    return grown_by(Grower.RESIZEFS, event, long, machine.filesystem, reason=reason)
 
 
 def _fills(machine: Machine, partition: Verdict, otherwise: int | None = None) -> bool | None:
@@ -226,7 +234,9 @@ def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
         iter(partition.evidence), shown.at
     )  # a log describes the boot, wherever it was pasted
     by_hand = bool(partition.grown) and source_of(at.text) is Source.OUTPUT
-    return by_hand and (shown.at.order < at.order or shown.at.other_host(at))
+    seen = [one for one in partition.evidence[1:] if one.file == shown.at.file]
+    before = shown.at.order < min(one.order for one in (at, *seen))
+    return by_hand and (before or shown.at.other_host(at))
 
 
 def _mapping_behind(machine: Machine) -> tuple[Proof, ...]:
@@ -368,6 +378,17 @@ def _volume_behind(machine: Machine) -> tuple[Proof, ...]:
     return (volume, below if below.size_bytes else machine.table) if free > slack else ()
 
 
+def _volume_full(machine: Machine, volume: Device) -> bool:
+    """Tell whether what lies below root's logical volume is shown, where that has no room left."""
+    for one in machine.facts.volumes:
+        mine = volume.name.startswith(one.group.replace("-", "--") + "-")
+        if one.kind in {"pv", "vg"} and one.size_bytes and mine:
+            return True
+    below = machine.size_of(volume.parent) or 0
+    beside = (one for one in machine.devices.values() if one.parent == volume.parent)
+    return 0 < below * 0.98 < sum(one.size_bytes or 0 for one in beside)
+
+
 def _held_back(machine: Machine) -> Verdict | None:
     """Return that a layer below did not follow its own device."""
     if behind := _volume_behind(machine):
@@ -402,11 +423,26 @@ def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
             return verdict
     if fills is False:
         device = machine.devices.get(machine.root)
-        return not_grown(None, machine.filesystem, device, missing=LOG)
+        reason = Reason.UNKNOWN_FILESYSTEM if machine.fstype in _NOT_BY_CLOUD_INIT else None
+        return not_grown(reason, machine.filesystem, device, missing=LOG)
     mount = _measured(machine, partition)
     if mount and partition.to_bytes and (mount.size_bytes or 0) < partition.to_bytes * 0.8:
         return not_grown(None, mount, missing=LOG)
-    return _open(machine)
+    return _idle_once(machine, partition) or _open(machine)
+
+
+def _idle_once(machine: Machine, partition: Verdict) -> Verdict | None:
+    """Return that a program of the first boot found nothing to do on a root as images have it.
+
+    Images are cut to what they hold and a little more; a root that grew before has more to spare.
+    """
+    found = [one for one in machine.all(Kind.IDLE) if "resize2fs_once" in one.at.text]
+    mount, unknown = machine.filesystem, partition.grown is None and machine.room.some is None
+    if not found or not unknown or not mount or not mount.size_bytes:
+        return None
+    small = mount.available_bytes is not None and mount.available_bytes < mount.size_bytes // 8
+    proofs = found[-1], mount
+    return not_grown(Reason.FILLS_ITS_DEVICE, *proofs, missing=LSBLK) if small else None
 
 
 def _measured(machine: Machine, partition: Verdict) -> Mount | None:
@@ -445,7 +481,9 @@ def _below_kept_partition(
     if any(_touched(machine, one.name) >= 0 or _layer_growth(machine, one) for one in layers):
         return  # they had room of their own
     if volume and fills is not False:
-        yield not_grown(Reason.LOGICAL_VOLUME, volume, machine.filesystem)
+        full = partition.reason is not Reason.LOGICAL_VOLUME and _volume_full(machine, volume)
+        reason = Reason.FILLS_ITS_DEVICE if full else Reason.LOGICAL_VOLUME
+        yield not_grown(reason, volume, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
         yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, machine.filesystem)
@@ -505,7 +543,7 @@ def _layer_growth(machine: Machine, device: Device) -> Verdict | None:
     sizes = machine.sizes_of(device.name)
     if said and any(
         one.at.order > said[-1].at.order and (one.size_bytes or 0) < said[-1].size_bytes * _SHORT
-        for one in sizes
+        for one in (() if machine.shown_after(said[-1].at, said[-1].old_bytes * 1.02) else sizes)
     ):
         return None  # of another machine or time
     if said and said[-1].size_bytes > said[-1].old_bytes:

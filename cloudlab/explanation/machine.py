@@ -7,23 +7,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.events import Event, EventLog, Kind
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData, size_in
+from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData
 from cloudlab.explanation.model import Reason
-from cloudlab.explanation.names import disk_of, number_of, short_name
+from cloudlab.explanation.names import (
+    IMAGE_DISK,
+    disk_of,
+    number_of,
+    partition_name,
+    short_name,
+    size_in,
+)
 
 #: growpart's own limit: it ignores a smaller gain.
 #: Source: growpart's option --fudge in cloud-utils, bin/growpart.
 LEAST_GAIN_BYTES = 1 << 20
-
-_TRACEBACK_LINES = 60
-# A lack of space for a program's own files: resize programs print the same of their device.
-_NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
-_NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
-
-#: How far apart lines of one traceback or one program's output may be.
-NEAR_LINES = 80
 
 #: What YAML and cloud-init read as false.
 OFF_WORDS = {"off", "false", "no", "0"}
@@ -65,7 +64,7 @@ class Room(NamedTuple):
 
 
 @dataclass
-class Machine:
+class Machine(EventLog):
     """What the evidence says about one machine."""
 
     facts: Facts
@@ -99,33 +98,6 @@ class Machine:
                     known, size_bytes=volume.size_bytes, at=volume.at
                 )
 
-    def last(self, *kinds: Kind) -> Event | None:
-        """Return the last event of these kinds."""
-        return next((one for one in reversed(self.events) if one.kind in kinds), None)
-
-    def all(self, *kinds: Kind) -> list[Event]:
-        """Return the events of these kinds, in order."""
-        return [one for one in self.events if one.kind in kinds]
-
-    @property
-    def silence(self) -> list[Event]:
-        """The lines between which systemd would have started cloud-init, if it did not."""
-        basic, login = self.last(Kind.BASIC), self.last(Kind.LOGIN)
-        if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
-            return [basic, login]
-        return []
-
-    def no_space_near(self, failure: Event) -> Event | None:
-        """Return what says that no space was left: a traceback that follows, or a program before."""
-        first = -NEAR_LINES if failure.kind in {Kind.PROGRAM, Kind.RESIZE_FAILED} else 0
-        for event in self.all(Kind.NO_SPACE):
-            lines = event.at.number - failure.at.number
-            near = event.at.file == failure.at.file and first <= lines <= _TRACEBACK_LINES
-            traced = failure.kind in {Kind.GROWPART_BROKE, Kind.RESIZE_FAILED} or lines == 0
-            if near and (_NO_ROOM if traced else _NO_DIRECTORY).search(event.at.text):
-                return event
-        return None
-
     def about_root(self, event: Event) -> bool:
         """Tell whether an event is about root's disk, or names none."""
         near = event.get("near")
@@ -148,10 +120,12 @@ class Machine:
     @property
     def grew_on_partition(self) -> list[Event]:
         """What says that a root filesystem with no layer below it grew: its partition was larger."""
+        if self.root not in {"", self.partition}:
+            return []
         found = (one for one in self.all(Kind.KERNEL, Kind.TOOL) if one.larger)
         names = ((one, one.get("device", "btrfs", "target")) for one in found)
-        mine = (one for one, name in names if name and (name == "/" or self.is_root(name)))
-        return list(mine) if self.root in {"", self.partition} else []
+        mine = [one for one, name in names if name and (name == "/" or self.is_root(name))]
+        return mine + self.all(Kind.TOOK_LONG)  # cloud-init resizes nothing but root
 
     @cached_property
     def root_mounts(self) -> list[Mount]:
@@ -176,11 +150,10 @@ class Machine:
         ]
         if self.zfs_dataset:
             return ""
-        named = [short_name(one.get("device")) for one in self.all(Kind.ROOT_IS)]
-        named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
+        named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
-        grown = [one.partition for one in tried]
-        grown = [one for one in grown if one not in _NO_DEVICE and not one.startswith("disk/")]
+        named += [one.partition for one in reversed(tried)]
+        named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         over = {*sources} & {"overlay", "overlayroot"}  # e.g. in a rescue system
         largest = self._largest_partition() if self.root_mounts and not over else ""
@@ -192,7 +165,7 @@ class Machine:
         disks = {one: disk_of(one) or one for one in mounted}
         mounted = [one for one, disk in disks.items() if FIRST_DISK.fullmatch(disk) or "-" in disk]
         mounted += [one for one in self.devices if one == "root"]
-        found = (*listed, *real, *volumes, *reversed(named), *reversed(grown), largest, *mounted)
+        found = (*listed, *real, *volumes, *named, largest, *mounted)
         return next((one for one in found if one), "")
 
     @property
@@ -343,12 +316,6 @@ class Machine:
         return any(_FREEBSD_DISK.match(one) for one in names)
 
     @property
-    def nameless(self) -> bool:
-        """Whether no listing or table shows a device."""
-        facts = self.facts
-        return not (facts.devices or facts.mounts or facts.tables or facts.volumes)
-
-    @property
     def guessed(self) -> bool:
         """Whether nothing shows which partition is root's."""
         return not self.root and not self.zfs_dataset
@@ -460,6 +427,22 @@ class Machine:
             if part.name == self.partition and not table.rounded
         ]
 
+    @property
+    def in_image(self) -> Device | None:
+        """Root's partition in a listing of the image file that the disk was made from.
+
+        It is its image's if another partition has the same size in both.
+        """
+        for table in reversed(self.facts.images):
+            parts = {one.name.removeprefix(IMAGE_DISK): one for one in table.parts}
+            root = parts.pop(self.number, None)
+            for number, one in parts.items():
+                beside = self.devices.get(partition_name(self.disk, number))
+                listed = (beside and beside.size_bytes) or 0
+                if root and beside and abs(listed - one.size_bytes) <= beside.tolerance_bytes:
+                    return Device(root.name, root.size_bytes, "part", "", (), "", table.at)
+        return None
+
     @cached_property
     def table(self) -> Table | None:
         """The newest partition table that has root's partition, unless it was changed since."""
@@ -468,8 +451,8 @@ class Machine:
             for one in self.facts.tables
             if one.disk == self.disk and any(part.name == self.partition for part in one.parts)
         ]
-        drafted = min(self._edits[1], default=found[-1].at.order if found else 0)
-        found = [one for one in found if one.at.order <= drafted and not self.outdated(one.at)]
+        draft = min(self._edits[1], default=1 << 62)
+        found = [one for one in found if one.at.order < draft and not self.outdated(one.at)]
         exact = [one for one in found if not one.rounded]
         return next(reversed(exact or found), None)
 
@@ -514,11 +497,10 @@ class Machine:
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
         # Without starts, what lies between partitions looks like room behind them.
-        slack = max(4 * _ALIGNMENT_BYTES, disk_bytes // 500)
+        slack = max(4 * _ALIGNMENT_BYTES, disk_bytes // 100)
         free = free if free > tolerance + slack else 0
         part = self.devices.get(self.partition)
-        complete = part is not None and part.size_bytes is not None and len(parts) > 0
-        if free and not complete and self.partition:
+        if free and part is None and self.partition:
             return Room(None, None, None, ())
         shown = (disk.at, part.at) if part else (disk.at,)
         return Room(None if free else 0, free, None, shown)
@@ -562,10 +544,14 @@ class Machine:
                 sized.append(Mount(self.root, "/", event.at, event.bytes_named, exact=True))
         return max(sized, key=lambda one: one.at.order, default=None)
 
+    def shown_after(self, at: Line, least_bytes: float) -> bool:
+        """Tell whether the root filesystem is larger than that later in a line's own file."""
+        larger = (one.at for one in self.root_mounts if (one.size_bytes or 0) > least_bytes)
+        return any(one.file == at.file and one.order > at.order for one in larger)
+
     def fills(self, device_bytes: int | None) -> bool | None:
         """Tell whether the root filesystem fills a device of that size; None if undecided."""
-        mount = self.filesystem
-        return self._fills(mount, device_bytes)
+        return self._fills(self.filesystem, device_bytes)
 
     @staticmethod
     def _fills(mount: Mount | None, device_bytes: int | None) -> bool | None:
@@ -586,6 +572,19 @@ class Machine:
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return str(value).lower() in OFF_WORDS
+
+    @property
+    def wished(self) -> bool:
+        """Whether user-data lists root's partition for growpart, or a link that may be to it."""
+        settings = self.user_data.values.get("growpart") if self.user_data else None
+        devices = settings.get("devices") if isinstance(settings, dict) else None
+        devices = [devices] if isinstance(devices, str) else devices
+        for entry in map(str, devices if isinstance(devices, list) else ()):
+            name = short_name(entry)
+            named = disk_of(name) or name in self.devices or not entry.startswith("/dev/")
+            if entry == "/" or name in {self.partition, self.root} or not named:
+                return True
+        return False
 
     def despite(self, *path: str) -> Reason | None:
         """Return why something grew that user-data switched off."""

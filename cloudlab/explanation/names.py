@@ -1,8 +1,11 @@
-"""Names of block devices, and what they say."""
+"""Names of block devices and sizes, as programs write them."""
 
 from __future__ import annotations
 
 import re
+
+from cloudlab.errors import ParseError
+from cloudlab.sizes import parse_size
 
 _PARTITION_NAME = re.compile(
     r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
@@ -14,6 +17,11 @@ IMAGE = re.compile(
     r"composefs|overlay\w*|aufs|squashfs|erofs|iso9660|tmpfs|ramfs|airootfs|LiveOS_rootfs"
     r"|/cow|/dev/loop\d+"
 )
+
+#: A disk's image as a file, in listings of its table.
+IMAGE_FILE = re.compile(r"(?<!\S)(?:\S*/)?[\w.+-]+\.(?:img|raw|wic)(?=p?\d*[\s:])")
+#: The name under which the table of such a file is kept.
+IMAGE_DISK = "image"
 
 
 def short_name(path: str) -> str:
@@ -44,3 +52,20 @@ def number_of(name: str) -> str:
 def partition_name(disk: str, number: str) -> str:
     """Return the kernel's name of a disk's partition."""
     return f"{disk}p{number}" if disk[-1:].isdigit() else f"{disk}{number}"
+
+
+def size_in(text: str) -> int:
+    """Return bytes; LVM's letters are powers of 1024 in either case."""
+    text = text.strip().lstrip("<")
+    try:
+        return parse_size(text[:-1] + text[-1].upper() if text[-1:].isalpha() else text)
+    except ParseError:
+        return 0
+
+
+def rounding(size_bytes: int) -> int:
+    """Return by how much a size of a listing with one decimal may differ from the device's."""
+    unit = 1
+    while unit << 10 <= size_bytes:
+        unit <<= 10
+    return unit * 51 // 1000

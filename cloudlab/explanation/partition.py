@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cloudlab.explanation.events import Event, Kind, source_of
-from cloudlab.explanation.facts import Device, size_in
-from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, NEAR_LINES, OFF_WORDS, Machine
+from cloudlab.explanation.events import NEAR_LINES, SECTOR, Event, Kind, source_of
+from cloudlab.explanation.facts import Device
+from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
-from cloudlab.explanation.names import disk_of, short_name
+from cloudlab.explanation.names import disk_of, number_of, short_name, size_in
 from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
@@ -27,7 +27,6 @@ from cloudlab.explanation.verdicts import (
     undecided,
 )
 
-_SECTOR = 512
 _SOON = 12  # lines
 
 
@@ -42,7 +41,7 @@ def partition_verdict(machine: Machine) -> Verdict:
 def _since(machine: Machine, grown: Verdict) -> Verdict | None:
     """Return what kept it from growing again, where the disk has room and a later log says why."""
     last = max((line.order for line in grown.evidence[:1]), default=0)
-    if not grown.grown or not machine.room.some:
+    if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some:
         return None
     later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
     found = next(_log_causes(later), None)
@@ -66,7 +65,7 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         usual = machine.may_hold_root(name) or bool(FIRST_DISK.fullmatch(name))
         return direct and machine.guessed and usual
     number = re.search(r"partition[= ](\d+)", event.at.text)
-    if event.get("alone") and machine.nameless:
+    if event.get("alone") and machine.facts.nameless:
         return True  # growpart's own words are all that there is
     return bool(number and machine.number and number[1] == machine.number)
 
@@ -90,9 +89,9 @@ def _growth(machine: Machine) -> Verdict | None:
         growroot = re.search(r"(?i)growroot", event.at.text)
         by = Grower.INITRAMFS if event.in_initramfs else Grower.GROWPART
         by = Grower.GROWROOT if growroot else by
-        old, new = _sizes_in(event)
+        old, new = event.partition_sizes
         last = [one for one in machine.sizes_of(machine.partition) if not machine.outdated(one.at)]
-        limit = Reason.MBR_2_TIB if _limited(machine, event) else None
+        limit = Reason.MBR_2_TIB if machine.limited_by_mbr(event) else None
         reason = machine.despite("growpart", "mode") or limit
         verdict = grown_by(by, event, *last[-1:], reason=reason, sizes=(old, new))
         return _stale(machine, event, old, new) or verdict
@@ -155,21 +154,6 @@ def _growth_by_init(machine: Machine) -> Verdict | None:
     return None
 
 
-def _sizes_in(event: Event) -> tuple[int | None, int | None]:
-    if event.get("old") and event.get("new"):
-        return int(event.get("old")), int(event.get("new"))
-    match = re.search(r"old: size=(\d+).*new: size=(\d+)", event.at.text)
-    return (int(match[1]) * _SECTOR, int(match[2]) * _SECTOR) if match else (None, None)
-
-
-def _limited(machine: Machine, event: Event) -> bool:
-    """Tell whether growpart warned right before that an MBR ends at 2 TiB."""
-    return any(
-        one.at.file == event.at.file and 0 <= event.at.number - one.at.number < 4  # noqa: PLR2004
-        for one in machine.all(Kind.MBR_LIMIT)
-    )
-
-
 def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> Verdict | None:
     """Return that the kernel kept the old table, where later evidence shows the old size."""
     since = machine.rescanned_after(event.at)
@@ -180,9 +164,11 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         return None
     for one in _attempts(machine):  # growpart itself finds the old size again
         same = re.match(r"partition \d+ is size (\d+)\.", one.get("why"))
-        if same and one.at.order > event.at.order and int(same[1]) * _SECTOR < (old + new) // 2:
+        if same and one.at.order > event.at.order and int(same[1]) * SECTOR < (old + new) // 2:
             return undecided(LSBLK, proofs=(event, one))
     seen = [one.size_bytes or 0 for one in later[-1:]]
+    if machine.shown_after(event.at, (old + new) // 2):
+        return None
     busy = machine.last(Kind.TABLE_BUSY) if later else _busy_after(machine, event)
     if not later:
         tools = machine.all(Kind.TOOL, Kind.TOOL_BEGINS, Kind.IDLE, Kind.KERNEL)
@@ -212,35 +198,61 @@ def _growth_in_listings(machine: Machine) -> Verdict | None:
     sizes = machine.sizes_of(machine.partition)
     if not sizes:
         return None
-    old, new = min((sizes[0], *machine.tabled), key=lambda one: one.at.order), sizes[-1]
-    old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
-    slack = old.tolerance_bytes + new.tolerance_bytes
-    if new_bytes - old_bytes <= slack or not old.at.same_machine(new.at):
-        return None
-    edits = filter(machine.about_root, machine.all(Kind.TABLE_EDITED))
-    between = [one for one in edits if old.at.order < one.at.order < new.at.order]
-    by = Grower.OTHER if between else Grower.UNKNOWN
-    return grown_by(by, old, *between[-1:], new, sizes=(old_bytes, new_bytes))
+    new, image = sizes[-1], machine.in_image
+    earlier = [one for one in (*sizes[:1], *machine.tabled) if one.at.same_machine(new.at)]
+    # The order of two files is not known; partitions do not shrink.
+    earlier.sort(key=lambda one: (one.size_bytes or 0, one.at.order))
+    earlier = [one for one in earlier if one.at.file != new.at.file or one.at.order < new.at.order]
+    for old in filter(None, (*earlier[:1], image)):
+        old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
+        if new_bytes - old_bytes <= old.tolerance_bytes + new.tolerance_bytes:
+            continue
+        edits = filter(machine.about_root, machine.all(Kind.TABLE_EDITED))
+        between = [one for one in edits if old.at.order < one.at.order]
+        between = [
+            one for one in between if one.at.order < new.at.order or one.at.file != new.at.file
+        ]
+        by = Grower.OTHER if between else Grower.UNKNOWN
+        if old is image:  # which is listed on another host
+            return grown_by(Grower.UNKNOWN, new, old, sizes=(old_bytes, new_bytes))
+        return grown_by(by, old, *between[-1:], new, sizes=(old_bytes, new_bytes))
+    return None
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what logs say kept it from growing; if it fills its disk, they decide nothing.
 
     A disk that another partition filled was not filled by root's.  A filesystem that grew found
-    its partition larger, so where the disk is not shown that may have grown, too.
+    its partition larger, so that may have grown, too.
     """
     found = [
         one for one in _log_causes(machine) if not any(map(machine.outdated, one.evidence[:1]))
     ]
-    full = machine.room.some is False and not _taken(machine)
-    full |= machine.room.some is None and bool(machine.grew_on_partition)
-    if found and full and found[0].reason not in {
-        Reason.DISK_NOT_LARGER, Reason.WALL, Reason.NO_PARTITION, Reason.TABLE_BUSY,
-        Reason.MBR_2_TIB,
-    }:  # fmt: skip
-        yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
+    if not found:
         return
+    may_have = machine.room.some is False and not _taken(machine)
+    may_have |= bool(machine.grew_on_partition)
+    sure = found[0].reason in {
+        Reason.DISK_NOT_LARGER, Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
+    }  # fmt: skip
+    sure |= found[0].reason is Reason.WALL and _followed(machine)
+    later = found[0].reason is Reason.NO_CLOUD_INIT and not _of_boot(found[0])
+    if may_have and not sure:
+        yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
+    elif later and machine.room.some is None:
+        yield undecided(LSBLK, proofs=found[0].evidence)
     yield from found
+
+
+def _followed(machine: Machine) -> bool:
+    """Tell whether another partition may lie behind root's."""
+    numbers = [int(number_of(one)) for one in machine.devices if disk_of(one) == machine.disk]
+    return machine.room.behind is not None or max(numbers, default=0) > int(machine.number or 0)
+
+
+def _of_boot(found: Verdict) -> bool:
+    """Tell whether it was said during a boot: a later status says nothing of earlier boots."""
+    return any(re.search(r"\[\d+\]: |^\[ *\d+\.\d+\]|login:", one.text) for one in found.evidence)
 
 
 def _taken(machine: Machine) -> bool:
@@ -261,6 +273,7 @@ def _log_causes(machine: Machine) -> Iterator[Verdict]:
     if event := machine.last(Kind.NOT_A_PARTITION):
         yield not_grown(Reason.NO_PARTITION, event)
     yield from _unchanged(machine)
+    yield from _unlisted(machine)
     yield from _wishes(machine)
 
 
@@ -276,7 +289,7 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
     attempts = _attempts(machine)
     if (disabled or silence) and not ran and not attempts:
         yield not_grown(Reason.NO_CLOUD_INIT, *([disabled] if disabled else silence))
-    failed = next((one for one in reversed(attempts) if _failed(one)), None)
+    failed = next((one for one in reversed(attempts) if one.failed), None)
     if machine.raid is not None and (failed or ran):
         yield not_grown(Reason.RAID, failed or ran, machine.raid)
     tried = [*attempts, *(one for one in machine.all(Kind.TRIED) if concerns_root(machine, one))]
@@ -295,18 +308,16 @@ def said_causes(machine: Machine) -> Iterator[Verdict]:
             yield not_grown(reason, said[-1])
     yield from _failures(machine, failed)
     if event := machine.last(Kind.REPART_FAILED):
-        lost = "backing device" in event.get("why")
-        yield not_grown(Reason.DEVICE_NOT_FOUND if lost else None, event)
+        why, backup = event.get("why"), _misplaced_backup(machine)
+        lost, no_room = "backing device" in why, why.startswith("Can't fit")
+        if no_room and backup:
+            yield not_grown(Reason.GPT_BACKUP, event, backup)
+        elif no_room and machine.room.behind:
+            yield not_grown(Reason.WALL, event, *machine.room.evidence)
+        else:
+            yield not_grown(Reason.DEVICE_NOT_FOUND if lost else None, event)
     yield from _skipped(machine)
     yield from _other_entries(machine)
-
-
-def _failed(event: Event) -> bool:
-    return bool(event.get("failed", "no_tool", "refused", "warning"))
-
-
-def _idle(event: Event) -> bool:
-    return event.get("verb") == "NOCHANGE"
 
 
 def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
@@ -320,7 +331,7 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         and (not one.partition or concerns_root(machine, one))
     ]
     event = failed or (module[0] if module else None)
-    idle = [one for one in (*_attempts(machine), *root_entries(machine, "NOCHANGE")) if _idle(one)]
+    idle = [one for one in (*_attempts(machine), *root_entries(machine, "NOCHANGE")) if one.idle]
     if event is not None and not any(one.at.order > event.at.order for one in idle):
         full = machine.no_space_near(event)
         filesystem = machine.filesystem
@@ -332,9 +343,10 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         yield not_grown(Reason.FILESYSTEM_FULL if full else reason, event, full)
     if machine.last(Kind.CHANGED, Kind.TRIED) is None:
         for other in machine.all(Kind.PROGRAM):
-            device = other.partition or _disk_in(other.at.text)
+            named = re.search(r"/dev/[\w/-]+", other.at.text)
+            device = other.partition or short_name(named[0] if named else "")
             disk = disk_of(device) or device
-            if _failed(other) and machine.root and disk and disk != machine.disk:
+            if other.failed and machine.root and disk and disk != machine.disk:
                 used = any(
                     disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
                     for one in machine.devices.values()
@@ -343,11 +355,6 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
                     yield not_grown(
                         Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
                     )
-
-
-def _disk_in(text: str) -> str:
-    match = re.search(r"/dev/([\w/-]+)", text)
-    return short_name(match[0]) if match else ""
 
 
 def _skipped(machine: Machine) -> Iterator[Verdict]:
@@ -383,7 +390,7 @@ def _other_entries(machine: Machine) -> Iterator[Verdict]:
     """Yield that growpart was run for other entries than root's."""
     tried = machine.all(Kind.CHANGED, Kind.TRIED)
     links = any(one.get("entry").startswith("/dev/disk/") for one in tried)
-    about_root = any(concerns_root(machine, one) for one in tried) or _wished(machine)
+    about_root = any(concerns_root(machine, one) for one in tried) or machine.wished
     if tried and machine.partition and not about_root and not links:
         yield not_grown(Reason.NOT_ASKED, tried[-1], machine.user_data)
 
@@ -392,21 +399,20 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
     sizes = machine.sizes_of(machine.partition)
     for busy in reversed(machine.all(Kind.TABLE_BUSY)):
         since = machine.rescanned_after(busy.at)
-        shown = [one for one in sizes if one.at.order > since]
+        # The order of two files is not known.
+        shown = [one for one in sizes if one.at.order > since or one.at.file != busy.at.file]
         open_ = since > busy.at.order and not shown
         if machine.about_root(busy) and not open_ and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
-    table = machine.table
-    old = (
-        sizes
-        and table
-        and sizes[-1].at.order < machine.rescanned_after(sizes[-1].at) < table.at.order
-    )
-    if table and not table.rounded and sizes and not old and not machine.outdated(sizes[-1].at):
+    # Whatever is listed before a table may have been changed since.
+    table, last = machine.table, sizes[-1] if sizes else None
+    later = table and last and last.at.order > table.at.order and last.at.same_machine(table.at)
+    if table and not table.rounded and last and later and not machine.outdated(last.at):
         part = next(one for one in table.parts if one.name == machine.partition)
-        known = (sizes[-1].size_bytes or 0) + sizes[-1].tolerance_bytes
-        if part.size_bytes > known * 1.05:
-            yield not_grown(Reason.TABLE_BUSY, table, sizes[-1])
+        known = (last.size_bytes or 0) + last.tolerance_bytes
+        used = machine.root == machine.partition and machine.fills(part.size_bytes)
+        if part.size_bytes > known * 1.05 and not used:
+            yield not_grown(Reason.TABLE_BUSY, table, last)
 
 
 def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
@@ -425,7 +431,7 @@ def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
 
 def _unchanged(machine: Machine) -> Iterator[Verdict]:
     """Yield why growpart found nothing to do: it does not say so itself."""
-    found = list(filter(_idle, _attempts(machine)))
+    found = [one for one in _attempts(machine) if one.idle]
     by_hand = [one for one in found if not one.of_root_script]
     by_module = [*root_entries(machine, "NOCHANGE"), *(one for one in found if one.of_root_script)]
     if not by_hand and not by_module:
@@ -455,12 +461,19 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
 def _was_smaller(machine: Machine, event: Event) -> bool:
     """Tell whether root once ended before its disk did, so that something grew it since.
 
-    A filesystem only grows where its device was larger, and growpart fails only where it tried.
+    A filesystem grows only where its device was larger, one that does not fill its device was made
+    for a smaller one, and growpart fails only where it tried.
     """
-    failed = [*filter(_failed, _attempts(machine)), *root_entries(machine, "FAILED")]
-    failed += machine.all(Kind.GROWPART_BROKE)
+    failed = [one for one in _attempts(machine) if one.failed]
+    failed += [*root_entries(machine, "FAILED"), *machine.all(Kind.GROWPART_BROKE)]
     earlier = any(one.at.order < event.at.order for one in failed)
-    return earlier or bool(machine.grew_on_partition)
+    plain = machine.root == machine.partition
+    outgrown = plain and machine.fills(machine.size_of(machine.root)) is False
+    # The kernel compares the GPT's end with the disk's at each boot.
+    moved = any(
+        "GPT:" in one.at.text for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)
+    )
+    return earlier or outgrown or moved or bool(machine.grew_on_partition)
 
 
 def _has_images_size(machine: Machine) -> bool:
@@ -477,6 +490,14 @@ def _is_disk(machine: Machine, event: Event) -> bool:
     return event.get("device", "disk") == machine.disk and (event.uptime_s or 0) > 60  # noqa: PLR2004
 
 
+def _unlisted(machine: Machine) -> Iterator[Verdict]:
+    """Yield that cloud.cfg has no growpart module, where none ran and the disk has room."""
+    ran = machine.all(Kind.MODULE, Kind.CHANGED, Kind.TRIED, Kind.LISTED) + _attempts(machine)
+    ran = [one for one in ran if one.get("module") != "resizefs"]
+    if (event := machine.last(Kind.UNLISTED)) and machine.room.some and not ran:
+        yield not_grown(Reason.GROWPART_OFF, event, *machine.room.evidence)
+
+
 def _wishes(machine: Machine) -> Iterator[Verdict]:
     """Yield what user-data asks for, where no log says whether cloud-init followed it."""
     data = machine.user_data
@@ -491,21 +512,8 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
         yield not_grown(Reason.GROWPART_OFF, data, *machine.room.evidence, missing=LOG)
     elif str(mode) not in known:
         yield not_grown(Reason.UNKNOWN_MODE, data, *machine.room.evidence, missing=LOG)
-    elif "devices" in settings and not _wished(machine):
+    elif "devices" in settings and not machine.wished:
         yield not_grown(Reason.NOT_ASKED, data, *machine.room.evidence, missing=LOG)
-
-
-def _wished(machine: Machine) -> bool:
-    """Tell whether user-data lists root's partition, or a link that may be to it."""
-    settings = machine.user_data.values.get("growpart") if machine.user_data else None
-    devices = settings.get("devices") if isinstance(settings, dict) else None
-    devices = [devices] if isinstance(devices, str) else devices
-    for entry in map(str, devices if isinstance(devices, list) else ()):
-        name = short_name(entry)
-        named = disk_of(name) or name in machine.devices or not entry.startswith("/dev/")
-        if entry == "/" or name in {machine.partition, machine.root} or not named:
-            return True
-    return False
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
@@ -513,7 +521,7 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     events = [
         one
         for one in machine.all(Kind.MBR_LIMIT)
-        if machine.about_root(one) and not any(_limited(machine, each) for each in changed)
+        if machine.about_root(one) and not any(machine.limited_by_mbr(each) for each in changed)
     ]
     event, table = next(reversed(events), None), machine.table
     disk_bytes = machine.size_of(machine.disk) or 0

@@ -35,7 +35,8 @@ _GROWERS = {
 }
 
 _REASONS = {
-    Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off')",
+    Reason.GROWPART_OFF: "growpart is switched off (growpart: mode: 'off', or cloud.cfg does not "
+    "list it)",
     Reason.RESIZE_ROOTFS_OFF: "resizing is switched off (resize_rootfs: false)",
     Reason.GROWROOT_DISABLED: "the file /etc/growroot-disabled keeps growpart from running",
     Reason.UNKNOWN_MODE: "growpart.mode is not a mode that cloud-init knows, or one that this "
