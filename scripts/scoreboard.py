@@ -82,6 +82,11 @@ ROUNDS = (
         DATA / "strangers-7",
         "As the third round, from other threads.",
     ),
+    Round(
+        "Eighth round",
+        DATA / "strangers-8",
+        "As the third round, from other threads.",
+    ),
 )
 
 
