@@ -21,10 +21,11 @@ NEEDS_test-fast := run build test
 NEEDS_test-arm64 := run build foreign test
 NEEDS_bench := run build test
 NEEDS_gallery := run build foreign
+NEEDS_atlas := run build
 NEEDS_recordings := run build foreign
-HOST := $(patsubst %,host-%,demo lab docs test test-fast test-arm64 bench gallery recordings)
+HOST := $(patsubst %,host-%,demo lab docs test test-fast test-arm64 bench gallery atlas recordings)
 
-.PHONY: $(HOST) python-version help demo lab docs test test-fast test-arm64 test-fresh check bench figures gallery \
+.PHONY: $(HOST) python-version help demo lab docs test test-fast test-arm64 test-fresh check bench figures gallery atlas \
   recordings slides fuzz constraints clean
 .DELETE_ON_ERROR:
 # Missing programs are installed, or named, before anything that takes time.
@@ -42,6 +43,7 @@ help:
 	@echo "make bench        measure time and memory, beside the article's own steps"
 	@echo "make figures      draw README's figures from the shipped recordings"
 	@echo "make gallery      boot every case of the gallery and compare with its recording"
+	@echo "make atlas        boot the atlas of growth, some 300 machines: a night on two cores"
 	@echo "make recordings   the same, and replace the shipped recordings"
 	@echo "make slides       make slides and a handout from the notebooks: build/slides.html"
 	@echo "make fuzz         fuzz each parser for ten minutes"
@@ -88,6 +90,10 @@ figures: .venv/installed
 	$(BIN)/cloudlab figure $(RECORDED)/default --kind disk-map --output docs/disk-map.svg
 	$(BIN)/cloudlab figure $(RECORDED)/as-in-a-cloud --kind timeline --output docs/timeline.svg
 	$(BIN)/cloudlab figure $(ARTICLE:%=$(RECORDED)/%) --kind scenarios --output docs/scenarios.svg
+
+# Takes a night on two cores; started again, it continues where it was stopped.
+atlas: host-atlas .venv/installed
+	$(BIN)/python scripts/atlas.py
 
 gallery: host-gallery .venv/installed
 	@rm -rf build/gallery

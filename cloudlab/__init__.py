@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cloudlab.run.boot import boot, boot_many
     from cloudlab.run.display import plot
     from cloudlab.run.options import Options, make_options
+    from cloudlab.run.predict import atlas, predict
     from cloudlab.run.sweep import sweep
     from cloudlab.run.value import (
         Run,
@@ -59,6 +60,7 @@ _HOMES = {
     "ResizeRootfs": ("seed", "ResizeRootfs"),
     "Run": ("run.value", "Run"),
     "SeedConfig": ("seed", "SeedConfig"),
+    "atlas": ("run.predict", "atlas"),
     "boot": ("run.boot", "boot"),
     "boot_many": ("run.boot", "boot_many"),
     "build": ("image.build", "build_image"),
@@ -72,6 +74,7 @@ _HOMES = {
     "open_run": ("run.value", "open_run"),
     "parse": ("sizes", "parse_console"),
     "plot": ("run.display", "plot"),
+    "predict": ("run.predict", "predict"),
     "recorded": ("run.value", "recorded"),
     "recordings": ("run.value", "recordings"),
     "sweep": ("run.sweep", "sweep"),
@@ -88,6 +91,7 @@ __all__ = [
     "ResizeRootfs",
     "Run",
     "SeedConfig",
+    "atlas",
     "boot",
     "boot_many",
     "build",
@@ -101,6 +105,7 @@ __all__ = [
     "open_run",
     "parse",
     "plot",
+    "predict",
     "recorded",
     "recordings",
     "sweep",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 #: A prediction this near to the measurement counts as right.
 TOLERANCE = 0.05
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

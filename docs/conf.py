@@ -81,6 +81,7 @@ docs/teaching-thirty
 docs/api
 docs/platforms
 docs/architecture
+docs/atlas
 docs/benchmarks
 docs/scoreboard
 CONTRIBUTING

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -38,6 +39,9 @@ from bench_rows import (
 
 from cloudlab.cli import terminal
 from cloudlab.image.build import build_image
+from cloudlab.run.boot import boot, boot_many
+from cloudlab.run.options import make_options
+from cloudlab.run.sweep import sweep
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 
 SAMPLES = Path(__file__).parents[1] / "tests" / "data"
@@ -221,6 +225,27 @@ def bench_build(folder: Path) -> Iterator[Row]:
     yield row("build", "qcow2", "MiB", [mib(image.file_size_bytes)])
 
 
+def bench_sweep(folder: Path) -> Iterator[Row]:
+    """Warm runs by the number at a time, and what a sweep adds to the same boots without it."""
+    image = build_image()
+    sizes = [f"{size}G" for size in range(3, 11)]
+    # Takes the snapshot, if there is none yet.
+    boot(image=image, folder=folder / "first", disk_size="20G")
+    for workers in (1, 2):
+        start_s = time.perf_counter()
+        runs = folder / f"boots-{workers}"
+        jobs = [(make_options(image, disk_size=size), runs / size) for size in sizes]
+        boot_many(jobs, parallel=workers)
+        boots_s = time.perf_counter() - start_s
+        start_s = time.perf_counter()
+        sweep(folder / f"sweep-{workers}", image=image, disk_size=sizes, parallel=workers)
+        sweep_s = time.perf_counter() - start_s
+        for name, took_s in (("boots", boots_s), ("a sweep", sweep_s)):
+            ratio = f"{took_s / boots_s:.2f} of the boots' time"
+            what = f"{name}, {workers} at a time"
+            yield row("sweep", what, "runs/min", [60 * len(sizes) / took_s], ratio)
+
+
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "parse": bench_parse,
     "explain": bench_explain,
@@ -230,6 +255,7 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "build": bench_build,
     "boots": bench_boots,
     "shapes": bench_shapes,
+    "sweep": bench_sweep,
     "panel": bench_panel,
     "runs": bench_runs,
     "disks": bench_disks,

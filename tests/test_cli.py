@@ -134,7 +134,7 @@ def test_run_then_replay_then_figure(tmp_path, guest):
         (["run", "--image", "./nowhere.img"], 1, "nowhere.img"),
         (["run", "--disk-size", "20"], 2, "20G"),
         (["run", "--disk-size", "20GB"], 2, "20G"),
-        (["run", "--disk-size", "-1G"], 2, "--disk-size: expected one argument"),
+        (["run", "--disk-size", "--cpus"], 2, "--disk-size: expected one argument"),
         (["run", "--disk-size=-1G"], 2, "20G"),
         (["run", "--disk-size", "0"], 2, "20G"),
         (["run", "--disk-size", "abc"], 2, "20G"),

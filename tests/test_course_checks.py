@@ -48,6 +48,8 @@ RUNS = recordings()
 LARGE = [run.name for run in RUNS if (run.root_sizes("after")[1] or 0) > 19 * GIB]
 COMPARED = compare(*RUNS)["filesystem after"]
 OPTIONS = compare_options(DEFAULT, recorded("second-boot-same-id"))
+OTHERS = ["growfs-second-boot", "growroot", "lvm-extended", "while-running"]
+NEXT = {"A": "growpart", "B": "resize2fs", "C": "lvextend", "D": "nothing"}
 
 
 def by_loop(table, number, disk_bytes):
@@ -72,6 +74,12 @@ def ignores_the_disk(table, number, disk_bytes):
 
 def data_bytes(table):
     return table.loc[table.kind == "data", "length_bytes"].sum()
+
+
+def partition_bytes(disk_bytes):
+    """Return what 09-1 asks for."""
+    gain = disk_bytes - 33 * 512 - 116_391_936 - 2_097_152_000
+    return 2_097_152_000 + (gain if gain >= 2**20 else 0)
 
 
 def volumes(table):
@@ -161,6 +169,12 @@ RIGHT = {
     "08-3": [["image", "disk_size_bytes", "keep_overlay"], {"image", "disk_size_bytes"},
              "image, disk_size_bytes", OPTIONS.index[OPTIONS.iloc[:, 0] != OPTIONS.iloc[:, 1]],
              np.array(["disk_size_bytes", "image"])],
+    "09-1": [partition_bytes, lambda disk: float(partition_bytes(disk)),
+             lambda disk: np.int64(partition_bytes(disk)), lambda disk: f"{partition_bytes(disk):,}"],
+    "09-2": [OTHERS, set(OTHERS), ", ".join(OTHERS), pd.Index(OTHERS), [*map(recorded, OTHERS)]],
+    "09-3": [NEXT, {name.lower(): command.upper() for name, command in NEXT.items()},
+             {**NEXT, "A": "sudo growpart /dev/vda 1", "C": "lvresize -r -l +100%FREE /dev/vg0/root"},
+             {**NEXT, "D": " Nothing "}],
 }  # fmt: skip
 
 WRONG = {
@@ -290,6 +304,12 @@ WRONG = {
     ],
     "08-2": [[], ["growpart-off"], "default", [*LARGE, "growpart-off"], [*LARGE, "no such"], 5],
     "08-3": [["growpart"], [], "image", ["image", "disk_size_bytes", "cpus"], 5],
+    "09-1": [lambda disk: disk, lambda disk: disk - 111 * 2**20, lambda: 1, 3, lambda disk: "many",
+             lambda disk: disk - 33 * 512 - 111 * 2**20, lambda disk: partition_bytes(20 * GIB),
+             lambda disk: partition_bytes(disk) // 2**20 * 2**20],
+    "09-2": [[], ["growroot"], [*OTHERS, "default"], [*OTHERS, "no such"], 5],
+    "09-3": [{}, {**NEXT, "A": "resize2fs"}, {**NEXT, "D": "resize2fs"}, {**NEXT, "D": None},
+             {**NEXT, "C": "pvresize"}, ["growpart"], "growpart", 5],
 }  # fmt: skip
 
 
@@ -403,7 +423,7 @@ def test_progress_is_kept_in_a_file(tmp_path, monkeypatch):
     assert passed() == ["00-1", "05-1"]
     assert json.loads((tmp_path / "runs/progress.json").read_text())["passed"] == ["00-1", "05-1"]
     assert checks.is_unchanged()
-    assert "2 of 27" in str(progress())
+    assert "2 of 30" in str(progress())
     assert progress()._repr_html_().count("passed</td>") == 2
     (tmp_path / "runs/progress.json").write_text("{")
     assert passed() == []

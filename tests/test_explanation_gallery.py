@@ -247,7 +247,7 @@ def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, t
 
 #: Cases in which something did not grow that commands in the running guest can grow.  On a full
 #: filesystem runcmd cannot write its script.
-FIXABLE = ("growpart-off", "resize-rootfs-false", "growroot-disabled", "lvm")
+FIXABLE = ("growpart-off", "resize-rootfs-false", "growroot-disabled", "lvm", "mbr")
 
 
 @pytest.mark.boots

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from examples import few
 from figure_tables import FILESYSTEM, GIB, MIB, PARTITION, row, sizes_table
+from shipped import recorded
 
 from cloudlab import figures
 from cloudlab.errors import CloudlabError, UsageError
@@ -261,9 +262,9 @@ def test_layers_say_whose_disk_was_measured():
 def test_the_timeline_knows_the_jumps():
     found = data("timeline", tables.lab_run(), tables.stages_table())
     assert jumps(found) == {
-        "partition": (52.3, 52.3),
-        "filesystem": (53.1, 53.1),
-        "overlay_file": (0.0, 88.0),
+        "partition": [(52.3, 52.3)],
+        "filesystem": [(53.1, 53.1)],
+        "overlay_file": [(0.0, 88.0)],
     }
     stages = found[found["layer"] == "stage"]
     assert stages["stage"].tolist()[:2] == ["firmware", "kernel"]
@@ -277,7 +278,26 @@ def test_a_growth_that_was_seen_half_way_lasts_until_its_end():
         time_s=52.8, size_bytes=6351126528
     )
     found = data("timeline", pd.concat([sizes, half], ignore_index=True), tables.stages_table())
-    assert jumps(found)["filesystem"] == (52.8, 53.1)
+    assert jumps(found)["filesystem"] == [(52.8, 53.1)]
+
+
+def test_a_disk_that_was_enlarged_has_its_size_in_each_state():
+    run = recorded("while-running")
+    found = data("disk-map", run.sizes)
+    disks = found[found["kind"] == "disk"].set_index("state")["size_bytes"]
+    assert disks.to_dict() == {
+        "image": 2112 * MIB, "before": 10 * GIB, "partition": 10 * GIB, "filesystem": 20 * GIB
+    }  # fmt: skip
+    steps = jumps(data("timeline", run.sizes, run.stages))
+    assert [len(steps[layer]) for layer in ("virtual_disk", "partition", "filesystem")] == [2, 2, 2]
+    assert run.plot("timeline").title.count("and again") == 2
+
+
+def test_a_logical_volume_is_as_large_as_it_was_measured():
+    found = data("disk-map", recorded("lvm-extended").sizes)
+    volumes = found[found["kind"] == "logical_volume"].set_index("state")["size_bytes"]
+    assert volumes["before"] == 2000 * MIB
+    assert 10 * GIB < volumes["filesystem"] < 11 * GIB
 
 
 def test_a_table_without_times_has_no_timeline():

@@ -11,13 +11,16 @@ import pytest
 from guests import alive, hear_ctrl_c, left_behind, wait_until
 
 from cloudlab.errors import BootFailedError
+from cloudlab.explanation import Grower, Subject
 from cloudlab.image.cache import open_image
 from cloudlab.machine import registry
 from cloudlab.machine.config import LEAST_MEMORY_BYTES
 from cloudlab.run.boot import boot
 from cloudlab.run.options import Options
+from cloudlab.run.predict import predict
 from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig
+from cloudlab.units import GIB
 
 pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
@@ -57,6 +60,21 @@ def test_cloud_inits_own_errors_are_shown(options, tmp_path):
 def test_the_least_memory_that_is_taken_boots(options, tmp_path):
     done = boot(replace(options, memory_bytes=LEAST_MEMORY_BYTES), tmp_path / "run")
     assert done.record.outcome == "done"
+    assert left_behind(tmp_path / "run") == []
+
+
+def test_a_disk_is_enlarged_while_the_guest_runs(options, tmp_path):
+    larger = replace(options, disk_size_bytes=4 * GIB, enlarge_to_bytes=6 * GIB)
+    done = boot(larger, tmp_path / "run")
+    expected = [predict(options, disk_size=size) for size in ("4G", "6G")]
+    assert done.root_sizes("after") == (expected[1].partition_bytes, expected[1].filesystem_bytes)
+    for subject in (Subject.PARTITION, Subject.FILESYSTEM):
+        sizes = [getattr(one, f"{subject}_bytes") for one in expected]
+        steps = done.explain().of(subject)
+        assert [one.to_bytes for one in steps] == sizes
+        assert steps[1].by is Grower.OTHER
+    disks = done.sizes[(done.sizes["layer"] == "virtual_disk") & (done.sizes["device"] == "vda")]
+    assert set(disks[disks["exact"]]["size_bytes"]) == {4 * GIB, 6 * GIB}
     assert left_behind(tmp_path / "run") == []
 
 

@@ -31,6 +31,14 @@ def test_without_values_everything_is_as_in_the_article(image):
     assert make_options(image, growpart=None) == Options(image)
 
 
+def test_a_disk_can_be_enlarged_only_to_more(image):
+    assert make_options(image, enlarge_to="30G").enlarge_to_bytes == 30 << 30
+    for smaller in ("20G", "3G"):
+        with pytest.raises(UsageError, match="cannot be enlarged") as caught:
+            make_options(image, enlarge_to=smaller)
+        assert "--enlarge-to" in caught.value.hint
+
+
 def test_plain_values_become_typed(image, tmp_path):
     (tmp_path / "vendor").write_text("#cloud-config\n")
     options = make_options(

@@ -195,6 +195,7 @@ def full_record() -> Record:
         took_s=12.5,
         options=replace(
             record.options,
+            enlarge_to_bytes=30 << 30,
             growpart_devices=("/",),
             ignore_growroot_disabled=True,
             resize_rootfs=ResizeRootfs.NOBLOCK,

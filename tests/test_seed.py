@@ -124,6 +124,14 @@ def test_report_wraps_the_learners_commands():
     assert keys["runcmd"] == ["mine too", "sh /run/cloudlab-report.sh after"]
 
 
+def test_a_larger_disk_is_asked_for_before_the_last_report():
+    keys = yaml.safe_load(to_user_data(SeedConfig(enlarge=True)))
+    commands = [f"sh /run/cloudlab-report.sh {what}" for what in ("enlarge", "after")]
+    assert keys["runcmd"] == commands
+    own = build_seed(SeedConfig(enlarge=True), user_data="#cloud-config\nruncmd: [mine]\n")
+    assert yaml.safe_load(own.user_data)["runcmd"] == ["mine", *commands]
+
+
 @pytest.mark.parametrize(
     ("options", "stage", "modules"),
     [

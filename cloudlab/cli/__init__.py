@@ -420,6 +420,7 @@ def _machine_options(parser: Parser) -> None:
     add("--image", default="auto", help="a name from 'images', a file or a URL; default: auto")
     _choice(group, "--arch", "amd64 arm64", "of the image; default: this host's")
     add("--disk-size", default="20G", metavar="SIZE", help="default: 20G")
+    add("--enlarge-to", metavar="SIZE", help="enlarge the disk at the end of the boot, and grow")
     add("--memory", default="1G", metavar="SIZE", help="default: 1G")
     add(
         "--cpus",

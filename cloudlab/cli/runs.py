@@ -130,6 +130,7 @@ def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the machine's options; wrong ones are refused before any download."""
     values = typed_values(
         disk_size=args.disk_size,
+        enlarge_to=args.enlarge_to,
         memory=args.memory,
         cpus=args.cpus,
         firmware=args.firmware,

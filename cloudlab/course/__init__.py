@@ -28,6 +28,7 @@ _HOMES = {
         "checks.nb04": ("labelled",),
         "checks.nb06": ("DIAGNOSES", "PATIENTS", "WHEN_IT_DOES_NOT_GROW", "evidence"),
         "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
+        "checks.nb09": ("STUCK",),
         "classroom": ("check", "room_board", "room_predictions", "send_to_class"),
         "prediction": ("Prediction",),
         "runs": (

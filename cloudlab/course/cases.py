@@ -10,7 +10,7 @@ from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Suite, Varia
 from cloudlab.run.options import DISK_SIZE_BYTES, Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
-from cloudlab.units import GIB
+from cloudlab.units import GIB, TIB
 
 _PLAIN = Recipe()
 _BOOKWORM = Recipe(suite=Suite.BOOKWORM)
@@ -24,6 +24,9 @@ _SHORT_OF_A_MIB_BYTES = _IMAGE_BYTES + 32 * SECTOR_BYTES
 _WALL = "sgdisk --move-second-header --new=2:8GiB:+1GiB /dev/vda; partx --add --nr 2 /dev/vda"
 
 _FILL = "cat /dev/zero > /filler || sync"
+
+#: lvextend takes half of what is free; the rest stays for other volumes.
+_EXTEND = "lvextend --resizefs --extents +50%FREE lab/root"
 
 _UNCLOSED = """\
 #cloud-config
@@ -78,6 +81,9 @@ class Case:
     recipe : Recipe
         The image, if it is not the plain one.
     disk_size_bytes : int
+    enlarge_to_bytes : int or None
+        The disk's size from the moment at which the guest asks for more; it then grows partition
+        and filesystem a second time, by hand.
     seed : SeedConfig
     user_data : str or None
         A whole user-data, used even if it has mistakes.
@@ -94,6 +100,7 @@ class Case:
     notes: tuple[NoteKind, ...] = ()
     recipe: Recipe = _PLAIN
     disk_size_bytes: int = DISK_SIZE_BYTES
+    enlarge_to_bytes: int | None = None
     seed: SeedConfig = _NOTHING_SET
     user_data: str | None = None
     attach_seed: bool = True
@@ -242,6 +249,33 @@ CASES: dict[str, Case] = {
         filesystem=_not(Reason.FILLS_ITS_DEVICE),
         recipe=Recipe(variant=Variant.LVM),
     ),
+    "lvm-extended": Case(
+        "a logical volume that is extended in the first boot",
+        "With growpart.devices and one command of runcmd, a root filesystem on LVM grows, too.",
+        filesystem=(True, Grower.OTHER, None),
+        recipe=Recipe(variant=Variant.LVM),
+        seed=SeedConfig(growpart_devices=("/dev/vda1",), runcmd=(_EXTEND,)),
+    ),
+    "while-running": Case(
+        "a disk that is enlarged while the guest runs",
+        "The kernel sees a larger disk at once; partition and filesystem wait for a command.",
+        disk_size_bytes=10 * GIB,
+        enlarge_to_bytes=20 * GIB,
+    ),
+    "mbr": Case(
+        "an MBR on a disk of 3 TiB",
+        "An MBR ends at 2 TiB, and growpart 0.33 fails on a larger disk: it asks for a sector too many.",
+        partition=_not(Reason.MBR_2_TIB),
+        filesystem=_not(Reason.FILLS_ITS_DEVICE),
+        recipe=Recipe(variant=Variant.MBR),
+        disk_size_bytes=3 * TIB,
+    ),
+    "xfs-large": Case(
+        "xfs, grown to 1 TiB",
+        "xfs keeps the size of its allocation groups: 524 times the size means 2,097 of them, not 4.",
+        recipe=Recipe(filesystem=Filesystem.XFS),
+        disk_size_bytes=TIB,
+    ),
     "second-boot-same-id": Case(
         "a second boot with the same instance-id, after the disk was enlarged again",
         "growpart and resizefs run in every boot, runcmd once per instance-id.",
@@ -335,6 +369,7 @@ def case_options(name: str, image: Image, start: Start = Start.AUTO) -> Options:
     return Options(
         image=image,
         disk_size_bytes=case.disk_size_bytes,
+        enlarge_to_bytes=case.enlarge_to_bytes,
         seed=seed,
         user_data=case.user_data,
         check_user_data=False,

@@ -8,6 +8,7 @@ table          GPT and MBR; the names of other partition tables
 filesystem     what a partition holds, by its superblock
 layout         all of that in one value: ``inspect_disk``, ``DiskLayout``
 overlay        checking a base image, creating and mapping overlays
+growth         how large a partition and its filesystem become
 =============  ==========================================================
 
 What kind of file an image is belongs to :mod:`cloudlab.formats`.
@@ -19,6 +20,7 @@ from cloudlab.disk.overlay import (
     Extent,
     Overlay,
     by_region,
+    check_overlay_size,
     check_safe,
     create_overlay,
     overlay_map,
@@ -36,6 +38,7 @@ __all__ = [
     "Partition",
     "allocated_bytes",
     "by_region",
+    "check_overlay_size",
     "check_safe",
     "create_overlay",
     "inspect_disk",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cloudlab import paths, tools
 from cloudlab.disk.layout import DiskLayout, read_disk
-from cloudlab.disk.reader import allocated_bytes, backing_chain, damage, qemu_filename
+from cloudlab.disk.reader import Layer, allocated_bytes, backing_chain, damage, qemu_filename
 from cloudlab.errors import DiskError, ToolFailedError, UnsafeImageError, UsageError
 from cloudlab.formats import check_format, format_of, read_ends, virtual_size_bytes
 from cloudlab.units import format_bytes
@@ -210,6 +210,27 @@ def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int)
         If the base image cannot be read, or ``overlay`` exists already.
     ToolNotFoundError, ToolFailedError, ToolTimeoutError
     """
+    layer = check_overlay_size(base, base_format, size_bytes)
+    target = Path(os.path.abspath(overlay))  # noqa: PTH100 (a link stays a link)
+    if target.exists():
+        raise DiskError(f"{target} exists already.", hint="Choose another path, or delete it.")
+    paths.make_folder(target.parent)
+    with paths.whole_file(target, mode=0o600) as part:
+        backing = ("-F", base_format, "-b", layer.path)
+        tools.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, part, str(size_bytes)])
+    return Overlay(target, layer.path, base_format, size_bytes)
+
+
+def check_overlay_size(base: Path, base_format: str, size_bytes: int) -> Layer:
+    """Return the base image, after a check that an overlay of that size can be put over it.
+
+    Raises
+    ------
+    UsageError
+        If the size is smaller than the base image or not a multiple of 512.
+    DiskError
+        If the base image cannot be read.
+    """
     layer = backing_chain(base, base_format)[0]
     if size_bytes < layer.virtual_size_bytes:
         raise UsageError(
@@ -222,14 +243,7 @@ def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int)
             f"A disk of {size_bytes} bytes is not a whole number of 512-byte sectors.",
             hint=f"Choose {-(-size_bytes >> 20)}M.",
         )
-    target = Path(os.path.abspath(overlay))  # noqa: PTH100 (a link stays a link)
-    if target.exists():
-        raise DiskError(f"{target} exists already.", hint="Choose another path, or delete it.")
-    paths.make_folder(target.parent)
-    with paths.whole_file(target, mode=0o600) as part:
-        backing = ("-F", base_format, "-b", layer.path)
-        tools.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, part, str(size_bytes)])
-    return Overlay(target, layer.path, base_format, size_bytes)
+    return layer
 
 
 def overlay_map(overlay: Path) -> list[Extent]:

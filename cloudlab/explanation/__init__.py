@@ -12,7 +12,7 @@ machine        one machine's storage, put together from them
 verdicts       what a rule answers, and what would settle the rest
 partition, filesystem
                the rules: whether it grew, by what, or why not
-boot           one of cloudlab's own boots, which are measured exactly
+boot, measured one of cloudlab's own boots: its evidence, and the rules for exact sizes
 fixes          the commands that help
 =============  ==========================================================
 """
@@ -24,13 +24,18 @@ from dataclasses import fields, replace
 from typing import Any
 
 from cloudlab.console import printable
-from cloudlab.explanation.boot import Boot, boot_notes, filesystem_verdicts, partition_verdicts
+from cloudlab.explanation.boot import Boot
 from cloudlab.explanation.events import Kind, read_events, source_of
 from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_evidence
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
 from cloudlab.explanation.fixes import filesystem_fix, partition_fix
 from cloudlab.explanation.machine import Machine
+from cloudlab.explanation.measured import (
+    boot_notes,
+    filesystem_verdicts,
+    partition_verdicts,
+)
 from cloudlab.explanation.model import (
     Evidence,
     Finding,

@@ -124,10 +124,13 @@ _PARTITION = {
     Reason.TABLE_BUSY: _BUSY,
     Reason.MBR_2_TIB: f"""
     {_SAFE_FIRST}
-    # Beyond 2 TiB the disk needs a GPT. From a rescue system:
-    sudo sgdisk --mbrtogpt {{disk}}
-    # A machine that boots by BIOS also needs a BIOS boot partition and grub-install again.
-    <grow>
+    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
+    start=$(cat /sys/class/block/{{partition}}/start)
+    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
+    sudo partx --update {{disk}}
+    <above>
+    # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
+    # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
     """,
     Reason.GPT_BACKUP: f"""
     {_SAFE_FIRST}
@@ -194,6 +197,7 @@ def _filled(machine: Machine, lines: Iterable[str]) -> Iterator[str]:
         "{disk}": _disk(machine),
         "{disk_name}": _plain(machine.disk, "DISK"),
         "{number}": _plain(machine.number, "NUMBER"),
+        "{partition}": _plain(machine.partition, "PARTITION"),
     }
     for line in lines:
         if steps := _STEPS.get(line):

@@ -249,8 +249,9 @@ def draw_timeline(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     del given
     size, faint = canvas.pt, canvas.style.faint
     end = float(data[["time_s", "end_s"]].max().max())
-    found = {layer: ends for layer, ends in jumps(data).items() if layer in _LINES}
-    moments = [time for ends in found.values() for time in ends] or [0.0, end]
+    found = [(layer, one) for layer, steps in jumps(data).items() for one in steps]
+    found = [(layer, ends) for layer, ends in found if layer in _LINES]
+    moments = [time for _, ends in found for time in ends] or [0.0, end]
     pad = max(0.4 * (max(moments) - min(moments)), 0.01 * end)
     low, high = max(0.0, min(moments) - pad), min(end, max(moments) + pad)
     strip = _draw_strip(canvas, records(data[data["layer"] == "stage"]), end)
@@ -270,10 +271,10 @@ def draw_timeline(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     canvas.ax.spines["bottom"].set_visible(False)
     inner = copy.copy(canvas)
     inner.ax = canvas.ax.inset_axes((0, 0, 1, 1 - top / height), xlim=(low, high))
-    for layer, ends in found.items():
+    for layer, ends in found:
         inner.ax.axvspan(*ends, color=canvas.look(layer).stroke, alpha=0.15, linewidth=0)
     _draw_growth(inner, data, (low, high), height - top)
-    unsure = any(first != last for first, last in found.values())
+    unsure = any(first != last for _, (first, last) in found)
     notes = ["Shaded: it grew at some time in there."] * unsure
     canvas.fit(height, height * 1.5, notes=notes)
 
@@ -317,10 +318,12 @@ def _draw_growth(
     canvas.ax.grid(visible=False, axis="x")
     canvas.ax.grid(visible=True, axis="y")
     last = -math.inf
-    for layer in reversed(_LINES):
-        rows = data[data["layer"] == layer]
+    disks = data[(data["layer"] == "virtual_disk") & (data["stage"] != "image")]
+    enlarged = ["virtual_disk"] * bool((disks["size_bytes"].diff() > 0).any())
+    for layer in (*reversed(_LINES), *enlarged):
+        rows = disks if layer == "virtual_disk" else data[data["layer"] == layer]
         at = height / high * float(rows["size_bytes"].iloc[-1]) if len(rows) else 0.0
-        # The partition, which is larger, is named above the filesystem.
+        # What is larger is named above what lies in it.
         last = max(at, last + 2.7 * canvas.pt)
         _draw_line(canvas, rows, window[1], float, last - at - 1.2 * canvas.pt)
 

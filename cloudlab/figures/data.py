@@ -262,21 +262,28 @@ def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def jumps(data: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return when each layer of a timeline gained 1 MiB or more.
+def jumps(data: pd.DataFrame) -> dict[str, list[tuple[float, float]]]:
+    """Return when each layer of a timeline gained 1 MiB or more, perhaps several times.
 
-    The growth lies between two times in seconds.  They are equal where one sample saw all of it,
-    which happens within about a second; a filesystem may be seen in the middle of its growth.
+    A growth lies between two times in seconds.  They are equal where one sample saw all of it,
+    which happens within about a second; a filesystem may be seen in the middle of its growth,
+    and then the samples that follow at once belong to the same one.
     """
-    found = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     for layer, rows in data[data["layer"] != "stage"].groupby("layer", sort=False):
-        grown = rows[(rows["size_bytes"].diff() >= LEAST_GAIN_BYTES).fillna(False)]
-        if len(grown):
-            first, last = (float(grown["time_s"].iloc[at]) for at in (0, -1))
-            before = rows[rows["time_s"] < first]["time_s"]
-            if grown["stage"].iloc[0] != "sample" and len(before):
+        rows = rows.reset_index(drop=True)  # noqa: PLW2901
+        grown = rows.index[(rows["size_bytes"].diff() >= LEAST_GAIN_BYTES).fillna(False)]
+        for at in grown:
+            last = first = float(rows["time_s"][at])
+            if (
+                rows["stage"][at] != "sample"
+                and (before := rows["time_s"][rows["time_s"] < first]).size
+            ):
                 first = float(before.iloc[-1])
-            found[str(layer)] = (first, last)
+            steps = found.setdefault(str(layer), [])
+            if steps and (at - 1 in grown or steps[-1][1] == last):
+                first = steps.pop()[0]
+            steps.append((first, last))
     return found
 
 
@@ -354,21 +361,28 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
         )
     disks = run.of("virtual_disk")
     of_image = disks["stage"] == "image"
-    then, now = (
-        int(next(iter(one["size_bytes"][::-1]), 0)) for one in (disks[of_image], disks[~of_image])
-    )
+    then = int(next(iter(disks[of_image]["size_bytes"][::-1]), 0))
     blocks: list[tuple[Any, ...]] = []
     filled: dict[Any, int] = {}
     for state, measured, found in states:
         end = (found["start_bytes"] + found["size_bytes"]).fillna(0).max()
         state = "launch" if state == "image" and end > then > 0 else state  # noqa: PLW2901
-        disk = then if state == "image" else now or then
+        disk = then if state == "image" else _disk_at(disks[~of_image], found) or then
         blocks += [(state, measured, *block) for block in _blocks(run, found, disk, filled)]
     return _frame(
         blocks, state="string", measured="boolean", kind="string", device="string",
         mountpoint="string", start_bytes="Int64", size_bytes="Int64", extent_bytes="Int64",
         placed="boolean",
     )  # fmt: skip
+
+
+def _disk_at(disks: pd.DataFrame, found: pd.DataFrame) -> int:
+    """Return the disk's size in a state, as last or else first measured; 0 where it was not."""
+    order = found["_order"].max()
+    time = found[found["_order"] == order]["_time"].max()
+    same = (disks["_order"] == order) & (disks["_time"] <= time).fillna(value=True)
+    until = disks[(disks["_order"] < order) | same]
+    return int(next(iter([*until["size_bytes"][::-1], *disks["size_bytes"]]), 0))
 
 
 def _states(rows: pd.DataFrame) -> Iterator[tuple[str, bool, pd.DataFrame]]:

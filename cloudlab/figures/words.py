@@ -232,9 +232,12 @@ def timeline_words(data: pd.DataFrame, given: Given) -> Words:
     found, facts = jumps(data), []
     for layer in ("partition", "filesystem"):
         if layer in found:
-            first, last = map(format_seconds, found[layer])
-            moment = f"just before {last}" if first == last else f"between {first} and {last}"
-            facts.append(("grew", moment))
+            moments = []
+            for first, last in (map(format_seconds, one) for one in found[layer]):
+                moments.append(
+                    f"just before {last}" if first == last else f"between {first} and {last}"
+                )
+            facts.append(("grew", " and again ".join(moments)))
         else:
             # One measurement cannot tell.
             once = (data["layer"] == layer).sum() < 2  # noqa: PLR2004

@@ -40,11 +40,12 @@ LVM_DATA_BYTES = 1 << 20
 
 
 class Suite(StrEnum):
-    """A Debian release."""
+    """A Debian release; ``sid`` is unstable, which changes every day."""
 
     BULLSEYE = "bullseye"
     BOOKWORM = "bookworm"
     TRIXIE = "trixie"
+    SID = "sid"
 
 
 #: What is built unless another suite is named.
@@ -79,8 +80,11 @@ class Variant(StrEnum):
     WHOLE_DISK = "whole-disk", "no partition table: the filesystem fills the disk (BIOS, ext4)"
     FULL = "full", "df shows 100%: only the root user can write some 16 MiB (ext4)"
     LVM = "lvm", "the root filesystem is on a logical volume"
+    MBR = "mbr", "an MBR (dos) in place of a GPT, which ends at 2 TiB (BIOS)"
 
 
+#: Variants that boot by BIOS only.
+_BIOS_ONLY = (Variant.WHOLE_DISK, Variant.MBR)
 #: Variants that only ext4 allows: it leaves room for a boot sector, and allocates blocks unwritten.
 _EXT4_ONLY = (Variant.WHOLE_DISK, Variant.FULL)
 
@@ -88,6 +92,9 @@ _BIOS_BOOT = "21686148-6449-6E6F-744E-656564454649"
 _EFI_SYSTEM = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 _LINUX_LVM = "E6D6D379-F507-44C2-A23C-238F2A3DF928"
 _LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
+_MBR_LINUX = "83"
+#: Behind an MBR lie sectors that no partition uses.
+_CORE_BEHIND_MBR = 1
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,9 @@ class Partition:
 class Layout:
     """Where each part of the disk is.
 
-    ``root`` holds the root filesystem, or with ``in_volume`` the physical volume that does; on a
-    disk without a table it is the whole disk, with the number 0.  ``bios`` holds GRUB's core
+    ``label`` is the table's kind, as sfdisk calls it.  ``root`` holds the root filesystem, or with
+    ``in_volume`` the physical volume that does; on a disk without a table it is the whole disk,
+    with the number 0.  ``bios`` holds GRUB's core
     image, ``esp`` is the EFI system partition, ``behind`` a partition behind root.
     """
 
@@ -119,6 +127,7 @@ class Layout:
     bios: Partition | None = None
     behind: Partition | None = None
     in_volume: bool = False
+    label: str = "gpt"
 
     @property
     def root_offset_bytes(self) -> int:
@@ -145,7 +154,7 @@ class Layout:
             f"{each.number} : start={each.start}, size={each.sectors}, type={each.type}"
             for each in self.partitions
         ]
-        return "\n".join(["label: gpt", "unit: sectors", "", *lines, ""])
+        return "\n".join([f"label: {self.label}", "unit: sectors", "", *lines, ""])
 
 
 @dataclass(frozen=True)
@@ -163,7 +172,7 @@ class Recipe:
                 f"The variant {self.variant} can be built with ext4 only, not {self.filesystem}.",
                 hint="Use --filesystem ext4, or another --variant.",
             )
-        if self.variant is Variant.WHOLE_DISK and self.arch != "amd64":
+        if self.variant in _BIOS_ONLY and self.arch != "amd64":
             raise UsageError(
                 f"The variant {self.variant} boots by BIOS, which {self.arch} does not have.",
                 hint="Use another --variant.",
@@ -192,7 +201,7 @@ class Recipe:
     @property
     def firmware(self) -> tuple[str, ...]:
         """Of ``bios`` and ``uefi``, what it boots by."""
-        if self.variant is Variant.WHOLE_DISK:
+        if self.variant in _BIOS_ONLY:
             return ("bios",)
         return ("bios", "uefi") if self.arch == "amd64" else ("uefi",)
 
@@ -228,6 +237,8 @@ class Recipe:
         root_sectors = ROOT_MIB * _MIB_SECTORS
         if self.variant is Variant.WHOLE_DISK:
             return Layout(root=Partition(0, 0, root_sectors, ""))
+        if self.variant is Variant.MBR:
+            return Layout(root=Partition(1, _MIB_SECTORS, root_sectors, _MBR_LINUX), label="dos")
         at = _MIB_SECTORS
         bios = None
         if "bios" in self.firmware:
@@ -306,7 +317,7 @@ _COPY_TIMEOUT_S = 600.0
 
 _BIOS_TARGET = "i386-pc"
 _EFI_TARGETS = {"amd64": ("x86_64-efi", "BOOTX64.EFI"), "arm64": ("arm64-efi", "BOOTAA64.EFI")}
-_MODULES = ("configfile", "linux", "normal", "part_gpt", "search", "search_label")
+_MODULES = ("configfile", "linux", "normal", "part_gpt", "part_msdos", "search", "search_label")
 _FILESYSTEM_MODULES = {"ext4": "ext2", "btrfs": "btrfs", "xfs": "xfs"}
 
 #: Its place on a disk without partitions; blocks of a file are not moved by growing.
@@ -367,9 +378,13 @@ def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
         _write_esp(recipe, layout.esp, disk, work)
     if "bios" in recipe.firmware:
         core = _bios_core(recipe, work)
-        first_sector = layout.bios.start if layout.bios else _first_sector(disk, _CORE_IN_TREE)
-        if layout.bios and len(core) > layout.bios.sectors * SECTOR_BYTES:
-            raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its partition.")
+        first_sector, room = _CORE_BEHIND_MBR, layout.root.start - _CORE_BEHIND_MBR
+        if layout.bios:
+            first_sector, room = layout.bios.start, layout.bios.sectors
+        elif not layout.partitions:
+            first_sector = _first_sector(disk, _CORE_IN_TREE)
+        if layout.partitions and len(core) > room * SECTOR_BYTES:
+            raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its place.")
         with disk.open("r+b") as stream:
             code = _grub(recipe, work, _BIOS_TARGET) / "boot.img"
             stream.write(boot_sector(code.read_bytes(), first_sector))

@@ -284,6 +284,7 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         on_event=host.on_event,
         cancel=host.stop,
         on_pause=plan.save,
+        enlarge_to_bytes=job.options.enlarge_to_bytes,
     )
     if host.stop.is_set():
         raise InterruptedRunError(f"The run {name} was not started.", hint=AFTER_STOP)

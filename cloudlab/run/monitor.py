@@ -94,6 +94,9 @@ class RunEvent:
         return self.note.startswith(WAITING)
 
 
+#: The line with which ``report.sh enlarge`` asks for a larger disk.
+_ENLARGE = b"cloudlab: enlarge the disk"
+
 #: What can be done after a run was stopped.
 AFTER_STOP = "Its folder keeps what was recorded; to boot it again, choose another folder."
 
@@ -177,6 +180,8 @@ class BootMonitor:
     cancel: threading.Event
     #: Awaited when the machine has paused at the guest's first access to the seed.
     on_pause: OnPause | None = None
+    #: What the disk is enlarged to when the guest asks for it.
+    enlarge_to_bytes: int | None = None
 
     _paused_at_s: float | None = field(default=None, init=False)
     _console: list[tuple[float, bytes]] = field(default_factory=list, init=False)
@@ -185,6 +190,8 @@ class BootMonitor:
     _started_s: float = field(default=0.0, init=False)
     _heard_s: float = field(default=0.0, init=False)
     _resets: int = field(default=0, init=False)
+    #: Whether the guest asked for a larger disk.
+    _asked: bool = field(default=False, init=False)
     _reports_bytes: int = field(default=0, init=False)
     #: Frames of the report after growth, whose end has not come, and when the last one came.
     _reported: tuple[int, float] = field(default=(0, 0.0), init=False)
@@ -229,6 +236,9 @@ class BootMonitor:
                         self._keep(now_s, chunk, transcript, cast)
                         if self._take_chunk(now_s, chunk):
                             return
+                        if self._asked and self.enlarge_to_bytes:
+                            size_bytes, self.enlarge_to_bytes = self.enlarge_to_bytes, None
+                            await machine.command("block_resize", node_name="disk", size=size_bytes)
                     else:
                         self._write(cast.flush)
                         if self._paused_at_s is not None:
@@ -281,6 +291,7 @@ class BootMonitor:
         for line in self._splitter.feed(chunk, now_s):
             log.lines = line.number
             log.watcher.feed(line)
+            self._asked = self._asked or line.raw.rstrip() == _ENLARGE
             block = self._take_sizes(line)
             complete = complete or (block is not None and block.stage == "after" and block.ended)
             frames = log.parser.frames_so_far("after")

@@ -49,6 +49,8 @@ class Options:
         The base image.
     disk_size_bytes : int
         Virtual size of the overlay.
+    enlarge_to_bytes : int or None
+        Enlarge the disk to this size while the guest runs, at the end of its boot.
     seed : SeedConfig
         The cloud-init options.  With ``user_data`` only its ``report``, ``sampler``,
         ``profile`` and ``instance_id`` are used.
@@ -92,6 +94,7 @@ class Options:
 
     image: Image
     disk_size_bytes: int = DISK_SIZE_BYTES
+    enlarge_to_bytes: int | None = None
     seed: SeedConfig = field(default_factory=SeedConfig)
     user_data: str | None = None
     meta_data: str | None = None
@@ -113,6 +116,12 @@ class Options:
 
     def __post_init__(self) -> None:
         check_shape(self.memory_bytes, self.cpus)
+        larger = self.enlarge_to_bytes
+        if larger is not None and larger <= self.disk_size_bytes:
+            raise UsageError(
+                f"A disk of {self.disk_size_bytes} bytes cannot be enlarged to {larger} bytes.",
+                hint="Choose a larger --enlarge-to, or a smaller --disk-size.",
+            )
 
 
 #: The article's three scenarios, in its order: name -> cloud-init options.
@@ -136,6 +145,7 @@ _SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
 _NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
 _SIZES = {
     "disk_size": ("disk_size_bytes", "disk size"),
+    "enlarge_to": ("enlarge_to_bytes", "size to enlarge the disk to"),
     "memory": ("memory_bytes", "memory size"),
 }
 
@@ -150,7 +160,7 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
         Where values that are not given come from.
     **values
         Any field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
-        ``disk_size`` and ``memory`` as text such as ``"20G"``; choices as text such as
+        ``disk_size``, ``enlarge_to`` and ``memory`` as text such as ``"20G"``; choices as text such as
         ``growpart="off"``; a Path in place of a text is read; None leaves a value out.
 
     Raises

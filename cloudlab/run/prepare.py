@@ -196,8 +196,10 @@ def _seed(options: Options) -> Seed:
     """Return the seed of a run, with warnings about the texts that were given."""
     given = (options.user_data, options.vendor_data, options.seed.extra_yaml or None)
     is_given = any(text is not None for text in given)
+    larger = options.enlarge_to_bytes is not None
     return build_seed(
-        options.seed,
+        # The sampler shows the disk, the partition and the filesystem growing one by one.
+        replace(options.seed, enlarge=larger, sampler=options.seed.sampler or larger),
         user_data=options.user_data,
         meta_data=options.meta_data,
         vendor_data=options.vendor_data,

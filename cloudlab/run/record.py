@@ -79,6 +79,7 @@ class RecordedOptions:
     """
 
     disk_size_bytes: Count = 0
+    enlarge_to_bytes: Count | None = None
     growpart: GrowpartMode | None = None
     growpart_devices: tuple[str, ...] = ()
     ignore_growroot_disabled: bool | None = None
@@ -95,6 +96,11 @@ class RecordedOptions:
     seed_label: str = VOLUME_ID
     user_data_file: str = USER_DATA_FILE
     start: Start = Start.COLD
+
+    @property
+    def last_disk_bytes(self) -> int:
+        """The disk's size at the end of the run."""
+        return self.enlarge_to_bytes or self.disk_size_bytes
 
     @classmethod
     def of(cls, options: Options) -> RecordedOptions:

@@ -140,6 +140,9 @@ class SeedConfig:
         Whether the guest measures its disks before and after growth.
     sampler : bool
         Whether it also reports every change in between.
+    enlarge : bool
+        Whether it asks the host for a larger disk at the end of the boot, and then grows
+        partition and filesystem by hand.
     instance_id : str or None
         None makes a fresh one; with a used one cloud-init skips what runs once per instance.
 
@@ -164,6 +167,7 @@ class SeedConfig:
     profile: Profile = Profile.LEAN
     report: bool = True
     sampler: bool = False
+    enlarge: bool = False
     instance_id: str | None = None
 
 
@@ -267,8 +271,8 @@ def build_seed(
     ----------
     config : SeedConfig, optional
     user_data : str, optional
-        A whole text; of ``config`` only ``report``, ``sampler``, ``profile`` and ``instance_id``
-        are used then.
+        A whole text; of ``config`` only ``report``, ``sampler``, ``enlarge``, ``profile`` and
+        ``instance_id`` are used then.
     meta_data : str, optional
         A whole text, in place of the instance-id and host name of ``config``.
     vendor_data : str, optional
@@ -290,6 +294,7 @@ def build_seed(
             profile=config.profile,
             report=config.report,
             sampler=config.sampler,
+            enlarge=config.enlarge,
             instance_id=config.instance_id,
         )
     keys, problems = _cloud_config(config, user_data, schema, check=check)
@@ -468,12 +473,12 @@ def _refuse_errors(name: str, problems: Iterable[Problem]) -> tuple[Problem, ...
 
 def _with_report(cloud_config: dict[str, Any], config: SeedConfig) -> dict[str, Any]:
     before = f"sh {_REPORT_PATH} before" + (" sample" if config.sampler else "")
-    after = f"sh {_REPORT_PATH} after"
+    after = [f"sh {_REPORT_PATH} enlarge"] * config.enlarge + [f"sh {_REPORT_PATH} after"]
     others = {key: value for key, value in cloud_config.items() if key not in {"bootcmd", "runcmd"}}
     return {
         **others,
         "bootcmd": [_FETCH_REPORT, before, *(cloud_config.get("bootcmd") or ())],
-        "runcmd": [*(cloud_config.get("runcmd") or ()), after],
+        "runcmd": [*(cloud_config.get("runcmd") or ()), *after],
     }
 
 

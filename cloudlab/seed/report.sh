@@ -3,6 +3,7 @@ nonce=
 # Measures this machine's disks from the inside and prints them on the serial console.
 #
 #   report.sh before [sample]   from bootcmd, before anything grows
+#   report.sh enlarge           from runcmd: have the host enlarge the disk, and grow by hand
 #   report.sh after             from runcmd, after it; a second call does nothing
 #
 # Each report is what people read (lsblk, df -h) and the same in bytes, a frame a line:
@@ -412,7 +413,8 @@ last_stage_ended() {
 # Reports after cloud-init's last stage if runcmd could not: broken user-data, or an
 # instance-id that already had its run.
 watch() {
-    trap 'report_after watcher; exit 0' TERM
+    # In a process of its own: after a signal, read of BusyBox 1.38 never returns.
+    trap 'exec sh "$0" watched' TERM
     tries=0
     until [ -e "$root/run/cloud-init/result.json" ] || last_stage_ended || [ "$tries" -ge 1800 ]; do
         tries=$((tries + 1))
@@ -452,6 +454,41 @@ sample() {
     rm -f "$work/sampling"
 }
 
+# ---------------------------------------------------------------- growing by hand
+
+# Each command is shown, as a shell's prompt would.
+by_hand() {
+    echo "# $*" >> "$console"
+    "$@" >> "$console" 2>&1
+}
+
+# The host enlarges the disk when it reads this line; the kernel tells of it by the disk's size.
+enlarge() {
+    find_mounts
+    part=$(readlink -f "$root/sys/class/block/$root_kernel_name")
+    disk=${part%/*}
+    read -r number < "$part/partition"
+    read -r sectors < "$disk/size"
+    old=$sectors
+    tries=0
+    echo 'cloudlab: enlarge the disk' >> "$console"
+    while [ "$sectors" -eq "$old" ] && [ "$tries" -lt 300 ]; do
+        tries=$((tries + 1))
+        sleep 0.2
+        read -r sectors < "$disk/size"
+    done
+    # The sampler looks every 0.3 s; slower steps show each of them.
+    sleep 1
+    by_hand growpart "/dev/${disk##*/}" "$number"
+    sleep 1
+    case $root_type in
+        ext[234]) by_hand resize2fs "/dev/$root_kernel_name" ;;
+        xfs) by_hand xfs_growfs / ;;
+        btrfs) by_hand btrfs filesystem resize max / ;;
+    esac
+    sleep 1
+}
+
 # ---------------------------------------------------------------- main
 
 umask 077
@@ -466,10 +503,12 @@ case ${1-} in
         fi
         sh "$0" watch < /dev/null > /dev/null 2>&1 &
         ;;
+    enlarge) enlarge ;;
     after) report_after runcmd ;;
+    watched) report_after watcher ;;
     sample | watch) "$1" ;;
     *)
-        echo "usage: $0 before [sample] | after" >&2
+        echo "usage: $0 before [sample] | enlarge | after" >&2
         exit 2
         ;;
 esac

@@ -348,7 +348,8 @@ def _shrinking(before: Report, after: Report) -> Iterator[str]:
 #: stage          string    image (as it was before the boot, read by the host), before, after,
 #:                          sample; NA where the console does not say
 #: time_s         Float64   seconds since launch, or the guest's uptime
-#: layer          string    image_file, virtual_disk, partition, filesystem, overlay_file
+#: layer          string    image_file, virtual_disk, partition, logical_volume, luks, filesystem,
+#:                          overlay_file
 #: device         string    without /dev/, e.g. vda1
 #: mountpoint     string    NA where nothing is mounted
 #: size_bytes     Int64     bytes; of a filesystem as statfs, and so df, counts them
@@ -410,8 +411,7 @@ def console_sizes(
     """Return a console's sizes as a sizes table.
 
     A *virtual_disk* is a disk with partitions or with the root filesystem; the seed, a small
-    disk with neither, is left out, as are optical and floppy drives.  Volumes of LVM, RAID and
-    encryption are not partitions and have no row, but their filesystems have.
+    disk with neither, is left out, as are optical and floppy drives.
 
     Parameters
     ----------
@@ -468,6 +468,10 @@ def _uptime(report: Report, parsed: ParsedConsole) -> float | None:
     return around[-1].uptime_s if around else None
 
 
+#: A device's type -> its layer.
+_LAYERS = {"part": "partition", "lvm": "logical_volume", "crypt": "luks"}
+
+
 def _report_rows(
     report: Report, times: Mapping[int, float], uptime_s: float | None
 ) -> Iterator[dict[str, Any]]:
@@ -482,9 +486,10 @@ def _report_rows(
         return common | {"layer": layer, "source": source, "line": line} | values
 
     for device in report.lsblk:
-        if device.type == "part" or device.name in disks:
+        layer = _LAYERS.get(device.type, "virtual_disk" if device.name in disks else "")
+        if layer:
             yield row(
-                "partition" if device.type == "part" else "virtual_disk",
+                layer,
                 "lsblk",
                 device.line,
                 device=device.name,

@@ -9,22 +9,23 @@ from typing import Any
 
 import ipywidgets
 
-from cloudlab.course.prediction import Prediction
+from cloudlab.course.prediction import LAYERS, Prediction
 from cloudlab.disk import DiskLayout, inspect_disk, parse_disk_size
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.figures.data import disk_map_data
+from cloudlab.figures.data import disk_map_data, records
 from cloudlab.figures.words import Given, disk_map_words
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
 from cloudlab.run.options import Options, scenario_name
+from cloudlab.run.predict import measured
 from cloudlab.run.tables import layout_sizes
 from cloudlab.run.value import Run, open_run, recordings
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
-from cloudlab.units import format_bytes, format_seconds
+from cloudlab.units import format_bytes, format_seconds, is_known
 from cloudlab.widgets.boot import BootPanel, Plan, Snapshot
 from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import AnyRun, Form, Pane, button, error_html, field
@@ -56,6 +57,8 @@ _OPTIONS = (
         choices=[_NOT_SET, *((one.value, one.value) for one in ResizeRootfs)],
         help="grows the filesystem",
     ),
+    field("enlarge_to", "text", "Enlarge the disk while it runs, to", group=_MORE,
+          help="such as 40G; the guest then grows by hand"),
     field("devices", "text", "growpart: devices", group=_MORE, help="such as / or /dev/vda1"),
     field(
         "ignore_growroot", "checkbox", "growpart: ignore_growroot_disabled", False, group=_MORE
@@ -200,8 +203,13 @@ class GrowthLab(BootPanel):
             user_data=to_user_data(seed),
             image=values["image"],
             disk_size_bytes=parse_disk_size(values["disk_size"]),
+            enlarge_to_bytes=self._enlarge_to(),
             profile=seed.profile.value,
         )
+
+    def _enlarge_to(self) -> int | None:
+        text = str(self.options.values["enlarge_to"]).strip()
+        return parse_disk_size(text, "size to enlarge the disk to") if text else None
 
     def _switched(self) -> None:
         if self.live:
@@ -255,6 +263,20 @@ class GrowthLab(BootPanel):
         if not self.running:
             self._show_start(layout)
         self._show_buttons()
+
+    def _in_atlas(self) -> str:
+        """Return what a boot of the atlas with just these options measured, if there is one."""
+        values = self.options.values
+        disk_bytes = self._enlarge_to() or parse_disk_size(values["disk_size"])
+        for row in records(measured(str(values["image"]), disk_bytes, self.seed_config())):
+            sizes = [(layer, getattr(row, f"{layer}_bytes")) for layer in LAYERS]
+            words = [
+                f"{layer} {format_bytes(int(size))}" for layer, size in sizes if is_known(size)
+            ]
+            return (
+                f"The atlas has a boot with your options, of {row.date[:10]}: {', '.join(words)}."
+            )
+        return ""
 
     def _missing(self) -> tuple[str, str]:
         return ("correct the options", "") if self._faulty else super()._missing()
@@ -316,12 +338,14 @@ class GrowthLab(BootPanel):
         # The options may be changed while the machine boots; the prediction was for these.
         prediction, chosen = self.prediction, dict(self.options.values)
         match = None if self.live else self.match()
+        in_atlas = self._in_atlas() if match and match.differences else ""
 
         def done(run: Run | None) -> None:
             if run is None:
                 self._mark_stale("The result below is that of an earlier run.")
                 return
-            self._show_result(Finished(run, prediction, match.differences if match else ()))
+            differences = match.differences if match else ()
+            self._show_result(Finished(run, prediction, differences, in_atlas))
             if chosen != self.options.values:
                 self._mark_stale("The result below belongs to other options than these.")
 
@@ -332,6 +356,7 @@ class GrowthLab(BootPanel):
             options = Options(
                 image=self._image(),
                 disk_size_bytes=parse_disk_size(chosen["disk_size"]),
+                enlarge_to_bytes=self._enlarge_to(),
                 seed=replace(seed, sampler=True),
                 scenario=scenario_name(seed),
             )

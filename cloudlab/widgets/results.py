@@ -51,6 +51,7 @@ def nearest(
     user_data: str,
     image: str,
     disk_size_bytes: int,
+    enlarge_to_bytes: int | None = None,
     profile: str = "lean",
 ) -> Match:
     """Return the recording with the fewest differences.
@@ -62,7 +63,7 @@ def nearest(
     recordings : iterable of Run
     user_data, image, profile : str
         What was chosen; the image by its name.
-    disk_size_bytes : int
+    disk_size_bytes, enlarge_to_bytes : int
 
     Raises
     ------
@@ -82,6 +83,10 @@ def nearest(
             "profile": (recording.options.profile, profile),
             "image": (recording.image.name, image),
             "disk size": _two_sizes(size_bytes, disk_size_bytes),
+            "enlarged while it ran": [
+                "not" if one is None else f"to {format_bytes(one)}"
+                for one in (recording.options.enlarge_to_bytes, enlarge_to_bytes)
+            ],
         }
         others = [told(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]
         ratio = abs(math.log2(max(size_bytes, 1) / max(disk_size_bytes, 1)))
@@ -153,11 +158,14 @@ class Finished:
     prediction : Prediction or None
     differences : tuple of str
         In what the recording that was played is not what was asked for.
+    in_atlas : str
+        What the atlas has of that, in a sentence; empty if it has nothing.
     """
 
     run: Run
     prediction: Prediction | None = None
     differences: tuple[str, ...] = ()
+    in_atlas: str = ""
 
     @property
     def judged(self) -> bool:
@@ -172,7 +180,7 @@ def result_html(finished: Finished) -> str:
     parts = [f"<h3>Result: {escaped(run.scenario)}</h3>{origin_html(run)}"]
     if finished.differences:
         parts.append("<p><b>The recording differs from your options.</b></p>")
-        parts.append(items_html(finished.differences))
+        parts.append(f"{items_html(finished.differences)}<p>{escaped(finished.in_atlas)}</p>")
     if error:
         parts.append(f"<p><b>The boot did not finish.</b></p><pre>{escaped(error.text)}</pre>")
     parts += [

@@ -30,7 +30,7 @@ from cloudlab.sizes import parse_size
 #: Yields what is wrong with an answer, in sentences; nothing if it is right.
 Check = Callable[[Any], Iterable[str]]
 
-_NOTEBOOKS = 9
+_NOTEBOOKS = 10
 _GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
 _FILE = "progress.json"
 

@@ -1,0 +1,281 @@
+"""How large a partition and its filesystem become, by the arithmetic of what grows them.
+
+Sources: growpart of cloud-utils 0.31 to 0.34 (``resize_sfdisk``); the kernel's fs/ext4/super.c
+(``count_overhead``) and fs/ext4/resize.c, xfs_fsops.c and fs/xfs/xfs_super.c; resize2fs of
+e2fsprogs.  The atlas of real boots checks it.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from cloudlab.disk.filesystem import HEAD_BYTES, Filesystem
+from cloudlab.disk.layout import DiskLayout
+from cloudlab.disk.reader import backing_chain, open_disk
+from cloudlab.disk.table import Partition
+from cloudlab.errors import DiskError
+from cloudlab.units import format_count
+
+#: growpart ignores a smaller gain.
+LEAST_GAIN_BYTES = 1 << 20
+#: Sectors at a disk's end that growpart leaves to the second GPT, on a disk with an MBR, too.
+_BACKUP_SECTORS = 33
+#: Sectors that an MBR can count; growpart takes the number for the last one's.
+_MBR_SECTORS = 1 << 32
+#: growpart makes sizes whole MiB since this version.
+WHOLE_MIB_SINCE = (0, 34)
+
+#: What the filesystems' drivers leave out at the end rather than make a group of it.
+_LEAST_XFS_GROUP_BLOCKS, _LEAST_EXT_GROUP_BLOCKS = 64, 50
+
+_EXT_SPARSE_SUPER, _EXT_BIGALLOC = 0x1, 0x200  # ro_compat
+_EXT_META_BG, _EXT_64BIT = 0x10, 0x80  # incompat
+_EXT_SPARSE_SUPER2 = 0x200  # compat
+
+
+@dataclass(frozen=True)
+class Result:
+    """A size in bytes, and how it comes about, in sentences."""
+
+    size_bytes: int
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root partition of an image, or the disk without a table, and what it holds.
+
+    Attributes
+    ----------
+    layout : DiskLayout
+    partition : Partition
+    filesystem : Filesystem
+    head : bytes
+        The first bytes of the filesystem, with its superblock.
+    """
+
+    layout: DiskLayout
+    partition: Partition
+    filesystem: Filesystem
+    head: bytes
+
+
+def read_root(layout: DiskLayout) -> Root:
+    """Return the root partition of an image: the largest with a filesystem or a volume.
+
+    Raises
+    ------
+    DiskError
+        If there is none, or it cannot be read.
+    """
+    found = [one for one in layout.partitions if one.filesystem is not None]
+    if not found:
+        raise DiskError(
+            f"No filesystem was recognised in {layout.path.name}.",
+            hint=f"See what it holds: cloudlab inspect {layout.path.name}",
+        )
+    partition = max(found, key=lambda one: one.size_bytes)
+    with open_disk(backing_chain(layout.path, layout.format)) as reader:
+        head = reader.read(partition.start_bytes, HEAD_BYTES)
+    assert partition.filesystem is not None
+    return Root(layout, partition, partition.filesystem, head)
+
+
+def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> Result:
+    """Return what growpart makes of the root partition on a disk of a size.
+
+    Parameters
+    ----------
+    root : Root
+    disk_bytes : int
+    growpart : tuple of int
+        Its version, such as ``(0, 33)``.
+    """
+    table, part = root.layout.table, root.partition
+    sector = root.layout.sector_bytes
+    sectors, start = disk_bytes // sector, part.start_bytes // sector
+    steps = [f"The disk has {format_count(sectors)} sectors of {sector} bytes."]
+    behind = [one.start_bytes // sector for one in root.layout.partitions]
+    end = min([one for one in behind if one >= part.end_bytes // sector], default=sectors) - 1
+    if end < sectors - 1:
+        steps.append(f"Another partition begins at sector {format_count(end + 1)}.")
+    if table == "dos" and end > _MBR_SECTORS:
+        end = _MBR_SECTORS
+        steps.append(
+            "An MBR counts sectors with 32 bits: the last one that it can name ends at 2 TiB."
+        )
+    if end > sectors - _BACKUP_SECTORS:
+        end = sectors - _BACKUP_SECTORS - 1
+        steps.append(
+            f"growpart leaves the last {_BACKUP_SECTORS} sectors to the second GPT: the partition "
+            f"may end with sector {format_count(end)}."
+        )
+    count = end - start + 1
+    if growpart >= WHOLE_MIB_SINCE:
+        count -= count % (LEAST_GAIN_BYTES // sector)
+        steps.append("growpart rounds its size down to whole MiB.")
+    size_bytes = count * sector
+    if table == "dos" and start + count > _MBR_SECTORS:
+        steps.append(
+            "growpart asks for one sector more, sfdisk refuses, and the partition stays as it is."
+        )
+        return Result(part.size_bytes, tuple(steps))
+    if size_bytes - part.size_bytes < LEAST_GAIN_BYTES:
+        gain = max(0, size_bytes - part.size_bytes)
+        steps.append(
+            f"It could gain {format_count(gain)} bytes. growpart ignores less than 1 MiB, so the "
+            "partition stays as it is."
+        )
+        return Result(part.size_bytes, tuple(steps))
+    steps.append(
+        f"It begins with sector {format_count(start)}, so it has {format_count(count)} sectors: "
+        f"{format_count(size_bytes)} bytes."
+    )
+    return Result(size_bytes, tuple(steps))
+
+
+def grown_filesystem(root: Root, device_bytes: int) -> Result | None:
+    """Return the size that statfs, and so ``df``, reports once the filesystem fills its device.
+
+    None for a filesystem, or a feature of one, whose arithmetic is not known here.
+    """
+    kind = root.filesystem.type
+    if kind in {"ext2", "ext3", "ext4"}:
+        geometry = _ext_geometry(root.head)
+        return None if geometry is None else _grown_ext(geometry, device_bytes)
+    if kind == "xfs":
+        return _grown_xfs(root.head, device_bytes)
+    if kind == "btrfs" and root.filesystem.devices == 1:
+        (sector,) = struct.unpack_from("<I", root.head, 65536 + 0x90)
+        size_bytes = device_bytes // sector * sector
+        step = f"btrfs counts all of its device, in sectors of {format_count(sector)} bytes"
+        return Result(size_bytes, (f"{step}: {format_count(size_bytes)} bytes.",))
+    return None
+
+
+# ext4: https://docs.kernel.org/filesystems/ext4/super.html
+
+
+@dataclass(frozen=True)
+class _Ext:
+    """What of an ext4's superblock decides its overhead; counts are blocks unless named."""
+
+    block_bytes: int
+    first: int
+    per_group: int
+    inode_table: int
+    groups: int
+    descriptors_per_block: int
+    reserved: int
+    journal: int
+    sparse: bool
+
+
+def _ext_geometry(head: bytes) -> _Ext | None:
+    block = head[1024:2048]
+    compat, incompat, ro_compat = struct.unpack_from("<III", block, 92)
+    if ro_compat & _EXT_BIGALLOC or incompat & _EXT_META_BG or compat & _EXT_SPARSE_SUPER2:
+        return None
+    (blocks,) = struct.unpack_from("<I", block, 4)
+    if incompat & _EXT_64BIT:
+        blocks |= struct.unpack_from("<I", block, 0x150)[0] << 32
+    (first, log_size) = struct.unpack_from("<II", block, 20)
+    (per_group,) = struct.unpack_from("<I", block, 32)
+    (inodes,) = struct.unpack_from("<I", block, 40)
+    (inode_bytes,) = struct.unpack_from("<H", block, 88)
+    (reserved,) = struct.unpack_from("<H", block, 0xCE)
+    (descriptor_bytes,) = struct.unpack_from("<H", block, 0xFE)
+    block_bytes = 1024 << log_size
+    # A copy of the journal's inode; its last two words are the size.
+    high, low = struct.unpack_from("<II", block, 0x10C + 15 * 4)
+    return _Ext(
+        block_bytes=block_bytes,
+        first=first,
+        per_group=per_group,
+        inode_table=-(-inodes * inode_bytes // block_bytes),
+        groups=-(-(blocks - first) // per_group),
+        descriptors_per_block=block_bytes // (descriptor_bytes if incompat & _EXT_64BIT else 32),
+        reserved=reserved,
+        journal=(high << 32 | low) // block_bytes,
+        sparse=bool(ro_compat & _EXT_SPARSE_SUPER),
+    )
+
+
+def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
+    blocks = device_bytes // ext.block_bytes
+    groups = -(-(blocks - ext.first) // ext.per_group)
+    rest = (blocks - ext.first) % ext.per_group
+    # Growing takes descriptor blocks from the reserve; beyond that come meta block groups.
+    used = -(-ext.groups // ext.descriptors_per_block)
+    kept = used + ext.reserved
+    own, copies = 2 + ext.inode_table, 1 + kept
+    counted = f"{format_count(blocks)}, in {format_count(groups)} groups"
+    steps = [f"ext4 counts whole blocks of {format_count(ext.block_bytes)} bytes: {counted}."]
+    least = own + (copies if _has_copy(ext, groups - 1) else 0) + _LEAST_EXT_GROUP_BLOCKS
+    if 0 < rest < least:
+        blocks, groups = blocks - rest, groups - 1
+        steps.append(f"The last group would have {rest} blocks, too few to be used.")
+    with_copy = [group for group in range(groups) if _has_copy(ext, group)]
+    beyond = max(0, groups - kept * ext.descriptors_per_block)
+    meta = 0
+    if beyond:
+        steps.append(
+            f"The descriptors of {format_count(beyond)} groups do not fit into the reserved "
+            "blocks, so they lie in meta block groups."
+        )
+        within = [one for one in with_copy if one < kept * ext.descriptors_per_block]
+        meta = 3 * (beyond // ext.descriptors_per_block)
+        meta += min(2, beyond % ext.descriptors_per_block)
+        supers = len(within) * copies + len(with_copy) - len(within)
+    else:
+        supers = len(with_copy) * copies
+    overhead = ext.first + groups * own + supers + meta + ext.journal
+    size_bytes = (blocks - overhead) * ext.block_bytes
+    steps.append(
+        f"df leaves out {format_count(overhead)} of them: {own} in each group for bitmaps and "
+        f"inodes, {format_count(copies)} in each of {len(with_copy)} groups for a copy of the "
+        f"superblock and the descriptors, {format_count(ext.journal)} for the journal. "
+        f"{format_count(size_bytes)} bytes are left."
+    )
+    return Result(size_bytes, tuple(steps))
+
+
+def _has_copy(ext: _Ext, group: int) -> bool:
+    """Tell whether a group holds a copy of the superblock: 0, 1 and powers of 3, 5 and 7."""
+    if not ext.sparse or group <= 1:
+        return True
+    for base in (3, 5, 7):
+        power = base
+        while power < group:
+            power *= base
+        if power == group:
+            return True
+    return False
+
+
+# xfs: xfs_sb in the kernel's fs/xfs/libxfs/xfs_format.h; big endian
+
+
+def _grown_xfs(head: bytes, device_bytes: int) -> Result:
+    (block_bytes,) = struct.unpack_from(">I", head, 4)
+    (log_start,) = struct.unpack_from(">Q", head, 48)
+    (group_blocks,) = struct.unpack_from(">I", head, 84)
+    (log_blocks,) = struct.unpack_from(">I", head, 96)
+    blocks = device_bytes // block_bytes
+    steps = [
+        f"xfs counts whole blocks of {format_count(block_bytes)} bytes: {format_count(blocks)}."
+    ]
+    rest = blocks % group_blocks
+    if 0 < rest < _LEAST_XFS_GROUP_BLOCKS:
+        blocks -= rest
+        steps.append(f"The last allocation group would have {rest} blocks, too few to be used.")
+    log_blocks = log_blocks if log_start else 0
+    size_bytes = (blocks - log_blocks) * block_bytes
+    groups = -(-blocks // group_blocks)
+    steps.append(
+        f"df leaves out its log of {format_count(log_blocks)} blocks: {format_count(size_bytes)} "
+        f"bytes are left, in {format_count(groups)} allocation groups of "
+        f"{format_count(group_blocks * block_bytes)} bytes."
+    )
+    return Result(size_bytes, tuple(steps))

@@ -1,0 +1,211 @@
+"""What a boot will make of a disk, by arithmetic, compared with the boots of the atlas."""
+
+import gzip
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from disks import Bytes
+
+import cloudlab as cl
+from cloudlab.disk import DiskLayout, Partition
+from cloudlab.disk.filesystem import Filesystem, identify
+from cloudlab.disk.growth import Root, grown_filesystem, grown_partition
+from cloudlab.errors import UsageError
+from cloudlab.image.cache import Image
+from cloudlab.image.recipe import Variant, make_recipe
+from cloudlab.run.options import make_options
+from cloudlab.run.predict import atlas, forecast, measured
+from cloudlab.seed import GrowpartMode, SeedConfig
+from cloudlab.units import GIB, MIB, TIB
+
+#: The superblocks of the lab images, the first 4 KiB of the filesystem, of btrfs 68 KiB.
+HEADS = Path(__file__).parent / "data" / "heads"
+START = 111 * MIB
+
+
+@cache
+def root_of(filesystem="ext4", variant="plain", suite="trixie"):
+    """Return the root of a lab image, as inspect reads it."""
+    recipe = make_recipe(suite, filesystem, variant, "amd64")
+    head = gzip.decompress((HEADS / f"{filesystem}.gz").read_bytes())
+    [found], _ = identify(Bytes(head, 2000 * MIB), 0, 2000 * MIB)
+    if variant == Variant.LVM:
+        found = Filesystem("LVM2_member")
+    layout = recipe.layout
+    parts = [
+        Partition(one.number, one.offset_bytes, one.sectors * 512, one.type)
+        for one in layout.partitions or (layout.root,)
+    ]
+    [root] = [one for one in parts if one.start_bytes == layout.root.offset_bytes]
+    parts = [replace(one, number=one.number or None) for one in parts]
+    root = replace(root, number=root.number or None, filesystem=found)
+    table = layout.label if layout.partitions else None
+    disk = DiskLayout(Path("x"), "qcow2", layout.disk_bytes, 0, None, table, tuple(parts))
+    return Root(disk, root, found, head)
+
+
+def options_of(variant="plain", growpart_version="0.33-1", **values):
+    details = {"variant": variant, "growpart": growpart_version} if variant else {}
+    image = Image(
+        "lab.qcow2", Path("lab.qcow2"), "qcow2", "amd64", "built", "", "", details=details
+    )
+    return make_options(image, **values)
+
+
+def told(variant="plain", filesystem="ext4", growpart_version="0.33-1", **values):
+    return forecast(options_of(variant, growpart_version, **values), root_of(filesystem, variant))
+
+
+DONE = atlas().query("outcome == 'done'")
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=f"{row.part}-{row.Index}") for row in DONE.itertuples()]
+)
+def test_the_arithmetic_agrees_with_every_boot_of_the_atlas(row):
+    root = root_of(row.filesystem, row.variant, row.suite)
+    seed = {"growpart": row.growpart, "resize_rootfs": row.resize_rootfs}
+    options = options_of(
+        row.variant, row.growpart_version, disk_size_bytes=int(row.disk_bytes), **seed
+    )
+    found = forecast(options, root)
+    assert found.partition_bytes == (None if root.partition.number is None else row.partition_bytes)
+    if row.variant == Variant.LVM:
+        assert found.filesystem_bytes is None
+        assert "logical volume" in " ".join(found.doubts)
+    else:
+        assert found.filesystem_bytes == pytest.approx(row.filesystem_bytes, rel=0.001)
+        assert found.doubts == ()
+
+
+def test_the_atlas_is_what_the_readme_says():
+    assert len(DONE) >= 240
+    assert DONE["disk_bytes"].max() == 4 * TIB
+    assert DONE["console_sha256"].is_unique
+    assert not DONE[["date", "qemu", "image_sha256", "kernel", "cloud_init"]].isna().any(axis=None)
+
+
+def test_growpart_0_34_rounds_down_to_whole_mebibytes():
+    root = root_of()
+    old, new = (grown_partition(root, 20 * GIB, version) for version in ((0, 33), (0, 34)))
+    assert old.size_bytes == 20 * GIB - START - 33 * 512
+    assert new.size_bytes == 20 * GIB - START - MIB
+    assert "whole MiB" in " ".join(new.steps)
+    assert told(growpart_version="0.34-1").partition_bytes == new.size_bytes
+
+
+def test_a_gain_below_one_mebibyte_is_ignored_by_each_version():
+    root, disk_bytes = root_of(), 2112 * MIB + 33 * 512
+    assert grown_partition(root, disk_bytes, (0, 33)).size_bytes == 2001 * MIB
+    assert grown_partition(root, disk_bytes + MIB - 512, (0, 34)).size_bytes == 2001 * MIB
+    assert grown_partition(root, disk_bytes - 512, (0, 34)).size_bytes == 2000 * MIB
+
+
+def test_an_mbr_ends_at_2_tib():
+    found = told("mbr", "ext4", disk_size="3T", growpart_version="0.34-1")
+    assert found.partition_bytes == 2 * TIB - MIB
+    assert "32 bits" in " ".join(found.steps)
+
+
+def test_growpart_before_0_34_fails_on_an_mbr_beyond_2_tib():
+    found = told("mbr", disk_size="3T")
+    assert found.partition_bytes == 2000 * MIB
+    assert "one sector more" in " ".join(found.steps)
+    # As its recording shows; a disk of just 2 TiB is no trouble.
+    assert cl.recorded("mbr").root_sizes("after").partition_bytes == 2000 * MIB
+    assert told("mbr", disk_size="2T").partition_bytes == 2 * TIB - MIB - 33 * 512
+
+
+@pytest.mark.parametrize(
+    ("variant", "values", "partition", "why"),
+    [
+        pytest.param("plain", {"growpart": "off"}, 2000 * MIB, "growpart is off", id="off"),
+        pytest.param("plain", {"growpart_devices": ["/boot"]}, 2000 * MIB, "devices", id="other"),
+        pytest.param("plain", {"attach_seed": False}, 2000 * MIB, "seed", id="no seed"),
+        pytest.param("plain", {"seed_label": "OTHER"}, 2000 * MIB, "seed", id="wrong label"),
+        pytest.param("no-growpart", {}, 2000 * MIB, "lacks growpart", id="no growpart"),
+        pytest.param("lvm", {}, 2004 * MIB, "on LVM", id="LVM"),
+        pytest.param("not-last", {}, 2000 * MIB, "Another partition", id="wall"),
+    ],
+)
+def test_it_says_why_a_partition_keeps_its_size(variant, values, partition, why):
+    found = told(variant, **values)
+    assert found.partition_bytes == partition
+    assert why in " ".join(found.steps)
+
+
+def test_the_initramfs_grows_a_partition_whatever_cloud_init_does():
+    assert told("growroot", growpart="off").partition_bytes == told().partition_bytes
+
+
+def test_a_filesystem_on_the_whole_disk_grows_without_a_partition():
+    found = told("whole-disk", disk_size="4G", growpart="off")
+    assert found.partition_bytes is None
+    assert found.filesystem_bytes == grown_filesystem(root_of(), 4 * GIB).size_bytes
+
+
+@pytest.mark.parametrize(
+    ("variant", "values", "doubt"),
+    [
+        pytest.param("", {}, "not built by cloudlab", id="published"),
+        pytest.param("plain", {"bootcmd": ["true"]}, "bootcmd", id="bootcmd"),
+        pytest.param("plain", {"user_data": "#cloud-config\n"}, "of your own", id="user-data"),
+        pytest.param("plain", {"resize_rootfs": "noblock"}, "noblock", id="noblock"),
+    ],
+)
+def test_it_says_where_it_is_not_sure(variant, values, doubt):
+    found = forecast(options_of(variant, **values), root_of())
+    assert doubt in " ".join(found.doubts)
+    assert f"Not sure: {found.doubts[0]}" in str(found)
+
+
+def test_a_filesystem_whose_arithmetic_is_unknown_is_not_guessed():
+    root = root_of()
+    other = replace(root, filesystem=Filesystem("f2fs"))
+    found = forecast(options_of(), other)
+    assert found.filesystem_bytes is None
+    assert "f2fs" in found.doubts[0]
+    head = bytearray(root.head)
+    head[1024 + 101] |= 0x2  # bigalloc
+    assert grown_filesystem(replace(root, head=bytes(head)), 4 * GIB) is None
+
+
+def test_its_words_carry_the_arithmetic():
+    text = str(told(disk_size="20G"))
+    assert "partition: 19.9 GiB (21,358,427,648 bytes)" in text
+    assert "160 groups" in text
+    assert "21,148,409,856 bytes are left" in text
+
+
+def test_a_small_last_group_is_left_out():
+    ext4, xfs = root_of(), root_of("xfs")
+    group = 128 * MIB
+    assert "too few" in " ".join(grown_filesystem(ext4, 20 * group + 200 * 4096).steps)
+    assert "too few" not in " ".join(grown_filesystem(ext4, 20 * group + 4000 * 4096).steps)
+    unit = 500 * MIB
+    assert "too few" in " ".join(grown_filesystem(xfs, 9 * unit + 63 * 4096).steps)
+    assert "too few" not in " ".join(grown_filesystem(xfs, 9 * unit + 64 * 4096).steps)
+
+
+def test_the_atlas_is_searched_by_image_disk_and_options():
+    row = DONE[(DONE["growpart"] == "off") & (DONE["variant"] == "plain")].iloc[0]
+    seed = SeedConfig(growpart=GrowpartMode.OFF, resize_rootfs=_resize(row))
+    found = measured(row["image"], int(row["disk_bytes"]), seed)
+    assert list(found["console_sha256"]) == [row["console_sha256"]]
+    assert measured(row["image"], int(row["disk_bytes"]) + 512, seed).empty
+    assert measured("other.qcow2", int(row["disk_bytes"]), seed).empty
+    assert measured(row["image"], int(row["disk_bytes"]), replace(seed, bootcmd=("true",))).empty
+
+
+def _resize(row):
+    return make_options(options_of().image, resize_rootfs=row["resize_rootfs"]).seed.resize_rootfs
+
+
+def test_a_disk_that_is_smaller_than_the_image_is_refused(tmp_path):
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(8 * MIB))
+    image = Image("raw", path, "raw", "amd64", "file", "", "")
+    with pytest.raises(UsageError, match="smaller than the image"):
+        cl.predict(image=image, disk_size="4M")
