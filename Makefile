@@ -43,7 +43,7 @@ help:
 	@echo "make bench        measure time and memory, beside the article's own steps"
 	@echo "make figures      draw README's figures from the shipped recordings"
 	@echo "make gallery      boot every case of the gallery and compare with its recording"
-	@echo "make atlas        boot the atlas of growth, some 300 machines: a night on two cores"
+	@echo "make atlas        boot the atlas of growth, some 250 machines: an hour or two on two cores"
 	@echo "make recordings   the same, and replace the shipped recordings"
 	@echo "make slides       make slides and a handout from the notebooks: build/slides.html"
 	@echo "make fuzz         fuzz each parser for ten minutes"
@@ -91,7 +91,7 @@ figures: .venv/installed
 	$(BIN)/cloudlab figure $(RECORDED)/as-in-a-cloud --kind timeline --output docs/timeline.svg
 	$(BIN)/cloudlab figure $(ARTICLE:%=$(RECORDED)/%) --kind scenarios --output docs/scenarios.svg
 
-# Takes a night on two cores; started again, it continues where it was stopped.
+# Takes an hour or two on two cores; started again, it continues where it was stopped.
 atlas: host-atlas .venv/installed
 	$(BIN)/python scripts/atlas.py
 

@@ -1,4 +1,4 @@
-"""Boot the atlas of growth: some 300 machines that differ in image, disk size and options.
+"""Boot the atlas of growth: some 250 machines that differ in image, disk size and options.
 
     python scripts/atlas.py [--output build/atlas] [--parallel N] [--page-only]
 
