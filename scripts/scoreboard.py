@@ -4,7 +4,8 @@
 
 A case is a folder with evidence and ``truth.json``.  An answer is right if grown, by and reason
 are the truth's or among its ``also_``s, undecided if grown is null where the truth is not, and
-otherwise wrong; a reason in ``must_not_claim`` is wrong whatever else is right.
+otherwise wrong; a reason in ``must_not_claim`` is wrong whatever else is right.  ``order`` names
+the files in the order of time, where their names do not sort so.
 
 The cases come in rounds, one folder each.  A round's ``blind.json`` is the score on the cases
 that the rules had never met, measured once: it never changes afterwards.
@@ -85,6 +86,11 @@ ROUNDS = (
     Round(
         "Eighth round",
         DATA / "strangers-8",
+        "As the third round, from other threads.",
+    ),
+    Round(
+        "Ninth round",
+        DATA / "strangers-9",
         "As the third round, from other threads.",
     ),
 )

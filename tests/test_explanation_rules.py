@@ -1903,7 +1903,10 @@ def test_the_size_of_an_image_on_root_says_nothing_of_roots_filesystem(source):
         ("# findmnt -no SOURCE,SIZE /sysroot\n/dev/vda1 9.8G\n", kept(None)),
         ("# findmnt -no SOURCE,SIZE /home\n/dev/vdb1 9.8G\n", OPEN),
         ("# findmnt -no SOURCE,FSTYPE,SIZE /\ncomposefs overlay 8.4M\n", OPEN),
-        ("# findmnt -no SOURCE,FSTYPE,SIZE /\n/dev/vda1 squashfs 8.4M\n", OPEN),
+        (
+            "# findmnt -no SOURCE,FSTYPE,SIZE /\n/dev/vda1 squashfs 8.4M\n",
+            kept(Reason.IMMUTABLE_ROOT),
+        ),
         ("# findmnt -no SOURCE,SIZE /\n\n/dev/vda1 9.8G\n", OPEN),
     ],
 )
@@ -2320,6 +2323,15 @@ def test_cloud_cfg_without_growpart_switches_it_off(text, finding):
     assert told(text, Subject.PARTITION).finding == finding
 
 
+def test_a_module_that_cloud_cfg_does_not_list_is_listed_there():
+    unlisted = told(CONFIG.format("# - growpart\n") + ROOM, Subject.PARTITION)
+    assert re.search(r"cloud_init_modules:\n# +- growpart\n# +- resizefs$", unlisted.fix)
+    assert "mode: auto" not in unlisted.fix
+    off = growpart("growpart disabled: mode=off\n")
+    for switched_off in (off + ROOM, off + CONFIG.format("# - growpart\n") + ROOM):
+        assert "mode: auto" in told(switched_off, Subject.PARTITION).fix
+
+
 SFDISK = """\
 root@pi:~# sfdisk --no-reread -fN1 /dev/vda
 Disk /dev/vda: 20 GiB, 21474836480 bytes, 41943040 sectors
@@ -2443,3 +2455,152 @@ def test_cloud_inits_log_before_a_console_in_one_paste_is_not_before_it_in_time(
     ran = "[ 3.9] cloud-init[99]: Cloud-init v. 24.1 running 'init'\n"
     assert told(debug + console, Subject.FILESYSTEM).by is Grower.GROWFS
     assert told(debug + ran + console, Subject.FILESYSTEM).by is Grower.UNKNOWN
+
+
+ENLARGED = "The filesystem on /dev/vda1 is now {} (4k) blocks long.\n"
+REBOOT = "root@pi:~# reboot\n"
+
+
+@pytest.mark.parametrize(
+    ("later", "grown", "by"),
+    [
+        (f"root@pi:~# journalctl\n{ENLARGED.format(5242619)}", True, Grower.OTHER),
+        (f"root@b:~# journalctl\n{ENLARGED.format(5242619)}", None, Grower.UNKNOWN),
+        (ENLARGED.format(5242619), None, Grower.UNKNOWN),
+        (f"root@pi:~# journalctl\n{ENLARGED.format(2621184)}", None, Grower.UNKNOWN),
+        (
+            f"root@pi:~# journalctl\n{ENLARGED.format(5242619).replace('vda', 'vdb')}",
+            None,
+            Grower.UNKNOWN,
+        ),
+    ],
+    ids=["larger", "another host", "no host", "as before", "another disk"],
+)
+def test_a_filesystem_is_no_larger_than_its_partition(later, grown, by, tmp_path):
+    first = "root@pi:~# fdisk /dev/vda\n" + HALF + DRAFT + WRITTEN + BUSY + KEPT + REBOOT
+    (tmp_path / "a").write_text("root@pi:~# lsblk\n" + ROOM + first)
+    (tmp_path / "b").write_text(later)
+    found = only(cl.explain(tmp_path / "a", tmp_path / "b"), Subject.PARTITION)
+    assert (found.grown, found.by) == (grown, by)
+
+
+def test_what_is_listed_after_a_filesystem_grew_is_not_what_it_was_before():
+    grew = "# resize2fs /dev/vda1\n" + ENLARGED.format(5242619)
+    assert told(ROOM + grew, Subject.PARTITION).finding == BY_UNKNOWN
+    assert told(grew + ROOM, Subject.PARTITION).grown is not True
+
+
+TAKEN = "/dev/vda: partition #{} resized\n"
+REFUSED = "partx: /dev/vda: updating partition #1 failed: Device or resource busy\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "listing", "finding"),
+    [
+        (SFDISK + WRITTEN + TAKEN.format(1), WHOLE, BY_EDIT),
+        (SFDISK + WRITTEN + TAKEN.format(1) + REFUSED, WHOLE, OPEN),
+        (SFDISK + WRITTEN + TAKEN.format(2), WHOLE, OPEN),
+        (SFDISK + TAKEN.format(1), ROOM, kept(None)),
+        (SFDISK + WRITTEN + TAKEN.format(1), ROOM, OPEN),
+        (SFDISK.replace("20971519 20969472  10G", "41943039 41940992  20G") + WRITTEN, WHOLE, OPEN),
+    ],
+    ids=["taken", "refused", "another partition", "not written", "smaller elsewhere", "as before"],
+)
+def test_the_kernel_takes_the_new_table_from_partx(log, listing, finding, tmp_path):
+    (tmp_path / "a").write_text(log.split("\n", 1)[1])
+    (tmp_path / "b").write_text("root@pi:~# lsblk\n" + listing)
+    found = only(cl.explain(tmp_path / "a", tmp_path / "b"), Subject.PARTITION)
+    assert found.finding == finding
+
+
+ROUNDED = """\
+# parted /dev/vda print
+Disk /dev/vda: 21.5GB
+Partition Table: gpt
+
+Number  Start   End     Size    File system  Name  Flags
+ 1      1049kB  {}  {}  ext4
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "edited", "finding"),
+    [
+        ("10.7GB", PARTED, BY_EDIT),
+        ("10.7GB", "", BY_UNKNOWN),
+        ("21.4GB", PARTED, OPEN),
+    ],
+)
+def test_a_rounded_table_shows_growth_that_is_more_than_its_rounding(end, edited, finding):
+    shown = "# parted /dev/vda resizepart 1 100%\n" + edited + WHOLE
+    assert told(ROUNDED.format(end, end) + shown, Subject.PARTITION).finding == finding
+
+
+DATED = "me@vm:~$ date; lsblk\n{}\n{}"
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "finding"),
+    [
+        ("Mon Jun  3 08:14:29 UTC 2024", "Mon Jun  3 16:52:10 UTC 2024", BY_UNKNOWN),
+        ("Mon 03 Jun 2024 08:14:29 AM UTC", "Mon 03 Jun 2024 04:52:10 PM UTC", BY_UNKNOWN),
+        ("Mon  3 Jun 08:14:29 BST 2024", "Tue  4 Jun 07:00:00 BST 2024", BY_UNKNOWN),
+        ("Mon Jun  3 16:52:10 UTC 2024", "Mon Jun  3 08:14:29 UTC 2024", OPEN),
+        ("", "", OPEN),
+        ("Mon Jun 33 08:14:29 UTC 2024", "Mon Jun  3 16:52:10 UTC 2024", OPEN),
+    ],
+    ids=["C", "en_US", "en_GB", "the larger one first", "no dates", "no such day"],
+)
+def test_files_are_in_the_order_of_the_dates_that_they_show(small, large, finding, tmp_path):
+    (tmp_path / "a").write_text(DATED.format(large, WHOLE))
+    (tmp_path / "b").write_text(DATED.format(small, ROOM))
+    found = cl.explain(tmp_path / "a", tmp_path / "b")
+    assert only(found, Subject.PARTITION).finding == finding
+
+
+@pytest.mark.parametrize(
+    ("mounted", "reason"),
+    [
+        ("/dev/root on / type erofs (ro,relatime)", Reason.IMMUTABLE_ROOT),
+        ("/dev/vda1 on / type squashfs (ro)", Reason.IMMUTABLE_ROOT),
+        ("/dev/root on / type ext4 (ro,relatime)", None),
+        ("/dev/loop0 on / type squashfs (ro)", None),
+        ("/dev/vda1 on /rom type squashfs (ro)", None),
+    ],
+)
+def test_a_root_that_is_an_image_on_a_partition_does_not_grow(mounted, reason):
+    said = f"# mount\n{mounted}\n\n"
+    finding = kept(reason) if reason else OPEN
+    followed = cl.explain(ROOM + "└─vda2 253:2    0  10G  0 part /data\n" + said)
+    assert {one.finding for one in followed.statements} == {finding}
+    last = cl.explain(WHOLE + said)
+    assert only(last, Subject.PARTITION).finding == OPEN
+    assert only(last, Subject.FILESYSTEM).finding == finding
+
+
+REPART_TABLE = """\
+systemd-repart[5]: root-x86-64 root 4f2f 0 50.conf /dev/vda1 1048576 {} 10G {} 20G
+systemd-repart[5]: {} /dev/vda.
+systemd-repart[5]: {}
+"""
+BY_REPART = (True, Grower.REPART, None)
+LARGER, APPLIED = "10736369664 21473771008", "Applying changes to"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "arrow", "applied", "end", "finding"),
+    [
+        (LARGER, "→", APPLIED, "All done.", BY_REPART),
+        (LARGER, "->", APPLIED, "All done.", BY_REPART),
+        (LARGER, "→", "Refusing to repartition", "", OPEN),
+        ("0 21473771008", "→", APPLIED, "All done.", OPEN),
+        ("10736369664 10736369664", "0 10737418240 0B →", APPLIED, "All done.", OPEN),
+        (LARGER, "→", APPLIED, "Failed to write partition table: I/O error", None),
+        (LARGER, "→", f"{APPLIED} /dev/vdb, not", "All done.", OPEN),
+    ],
+    ids=["grown", "ASCII", "dry run", "new", "padding", "failed", "another disk"],
+)
+def test_the_table_of_systemd_repart_shows_what_grows(sizes, arrow, applied, end, finding):
+    found = told(REPART_TABLE.format(sizes, arrow, applied, end) + WHOLE, Subject.PARTITION)
+    assert found.grown is not True if finding is None else found.finding == finding

@@ -114,7 +114,9 @@ _TABLE = {
     # Google's script names its failures only.
     Kind.GREW: r"(?:Resized partition (?=/dev/)|^(?=[a-z]+\d+(?:p\d+|s\d+[a-h]?|[a-h]) resized$)"
     r"|gce-disk-expand: Resizing (?=/dev/\S+ partition))(?P<device>\S+)(?: partition (?P<number>\d+))?",
-    Kind.REPART: r"Growing existing partition (?P<number>\d+)",
+    # In its table: offset, old and new size, and both again with units; a new partition's was 0.
+    Kind.REPART: r"Growing existing partition (?P<number>\d+)"
+    r"|(?P<device>/dev/\S+) +\d+ +(?P<old>[1-9]\d*) +(?P<new>\d+) +\S+ (?:→|->) ",
     Kind.REPART_DISK: r"Applying changes to (?P<device>/dev/\S+)",
     Kind.REPART_FAILED: r"systemd-repart\S*: (?P<why>(?!.*(?:ignoring|reread))Failed to .*|Can't fit requested.*)",
     Kind.RESIZED: r"Resized root filesystem \(type=(?P<fstype>[^,)]+)",
@@ -176,7 +178,7 @@ _TABLE = {
     r"|[Rr]e-?read(?:ing)? (?:the )?partition table\W? failed.*(?:busy|Invalid)"
     r"|Failed to reread partition table: .*(?:busy|Invalid)|unable to inform the kernel|old partition\(s\) will remain in use"
     r"|kernel failed to re-read the partition table|BLKPG: Device or resource busy"
-    r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy",
+    r"|Failed to (?:remove|add|update\w*) .*partition .*[Bb]usy|updating partition #\d+ failed",
     Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
     r"|exceeds the msdos-partition-table-imposed maximum",
     Kind.NO_SPACE: r"No space left on device",
@@ -200,7 +202,8 @@ _TABLE = {
     r"|[$#] (?:sudo )?sgdisk .*(?:-n ?\d|--new))|The operation has completed succ"
     r"|^\w+ recovered$",
     Kind.RESCANNED: r"[#$] (?:sudo )?(?:partprobe|partx (?:-u|-a|--update)|kpartx -u|blockdev --rereadpt"
-    r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host",
+    r"|(?:systemctl |/sbin/)?reboot|shutdown -r|init 6)\b|closed by remote host"
+    r"|^(?P<device>/dev/\S+): partition #(?P<number>\d+) resized",
     Kind.TABLE_DRAFT: r"^New situation|Created a new partition \d+ of type|Partition \d+ (?:has been|is) deleted"
     r"|Partition \d+ of type .* is set|Changed type of partition to '",
     Kind.LAYER: r"(?:Size of|Extending|Resizing) logical volume (?P<volume>\S+) (?:to|changed)"
@@ -365,6 +368,17 @@ class EventLog:
     def all(self, *kinds: Kind) -> list[Event]:
         """Return the events of these kinds, in order."""
         return [one for one in self.events if one.kind in kinds]
+
+    @property
+    def changes(self) -> list[Event]:
+        """What says that growpart changed a partition, as it or cloud-init puts it."""
+        found = self.all(Kind.CHANGED, Kind.PROGRAM)
+        return [one for one in found if one.kind is Kind.CHANGED or one.get("verb") == "CHANGED"]
+
+    def rescanned_after(self, at: Line) -> int:
+        """Return the order of the last rescan or reboot after a line, or else its own."""
+        last = self.last(Kind.RESCANNED)
+        return max(at.order, last.at.order if last else -1)
 
     @property
     def silence(self) -> list[Event]:

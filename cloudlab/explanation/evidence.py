@@ -17,6 +17,8 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -54,7 +56,7 @@ _WORDS = (
     b"Resized partition|e2fsck -f|Nothing to read on input|logical volume|Applying changes|"
     b"Block count|gce-disk-expand|crypt_resize|underlying device|not the last partition|new partition|"
     b"file system resize|resizing is not|fs with errors|Skip resize|Physical volume|OK; writing|update /etc/fstab|partprobe|"
-    b"Kernel command line|operation has completed"
+    b"Kernel command line|operation has completed|partition #"
 ).split(b"|")
 _TABLES = (
     b"Disk /dev/|Device |Number  Start|label: |  PV |  VG |  LV |NAME |TARGET |"
@@ -68,6 +70,14 @@ _HOST_COMMAND = re.compile(
 )
 # What a hypervisor says of its guest's disk: qemu-img info, Proxmox's qm config.
 _VIRTUAL_SIZE = re.compile(r"^virtual size: |^(?:virtio|scsi|sata|ide)\d+: .*\bsize=\d")
+# What date prints in the locales C, en_US and en_GB.
+_DATE = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) .*\b\d\d:\d\d:\d\d\b")
+_ZONE = re.compile(r"(?!AM$|PM$)[A-Z]{2,5}|[+-]\d{2,4}")
+_DATE_FORMATS = tuple(
+    f"%a {day} {rest}"
+    for day in ("%b %d", "%d %b")
+    for rest in ("%H:%M:%S %Y", "%I:%M:%S %p %Y", "%Y %H:%M:%S", "%Y %I:%M:%S %p")
+)
 _MAIL = re.compile(r"(?:> ?)+")
 _INDENT = re.compile(r" {4}")
 
@@ -90,6 +100,14 @@ class Line(NamedTuple):
         """Tell whether both are of one file, or below one host's prompts, and not of two hosts."""
         one_host = self.host == other.host != ""
         return (self.file == other.file or one_host) and not self.other_host(other)
+
+    def before(self, other: Line) -> bool:
+        """Tell whether it stands before another line of its file."""
+        return self.file == other.file and self.order < other.order
+
+    def may_precede(self, other: Line) -> bool:
+        """Tell whether it is of the same machine and may be older: two files have no order."""
+        return self.same_machine(other) and (self.file != other.file or self.before(other))
 
     def other_host(self, other: Line) -> bool:
         """Tell whether both are below prompts, of different hosts."""
@@ -129,6 +147,24 @@ class Document:
             len(re.findall(r"^\w{3,5}\.? +\d+ \d\d:\d\d:\d\d ", head, re.MULTILINE)) > 1
         )
 
+    @cached_property
+    def date(self) -> datetime | None:
+        """When a shell first ran ``date`` in it, on the machine's clock; None for a log."""
+        if self.is_log:
+            return None
+        return next(filter(None, (_date_in(line.text) for line in self.lines)), None)
+
+
+def _date_in(text: str) -> datetime | None:
+    """Return what an English ``date`` printed on a line, without its time zone."""
+    if not _DATE.match(text):
+        return None
+    words = [one for one in text.split() if not _ZONE.fullmatch(one)]
+    for form in _DATE_FORMATS:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(" ".join(words), form)  # noqa: DTZ007
+    return None
+
 
 def read_evidence(sources: Iterable[EvidenceSource]) -> list[Document]:
     """Return what the sources hold, in the order in which it came about as far as that shows.
@@ -140,6 +176,10 @@ def read_evidence(sources: Iterable[EvidenceSource]) -> list[Document]:
     """
     documents = [one for source in sources for one in _read(source)]
     documents.sort(key=lambda one: not one.is_log)
+    dated = [(one.date, place) for place, one in enumerate(documents) if one.date]
+    in_time = [documents[place] for _, place in sorted(dated)]
+    for (_, place), document in zip(dated, in_time, strict=True):
+        documents[place] = document
     _leave_out_hosts(documents)
     order = 0
     for document in documents:

@@ -41,6 +41,14 @@ _MODE_AUTO = f"""
     #   growpart:
     #     mode: auto
 """
+# While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
+_UNLISTED = """
+    <grow>
+    # Next time: in the image's /etc/cloud/cloud.cfg, list both modules:
+    #   cloud_init_modules:
+    #     - growpart
+    #     - resizefs
+"""
 _BUSY = """
     sudo partx --update {disk}  # or: sudo partprobe {disk}
     lsblk {disk}  # check: the new size; if it is still the old one: sudo reboot
@@ -170,6 +178,9 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
         return ""
     if verdict.reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB}:
         return _text(machine, _LARGER_SINCE if machine.last(Kind.CAPACITY) else _NOT_LARGER)
+    unlisted = machine.last(Kind.UNLISTED)
+    if verdict.reason is Reason.GROWPART_OFF and unlisted and unlisted.at in verdict.evidence:
+        return _text(machine, _UNLISTED)
     own = machine.freebsd and verdict.reason is Reason.GPT_BACKUP  # gpart recovers it
     return _text(
         machine, "<grow>" if own else _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")

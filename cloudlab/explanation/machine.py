@@ -181,10 +181,15 @@ class Machine(EventLog):
         return ""
 
     @property
-    def sealed(self) -> Device | None:
-        """Root's device, where it is a mapping that cannot be written, such as dm-verity's."""
+    def sealed(self) -> Device | Mount | None:
+        """Root as an image that cannot be written: by its filesystem, or as dm-verity's mapping."""
         device = self.stack[0] if self.stack else None
-        if device is None or device.type in {"part", "disk"}:
+        if device is not None and device.type == "part":
+            names = {device.name, "root"}
+            mounts = [one for one in self.root_mounts if short_name(one.source) in names]
+            shown: tuple[Device | Mount, ...] = (*reversed(mounts), device)
+            return next((one for one in shown if one.fstype in {"erofs", "squashfs"}), None)
+        if device is None or device.type == "disk":
             return None
         return device if re.search(r" \d+:\d+ +[01] +\S+ +1 ", device.at.text) else None
 
@@ -209,7 +214,7 @@ class Machine(EventLog):
     def plain_root(self) -> bool:
         """Whether root is an ordinary filesystem, so that it is read-only only for now."""
         kinds = [one.fstype for one in self.root_mounts if one.fstype]
-        failures = self.all(Kind.RESIZE_FAILED)
+        failures = [one for one in self.all(Kind.RESIZE_FAILED) if one.get("mount") in {"", "/"}]
         said = any(re.search(r"\(ext\d\)|\(xfs\)|resize2fs: ", one.at.text) for one in failures)
         plain = any(one.startswith("ext") or one == "xfs" for one in kinds)
         return (plain or (said and not kinds)) and self.immutable_source is None
@@ -386,13 +391,9 @@ class Machine(EventLog):
     @cached_property
     def written(self) -> int:
         """The order of the last event that changed root's partition in the table; -1 if none did."""
-        changed = [
-            one
-            for one in self.all(Kind.CHANGED, Kind.GREW, Kind.PROGRAM)
-            if (one.kind is not Kind.PROGRAM or one.get("verb") == "CHANGED")
-            and one.partition == self.partition
-        ]
-        return max((*self._edits[0], *(one.at.order for one in changed)), default=-1)
+        changed = self.changes + self.all(Kind.GREW)
+        orders = [one.at.order for one in changed if one.partition == self.partition]
+        return max((*self._edits[0], *orders), default=-1)
 
     @cached_property
     def _edits(self) -> tuple[list[int], list[int]]:
@@ -408,23 +409,19 @@ class Machine(EventLog):
                 drafts = []
         return written, drafts
 
-    def rescanned_after(self, at: Line) -> int:
-        """Return the order of the last rescan or reboot after a line, or else its own."""
-        last = self.last(Kind.RESCANNED)
-        return max(at.order, last.at.order if last else -1)
-
     def outdated(self, shown: Line) -> bool:
         """Tell whether a line shows root's partition as it was before it changed."""
         return shown.number > 0 and shown.order < self.written
 
     @property
     def tabled(self) -> list[Device]:
-        """Root's partition as exact tables show it, in order."""
+        """Root's partition as tables show it, in order; three digits are exact to 1%."""
         return [
-            Device(part.name, part.size_bytes, "part", table.disk, (), "", table.at)
+            Device(part.name, part.size_bytes, "part", table.disk, (), "", table.at, slack)
             for table in self.facts.tables
             for part in table.parts
-            if part.name == self.partition and not table.rounded
+            for slack in [part.end_bytes // 50 if table.rounded else 0]
+            if part.name == self.partition
         ]
 
     @property
@@ -457,6 +454,12 @@ class Machine(EventLog):
         return next(reversed(exact or found), None)
 
     @property
+    def part(self) -> Part | None:
+        """Root's partition in that table."""
+        parts = self.table.parts if self.table else ()
+        return next((one for one in parts if one.name == self.partition), None)
+
+    @property
     def label(self) -> str:
         """``gpt``, ``dos`` or empty."""
         labels = [one.label for one in self.facts.tables if one.disk == self.disk and one.label]
@@ -465,12 +468,11 @@ class Machine(EventLog):
     @cached_property
     def room(self) -> Room:
         """What lies behind the root partition."""
-        table = self.table
+        table, part = self.table, self.part
         disk_bytes = self.size_of(self.disk)
-        if table is None or disk_bytes is None:
+        if table is None or part is None or disk_bytes is None:
             return self._listed_room(disk_bytes)
         disk_bytes = table.size_bytes or disk_bytes
-        part = next(one for one in table.parts if one.name == self.partition)
         slack = _ALIGNMENT_BYTES + (disk_bytes // 100 if table.rounded else 0)
         followers = [one for one in table.parts if one.start_bytes >= part.end_bytes - slack // 4]
         following = [one for one in followers if one.name != part.name]

@@ -78,12 +78,7 @@ def root_entries(machine: Machine, verb: str) -> list[Event]:
 
 def _growth(machine: Machine) -> Verdict | None:
     """Return growth that a program reported and no later evidence takes back."""
-    changed = [
-        one
-        for one in machine.all(Kind.CHANGED, Kind.PROGRAM)
-        if (one.kind is Kind.CHANGED or one.get("verb") == "CHANGED")
-        and concerns_root(machine, one)
-    ]
+    changed = [one for one in machine.changes if concerns_root(machine, one)]
     if changed:
         event = changed[-1]
         growroot = re.search(r"(?i)growroot", event.at.text)
@@ -108,14 +103,19 @@ def _growth_by_repart(machine: Machine) -> Verdict | None:
     """Return that systemd-repart grew it, if the disk is root's and nothing failed afterwards."""
     disk = machine.disk
     for event in reversed(machine.all(Kind.REPART)):
-        disks = [one for one in machine.all(Kind.REPART_DISK) if one.at.order < event.at.order]
-        named = short_name(disks[-1].get("device").strip(".")) if disks else disk
+        row, at, disks = event.partition, event.at, machine.all(Kind.REPART_DISK)
+        soon = [one for one in disks if at.before(one.at) and one.at.number - at.number < _SOON]
+        # The table is printed before, even if nothing is applied then.
+        disks = soon if row else [one for one in disks if one.at.order < at.order]
+        named = short_name(disks[-1].get("device").strip(".")) if disks else "" if row else disk
         failures = [one for one in machine.all(Kind.TABLE_BUSY) if machine.about_root(one)]
         failures += machine.all(Kind.REPART_FAILED)
         failed = any(one.at.order > event.at.order for one in failures)
         mine = named == disk if disk else not named or FIRST_DISK.fullmatch(named)
-        # systemd-repart counts from 0.
-        mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
+        if row:
+            mine = mine and row == machine.partition and event.larger
+        else:  # systemd-repart counts from 0
+            mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
         if mine and not failed:
             return grown_by(Grower.REPART, event)
     return None
@@ -195,28 +195,43 @@ def _busy_after(machine: Machine, event: Event) -> Event | None:
 
 def _growth_in_listings(machine: Machine) -> Verdict | None:
     """Return that the kernel uses more of the disk than an earlier listing or table shows."""
-    sizes = machine.sizes_of(machine.partition)
-    if not sizes:
-        return None
-    new, image = sizes[-1], machine.in_image
-    earlier = [one for one in (*sizes[:1], *machine.tabled) if one.at.same_machine(new.at)]
-    # The order of two files is not known; partitions do not shrink.
-    earlier.sort(key=lambda one: (one.size_bytes or 0, one.at.order))
-    earlier = [one for one in earlier if one.at.file != new.at.file or one.at.order < new.at.order]
-    for old in filter(None, (*earlier[:1], image)):
-        old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
-        if new_bytes - old_bytes <= old.tolerance_bytes + new.tolerance_bytes:
-            continue
-        edits = filter(machine.about_root, machine.all(Kind.TABLE_EDITED))
-        between = [one for one in edits if old.at.order < one.at.order]
-        between = [
-            one for one in between if one.at.order < new.at.order or one.at.file != new.at.file
-        ]
-        by = Grower.OTHER if between else Grower.UNKNOWN
-        if old is image:  # which is listed on another host
-            return grown_by(Grower.UNKNOWN, new, old, sizes=(old_bytes, new_bytes))
-        return grown_by(by, old, *between[-1:], new, sizes=(old_bytes, new_bytes))
+    sizes, image = machine.sizes_of(machine.partition), machine.in_image
+    for new in (*sizes[-1:], *_implied(machine)):
+        earlier = [one for one in (*sizes[:1], *machine.tabled) if one.at.may_precede(new.at)]
+        # The order of two files is not known; partitions do not shrink.
+        earlier.sort(key=lambda one: (one.size_bytes or 0, one.at.order))
+        for old in filter(None, (*earlier[:1], image)):
+            old_bytes, new_bytes = old.size_bytes or 0, new.size_bytes or 0
+            slack = old.tolerance_bytes + new.tolerance_bytes
+            if new_bytes - old_bytes <= slack:
+                continue
+            edits = [one.at for one in machine.all(Kind.TABLE_EDITED) if machine.about_root(one)]
+            between = [at for at in edits if old.at.order < at.order and at.may_precede(new.at)]
+            by = Grower.OTHER if between else Grower.UNKNOWN
+            larger = [one for one in sizes[-1:] if (one.size_bytes or 0) - old_bytes > slack]
+            if old is image:  # which is listed on another host
+                return grown_by(Grower.UNKNOWN, new, old, sizes=(old_bytes, new_bytes))
+            return grown_by(by, old, *between[-1:], new, *larger, sizes=(old_bytes, new_bytes))
     return None
+
+
+def _implied(machine: Machine) -> Iterator[Device]:
+    """Yield how large root's partition is at least to the kernel, by other things than listings.
+
+    A filesystem is no larger than its partition, and partx gives the kernel the table's size.
+    """
+    name, table, part = machine.partition, machine.table, machine.part
+    shown = [(one.at, one.bytes_named) for one in machine.grew_on_partition if machine.root == name]
+    if table and part:
+        busy = [one.at for one in machine.all(Kind.TABLE_BUSY)]
+        told = (one.at for one in machine.all(Kind.RESCANNED) if one.partition == name)
+        told = (at for at in told if table.at.before(at) and not any(map(at.before, busy)))
+        shown += [(at, part.size_bytes) for at in told]
+    listed = machine.sizes_of(name)
+    for at, size_bytes in shown:
+        smaller = (one for one in listed if (one.size_bytes or 0) < size_bytes * 0.98)
+        if all(one.at.may_precede(at) for one in smaller):
+            yield Device(name, size_bytes, "part", machine.disk, (), "", at, size_bytes // 50)
 
 
 def _causes(machine: Machine) -> Iterator[Verdict]:
@@ -257,14 +272,9 @@ def _of_boot(found: Verdict) -> bool:
 
 def _taken(machine: Machine) -> bool:
     """Tell whether growpart gave the disk's room to a partition that lies behind root's."""
-    table = machine.table
-    starts = {one.name: one.start_bytes for one in table.parts} if table else {}
-    changed = machine.all(Kind.CHANGED) + [
-        one for one in machine.all(Kind.PROGRAM) if one.get("verb") == "CHANGED"
-    ]
-    return any(
-        starts.get(one.partition, 0) > starts[machine.partition] for one in changed if starts
-    )
+    part, parts = machine.part, machine.table.parts if machine.table else []
+    behind = {one.name for one in parts if part and one.start_bytes > part.start_bytes}
+    return any(one.partition in behind for one in machine.changes)
 
 
 def _log_causes(machine: Machine) -> Iterator[Verdict]:
@@ -405,10 +415,9 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
         if machine.about_root(busy) and not open_ and not _in_use(machine, busy, shown):
             yield not_grown(Reason.TABLE_BUSY, busy, *shown[-1:])
     # Whatever is listed before a table may have been changed since.
-    table, last = machine.table, sizes[-1] if sizes else None
+    table, part, last = machine.table, machine.part, sizes[-1] if sizes else None
     later = table and last and last.at.order > table.at.order and last.at.same_machine(table.at)
-    if table and not table.rounded and last and later and not machine.outdated(last.at):
-        part = next(one for one in table.parts if one.name == machine.partition)
+    if table and part and not table.rounded and last and later and not machine.outdated(last.at):
         known = (last.size_bytes or 0) + last.tolerance_bytes
         used = machine.root == machine.partition and machine.fills(part.size_bytes)
         if part.size_bytes > known * 1.05 and not used:
@@ -417,13 +426,12 @@ def _busy(machine: Machine) -> Iterator[Verdict]:
 
 def _in_use(machine: Machine, busy: Event, shown: list[Device]) -> bool:
     """Tell whether the kernel is seen to use all that the newest table gives root."""
-    table, grew = machine.table, machine.last(Kind.TOOL, Kind.KERNEL)
+    part, grew = machine.part, machine.last(Kind.TOOL, Kind.KERNEL)
     later = grew is not None and grew.at.order > busy.at.order
     if grew and later and short_name(grew.get("device", "target")) in {machine.root, "/"}:
         return True
-    if table is None:
+    if part is None:
         return bool(shown) and machine.room.some is False
-    part = next(one for one in table.parts if one.name == machine.partition)
     if shown:
         return (shown[-1].size_bytes or 0) + shown[-1].tolerance_bytes > part.size_bytes * 0.98
     return machine.root == machine.partition and machine.fills(part.size_bytes) is True
@@ -517,23 +525,16 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
-    changed = [one for one in machine.all(Kind.PROGRAM) if one.get("verb") == "CHANGED"]
-    events = [
-        one
-        for one in machine.all(Kind.MBR_LIMIT)
-        if machine.about_root(one) and not any(machine.limited_by_mbr(each) for each in changed)
-    ]
-    event, table = next(reversed(events), None), machine.table
+    limited = any(map(machine.limited_by_mbr, machine.changes))
+    events = [] if limited else list(filter(machine.about_root, machine.all(Kind.MBR_LIMIT)))
+    event, part = next(reversed(events), None), machine.part
     disk_bytes = machine.size_of(machine.disk) or 0
     if event is None and machine.label != "dos":
         return None
     if disk_bytes <= MBR_LIMIT_BYTES and (disk_bytes or event is None):
         return None
-    end = 0
-    if table is not None:
-        end = next(one.end_bytes for one in table.parts if one.name == machine.partition)
-    if event is not None or end > MBR_LIMIT_BYTES * 0.99:
-        return not_grown(Reason.MBR_2_TIB, event, table)
+    if event is not None or (part and part.end_bytes > MBR_LIMIT_BYTES * 0.99):
+        return not_grown(Reason.MBR_2_TIB, event, machine.table)
     return None
 
 
@@ -558,28 +559,29 @@ def _contradictions(machine: Machine) -> Iterator[Verdict]:
 def _layouts(machine: Machine) -> Iterator[Verdict]:
     """Yield what the layout alone shows, the surest first."""
     room = machine.room
-    if machine.sealed:
+    layered = machine.root != machine.partition
+    # Of an image that has its disk's end to itself, only the rest may have been enlarged.
+    if machine.sealed and (layered or room.some or _followed(machine)):
         yield not_grown(Reason.IMMUTABLE_ROOT, machine.sealed)
     yield from _contradictions(machine)
     backup = _misplaced_backup(machine)
     if limit := _mbr_limit(machine):
         yield limit
-    whole = machine.root and not machine.partition and machine.stack[0].type == "disk"
-    if whole:
+    if machine.root and not machine.partition and machine.stack[0].type == "disk":
         yield not_grown(Reason.NO_PARTITION, machine.stack[0])
     if room.some is False:
         yield undecided(DMESG, LOG, proofs=room.evidence)
     if room.some is None and backup is None:
         yield undecided(LSBLK, LOG)
-    layered, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
-    if layered in {Reason.RAID, Reason.ZFS}:
-        yield not_grown(layered, *listed, *room.evidence, missing=LOG)
+    layer, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
+    if layer in {Reason.RAID, Reason.ZFS}:
+        yield not_grown(layer, *listed, *room.evidence, missing=LOG)
     if backup is not None and room.behind is None:
         yield not_grown(Reason.GPT_BACKUP, backup, *room.evidence)
     if room.behind is not None:
         yield not_grown(Reason.WALL, *room.evidence)
-    if layered is not None:
-        yield not_grown(layered, *listed, *room.evidence, missing=LOG)
+    if layer is not None:
+        yield not_grown(layer, *listed, *room.evidence, missing=LOG)
     yield not_grown(None, *room.evidence, missing=LOG)
 
 
