@@ -76,7 +76,7 @@ PARTS: dict[str, tuple[dict[str, Any], bool]] = {
 
 def rows_of(done: Sweep) -> pd.DataFrame:
     """Return a part's rows of the table."""
-    runs = {run.name: run for run in done.runs}
+    runs = {run.folder.name: run for run in done.runs}
     rows = []
     for cell in done.table.to_dict("records"):
         row: dict[str, Any] = {
