@@ -68,7 +68,10 @@ if [ "$HOME" = /root ]; then
   exec make "$@"
 fi
 apt-get update -qq
-DEBIAN_FRONTEND=noninteractive python3 -m cloudlab.prerequisites venv run build test
+export DEBIAN_FRONTEND=noninteractive
+python3 -m cloudlab.prerequisites venv run build test
+# Only ordinary users need it, so root's set-up leaves it out.
+apt-get install -qq -y --no-install-recommends uidmap > /dev/null
 chown -R learner: "$HOME"
 exec $as_learner make "$@"
 SCRIPT
@@ -87,5 +90,13 @@ unshare --mount --pid --fork --kill-child --propagation private sh -eu -c '
     mount --bind "$folder" "$root$folder"
   done
   unset IFS XDG_CACHE_HOME CLOUDLAB_CACHE TMPDIR
+  if [ "$home" != /root ]; then
+    # In a chroot the kernel lets no ordinary user make a user namespace, as a build does.
+    cd "$root"
+    mkdir -p old
+    pivot_root . old
+    root=/
+    umount -l /old
+  fi
   exec chroot "$root" /usr/bin/env HOME="$home" PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /fresh "$@"
 ' run "$@"
