@@ -132,7 +132,7 @@ def page(table: pd.DataFrame) -> str:
     head = f"""\
 # The atlas of growth
 
-{len(done)} boots of images that `cloudlab build` made, booted {days} under {accelerators} with QEMU
+{len(done)} boots {days}, of images that `cloudlab build` made, under {accelerators} with QEMU
 {", ".join(sorted(done["qemu"].unique()))}. The whole table comes with cloudlab (`cl.atlas()`,
 `cloudlab/run/atlas.csv`): what was booted, the sizes before and after, who grew what or why not, the
 versions of cloud-init, growpart, kernel and QEMU, and the SHA-256 of image and console. `make atlas`

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import atlas as atlas_script
 import pandas as pd
 import pytest
 from disks import Bytes
@@ -89,6 +90,10 @@ def test_the_atlas_is_what_the_readme_says():
     assert not DONE[["date", "qemu", "image_sha256", "kernel", "cloud_init"]].isna().any(axis=None)
 
 
+def test_the_page_of_the_atlas_is_up_to_date():
+    assert atlas_script.PAGE.read_text() == atlas_script.page(atlas())
+
+
 def test_growpart_0_34_rounds_down_to_whole_mebibytes():
     root = root_of()
     old, new = (grown_partition(root, 20 * GIB, version) for version in ((0, 33), (0, 34)))
@@ -155,6 +160,7 @@ def test_a_filesystem_on_the_whole_disk_grows_without_a_partition():
         pytest.param("plain", {"bootcmd": ["true"]}, "bootcmd", id="bootcmd"),
         pytest.param("plain", {"user_data": "#cloud-config\n"}, "of your own", id="user-data"),
         pytest.param("plain", {"resize_rootfs": "noblock"}, "noblock", id="noblock"),
+        pytest.param("plain", {"enlarge_to": "30G"}, "enlarged afterwards", id="enlarged"),
     ],
 )
 def test_it_says_where_it_is_not_sure(variant, values, doubt):

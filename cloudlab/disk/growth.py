@@ -17,7 +17,7 @@ from cloudlab.disk.table import Partition
 from cloudlab.errors import DiskError
 from cloudlab.units import format_count
 
-#: growpart ignores a smaller gain.
+#: growpart ignores a smaller gain (its option --fudge).
 LEAST_GAIN_BYTES = 1 << 20
 #: Sectors at a disk's end that growpart leaves to the second GPT, on a disk with an MBR, too.
 _BACKUP_SECTORS = 33

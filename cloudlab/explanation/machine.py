@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
+from cloudlab.disk.growth import LEAST_GAIN_BYTES
 from cloudlab.explanation.events import Event, EventLog, Kind
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData
@@ -19,10 +20,6 @@ from cloudlab.explanation.names import (
     short_name,
     size_in,
 )
-
-#: growpart's own limit: it ignores a smaller gain.
-#: Source: growpart's option --fudge in cloud-utils, bin/growpart.
-LEAST_GAIN_BYTES = 1 << 20
 
 #: What YAML and cloud-init read as false.
 OFF_WORDS = {"off", "false", "no", "0"}

@@ -12,11 +12,12 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from cloudlab.disk.growth import LEAST_GAIN_BYTES
 from cloudlab.explanation.boot import Boot, Size, device_line, device_of, line_of
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.filesystem import said_causes as filesystem_causes
-from cloudlab.explanation.machine import LEAST_GAIN_BYTES, MBR_LIMIT_BYTES
+from cloudlab.explanation.machine import MBR_LIMIT_BYTES
 from cloudlab.explanation.model import (
     Grower,
     Measure,

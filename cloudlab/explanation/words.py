@@ -31,7 +31,7 @@ _GROWERS = {
     Grower.GROWFS: "systemd-growfs",
     Grower.REPART: "systemd-repart",
     Grower.INITRAMFS: "the initramfs",
-    Grower.OTHER: "a program that was run by hand",
+    Grower.OTHER: "another program",
 }
 
 _REASONS = {

@@ -134,6 +134,8 @@ class _Forecaster:
             )
         if options.user_data is not None or seed.bootcmd or seed.extra_yaml:
             self._doubts.append("user-data of your own, or bootcmd, may change the disk first.")
+        if options.enlarge_to_bytes is not None:
+            self._doubts.append("the disk is enlarged afterwards; this holds until then.")
         if seed.resize_rootfs is ResizeRootfs.NOBLOCK:
             self._doubts.append("noblock: the filesystem may still grow when it is measured.")
         partition = self._partition()

@@ -35,7 +35,7 @@ from cloudlab.image.recipe import make_recipe
 from cloudlab.run import tables
 from cloudlab.run.boot import boot_many, max_parallel
 from cloudlab.run.display import plot
-from cloudlab.run.options import Options, make_options
+from cloudlab.run.options import Options, make_options, typed_values
 from cloudlab.run.record import Outcome
 from cloudlab.run.value import Run
 
@@ -360,6 +360,8 @@ def _check(name: str, value: Any) -> None:
         raise UsageError(f"image has no value {value!r}.", hint="Give a name, a path or a URL.")
     elif name in ("base", "keep_overlay"):
         raise UsageError(f"A sweep does not take the option {name!r}.", hint="Leave it out.")
+    elif name == "enlarge_to":
+        typed_values(enlarge_to=value)  # whether it is larger depends on the cell's disk
     elif name != "image":
         make_options(_NO_IMAGE, **{name: value})
 

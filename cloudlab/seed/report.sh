@@ -465,9 +465,14 @@ by_hand() {
 # The host enlarges the disk when it reads this line; the kernel tells of it by the disk's size.
 enlarge() {
     find_mounts
-    part=$(readlink -f "$root/sys/class/block/$root_kernel_name")
-    disk=${part%/*}
-    read -r number < "$part/partition"
+    # btrfs has a device number of its own, so only its source names the device.
+    part=$(readlink -f "$root/sys/class/block/${root_kernel_name:-$root_device}")
+    for below in "$part"/slaves/*; do
+        # growpart grows a physical volume, too; its logical volumes are up to lvextend.
+        [ ! -e "$below" ] || part=$(readlink -f "$below") root_type=
+    done
+    disk=$part
+    [ ! -e "$part/partition" ] || disk=${part%/*}
     read -r sectors < "$disk/size"
     old=$sectors
     tries=0
@@ -479,10 +484,13 @@ enlarge() {
     done
     # The sampler looks every 0.3 s; slower steps show each of them.
     sleep 1
-    by_hand growpart "/dev/${disk##*/}" "$number"
-    sleep 1
+    if [ "$disk" != "$part" ]; then
+        read -r number < "$part/partition"
+        by_hand growpart "/dev/${disk##*/}" "$number"
+        sleep 1
+    fi
     case $root_type in
-        ext[234]) by_hand resize2fs "/dev/$root_kernel_name" ;;
+        ext[234]) by_hand resize2fs "/dev/${part##*/}" ;;
         xfs) by_hand xfs_growfs / ;;
         btrfs) by_hand btrfs filesystem resize max / ;;
     esac

@@ -267,7 +267,9 @@ class GrowthLab(BootPanel):
     def _in_atlas(self) -> str:
         """Return what a boot of the atlas with just these options measured, if there is one."""
         values = self.options.values
-        disk_bytes = self._enlarge_to() or parse_disk_size(values["disk_size"])
+        if self._enlarge_to() is not None:
+            return ""
+        disk_bytes = parse_disk_size(values["disk_size"])
         for row in records(measured(str(values["image"]), disk_bytes, self.seed_config())):
             sizes = [(layer, getattr(row, f"{layer}_bytes")) for layer in LAYERS]
             words = [
