@@ -435,6 +435,52 @@ def test_watcher_reports_at_shutdown(shell, guest):
     assert facts(frames(guest))["reported_by"] == "watcher"
 
 
+@pytest.mark.parametrize(
+    ("mounted", "commands"),
+    [
+        pytest.param(
+            "259:1 / / rw - ext4 /dev/root rw",
+            ["growpart /dev/nvme0n1 1", "resize2fs /dev/nvme0n1p1"],
+            id="ext4",
+        ),
+        pytest.param(
+            "0:40 / / rw - btrfs /dev/nvme0n1p1 rw",
+            ["growpart /dev/nvme0n1 1", "btrfs filesystem resize max /"],
+            id="btrfs",
+        ),
+        # growpart runs pvresize; the volume itself is up to its owner.
+        pytest.param(
+            "253:0 / / rw - ext4 /dev/mapper/vg-root rw", ["growpart /dev/nvme0n1 1"], id="LVM"
+        ),
+        pytest.param("254:0 / / rw - xfs /dev/vdb rw", ["xfs_growfs /"], id="whole disk"),
+    ],
+)
+def test_an_enlarged_disk_is_grown_by_hand(shell, guest, tmp_path, mounted, commands):
+    block, fakes = guest / "sys/class/block", tmp_path / "fakes"
+    block.mkdir(parents=True)
+    fakes.mkdir()
+    for name in ("nvme0n1/nvme0n1p1", "dm-0", "vdb"):
+        (block / Path(name).name).symlink_to(guest / "sys/block" / name)
+    below = guest / "sys/block/dm-0/slaves/nvme0n1p1"
+    below.rmdir()
+    below.symlink_to(guest / "sys/block/nvme0n1/nvme0n1p1")
+    for number, name in {"253:0": "dm-0", "254:0": "vdb"}.items():
+        write(guest / f"sys/dev/block/{number}/uevent", f"DEVNAME={name}")
+    write(guest / "proc/self/mountinfo", f"21 1 {mounted}")
+    for name in ("growpart", "resize2fs", "btrfs", "xfs_growfs"):
+        write(fakes / name, "#!/bin/sh")
+        (fakes / name).chmod(0o755)
+    path = shell[1].removeprefix("PATH=") if shell[0] == "env" else os.environ["PATH"]
+    words = ["env", f"PATH={fakes}:{path}", *(shell[2:] if shell[0] == "env" else shell)]
+    write(console(guest), "")
+    with subprocess.Popen([*words, SCRIPT, "enlarge"], env=environment(guest)) as asking:
+        wait_for(lambda: "cloudlab: enlarge the disk" in console(guest).read_text(), "the request")
+        for disk in ("nvme0n1", "vdb"):
+            write(guest / f"sys/block/{disk}/size", 83886080)
+    assert asking.returncode == 0
+    assert re.findall(r"^# (.*)", console(guest).read_text(), re.MULTILINE) == commands
+
+
 def test_sampler_reports_every_change_and_ends_with_after(shell, guest):
     report(shell, guest, "before", "sample")
     part = guest / "sys/block/nvme0n1/nvme0n1p1/size"
