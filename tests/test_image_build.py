@@ -12,10 +12,10 @@ from pathlib import Path
 import filelock
 import pytest
 
-from cloudlab import paths, platforms
+from cloudlab import paths, platforms, tools
 from cloudlab.errors import BuildError, CloudlabError, ToolNotFoundError, UsageError
 from cloudlab.image import build
-from cloudlab.image.build import BuildStep, build_image, check_host
+from cloudlab.image.build import BINFMT_FOLDER, BuildStep, build_image, check_host
 from cloudlab.image.cache import recall, verify
 from cloudlab.image.recipe import (
     Filesystem,
@@ -250,24 +250,19 @@ FOREIGN = "amd64" if host_arch() == "arm64" else "arm64"
 
 
 @pytest.mark.parametrize(
-    ("programs", "error", "hint"),
+    ("has", "error", "hint"),
     [
-        pytest.param({}, "needs arch-test", "arch-test", id="nothing"),
-        pytest.param({"arch-test": 1}, "cannot run programs", "qemu-user-static", id="emulator"),
+        pytest.param((), "needs arch-test", "arch-test", id="nothing"),
+        pytest.param(("arch-test",), "cannot run programs", "qemu-user-static", id="emulator"),
         pytest.param(
-            {
-                "arch-test": 1,
-                "update-binfmts": 0,
-                "qemu-aarch64-static": 0,
-                "qemu-x86_64-static": 0,
-            },
+            ("arch-test", "emulator"),
             "cannot run programs",
-            "update-binfmts --enable",
+            "> /proc/sys/fs/binfmt_misc/register",
             id="registration",
         ),
     ],
 )
-def test_what_an_image_for_another_architecture_needs(monkeypatch, tmp_path, programs, error, hint):
+def test_what_an_image_for_another_architecture_needs(monkeypatch, tmp_path, has, error, hint):
     """Programs that the host may have for this are hidden, and replaced by some of a test's own."""
     needed = (
         "mmdebstrap",
@@ -281,9 +276,16 @@ def test_what_an_image_for_another_architecture_needs(monkeypatch, tmp_path, pro
     )
     for name in (*needed, "apt-get"):
         (tmp_path / name).symlink_to(which(name))
-    for name, code in programs.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
-        (tmp_path / name).chmod(0o755)
+    if "arch-test" in has:
+        (tmp_path / "arch-test").write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / "arch-test").chmod(0o755)
+    for cpu in ("x86_64", "aarch64"):
+        registration = tmp_path / f"qemu-{cpu}.conf"
+        if "emulator" in has:
+            registration.touch()
+        package = tools.PROGRAMS[str(BINFMT_FOLDER / registration.name)]
+        monkeypatch.setitem(tools.PROGRAMS, str(registration), package)
+    monkeypatch.setattr("cloudlab.image.build.BINFMT_FOLDER", tmp_path)
     monkeypatch.setattr("cloudlab.tools._SYSTEM_FOLDERS", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CloudlabError, match=error) as caught:

@@ -54,6 +54,8 @@ _FAILED_HINT = {
 
 #: What Debian signs its archive with.
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# Debian's releases name the emulators differently, but not the files that register them.
+BINFMT_FOLDER = Path("/usr/lib/binfmt.d")
 _PACKAGES_TIMEOUT_S = 3600.0
 _STEP_TIMEOUT_S = 600.0
 
@@ -180,12 +182,13 @@ def check_host(recipe: Recipe) -> None:
             hint=install_hint(*missing),
         )
     if recipe.is_foreign and run(["arch-test", recipe.arch], check=False).returncode:
-        program = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}[recipe.arch]
-        hint = install_hint(program, "update-binfmts")
-        if which(program) and which("update-binfmts"):
+        cpu = {"amd64": "x86_64", "arm64": "aarch64"}[recipe.arch]
+        registration = BINFMT_FOLDER / f"qemu-{cpu}.conf"
+        hint = install_hint(str(registration))
+        if registration.exists():
             hint = (
                 "As root: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; "
-                "update-binfmts --enable"
+                f"cat {registration} > /proc/sys/fs/binfmt_misc/register"
             )
         raise BuildError(
             f"This host cannot run programs for {recipe.arch}, which installing its packages needs.",
