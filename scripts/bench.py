@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from bench_rows import (
     side_by_side,
     write_csv,
 )
+from distributed import Client, LocalCluster
 
 from cloudlab.cli import terminal
 from cloudlab.image.build import build_image
@@ -226,7 +228,7 @@ def bench_build(folder: Path) -> Iterator[Row]:
 
 
 def bench_sweep(folder: Path) -> Iterator[Row]:
-    """Warm runs by the number at a time, and what a sweep adds to the same boots without it."""
+    """Warm runs by the number at a time, alone, as a sweep, and as a sweep on Dask's workers."""
     image = build_image()
     sizes = [f"{size}G" for size in range(3, 11)]
     # Takes the snapshot, if there is none yet.
@@ -240,10 +242,28 @@ def bench_sweep(folder: Path) -> Iterator[Row]:
         start_s = time.perf_counter()
         sweep(folder / f"sweep-{workers}", image=image, disk_size=sizes, parallel=workers)
         sweep_s = time.perf_counter() - start_s
-        for name, took_s in (("boots", boots_s), ("a sweep", sweep_s)):
+        with dask_workers(workers) as executor:
+            start_s = time.perf_counter()
+            there = folder / f"dask-{workers}"
+            sweep(there, image=image, disk_size=sizes, executor=executor)
+            dask_s = time.perf_counter() - start_s
+        times = {"boots": boots_s, "a sweep": sweep_s, "a sweep by Dask": dask_s}
+        for name, took_s in times.items():
             ratio = f"{took_s / boots_s:.2f} of the boots' time"
             what = f"{name}, {workers} at a time"
             yield row("sweep", what, "runs/min", [60 * len(sizes) / took_s], ratio)
+
+
+@contextmanager
+def dask_workers(count: int) -> Iterator[Executor]:
+    """Yield the executor of a scheduler and so many workers, each a process with one thread."""
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client.get_executor(pure=False)
 
 
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from console_text import GIB
-from guests import KEPT, left_behind, make_guest, report, wait_until
+from guests import KEPT, alive, left_behind, make_guest, report, wait_until
 
 import cloudlab as cl
 from cloudlab import paths
@@ -339,11 +339,12 @@ def test_the_command_prints_a_row_per_run_and_draws_the_figures(tmp_path, image,
 
 
 @pytest.fixture
-def head(tmp_path, own_cache) -> tuple[Path, Image]:
+def head(tmp_path, own_cache, request) -> tuple[Path, Image]:
     """A folder that only the sweep's own host sees, with the record of an image in its cache."""
+    says = getattr(request, "param", report())
     folder = tmp_path / "head" / "images"
     folder.mkdir(parents=True)
-    raw, path = make_guest(tmp_path / "guest.raw", report()), folder / "guest.qcow2"
+    raw, path = make_guest(tmp_path / "guest.raw", says), folder / "guest.qcow2"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
     found = remember(
         Image(
@@ -497,6 +498,32 @@ def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts):
     pd.testing.assert_frame_equal(
         measured(tmp_path / "local"), measured(tmp_path / "head" / "cluster")
     )
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [pytest.param("hm", id="guests-that-never-end")], indirect=True)
+def test_ctrl_c_ends_the_runs_of_dask_workers(tmp_path, head, hosts):
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
+    folder, _ = head
+    start, address, own_address = hosts
+    scheduler = f"tcp://{address}:8786"
+    start("scheduler", "distributed.cli.dask_scheduler", "--port", "8786", "--no-dashboard")
+    options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "600")
+    worker = start("worker", "distributed.cli.dask_worker", scheduler, *options)
+    running = tmp_path / "worker" / "running"
+    with ShareServer(address=own_address, folder=folder / "images") as share:
+        more = ("--scheduler", scheduler, "--mirror", share.url)
+        sweep = sweep_command(folder, tmp_path / "stopped", *more)
+        assert wait_until(lambda: any(map(booting, running.glob("*.json"))))
+        qemus = {json.loads(one.read_text())["qemu_pid"] for one in running.glob("*.json")}
+        sweep.send_signal(signal.SIGINT)
+        text, _ = sweep.communicate(timeout=600)
+    assert sweep.returncode == 130, text
+    assert wait_until(lambda: not any(map(alive, qemus)))
+    assert wait_until(lambda: not list((tmp_path / "worker" / "sweeps").iterdir()))
+    assert not list(running.iterdir())
+    assert worker.poll() is None, "it takes the next sweep"
 
 
 def booting(entry):

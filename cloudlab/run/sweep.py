@@ -15,6 +15,7 @@ import math
 import platform
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -211,13 +212,46 @@ def run_cell(cell: Cell, cancel: threading.Event | None = None) -> CellResult:
     if cell.failure:
         return CellResult({}, cell.failure)
     try:
-        with paths.scratch_folder(paths.cache_folder() / "sweeps", "run") as work:
+        with (
+            paths.scratch_folder(paths.cache_folder() / "sweeps", "run") as work,
+            _given_up(cancel) as stop,
+        ):
             options = replace(cell.options, image=_image_here(cell.options.image, cell.mirror))
-            [run] = boot_many([(options, work / cell.name)], cancel=cancel)
+            [run] = boot_many([(options, work / cell.name)], cancel=stop)
             files = {path.name: path.read_bytes() for path in run.folder.iterdir()}
             return CellResult(files, str(run.error or ""), run.outcome is Outcome.INTERRUPTED)
     except (CloudlabError, OSError) as error:
         return CellResult({}, str(error), isinstance(error, InterruptedRunError))
+
+
+@contextlib.contextmanager
+def _given_up(cancel: threading.Event | None) -> Iterator[threading.Event | None]:
+    """Yield what ends a run: ``cancel``, or on a worker of Dask an event of its own.
+
+    That is set when the scheduler takes the run back, because the sweep was stopped or is gone.
+    """
+    distributed = sys.modules.get("distributed")
+    try:
+        worker = distributed.get_worker() if distributed and cancel is None else None
+    except ValueError:  # this is no worker
+        worker = None
+    if worker is None:
+        yield cancel
+        return
+    key, stop, over = worker.get_current_task(), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_TICK_S):
+            task = worker.state.tasks.get(key)
+            if task is None or task.state == "cancelled":
+                stop.set()
+                return
+
+    threading.Thread(target=watch, name="cloudlab-given-up", daemon=True).start()
+    try:
+        yield stop
+    finally:
+        over.set()
 
 
 class _Work:
