@@ -89,7 +89,7 @@ unshare --mount --pid --fork --kill-child --propagation private sh -eu -c '
     mkdir -p "$root$folder"
     mount --bind "$folder" "$root$folder"
   done
-  unset IFS XDG_CACHE_HOME CLOUDLAB_CACHE TMPDIR
+  unset IFS XDG_CACHE_HOME CLOUDLAB_CACHE TMPDIR VIRTUAL_ENV
   if [ "$home" != /root ]; then
     # In a chroot the kernel lets no ordinary user make a user namespace, as a build does.
     cd "$root"
