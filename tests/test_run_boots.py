@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from cloudlab.run.predict import predict
 from cloudlab.run.value import Run
 from cloudlab.seed import SeedConfig
 from cloudlab.units import GIB
+from cloudlab.widgets import GrowthLab
 
 pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
@@ -76,6 +78,30 @@ def test_a_disk_is_enlarged_while_the_guest_runs(options, tmp_path):
     disks = done.sizes[(done.sizes["layer"] == "virtual_disk") & (done.sizes["device"] == "vda")]
     assert set(disks[disks["exact"]]["size_bytes"]) == {4 * GIB, 6 * GIB}
     assert left_behind(tmp_path / "run") == []
+
+
+def test_growth_lab_enlarges_the_disk_once_it_is_told(options, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_MODE", "live")
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(options.image.path.parents[1]))
+    lab = GrowthLab(image=options.image.name, folder=tmp_path)
+    lab.choose(disk_size="4G", enlarge_to="6G")
+    lab.predict("fills", "fills")
+    lab.boot()
+    assert wait_until(lambda: not lab.enlarging.state["enlarge"]["hidden"] or not lab.running)
+    assert lab.running
+    # The guest waits, whatever it takes the user.
+    time.sleep(3)
+    assert "6.0 GiB" not in lab._disk.html
+    lab.enlarge()
+    assert lab.enlarging.state["enlarge"]["disabled"]
+    [finished] = lab.finished
+    assert "6.0 GiB" in lab._disk.html
+    assert lab.enlarging.state["enlarge"]["hidden"]
+    expected = predict(options, disk_size="6G")
+    assert finished.run.root_sizes("after") == (
+        expected.partition_bytes,
+        expected.filesystem_bytes,
+    )
 
 
 def test_the_boot_loader_finds_nothing(options, tmp_path):

@@ -130,6 +130,7 @@ def boot_many(
     *,
     on_event: OnEvent = ignore_events,
     cancel: threading.Event | None = None,
+    enlarge: threading.Event | None = None,
     parallel: int | None = None,
     numbered: bool = False,
 ) -> list[Run]:
@@ -144,6 +145,9 @@ def boot_many(
         Options and run folder of each.
     on_event, cancel
         As for :func:`boot`.
+    enlarge : threading.Event, optional
+        Setting it enlarges the disks whose options say so, once their guests ask for it; by default
+        they get it at once.
     parallel : int, optional
         How many machines run at a time.
     numbered : bool
@@ -171,7 +175,7 @@ def boot_many(
         undo.pop_all()
 
     async def run_all() -> list[Run]:
-        host = _Host(asyncio.Semaphore(limit), shared, Planner(), on_event, stop)
+        host = _Host(asyncio.Semaphore(limit), shared, Planner(), on_event, stop, enlarge)
         runs = await asyncio.gather(*(_run(job, host) for job in prepared), return_exceptions=True)
         for run in runs:
             if isinstance(run, BaseException):
@@ -208,6 +212,7 @@ class _Host:
     planner: Planner
     on_event: OnEvent
     stop: threading.Event
+    enlarge: threading.Event | None
 
 
 async def _run(job: PreparedRun, host: _Host) -> Run:
@@ -285,6 +290,7 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
         cancel=host.stop,
         on_pause=plan.save,
         enlarge_to_bytes=job.options.enlarge_to_bytes,
+        enlarge=host.enlarge,
     )
     if host.stop.is_set():
         raise InterruptedRunError(f"The run {name} was not started.", hint=AFTER_STOP)

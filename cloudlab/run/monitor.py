@@ -95,7 +95,10 @@ class RunEvent:
 
 
 #: The line with which ``report.sh enlarge`` asks for a larger disk.
-_ENLARGE = b"cloudlab: enlarge the disk"
+ENLARGE_LINE = b"cloudlab: enlarge the disk"
+
+#: Seconds after that line when the disk is enlarged even if nobody says so; the guest waits longer.
+ENLARGE_PATIENCE_S = 120.0
 
 #: What can be done after a run was stopped.
 AFTER_STOP = "Its folder keeps what was recorded; to boot it again, choose another folder."
@@ -182,6 +185,8 @@ class BootMonitor:
     on_pause: OnPause | None = None
     #: What the disk is enlarged to when the guest asks for it.
     enlarge_to_bytes: int | None = None
+    #: Set once it may be enlarged; None: as soon as the guest asks.
+    enlarge: threading.Event | None = None
 
     _paused_at_s: float | None = field(default=None, init=False)
     _console: list[tuple[float, bytes]] = field(default_factory=list, init=False)
@@ -190,8 +195,8 @@ class BootMonitor:
     _started_s: float = field(default=0.0, init=False)
     _heard_s: float = field(default=0.0, init=False)
     _resets: int = field(default=0, init=False)
-    #: Whether the guest asked for a larger disk.
-    _asked: bool = field(default=False, init=False)
+    #: When the guest asked for a larger disk.
+    _asked_s: float | None = field(default=None, init=False)
     _reports_bytes: int = field(default=0, init=False)
     #: Frames of the report after growth, whose end has not come, and when the last one came.
     _reported: tuple[int, float] = field(default=(0, 0.0), init=False)
@@ -236,14 +241,12 @@ class BootMonitor:
                         self._keep(now_s, chunk, transcript, cast)
                         if self._take_chunk(now_s, chunk):
                             return
-                        if self._asked and self.enlarge_to_bytes:
-                            size_bytes, self.enlarge_to_bytes = self.enlarge_to_bytes, None
-                            await machine.command("block_resize", node_name="disk", size=size_bytes)
                     else:
                         self._write(cast.flush)
                         if self._paused_at_s is not None:
                             # Quiet for a tick: all that the guest wrote before has been read.
                             await self._pause(machine, self._paused_at_s)
+                    await self._enlarge_disk(machine)
                     self._check(deadline)
                     if self._report_broke_off():
                         return
@@ -265,6 +268,18 @@ class BootMonitor:
             await machine.command("cont")
         # The machine's clock stood still meanwhile.
         self._started_s += self._now_s() - at_s
+
+    async def _enlarge_disk(self, machine: Machine) -> None:
+        """Enlarge the disk once the guest has asked for it and the user allows it."""
+        if self._asked_s is None or self.enlarge_to_bytes is None:
+            return
+        now_s = self._now_s()
+        allowed = self.enlarge is None or self.enlarge.is_set()
+        if not allowed and now_s < self._asked_s + ENLARGE_PATIENCE_S:
+            self._heard_s = now_s  # the guest is silent because it waits
+            return
+        size_bytes, self.enlarge_to_bytes = self.enlarge_to_bytes, None
+        await machine.command("block_resize", node_name="disk", size=size_bytes)
 
     def _keep(self, time_s: float, chunk: bytes, transcript: Transcript, cast: CastWriter) -> None:
         if self.on_pause is not None and self.log.bytes < CONSOLE_CAP_BYTES:
@@ -291,7 +306,8 @@ class BootMonitor:
         for line in self._splitter.feed(chunk, now_s):
             log.lines = line.number
             log.watcher.feed(line)
-            self._asked = self._asked or line.raw.rstrip() == _ENLARGE
+            if self._asked_s is None and line.raw.rstrip() == ENLARGE_LINE:
+                self._asked_s = now_s
             block = self._take_sizes(line)
             complete = complete or (block is not None and block.stage == "after" and block.ended)
             frames = log.parser.frames_so_far("after")

@@ -106,12 +106,12 @@ class Snapshot:
     blocks: tuple[GuestBlock, ...] = ()
 
 
-def live_job(options: Options, folder: Path) -> Job:
-    """Return a job that boots a machine and records it in ``folder``."""
+def live_job(options: Options, folder: Path, enlarge: threading.Event | None = None) -> Job:
+    """Return a job that boots a machine and records it in ``folder``; see :func:`boot_many`."""
 
     def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
         jobs = [(options, folder)]
-        [run] = boot_many(jobs, on_event=on_event, cancel=cancel, numbered=True)
+        [run] = boot_many(jobs, on_event=on_event, cancel=cancel, enlarge=enlarge, numbered=True)
         return Outcome(run, run.error)
 
     return boot
@@ -419,8 +419,13 @@ class BootPanel(Panel):
         usual_s = recording.record.time_s or 0.0
         return Plan(replay_job(recording, self._pace), origin(recording), done, usual_s)
 
-    def _booting(self, options: Options, done: Callable[[Run | None], None]) -> Plan:
-        job = live_job(options, dated_folder(options.scenario, self._folder))
+    def _booting(
+        self,
+        options: Options,
+        done: Callable[[Run | None], None],
+        enlarge: threading.Event | None = None,
+    ) -> Plan:
+        job = live_job(options, dated_folder(options.scenario, self._folder), enlarge)
         disk = format_bytes(options.disk_size_bytes)
         return Plan(job, f"Booting {options.image.name} with a disk of {disk}", done)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cloudlab.figures.words import Given, disk_map_words
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.recipe import make_recipe
+from cloudlab.run.monitor import ENLARGE_LINE, ENLARGE_PATIENCE_S
 from cloudlab.run.options import Options, scenario_name
 from cloudlab.run.predict import measured
 from cloudlab.run.tables import layout_sizes
@@ -58,7 +60,7 @@ _OPTIONS = (
         help="grows the filesystem",
     ),
     field("enlarge_to", "text", "Enlarge the disk while it runs, to", group=_MORE,
-          help="such as 40G; the guest then grows by hand"),
+          help="such as 40G; after the boot, when you say so, and the guest then grows by hand"),
     field("devices", "text", "growpart: devices", group=_MORE, help="such as / or /dev/vda1"),
     field(
         "ignore_growroot", "checkbox", "growpart: ignore_growroot_disabled", False, group=_MORE
@@ -102,6 +104,11 @@ class GrowthLab(BootPanel):
         self._scale_of: Any = None
         self._measured = 0
         self.options = Form("Options", _OPTIONS)
+        self.enlarging = Form(
+            "Enlarging", [button("enlarge", "Enlarge the disk now", primary=True)]
+        )
+        #: Set by that button, for the boot that goes on.
+        self._enlarge = threading.Event()
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
         self._disk = Pane(name="The disk", look="disk", role="region")
         self._user_data = Pane(name="User-data", role="region")
@@ -116,13 +123,15 @@ class GrowthLab(BootPanel):
             [
                 ipywidgets.VBox(
                     [self.options, self._match_note, self.prediction_form, self.boot_form,
-                     self.problem, self.stage, self.progress]
+                     self.enlarging, self.problem, self.stage, self.progress]
                 ),
                 ipywidgets.VBox([self._stale, self._result, self._user_data]),
             ]
         ).add_class("cloudlab-columns")  # fmt: skip
         self.fill(self._disk, columns, self.console, self._history, self.exports, self._exported)
         self.options.on_values(self._changed)
+        self.enlarging.on_press(enlarge=self.enlarge)
+        self.enlarging.change(enlarge={"hidden": True})
         self.exports.on_press(export=self._export)
         self.exports.change(export={"hidden": True})
         self._switched()
@@ -155,6 +164,11 @@ class GrowthLab(BootPanel):
     def predict(self, partition: str, filesystem: str) -> None:
         """Predict the boot as :class:`~cloudlab.course.Prediction` does; this unlocks Boot."""
         self.prediction_form.set(Prediction(partition, filesystem))
+
+    def enlarge(self) -> None:
+        """Press "Enlarge the disk now", which a live boot with a size for it waits for."""
+        self._enlarge.set()
+        self.enlarging.change(enlarge={"disabled": True, "help": "The guest grows now, by hand."})
 
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
@@ -326,6 +340,8 @@ class GrowthLab(BootPanel):
 
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
+        if any(line.raw.rstrip() == ENLARGE_LINE for line in now.lines):
+            self._ask_to_enlarge()
         if len(now.blocks) == self._measured:
             return
         self._measured = len(now.blocks)
@@ -336,6 +352,12 @@ class GrowthLab(BootPanel):
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
             self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
 
+    def _ask_to_enlarge(self) -> None:
+        if self.live and self.running and not self._enlarge.is_set():
+            patience = format_seconds(ENLARGE_PATIENCE_S)
+            note = f"The guest has booted and waits for it; after {patience} it happens by itself."
+            self.enlarging.change(enlarge={"hidden": False, "disabled": False, "help": note})
+
     def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
         prediction, chosen = self.prediction, dict(self.options.values)
@@ -343,6 +365,7 @@ class GrowthLab(BootPanel):
         in_atlas = self._in_atlas() if match and match.differences else ""
 
         def done(run: Run | None) -> None:
+            self.enlarging.change(enlarge={"hidden": True})
             if run is None:
                 self._mark_stale("The result below is that of an earlier run.")
                 return
@@ -362,7 +385,8 @@ class GrowthLab(BootPanel):
                 seed=replace(seed, sampler=True),
                 scenario=scenario_name(seed),
             )
-            plan, layout = self._booting(options, done), self._layout(None)
+            self._enlarge = threading.Event()
+            plan, layout = self._booting(options, done, self._enlarge), self._layout(None)
         self._show_start(layout)
         self._mark_stale("The result below is that of an earlier run; a boot goes on.")
         return plan
