@@ -1,8 +1,9 @@
 """Boot the atlas of growth: some 250 machines that differ in image, disk size and options.
 
-    python scripts/atlas.py [--output build/atlas] [--parallel N] [--page-only]
+    python scripts/atlas.py [--output build/atlas] [--parallel N] [--only PART... | --page-only]
 
-Started again, it continues where it was stopped.  At the end the table is written, a row per
+Started again, it continues where it was stopped.  Of parts that are not booted the table keeps
+its rows.  At the end the table is written, a row per
 boot, with what it measured, who grew what, or why not, and where that comes from; and
 ``docs/atlas.md``, which sums it up.
 """
@@ -61,6 +62,11 @@ PARTS: dict[str, tuple[dict[str, Any], bool]] = {
     "whole-disk": (
         {"suite": [Suite.TRIXIE, Suite.BOOKWORM], "variant": [Variant.WHOLE_DISK],
          "disk_size": _FEW_SIZES, **_OPTIONS},
+        True,
+    ),
+    "repart": (
+        {"suite": [Suite.TRIXIE, Suite.BOOKWORM], "variant": [Variant.REPART],
+         "disk_size_bytes": [*_EDGES[1:4], 5001 << 20, 20 << 30, 300 << 30], **_OPTIONS},
         True,
     ),
     "bullseye": ({"suite": [Suite.BULLSEYE], "disk_size": _SIZES, **_OPTIONS}, False),
@@ -183,10 +189,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("build/atlas"))
     parser.add_argument("--parallel", type=int, help="runs at a time; default: as cores allow")
-    parser.add_argument("--page-only", action="store_true", help="write the page of the table")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to boot"
+    )
+    chosen.add_argument("--page-only", action="store_true", help="write the page of the table")
     args = parser.parse_args()
-    tables = []
-    for part, (values, pairwise) in {} if args.page_only else PARTS.items():
+    tables = dict(iter(cloudlab.atlas().groupby("part", sort=False)))
+    for part in [] if args.page_only else args.only:
+        values, pairwise = PARTS[part]
         done = sweep(
             args.output / part,
             pairwise=pairwise,
@@ -196,10 +207,11 @@ def main() -> None:
             **values,
         )
         print()
-        tables.append(rows_of(done).assign(part=part))
-    if tables:
-        write_csv(pd.concat(tables, ignore_index=True), TABLE)
-    PAGE.write_text(page(cloudlab.atlas()), encoding="utf-8")
+        tables[part] = rows_of(done).assign(part=part)
+    table = pd.concat([tables[part] for part in PARTS if part in tables], ignore_index=True)
+    if not args.page_only:
+        write_csv(table, TABLE)
+    PAGE.write_text(page(table), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ RUNS = recordings()
 LARGE = [run.name for run in RUNS if (run.root_sizes("after")[1] or 0) > 19 * GIB]
 COMPARED = compare(*RUNS)["filesystem after"]
 OPTIONS = compare_options(DEFAULT, recorded("second-boot-same-id"))
-OTHERS = ["growfs-second-boot", "growroot", "lvm-extended", "while-running"]
+OTHERS = ["growfs-second-boot", "growroot", "lvm-extended", "repart", "while-running"]
 NEXT = {"A": "growpart", "B": "resize2fs", "C": "lvextend", "D": "nothing"}
 
 

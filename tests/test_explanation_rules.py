@@ -492,6 +492,24 @@ class TestBeforeCloudInit:
         assert bool(found.missing) is (by is Grower.UNKNOWN)
         assert found.when.guest_s == kernel_s
 
+    def test_growfs_that_goes_on_has_not_ended(self):
+        """A disk of 3 TiB under TCG: bootcmd and runcmd came while systemd-growfs was at work."""
+        lines = (
+            "[   13.1] debian systemd[1]: Starting systemd-growfs@-.service - Grow File System.",
+            "[   13.8] EXT4-fs (vda1): resizing filesystem from 512000 to 805277947 blocks",
+        )
+        middle = (LARGE[0], 4000 * MIB)
+        text = transcript(middle, LARGE, *lines)
+        explanation = explained(text, disk_before=disk(*SMALL), disk_after=disk(*LARGE))
+        early, late = explanation.of(Subject.FILESYSTEM)
+        assert (early.by, late.by) == (Grower.GROWFS, Grower.GROWFS)
+        assert late.to_bytes == LARGE[1]
+        assert all("had not ended" in one.missing[0] for one in (early, late))
+        [_, late] = explained(
+            transcript(middle, LARGE, *lines, RESIZED), disk_before=disk(*SMALL)
+        ).of(Subject.FILESYSTEM)
+        assert late.by is Grower.RESIZEFS
+
     def test_two_growths_are_not_measured_by_one_pair_of_superblocks(self):
         middle = (4000 * MIB, 3900 * MIB)
         explanation = explained(

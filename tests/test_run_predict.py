@@ -161,6 +161,7 @@ def test_a_filesystem_on_the_whole_disk_grows_without_a_partition():
         pytest.param("plain", {"user_data": "#cloud-config\n"}, "of your own", id="user-data"),
         pytest.param("plain", {"resize_rootfs": "noblock"}, "noblock", id="noblock"),
         pytest.param("plain", {"enlarge_to": "30G"}, "enlarged afterwards", id="enlarged"),
+        pytest.param("repart", {"disk_size": "3T"}, "still be at work", id="growfs"),
     ],
 )
 def test_it_says_where_it_is_not_sure(variant, values, doubt):

@@ -193,6 +193,14 @@ CASES: dict[str, Case] = {
         seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
         follows="growfs",
     ),
+    "repart": Case(
+        "an image that systemd-repart and x-systemd.growfs grow",
+        "systemd can grow both before cloud-init starts, whatever cloud-init's options.",
+        partition=(True, Grower.REPART, None),
+        filesystem=(True, Grower.GROWFS, None),
+        recipe=Recipe(variant=Variant.REPART),
+        seed=SeedConfig(growpart=GrowpartMode.OFF, resize_rootfs=ResizeRootfs.FALSE),
+    ),
     "no-growpart-tool": Case(
         "an image without the growpart tool",
         "Without the growpart tool cloud-init does not grow the partition, and only its log shows it.",

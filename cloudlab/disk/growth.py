@@ -2,7 +2,7 @@
 
 Sources: growpart of cloud-utils 0.31 to 0.34 (``resize_sfdisk``); the kernel's fs/ext4/super.c
 (``count_overhead``) and fs/ext4/resize.c, xfs_fsops.c and fs/xfs/xfs_super.c; resize2fs of
-e2fsprogs.  The atlas of real boots checks it.
+e2fsprogs; systemd's src/repart/repart.c (``context_load_partition_table``).  The atlas of real boots checks it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _BACKUP_SECTORS = 33
 _MBR_SECTORS = 1 << 32
 #: growpart makes sizes whole MiB since this version.
 WHOLE_MIB_SINCE = (0, 34)
+#: systemd-repart's partitions end at multiples of this.
+_REPART_GRAIN_BYTES = 4096
 
 #: What the filesystems' drivers leave out at the end rather than make a group of it.
 _LEAST_XFS_GROUP_BLOCKS, _LEAST_EXT_GROUP_BLOCKS = 64, 50
@@ -133,6 +135,19 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
         f"{format_count(size_bytes)} bytes."
     )
     return Result(size_bytes, tuple(steps))
+
+
+def repartitioned(root: Root, disk_bytes: int) -> Result:
+    """Return what systemd-repart makes of the root partition, the last one, of a disk of a size."""
+    end_bytes = disk_bytes - _BACKUP_SECTORS * root.layout.sector_bytes
+    end_bytes -= end_bytes % _REPART_GRAIN_BYTES
+    size_bytes = max(end_bytes - root.partition.start_bytes, root.partition.size_bytes)
+    step = (
+        f"systemd-repart leaves the last {_BACKUP_SECTORS} sectors to the second GPT and ends the "
+        f"partition at a multiple of {format_count(_REPART_GRAIN_BYTES)} bytes: "
+        f"{format_count(size_bytes)} bytes."
+    )
+    return Result(size_bytes, (step,))
 
 
 def grown_filesystem(root: Root, device_bytes: int) -> Result | None:

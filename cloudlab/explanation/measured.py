@@ -36,6 +36,7 @@ from cloudlab.sizes import GuestBlock, GuestDevice
 # What the second GPT takes at the disk's end: 32 sectors of entries and its header.
 _GPT_TAIL_BYTES = 33 * 512
 _NOT_TOLD = "Its size is known at one moment at most, so growth cannot be told."
+_STILL_GROWING = "systemd-growfs had not ended when it was measured, so it may have grown further."
 _BUILT_UNKNOWN = "How large it was before the boot was not recorded, so growth before bootcmd ran could go unseen."
 
 
@@ -102,6 +103,7 @@ def _partition_growth(boot: Boot, old: Size, new: Size, hand: Event | None) -> V
     changed = [one for one in machine.all(Kind.CHANGED) if concerns_root(machine, one)]
     programs = machine.all(Kind.PROGRAM) if old.block is None else ()
     growroot = [one for one in programs if "GROWROOT: CHANGED" in one.at.text][:1]
+    repart = machine.last(Kind.REPART) if old.block is None else None
     reason, limit = (None, None) if early else _limit(boot)
     verdict = Verdict(True, Grower.UNKNOWN, reason)
     verdict.when = boot.when_larger(map(boot.partition, boot.parsed.blocks), old)
@@ -114,6 +116,9 @@ def _partition_growth(boot: Boot, old: Size, new: Size, hand: Event | None) -> V
     elif growroot:
         verdict.by, verdict.when = Grower.GROWROOT, boot.when_said(growroot[0])
         verdict.evidence.append(growroot[0].at)
+    elif repart is not None:
+        verdict.by, verdict.when = Grower.REPART, boot.when_said(repart)
+        verdict.evidence.append(repart.at)
     else:
         moment = "before bootcmd ran" if early else "after bootcmd ran"
         moment = moment if boot.before else "during the boot"
@@ -234,7 +239,7 @@ def _late(boot: Boot) -> Iterator[Verdict]:
             continue
         limit_s = old.block.uptime_s or 0.0
         kernel = next((one for one in boot.resizings() if (one.uptime_s or 0.0) >= limit_s), None)
-        growfs = _growfs_around(boot, kernel)
+        growfs = [] if kernel is None and resized else _growfs_around(boot, kernel)
         by = Grower.GROWFS if growfs else Grower.RESIZEFS if resized else Grower.UNKNOWN
         proofs: list[Event | None] = [*growfs] or [resized]
         if hand is not None and old.at.number < hand.at.number < new.at.number:
@@ -256,8 +261,14 @@ def _unreported(boot: Boot, disk: _Sizes, *, reported: bool) -> Verdict:
 
 
 def _growfs_around(boot: Boot, kernel: Event | None) -> list[Event]:
-    """Return the events between which systemd-growfs ran, if the kernel resized while it did."""
+    """Return the events between which systemd-growfs ran, if the kernel resized while it did.
+
+    The second one is missing where it still went on, of which the kernel may have said more before.
+    """
     start, end = boot.machine.last(Kind.GROWFS_STARTS), boot.machine.last(Kind.GROWFS_ENDS)
+    if start and end is None:
+        begun = kernel or next(boot.resizings(), None)
+        return [start] if begun and (start.uptime_s or 0.0) <= (begun.uptime_s or 0.0) else []
     if start and end and kernel:
         known = [one.uptime_s for one in (start, kernel, end) if one.uptime_s is not None]
         if len(known) == 3 and known == sorted(known):  # noqa: PLR2004
@@ -277,6 +288,8 @@ def _filesystem_growth(
         verdict.missing.append(
             "It grew, but no line of cloud-init.log or of systemd's journal says who did it."
         )
+    elif by is Grower.GROWFS and boot.machine.last(Kind.GROWFS_ENDS) is None:
+        verdict.missing.append(_STILL_GROWING)
     if kernel is not None:
         verdict.when = boot.when_said(kernel)
     elif sizes is not None and sizes.old.block is not None:

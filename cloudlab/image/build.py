@@ -384,7 +384,7 @@ def debian_mirror() -> str | None:
 
 def configure(recipe: Recipe, tree: Path) -> None:
     """Turn the packages into a cloud image: write fstab and GRUB's menu, remove the identity."""
-    growfs = ",x-systemd.growfs" if recipe.variant is Variant.GROWFS else ""
+    growfs = ",x-systemd.growfs" if recipe.variant in {Variant.GROWFS, Variant.REPART} else ""
     fstab = f"{recipe.root_device}\t/\t{recipe.filesystem}\tdefaults{growfs}\t0 1\n"
     if recipe.layout.esp:
         # By default systemd waits 90 s for the device, then drops into emergency mode; under TCG
@@ -401,6 +401,9 @@ def configure(recipe: Recipe, tree: Path) -> None:
         "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
         "etc/machine-id": "",
     }
+    if recipe.variant is Variant.REPART:
+        # Root has the general type of Linux partitions, like that of Ubuntu's images.
+        texts["etc/repart.d/50-root.conf"] = "[Partition]\nType=linux-generic\n"
     # The same patience for the serial console, without which there is no login prompt.
     console = "ttyS0" if recipe.arch == "amd64" else "ttyAMA0"
     drop_in = f"etc/systemd/system/dev-{console}.device.d/timeout.conf"

@@ -75,6 +75,7 @@ class Variant(StrEnum):
     PLAIN = "plain", "like Ubuntu's image: cloud-init grows partition and filesystem"
     GROWROOT = "growroot", "cloud-initramfs-growroot grows the partition in the initramfs"
     GROWFS = "growfs", "systemd grows the filesystem (x-systemd.growfs in fstab)"
+    REPART = "repart", "systemd grows partition and filesystem before cloud-init (systemd-repart)"
     NO_GROWPART = "no-growpart", "without the growpart program (cloud-guest-utils)"
     NOT_LAST = "not-last", "another partition lies behind the root partition"
     WHOLE_DISK = "whole-disk", "no partition table: the filesystem fills the disk (BIOS, ext4)"
@@ -226,6 +227,8 @@ class Recipe:
             chosen.append("cloud-guest-utils")
         if self.variant is Variant.GROWROOT:
             chosen.append("cloud-initramfs-growroot")
+        if self.variant is Variant.REPART and self.suite in {Suite.TRIXIE, Suite.SID}:
+            chosen.append("systemd-repart")  # before that a part of systemd
         if self.variant is Variant.LVM:
             chosen.append("lvm2")
         chosen.append(_FILESYSTEM_PACKAGES[self.filesystem])

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.disk import check_overlay_size, inspect_disk
-from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root
+from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root, repartitioned
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image
 from cloudlab.image.fetch import choose_image
@@ -21,7 +21,7 @@ from cloudlab.image.recipe import Variant
 from cloudlab.run.options import Options, make_options
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
-from cloudlab.units import format_bytes, format_count
+from cloudlab.units import TIB, format_bytes, format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,6 +157,10 @@ class _Forecaster:
         if root.partition.number is None:
             self._steps.append("The disk has no partition table, so there is no partition to grow.")
             return self._options.disk_size_bytes
+        if self._variant == Variant.REPART:
+            grown = repartitioned(root, self._options.disk_size_bytes)
+            self._steps += grown.steps
+            return grown.size_bytes
         if why := self._kept():
             self._steps.append(
                 f"{why}, so the partition keeps its {format_count(part.size_bytes)} bytes."
@@ -195,7 +199,11 @@ class _Forecaster:
         if self._root.filesystem.type == "LVM2_member":
             self._doubts.append("the filesystem is on a logical volume, which is not read here.")
             return None
-        if not self._runs or self._seed.resize_rootfs is ResizeRootfs.FALSE:
+        if self._variant == Variant.REPART:
+            self._steps.append("systemd-growfs fills it, whatever cloud-init's options.")
+            if self._options.disk_size_bytes >= TIB:
+                self._doubts.append("systemd-growfs may still be at work when it is measured.")
+        elif not self._runs or self._seed.resize_rootfs is ResizeRootfs.FALSE:
             why = "resize_rootfs is false" if self._runs else "cloud-init does not run"
             self._steps.append(f"{why}, so the filesystem keeps its size.")
             if kept is None and (

@@ -255,6 +255,10 @@ add_facts() {
         case $line in '#'*) ;; *x-systemd.growfs*) growfs=yes ;; esac
     done < "$root/etc/fstab"
     add_fact systemd_growfs "$growfs"
+    journal=$growfs
+    for file in "$root"/etc/repart.d/*.conf "$root"/usr/lib/repart.d/*.conf; do
+        [ ! -e "$file" ] || journal=yes
+    done
     value=
     read -r value < "$root/run/cloud-init/.instance-id" ||
         read -r value < "$root/var/lib/cloud/data/instance-id"
@@ -277,8 +281,8 @@ add_logs() {
     {
         echo '@kernel'
         if [ -z "$root" ]; then dmesg 2> /dev/null; else cat "$root/proc/kmsg.txt"; fi
-        if [ "$growfs" = yes ] && command -v journalctl > /dev/null; then
-            journalctl -b --no-pager -q -o short-monotonic -u 'systemd-growfs*'
+        if [ "$journal" = yes ] && command -v journalctl > /dev/null; then
+            journalctl -b --no-pager -q -o short-monotonic -u 'systemd-growfs*' -u systemd-repart
         fi
         echo '@status'
         cat "$status"
@@ -306,7 +310,7 @@ function fact(name, value) {
 function keep(text) { if (kept < 20) lines[kept++] = text }
 $0 == "@kernel" || $0 == "@status" || $0 == "@log" { part = $0; next }
 part == "@kernel" {
-    if ($0 ~ /resiz|GROWROOT|growfs/ && kernel < 12) kernels[kernel++] = $0
+    if ($0 ~ /resiz|GROWROOT|growfs|systemd-repart\[[0-9]+\]: (Growing|Applying|Failed|Can)/ && kernel < 12) kernels[kernel++] = $0
     next
 }
 part == "@status" {
@@ -477,7 +481,7 @@ enlarge() {
     old=$sectors
     tries=0
     echo 'cloudlab: enlarge the disk' >> "$console"
-    while [ "$sectors" -eq "$old" ] && [ "$tries" -lt 300 ]; do
+    while [ "$sectors" -eq "$old" ] && [ "$tries" -lt 900 ]; do
         tries=$((tries + 1))
         sleep 0.2
         read -r sectors < "$disk/size"
