@@ -67,7 +67,8 @@ _ARCHIVES = frozenset({"gzip", "xz", "bzip2", "zstd", "lz4", "zip", "7z", "tar"}
 
 #: Bytes that every bootable raw disk, or a filesystem on a whole disk, has in their place.
 _RAW_MARKS = (
-    (510, b"\x55\xaa"),  # MBR, and with it every GPT
+    (510, b"\x55\xaa"),  # MBR, and with it nearly every GPT
+    (512, b"EFI PART"),
     (1024 + 56, b"\x53\xef"),  # ext2/3/4
     (0, b"XFSB"),
     (0x10040, b"_BHRfS_M"),  # btrfs
@@ -163,6 +164,12 @@ def check_format(path: Path, found: str, expected: str | None = None) -> str:
     )
 
 
+def is_disk(kind: str, head: bytes) -> bool:
+    """Tell whether a file of this format, which begins with ``head``, can be a disk."""
+    marked = any(head.startswith(mark, at) for at, mark in _RAW_MARKS)
+    return kind == "qcow2" or (kind == "raw" and marked)
+
+
 def detect_format(path: Path) -> str:
     """Return ``qcow2`` or ``raw`` for a file that should be a disk image.
 
@@ -173,7 +180,7 @@ def detect_format(path: Path) -> str:
     except DiskError as error:
         raise ImageError(error.message, hint=error.hint) from error
     found = check_format(path, format_of(head, tail))
-    if found == "qcow2" or any(head.startswith(mark, at) for at, mark in _RAW_MARKS):
+    if is_disk(found, head):
         return found
     if head.lstrip()[:200].lower().startswith(_WEB_PAGE):
         raise ImageError(

@@ -171,6 +171,18 @@ def test_a_disk_image_is_evidence(tmp_path):
     assert found.evidence[0].file == "disk.raw"
 
 
+@pytest.mark.parametrize(
+    "command", [["mkfs.ext4", "-q"], ["mkfs.xfs", "-q"], ["mkfs.btrfs", "-q"]], ids=" ".join
+)
+def test_a_filesystem_on_a_whole_disk_is_a_disk_image(tmp_path, command):
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as stream:
+        stream.truncate(320 << 20)
+    subprocess.run([*command, disk], check=True)
+    [note] = cl.explain(disk).notes
+    assert (note.kind, note.detail) == (NoteKind.RECOGNISED, "disk.raw: disk image.")
+
+
 def test_what_was_recognised_is_said_and_what_was_ignored(tmp_path):
     (tmp_path / "poem.txt").write_text("Whose disk this is I think I know.\n")
     (tmp_path / "lsblk.txt").write_text(LSBLK)

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -311,3 +311,16 @@ def test_a_damaged_record_names_its_file_and_value(tmp_path):
     path.write_text(json.dumps(about))
     with pytest.raises(RecordingError, match=r"run\.json cannot be used: .*options\.cpus"):
         Run(tmp_path / "run")
+
+
+def test_every_option_is_recorded_but_those_that_are_left_out_on_purpose():
+    chosen = {one.name for kind in (Options, SeedConfig) for one in fields(kind)}
+    elsewhere = {"image", "seed", "scenario", "accel"}  # in the record, as other values
+    in_files = {"user_data", "meta_data", "vendor_data", "network_config", "instance_id"}
+    in_files |= {"extra_yaml", "bootcmd", "runcmd", "hostname", "report", "enlarge"}
+    secret = {"users", "password_hash", "ssh_authorized_keys"}
+    of_this_host = {"timeout_s", "check_user_data"}
+    recorded = {one.name for one in fields(RecordedOptions)} - {"own_user_data"}
+    left_out = elsewhere | in_files | secret | of_this_host
+    assert chosen - recorded == left_out
+    assert recorded <= chosen

@@ -174,7 +174,8 @@ def make_parser() -> Parser:
         epilog="examples:\n  cloudlab demo\n  cloudlab run --growpart off --disk-size 30G\n"
         "  cloudlab explain growpart-off\n\n"
         "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.\n"
-        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache.\n"
+        "The environment variable CLOUDLAB_CACHE sets the folder of the image cache,\n"
+        "CLOUDLAB_SHARED another one that is only read.\n"
         "CLOUDLAB_SLOTS=/srv/cloudlab/slots:10 lets all users of a host together run at\n"
         "most ten machines at a time; further boots wait. All must be able to write to\n"
         "the folder: sudo install -d -m 1777 /srv/cloudlab/slots",

@@ -27,7 +27,7 @@ from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, inspect_disk
 from cloudlab.errors import CloudlabError, ParseError
 from cloudlab.explanation.model import Source
-from cloudlab.formats import format_of, read_ends
+from cloudlab.formats import format_of, is_disk, read_ends
 from cloudlab.sizes import ParsedConsole, parse_console
 from cloudlab.sizes.lines import texts
 
@@ -42,7 +42,6 @@ _LONGEST_LINE = 2000
 _MOST_LINES = 20_000
 _MOST_MEMBERS = 2000
 _MOST_BYTES = 1 << 30
-_RAW_MARKS = ((510, b"\x55\xaa"), (512, b"EFI PART"), (1080, b"\x53\xef"), (0, b"XFSB"))
 # Of larger files: what a line holds that may be evidence, and headers of tables with their rows.
 _WORDS = (
     b"growpart|resizefs|resizing filesystem|resized filesystem|resize device|GROWROOT|"
@@ -243,8 +242,7 @@ def _read_file(path: Path, name: str) -> Iterator[Document]:
         return
     ends = read_ends(path)
     kind = format_of(ends.head, ends.tail)
-    raw_disk = kind == "raw" and any(ends.head.startswith(mark, at) for at, mark in _RAW_MARKS)
-    if kind == "qcow2" or raw_disk:
+    if is_disk(kind, ends.head):
         document = Document(name, kinds={"disk image"})
         try:
             document.layout = inspect_disk(path)

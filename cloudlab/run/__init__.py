@@ -13,6 +13,7 @@ prepare      everything before the machine starts
 start        cold from the firmware, or warm from a snapshot
 boot         one run and many runs, from options to ``Run``
 sweep        a grid of options, on this host or on a cluster
+predict      what a boot will come to, by arithmetic and from the atlas
 ===========  ================================================================
 
 Each imports only modules above it.
