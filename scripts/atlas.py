@@ -2,10 +2,9 @@
 
     python scripts/atlas.py [--output build/atlas] [--parallel N] [--only PART... | --page-only]
 
-Started again, it continues where it was stopped.  Of parts that are not booted the table keeps
-its rows.  At the end the table is written, a row per
-boot, with what it measured, who grew what, or why not, and where that comes from; and
-``docs/atlas.md``, which sums it up.
+Started again, it continues where it was stopped.  Rows of parts that are not booted are kept.  At
+the end the table is written, a row per boot, with what it measured, who grew what, or why not,
+and where that comes from; and ``docs/atlas.md``, which sums it up.
 """
 
 from __future__ import annotations
@@ -65,8 +64,9 @@ PARTS: dict[str, tuple[dict[str, Any], bool]] = {
         True,
     ),
     "repart": (
-        {"suite": [Suite.TRIXIE, Suite.BOOKWORM], "variant": [Variant.REPART],
-         "disk_size_bytes": [*_EDGES[1:4], 5001 << 20, 20 << 30, 300 << 30], **_OPTIONS},
+        {"suite": [Suite.TRIXIE, Suite.BOOKWORM], "filesystem": _FILESYSTEMS,
+         "variant": [Variant.REPART],
+         "disk_size_bytes": [_EDGES[2], 5001 << 20, 20 << 30, 3 << 40], **_OPTIONS},
         True,
     ),
     "bullseye": ({"suite": [Suite.BULLSEYE], "disk_size": _SIZES, **_OPTIONS}, False),

@@ -462,10 +462,61 @@ class TestBeforeCloudInit:
         assert (early.by, late.by) == (Grower.GROWFS, Grower.GROWFS)
         assert late.to_bytes == LARGE[1]
         assert all("had not ended" in one.missing[0] for one in (early, late))
-        [_, late] = explained(
-            transcript(middle, LARGE, *lines, RESIZED), disk_before=disk(*SMALL)
-        ).of(Subject.FILESYSTEM)
-        assert late.by is Grower.RESIZEFS
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            pytest.param(
+                (
+                    "[   21.1] debian systemd[1]: Starting systemd-growfs-root.service - Grow Root.",
+                    "[   21.5] debian systemd[1]: systemd-growfs-root.service: Failed with result 'x'.",
+                ),
+                id="failed",
+            ),
+            pytest.param(
+                ("[   40.1] debian systemd[1]: Starting systemd-growfs@data.service - Grow.",),
+                id="another filesystem's",
+            ),
+        ],
+    )
+    def test_growfs_that_has_no_end_did_not_grow_what_resizefs_grew(self, lines):
+        kernel = "[   41.0] EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks"
+        text = transcript(SMALL, LARGE, *lines, GREW, kernel, RESIZED)
+        assert root_filesystem(text).by is Grower.RESIZEFS
+
+    def test_growfs_grows_xfs_without_a_word_of_the_kernel(self):
+        lines = (
+            "[   21.1] debian systemd[1]: Starting systemd-growfs-root.service - Grow Root File System.",
+            "[   21.9] debian systemd[1]: Finished systemd-growfs-root.service - Grow Root File System.",
+        )
+        explanation = explained(
+            transcript(LARGE, LARGE, *lines, facts=[("systemd_growfs", "yes")]),
+            disk_before=disk(*SMALL), disk_after=disk(*LARGE),
+        )  # fmt: skip
+        assert only(explanation, Subject.FILESYSTEM).by is Grower.GROWFS
+        assert NoteKind.GROWFS_IDLE not in {note.kind for note in explanation.notes}
+
+    @pytest.mark.parametrize(
+        ("lines", "by"),
+        [
+            (("Applying changes to /dev/vda.", "Growing existing partition 0."), Grower.REPART),
+            (("Applying changes to /dev/vdb.", "Growing existing partition 0."), Grower.UNKNOWN),
+            (("Applying changes to /dev/vda.", "Growing existing partition 3."), Grower.UNKNOWN),
+            (
+                (
+                    "Applying changes to /dev/vda.", "Growing existing partition 0.",
+                    "Failed to write partition table: Input/output error",
+                ),
+                Grower.UNKNOWN,
+            ),
+        ],
+        ids=["root's", "another disk", "another partition", "failed"],
+    )  # fmt: skip
+    def test_systemd_repart(self, lines, by):
+        lines = [f"[   19.{n}] debian systemd-repart[280]: {line}" for n, line in enumerate(lines)]
+        text = transcript(LARGE, LARGE, *lines)
+        found = partition(text, disk_before=disk(*SMALL), disk_after=disk(*LARGE))
+        assert (found.grown, found.by) == (True, by)
 
     def test_two_growths_are_not_measured_by_one_pair_of_superblocks(self):
         middle = (4000 * MIB, 3900 * MIB)

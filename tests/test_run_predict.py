@@ -79,6 +79,11 @@ def test_the_arithmetic_agrees_with_every_boot_of_the_atlas(row):
         return
     whole = root.partition.number is None
     assert found.partition_bytes == (None if whole else row.partition_bytes)
+    if row.variant == Variant.REPART and row.disk_bytes >= TIB:
+        # Some were measured while systemd-growfs was at work, as the doubt says.
+        assert found.filesystem_bytes >= row.filesystem_bytes
+        assert "still be at work" in found.doubts[0]
+        return
     assert found.filesystem_bytes == row.filesystem_bytes
     assert found.doubts == ()
 

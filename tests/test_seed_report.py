@@ -138,6 +138,14 @@ def shell_words(name: str, tmp_path: Path) -> list[str]:
     return ["env", f"PATH={folder}", *words]
 
 
+def with_programs(shell: list[str], folder: Path) -> list[str]:
+    """Start a shell that finds the programs of a folder first."""
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    path = shell[1].removeprefix("PATH=") if shell[0] == "env" else os.environ["PATH"]
+    return ["env", f"PATH={folder}:{path}", *(shell[2:] if shell[0] == "env" else shell)]
+
+
 def end_watchers(root: Path) -> None:
     """Let what the script left in the background see that all is over, and wait for it."""
     (root / "run/cloudlab/done").mkdir(parents=True, exist_ok=True)
@@ -288,6 +296,28 @@ def test_growroot_and_the_lack_of_growfs_are_seen(shell, guest):
     told = facts(report(shell, guest, "after"))
     assert told["growroot_in_initramfs"] == told["growroot_disabled"] == "yes"
     assert told["systemd_growfs"] == "no"
+
+
+def test_what_systemd_repart_did_is_told_even_in_a_long_growth(shell, guest, tmp_path):
+    """Of a disk of terabytes the kernel says every ten seconds how far it has grown."""
+    kernel = [f"[   {n}.8] EXT4-fs (vda1): resized to {n}12516608 blocks" for n in range(20, 60)]
+    write(guest / "proc/kmsg.txt", "\n".join(kernel))
+    write(guest / "etc/fstab", "UUID=1 / ext4 rw 0 1")
+    told = [
+        "[   12.9] debian systemd-repart[189]: Applying changes to /dev/vda.",
+        "[   12.9] debian systemd-repart[189]: Growing existing partition 0.",
+    ]
+    table = "[   12.8] debian systemd-repart[189]: linux-generic 257aac74 0 50-root.conf 19.9G"
+    lines = "\n".join([table, *told])
+    write(tmp_path / "fakes/journalctl", f"#!/bin/sh\ncat << END\n{lines}\nEND")
+    words = with_programs(shell, tmp_path / "fakes")
+    logs = [one["text"] for one in of_kind(report(words, guest, "after"), "log")]
+    assert not any(text.startswith("[") for text in logs), "nobody asked systemd to grow anything"
+    shutil.rmtree(guest / "run/cloudlab")
+    console(guest).unlink()
+    write(guest / "etc/repart.d/50-root.conf", "[Partition]")
+    logs = [one["text"] for one in of_kind(report(words, guest, "after"), "log")]
+    assert [text for text in logs if text.startswith("[")] == told
 
 
 def test_log_lines_of_this_boot_that_matter(shell, guest):
@@ -469,9 +499,7 @@ def test_an_enlarged_disk_is_grown_by_hand(shell, guest, tmp_path, mounted, comm
     write(guest / "proc/self/mountinfo", f"21 1 {mounted}")
     for name in ("growpart", "resize2fs", "btrfs", "xfs_growfs"):
         write(fakes / name, "#!/bin/sh")
-        (fakes / name).chmod(0o755)
-    path = shell[1].removeprefix("PATH=") if shell[0] == "env" else os.environ["PATH"]
-    words = ["env", f"PATH={fakes}:{path}", *(shell[2:] if shell[0] == "env" else shell)]
+    words = with_programs(shell, fakes)
     write(console(guest), "")
     with subprocess.Popen([*words, SCRIPT, "enlarge"], env=environment(guest)) as asking:
         wait_for(lambda: "cloudlab: enlarge the disk" in console(guest).read_text(), "the request")

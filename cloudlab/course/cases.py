@@ -187,7 +187,7 @@ CASES: dict[str, Case] = {
     ),
     "growfs-second-boot": Case(
         "x-systemd.growfs in fstab, second boot",
-        "In the next boot systemd finds a larger partition and fills it, whatever cloud-init's options.",
+        "In the next boot systemd finds a larger partition and fills it, regardless of cloud-init's options.",
         partition=_not(Reason.DISK_NOT_LARGER),
         filesystem=(True, Grower.GROWFS, None),
         seed=SeedConfig(resize_rootfs=ResizeRootfs.FALSE),
@@ -195,7 +195,7 @@ CASES: dict[str, Case] = {
     ),
     "repart": Case(
         "an image that systemd-repart and x-systemd.growfs grow",
-        "systemd can grow both before cloud-init starts, whatever cloud-init's options.",
+        "systemd can grow both before cloud-init starts, regardless of cloud-init's options.",
         partition=(True, Grower.REPART, None),
         filesystem=(True, Grower.GROWFS, None),
         recipe=Recipe(variant=Variant.REPART),

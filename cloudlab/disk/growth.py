@@ -2,7 +2,8 @@
 
 Sources: growpart of cloud-utils 0.31 to 0.34 (``resize_sfdisk``); the kernel's fs/ext4/super.c
 (``count_overhead``) and fs/ext4/resize.c, xfs_fsops.c and fs/xfs/xfs_super.c; resize2fs of
-e2fsprogs; systemd's src/repart/repart.c (``context_load_partition_table``).  The atlas of real boots checks it.
+e2fsprogs; systemd's src/repart/repart.c (``context_load_partition_table``).  The atlas of real
+boots checks it.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
 
 
 def repartitioned(root: Root, disk_bytes: int) -> Result:
-    """Return what systemd-repart makes of the root partition, the last one, of a disk of a size."""
+    """Return the size to which systemd-repart grows the last partition on a disk of ``disk_bytes``."""
     end_bytes = disk_bytes - _BACKUP_SECTORS * root.layout.sector_bytes
     end_bytes -= end_bytes % _REPART_GRAIN_BYTES
     size_bytes = max(end_bytes - root.partition.start_bytes, root.partition.size_bytes)

@@ -196,8 +196,8 @@ _TABLE = {
     Kind.DOUBTFUL: r"Invalid cloud-config provided|failed schema validation",
     Kind.ONCE_PER_INSTANCE: r"already ran \(freq=once-per-instance\)",
     # Not every systemd lets growfs itself say what it did, but all say when it ran.
-    Kind.GROWFS_STARTS: r"systemd\[1\]: Starting systemd-growfs",
-    Kind.GROWFS_ENDS: r"systemd\[1\]: Finished systemd-growfs",
+    Kind.GROWFS_STARTS: r"systemd\[1\]: Starting (?:systemd-growfs(?:-root|@-)\.|Grow File System on /\.)",
+    Kind.GROWFS_ENDS: r"systemd\[1\]: Finished (?:systemd-growfs(?:-root|@-)\.|Grow File System on /\.)",
     Kind.TABLE_EDITED: r"(?P<wrote>The partition table has been altered|OK; writing new GUID|need to update /etc/fstab"
     r"|[$#] (?:sudo )?sgdisk .*(?:-n ?\d|--new))|The operation has completed succ"
     r"|^\w+ recovered$",

@@ -7,6 +7,7 @@ statfs (and so df) leaves out what the filesystem needs for itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -28,7 +29,7 @@ from cloudlab.explanation.model import (
     Subject,
     When,
 )
-from cloudlab.explanation.partition import concerns_root, root_entries
+from cloudlab.explanation.partition import concerns_root, repart_event, root_entries
 from cloudlab.explanation.partition import said_causes as partition_causes
 from cloudlab.explanation.verdicts import Proof, Verdict, not_grown
 from cloudlab.sizes import GuestBlock, GuestDevice
@@ -103,7 +104,7 @@ def _partition_growth(boot: Boot, old: Size, new: Size, hand: Event | None) -> V
     changed = [one for one in machine.all(Kind.CHANGED) if concerns_root(machine, one)]
     programs = machine.all(Kind.PROGRAM) if old.block is None else ()
     growroot = [one for one in programs if "GROWROOT: CHANGED" in one.at.text][:1]
-    repart = machine.last(Kind.REPART) if old.block is None else None
+    repart = repart_event(machine) if old.block is None else None
     reason, limit = (None, None) if early else _limit(boot)
     verdict = Verdict(True, Grower.UNKNOWN, reason)
     verdict.when = boot.when_larger(map(boot.partition, boot.parsed.blocks), old)
@@ -123,7 +124,8 @@ def _partition_growth(boot: Boot, old: Size, new: Size, hand: Event | None) -> V
         moment = "before bootcmd ran" if early else "after bootcmd ran"
         moment = moment if boot.before else "during the boot"
         verdict.missing.append(
-            f"It grew {moment}, but no line of the console or of cloud-init.log says by whom."
+            f"It grew {moment}, but no line of the console, of systemd's journal or of "
+            "cloud-init.log says by whom."
         )
     verdict.evidence += [device_line(limit)] if limit else []
     return _measured(verdict, _Sizes(old, new))
@@ -225,6 +227,9 @@ def _early(boot: Boot, disk: _Sizes | None) -> Iterator[Verdict]:
     if after and after.size_bytes > before.size_bytes:
         disk = None  # the superblock after the boot shows both growths together
     growfs = _growfs_around(boot, kernel)
+    start, end = boot.machine.last(Kind.GROWFS_STARTS), boot.machine.last(Kind.GROWFS_ENDS)
+    if kernel is None and start and end and (end.uptime_s or limit_s) < limit_s:
+        growfs = [start, end]  # XFS grows without a message of the kernel
     by = Grower.GROWFS if growfs else Grower.UNKNOWN
     yield _filesystem_growth(boot, disk, by, growfs, kernel)
 
@@ -239,7 +244,7 @@ def _late(boot: Boot) -> Iterator[Verdict]:
             continue
         limit_s = old.block.uptime_s or 0.0
         kernel = next((one for one in boot.resizings() if (one.uptime_s or 0.0) >= limit_s), None)
-        growfs = [] if kernel is None and resized else _growfs_around(boot, kernel)
+        growfs = _growfs_around(boot, kernel)
         by = Grower.GROWFS if growfs else Grower.RESIZEFS if resized else Grower.UNKNOWN
         proofs: list[Event | None] = [*growfs] or [resized]
         if hand is not None and old.at.number < hand.at.number < new.at.number:
@@ -263,17 +268,26 @@ def _unreported(boot: Boot, disk: _Sizes, *, reported: bool) -> Verdict:
 def _growfs_around(boot: Boot, kernel: Event | None) -> list[Event]:
     """Return the events between which systemd-growfs ran, if the kernel resized while it did.
 
-    The second one is missing where it still went on, of which the kernel may have said more before.
+    The second one is missing while it still runs; the kernel may have said before bootcmd that it
+    began.
     """
     start, end = boot.machine.last(Kind.GROWFS_STARTS), boot.machine.last(Kind.GROWFS_ENDS)
     if start and end is None:
         begun = kernel or next(boot.resizings(), None)
-        return [start] if begun and (start.uptime_s or 0.0) <= (begun.uptime_s or 0.0) else []
+        since_s = start.uptime_s or 0.0
+        over = [*boot.machine.all(Kind.KERNEL_ENDS), *boot.machine.all(Kind.RESIZE_FAILED)]
+        over = [one for one in over if _is_of_growfs(one) and (one.uptime_s or 0.0) >= since_s]
+        return [start] if begun and since_s <= (begun.uptime_s or 0.0) and not over else []
     if start and end and kernel:
         known = [one.uptime_s for one in (start, kernel, end) if one.uptime_s is not None]
         if len(known) == 3 and known == sorted(known):  # noqa: PLR2004
             return [start, end]
     return []
+
+
+def _is_of_growfs(event: Event) -> bool:
+    """Tell whether the end of a resize may be that of systemd-growfs, not of cloud-init."""
+    return event.kind is Kind.KERNEL_ENDS or bool(re.search(r"growfs|Grow ", event.at.text))
 
 
 def _filesystem_growth(
@@ -375,7 +389,8 @@ def boot_notes(
     if known := machine.last(Kind.ONCE_PER_INSTANCE):
         yield NoteKind.INSTANCE_KNOWN, [known, boot.fact("instance_id")], ""
     growfs = boot.said("systemd_growfs") == "yes"
-    if growfs and not any(one.by is Grower.GROWFS for one in statements):
+    grown = [one.by for one in statements if one.grown and one.subject is Subject.FILESYSTEM]
+    if growfs and not {Grower.GROWFS, Grower.UNKNOWN}.intersection(grown):
         start, end = machine.last(Kind.GROWFS_STARTS), machine.last(Kind.GROWFS_ENDS)
         proofs = [boot.fact("systemd_growfs"), start, end]
         yield NoteKind.GROWFS_IDLE, proofs, _why_idle(end, statements)

@@ -95,12 +95,14 @@ def _growth(machine: Machine) -> Verdict | None:
         mine = event.partition in {machine.partition, machine.root}
         if mine and not (broke and broke.at.order > event.at.order):
             return grown_by(Grower.INITRAMFS if event.in_initramfs else Grower.OTHER, event)
-    early = _growth_by_repart(machine) or _growth_in_initramfs(machine) or _growth_by_init(machine)
+    if repart := repart_event(machine):
+        return grown_by(Grower.REPART, repart)
+    early = _growth_in_initramfs(machine) or _growth_by_init(machine)
     return early or _growth_in_listings(machine)
 
 
-def _growth_by_repart(machine: Machine) -> Verdict | None:
-    """Return that systemd-repart grew it, if the disk is root's and nothing failed afterwards."""
+def repart_event(machine: Machine) -> Event | None:
+    """Return the event by which systemd-repart grew root's partition, if nothing failed later."""
     disk = machine.disk
     for event in reversed(machine.all(Kind.REPART)):
         row, at, disks = event.partition, event.at, machine.all(Kind.REPART_DISK)
@@ -112,12 +114,11 @@ def _growth_by_repart(machine: Machine) -> Verdict | None:
         failures += machine.all(Kind.REPART_FAILED)
         failed = any(one.at.order > event.at.order for one in failures)
         mine = named == disk if disk else not named or FIRST_DISK.fullmatch(named)
-        if row:
-            mine = mine and row == machine.partition and event.larger
-        else:  # systemd-repart counts from 0
-            mine = mine and machine.number in {"", str(int(event.get("number")) + 1)}
-        if mine and not failed:
-            return grown_by(Grower.REPART, event)
+        # systemd-repart counts from 0.
+        number = "" if row else str(int(event.get("number")) + 1)
+        roots = row == machine.partition and event.larger if row else machine.number in {"", number}
+        if mine and roots and not failed:
+            return event
     return None
 
 

@@ -173,6 +173,11 @@ class Recipe:
                 f"The variant {self.variant} can be built with ext4 only, not {self.filesystem}.",
                 hint="Use --filesystem ext4, or another --variant.",
             )
+        if self.variant is Variant.REPART and self.suite is Suite.BULLSEYE:
+            raise UsageError(
+                f"The variant {self.variant} needs a newer suite than {self.suite}.",
+                hint="Use --suite bookworm or a newer one, or another --variant.",
+            )
         if self.variant in _BIOS_ONLY and self.arch != "amd64":
             raise UsageError(
                 f"The variant {self.variant} boots by BIOS, which {self.arch} does not have.",

@@ -146,8 +146,9 @@ def boot_many(
     on_event, cancel
         As for :func:`boot`.
     enlarge : threading.Event, optional
-        Setting it enlarges the disks whose options say so, once their guests ask for it; by default
-        they get it at once.
+        Setting it enlarges the disks whose options say so, once their guests ask for it. After
+        :data:`~cloudlab.run.monitor.ENLARGE_PATIENCE_S` seconds it is set for them. Without it they
+        are enlarged at once.
     parallel : int, optional
         How many machines run at a time.
     numbered : bool
@@ -262,7 +263,7 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
         # Not the run failed but cloudlab or its caller: the other runs end as well.
         host.stop.set()
         raise error
-    if run.error is None:
+    if run.error is None and job.options.enlarge_to_bytes is None:  # the user may have waited
         remember_duration(job, plan.start.kind, log.took_s)
     host.on_event(RunEvent(run.name, log.took_s, log.watcher.stage, note=run.outcome))
     return run

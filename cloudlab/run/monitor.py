@@ -97,7 +97,7 @@ class RunEvent:
 #: The line with which ``report.sh enlarge`` asks for a larger disk.
 ENLARGE_LINE = b"cloudlab: enlarge the disk"
 
-#: Seconds after that line when the disk is enlarged even if nobody says so; the guest waits longer.
+#: Seconds after that line when the disk is enlarged without the event; the guest waits up to 180 s.
 ENLARGE_PATIENCE_S = 120.0
 
 #: What can be done after a run was stopped.
@@ -185,7 +185,7 @@ class BootMonitor:
     on_pause: OnPause | None = None
     #: What the disk is enlarged to when the guest asks for it.
     enlarge_to_bytes: int | None = None
-    #: Set once it may be enlarged; None: as soon as the guest asks.
+    #: Set once it may be enlarged, by the user or after the patience; None: as soon as the guest asks.
     enlarge: threading.Event | None = None
 
     _paused_at_s: float | None = field(default=None, init=False)
@@ -278,6 +278,8 @@ class BootMonitor:
         if not allowed and now_s < self._asked_s + ENLARGE_PATIENCE_S:
             self._heard_s = now_s  # the guest is silent because it waits
             return
+        if self.enlarge is not None:
+            self.enlarge.set()
         size_bytes, self.enlarge_to_bytes = self.enlarge_to_bytes, None
         await machine.command("block_resize", node_name="disk", size=size_bytes)
 

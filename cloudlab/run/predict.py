@@ -168,7 +168,7 @@ class _Forecaster:
             return part.size_bytes
         if self._variant == Variant.GROWROOT:
             self._steps.append(
-                "The image's initramfs runs growpart, whatever cloud-init's options."
+                "The image's initramfs runs growpart, regardless of cloud-init's options."
             )
         grown = grown_partition(root, self._options.disk_size_bytes, self._growpart)
         self._steps += grown.steps
@@ -200,7 +200,7 @@ class _Forecaster:
             self._doubts.append("the filesystem is on a logical volume, which is not read here.")
             return None
         if self._variant == Variant.REPART:
-            self._steps.append("systemd-growfs fills it, whatever cloud-init's options.")
+            self._steps.append("systemd-growfs fills it, regardless of cloud-init's options.")
             if self._options.disk_size_bytes >= TIB:
                 self._doubts.append("systemd-growfs may still be at work when it is measured.")
         elif not self._runs or self._seed.resize_rootfs is ResizeRootfs.FALSE:

@@ -216,7 +216,9 @@ def run_cell(cell: Cell, cancel: threading.Event | None = None) -> CellResult:
             paths.scratch_folder(paths.cache_folder() / "sweeps", "run") as work,
             _given_up(cancel) as stop,
         ):
-            options = replace(cell.options, image=_image_here(cell.options.image, cell.mirror))
+            options = replace(
+                cell.options, image=_image_here(cell.options.image, cell.mirror, stop)
+            )
             [run] = boot_many([(options, work / cell.name)], cancel=stop)
             files = {path.name: path.read_bytes() for path in run.folder.iterdir()}
             return CellResult(files, str(run.error or ""), run.outcome is Outcome.INTERRUPTED)
@@ -226,14 +228,14 @@ def run_cell(cell: Cell, cancel: threading.Event | None = None) -> CellResult:
 
 @contextlib.contextmanager
 def _given_up(cancel: threading.Event | None) -> Iterator[threading.Event | None]:
-    """Yield what ends a run: ``cancel``, or on a worker of Dask an event of its own.
+    """Yield the event that stops a run: ``cancel``, or on a worker of Dask an event of its own.
 
-    That is set when the scheduler takes the run back, because the sweep was stopped or is gone.
+    That is set when the scheduler cancels the task, because the sweep was stopped or is gone.
     """
     distributed = sys.modules.get("distributed")
     try:
         worker = distributed.get_worker() if distributed and cancel is None else None
-    except ValueError:  # this is no worker
+    except ValueError:  # not on a worker of Dask
         worker = None
     if worker is None:
         yield cancel
@@ -442,7 +444,7 @@ def _image(picked: Mapping[str, Any], mirror: str | None, cancel: threading.Even
     )
 
 
-def _image_here(image: Image, mirror: str | None) -> Image:
+def _image_here(image: Image, mirror: str | None, cancel: threading.Event | None) -> Image:
     """Return the same image on this host: where it was, from the cache, or from a mirror."""
     try:
         return check_unchanged(image)
@@ -451,7 +453,7 @@ def _image_here(image: Image, mirror: str | None) -> Image:
             raise
     try:
         checksum = f"sha256:{image.sha256}"
-        return fetch(image.name, checksum=checksum, arch=image.arch, mirror=mirror)
+        return fetch(image.name, checksum=checksum, arch=image.arch, mirror=mirror, cancel=cancel)
     except UsageError as error:
         raise ImageError(
             f"{platform.node()} does not have the image {image.name}: {error.message}",

@@ -310,7 +310,7 @@ function fact(name, value) {
 function keep(text) { if (kept < 20) lines[kept++] = text }
 $0 == "@kernel" || $0 == "@status" || $0 == "@log" { part = $0; next }
 part == "@kernel" {
-    if ($0 ~ /resiz|GROWROOT|growfs|systemd-repart\[[0-9]+\]: (Growing|Applying|Failed|Can)/ && kernel < 12) kernels[kernel++] = $0
+    if ($0 ~ /resiz|GROWROOT|growfs|systemd-repart\[[0-9]+\]: (Growing|Applying|Failed|Can)/ && $0 !~ /resized to [0-9]+ blocks/ && kernel < 12) kernels[kernel++] = $0
     next
 }
 part == "@status" {

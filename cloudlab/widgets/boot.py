@@ -291,12 +291,15 @@ class Plan:
         Called from another thread with the run, None if it was interrupted or not recorded.
     usual_s : float or None
         How long a recording takes, in seconds of its own clock; None for a live boot.
+    waits : bool
+        Whether it waits for the user, so that nobody knows how long it takes.
     """
 
     job: Job
     about: str
     done: Callable[[Run | None], None]
     usual_s: float | None = None
+    waits: bool = False
 
 
 class BootPanel(Panel):
@@ -427,7 +430,8 @@ class BootPanel(Panel):
     ) -> Plan:
         job = live_job(options, dated_folder(options.scenario, self._folder), enlarge)
         disk = format_bytes(options.disk_size_bytes)
-        return Plan(job, f"Booting {options.image.name} with a disk of {disk}", done)
+        about = f"Booting {options.image.name} with a disk of {disk}"
+        return Plan(job, about, done, waits=options.enlarge_to_bytes is not None)
 
     def _pace(self) -> float:
         return float(self.boot_form.values["speed"])
@@ -470,7 +474,7 @@ class BootPanel(Panel):
             waits = now.note.capitalize() if now.note.startswith(_BEFORE) else ""
             begins = _BEGINS.get(now.note, waits)
             stage = begins if begins and not now.lines else str(now.stage)
-            slow = plan.usual_s is None and now.time_s > _SLOW * usual_s
+            slow = plan.usual_s is None and not plan.waits and now.time_s > _SLOW * usual_s
             self.stage.html = f"<b>{escaped(stage)}</b>" + ", slower than usual" * slow
             self.progress.html = (
                 f'<progress max="{usual_s:.1f}" value="{min(now.time_s, usual_s):.1f}" '

@@ -60,7 +60,7 @@ _OPTIONS = (
         help="grows the filesystem",
     ),
     field("enlarge_to", "text", "Enlarge the disk while it runs, to", group=_MORE,
-          help="such as 40G; after the boot, when you say so, and the guest then grows by hand"),
+          help="such as 40G; a live boot waits for you to press a button, then the guest grows both layers"),
     field("devices", "text", "growpart: devices", group=_MORE, help="such as / or /dev/vda1"),
     field(
         "ignore_growroot", "checkbox", "growpart: ignore_growroot_disabled", False, group=_MORE
@@ -107,8 +107,8 @@ class GrowthLab(BootPanel):
         self.enlarging = Form(
             "Enlarging", [button("enlarge", "Enlarge the disk now", primary=True)]
         )
-        #: Set by that button, for the boot that goes on.
-        self._enlarge = threading.Event()
+        #: Set by that button; None unless a live boot goes on that waits for it.
+        self._enlarge: threading.Event | None = None
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
         self._disk = Pane(name="The disk", look="disk", role="region")
         self._user_data = Pane(name="User-data", role="region")
@@ -141,7 +141,11 @@ class GrowthLab(BootPanel):
 
     @property
     def finished(self) -> list[Finished]:
-        """The runs so far, with their predictions; while a boot goes on, waits for its end."""
+        """The runs so far, with their predictions; while a boot goes on, waits for its end.
+
+        It does not wait for the button that enlarges the disk: that is pressed then.
+        """
+        self.enlarge()
         self.settle()
         return self._finished
 
@@ -166,9 +170,10 @@ class GrowthLab(BootPanel):
         self.prediction_form.set(Prediction(partition, filesystem))
 
     def enlarge(self) -> None:
-        """Press "Enlarge the disk now", which a live boot with a size for it waits for."""
-        self._enlarge.set()
-        self.enlarging.change(enlarge={"disabled": True, "help": "The guest grows now, by hand."})
+        """Press "Enlarge the disk now"; without a live boot that has a size for it, nothing happens."""
+        with self._lock:
+            if self._enlarge is not None:
+                self._enlarge.set()
 
     def add(self, run: AnyRun) -> None:
         """Put an earlier run beside the others, for comparison.
@@ -341,7 +346,7 @@ class GrowthLab(BootPanel):
     def _watch(self, now: Snapshot) -> None:
         """Show the disk as the guest has measured it so far in a boot."""
         if any(line.raw.rstrip() == ENLARGE_LINE for line in now.lines):
-            self._ask_to_enlarge()
+            self._show_enlarging()
         if len(now.blocks) == self._measured:
             return
         self._measured = len(now.blocks)
@@ -352,20 +357,32 @@ class GrowthLab(BootPanel):
             title = f"At {format_seconds(now.time_s)}, {now.stage}:"
             self._disk.html = map_html(data, title=title, scale_of=self._scale_of)
 
-    def _ask_to_enlarge(self) -> None:
-        if self.live and self.running and not self._enlarge.is_set():
-            patience = format_seconds(ENLARGE_PATIENCE_S)
-            note = f"The guest has booted and waits for it; after {patience} it happens by itself."
-            self.enlarging.change(enlarge={"hidden": False, "disabled": False, "help": note})
+    def _show_enlarging(self) -> None:
+        with self._lock:
+            if self._enlarge is None:
+                return
+            pressed, patience = self._enlarge.is_set(), format_seconds(ENLARGE_PATIENCE_S)
+            note = (
+                f"The guest waits for it. After {patience} cloudlab enlarges the disk without you."
+            )
+            if pressed:
+                note = "The guest now grows partition and filesystem."
+            self.enlarging.change(enlarge={"hidden": False, "disabled": pressed, "help": note})
+
+    def _hide_enlarging(self) -> None:
+        with self._lock:
+            self._enlarge = None
+            self.enlarging.change(enlarge={"hidden": True})
 
     def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
         prediction, chosen = self.prediction, dict(self.options.values)
+        self._hide_enlarging()
         match = None if self.live else self.match()
         in_atlas = self._in_atlas() if match and match.differences else ""
 
         def done(run: Run | None) -> None:
-            self.enlarging.change(enlarge={"hidden": True})
+            self._hide_enlarging()
             if run is None:
                 self._mark_stale("The result below is that of an earlier run.")
                 return
@@ -385,7 +402,8 @@ class GrowthLab(BootPanel):
                 seed=replace(seed, sampler=True),
                 scenario=scenario_name(seed),
             )
-            self._enlarge = threading.Event()
+            if options.enlarge_to_bytes is not None:
+                self._enlarge = threading.Event()
             plan, layout = self._booting(options, done, self._enlarge), self._layout(None)
         self._show_start(layout)
         self._mark_stale("The result below is that of an earlier run; a boot goes on.")
