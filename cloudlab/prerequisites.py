@@ -61,14 +61,16 @@ def main(jobs: Sequence[str]) -> int:
     if unknown:
         print(f"No known package provides: {', '.join(unknown)}", file=sys.stderr)
     if argv is None:
-        return 0 if _can_go_on(unknown) else 1
+        # Only Debian has all that the tests need.
+        return 0 if all(need in JOBS["test"] for need in unknown) else 1
     can_be_root = os.geteuid() == 0 or shutil.which("sudo") is not None
     if manager == "apt" and can_be_root:
         print(f"Installing: {' '.join(packages)}", flush=True)
         update = [*argv[: argv.index("apt-get")], "apt-get", "update", "-qq"]
         # Old package lists name packages that the mirror no longer has.
         subprocess.run(update, check=False)
-        if subprocess.run(argv, check=False, env=_quiet()).returncode == 0:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        if subprocess.run(argv, check=False, env=quiet).returncode == 0:
             return 0
     print(f"cloudlab needs packages that are not installed: {' '.join(packages)}", file=sys.stderr)
     if manager != "brew" and not can_be_root:
@@ -77,15 +79,6 @@ def main(jobs: Sequence[str]) -> int:
     else:
         print(f"Install them with:\n  {' '.join(argv)}", file=sys.stderr)
     return 1
-
-
-def _can_go_on(unknown: Sequence[str]) -> bool:
-    # Only Debian has all that the tests need.
-    return all(need in JOBS["test"] for need in unknown)
-
-
-def _quiet() -> dict[str, str]:
-    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 
 
 if __name__ == "__main__":

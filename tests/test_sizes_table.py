@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.errors import ParseError
+from cloudlab.run.tables import write_csv
 from cloudlab.sizes import (
     SIZES_COLUMNS,
     check_sizes,
@@ -19,7 +20,6 @@ from cloudlab.sizes import (
     read_sizes,
     sizes_frame,
     to_json,
-    write_sizes,
 )
 
 DATA = Path(__file__).parent / "data"
@@ -115,7 +115,7 @@ ROWS = st.fixed_dictionaries({}, optional={n: CELLS[dtype] for n, dtype in SIZES
 def test_a_written_table_is_read_back_as_it_was(table, tmp_path_factory):
     path = tmp_path_factory.mktemp("sizes") / "sizes.csv"
     frame = sizes_frame(table)
-    write_sizes(frame, path)
+    write_csv(frame, path)
     pd.testing.assert_frame_equal(read_sizes(path), frame)
     assert [p.name for p in path.parent.iterdir()] == ["sizes.csv"]
 

@@ -278,6 +278,6 @@ def _first_record(options: Options, machine: MachineConfig, **known: Any) -> Rec
         command=(qemu, *qemu_argv(machine, qmp_fd=3)),
         overlay=OverlaySizes(start_bytes=allocated_bytes(machine.overlay)),
         # Growth before the guest's first report can be told only from here.
-        disk_before=inspect_disk(machine.overlay, "qcow2"),
+        disk_before=inspect_disk(machine.overlay, "qcow2", check_backing=False),
         **known,
     )

@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
+
 from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cast
 from cloudlab.disk import DiskLayout
 from cloudlab.errors import CloudlabError, RecordingError, UsageError, suggest
@@ -276,10 +278,7 @@ class Run:
             disk_before=record.disk_before.to_json() if record.disk_before else None,
             disk_after=record.disk_after.to_json() if record.disk_after else None,
             image_bytes=self.image.virtual_size_bytes,
-            stages=[
-                {"stage": str(one.stage), "start_s": one.start_s, "end_s": one.end_s}
-                for one in record.stages
-            ],
+            stages=msgspec.to_builtins(record.stages),
             times={line.number: line.time_s for line in self.console},
             user_data_faults=faults,
         )

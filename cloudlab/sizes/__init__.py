@@ -27,7 +27,6 @@ from cloudlab.sizes.report import (
     read_sizes,
     sizes_frame,
     to_json,
-    write_sizes,
 )
 
 __all__ = [
@@ -52,5 +51,4 @@ __all__ = [
     "read_sizes",
     "sizes_frame",
     "to_json",
-    "write_sizes",
 ]

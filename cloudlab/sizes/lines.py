@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -77,12 +76,7 @@ def prefix_pattern(prefix: str) -> re.Pattern[str] | None:
         r"\s*+" if one.isspace() else r"\w++" if any(map(str.isdigit, one)) else re.escape(one)
         for one in parts
     ]
-    return _compiled("".join(patterns)) if parts else None
-
-
-@lru_cache(maxsize=64)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    return re.compile("".join(patterns)) if parts else None
 
 
 def header_words(text: str) -> list[re.Match[str]]:

@@ -8,7 +8,6 @@ from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudlab import paths
 from cloudlab.errors import ParseError
 from cloudlab.sizes.frames import GuestBlock, GuestDevice, Stage
 from cloudlab.sizes.lines import Unread
@@ -430,14 +429,8 @@ def console_sizes(
     )
 
 
-def write_sizes(frame: pd.DataFrame, path: Path) -> None:
-    """Write a sizes table as CSV, whole or not at all."""
-    with paths.whole_file(path) as part:
-        frame.to_csv(part, columns=list(SIZES_COLUMNS), index=False, lineterminator="\n")
-
-
 def read_sizes(path: Path) -> pd.DataFrame:
-    """Read a sizes table that :func:`write_sizes` wrote, with its dtypes.
+    """Read a sizes table from CSV, with its dtypes.
 
     Raises
     ------
