@@ -277,7 +277,10 @@ def test_everything_works_by_keyboard(page):
         expect(page.get_by_label(f"The {layer} will")).to_be_focused()
         page.keyboard.type("stay")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("button", name="Boot (recorded)")).to_be_focused()
+    button = page.get_by_role("button", name="Boot (recorded)")
+    expect(button).to_be_focused()
+    # The recording is loaded meanwhile.
+    expect(button).to_have_attribute("aria-disabled", "false")
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
