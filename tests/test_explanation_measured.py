@@ -484,13 +484,20 @@ class TestBeforeCloudInit:
         text = transcript(SMALL, LARGE, *lines, GREW, kernel, RESIZED)
         assert root_filesystem(text).by is Grower.RESIZEFS
 
-    def test_growfs_grows_xfs_without_a_word_of_the_kernel(self):
+    @pytest.mark.parametrize(
+        "large",
+        [
+            pytest.param(LARGE, id="larger in statfs"),
+            pytest.param((LARGE[0], SMALL[1] - MIB), id="in superblocks only"),
+        ],
+    )
+    def test_growfs_grows_xfs_without_a_word_of_the_kernel(self, large):
         lines = (
             "[   21.1] debian systemd[1]: Starting systemd-growfs-root.service - Grow Root File System.",
             "[   21.9] debian systemd[1]: Finished systemd-growfs-root.service - Grow Root File System.",
         )
         explanation = explained(
-            transcript(LARGE, LARGE, *lines, facts=[("systemd_growfs", "yes")]),
+            transcript(large, large, *lines, facts=[("systemd_growfs", "yes")]),
             disk_before=disk(*SMALL), disk_after=disk(*LARGE),
         )  # fmt: skip
         assert only(explanation, Subject.FILESYSTEM).by is Grower.GROWFS
