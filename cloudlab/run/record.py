@@ -239,7 +239,10 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON values that ``run.json`` holds."""
-        plain = msgspec.to_builtins(replace(self, disk_before=None, disk_after=None))
+        # As JSON has it: to_builtins would leave tuples.
+        plain = msgspec.json.decode(
+            msgspec.json.encode(replace(self, disk_before=None, disk_after=None))
+        )
         del plain["disk_after"], plain["disk_error"]
         plain["disk_before"] = self.disk_before and self.disk_before.to_json()
         plain["disk"] = self.disk_after.to_json() if self.disk_after else None
