@@ -3,10 +3,11 @@
     /usr/bin/python3 scripts/hub_trial.py --environment DIR --shared CACHE --output trial.json
 
 DIR gets JupyterHub, cloudlab and the proxy (from PyPI and npm) where they are missing, for a Python
-that all users can start.  CACHE gets an image and a snapshot where they are missing.  Every learner has a user number of their own without an account, logs in
-through the proxy, starts a server, opens the notebook and runs all cells over a websocket; some
-boot live, the others play recordings.  At the end all log out, some of them in the middle of a
-boot, and whatever is left of them is a failure.  Needs root and Linux.
+that all users can start.  CACHE gets an image and a snapshot where they are missing.  Every learner
+has a user number of their own without an account, logs in through the proxy, starts a server, opens
+the notebook and runs all cells over a websocket; some boot live, the others play recordings.  At the
+end all log out, some of them in the middle of a boot, and whatever is left of them is a failure.
+Needs root and Linux.
 """
 
 from __future__ import annotations
