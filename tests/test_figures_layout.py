@@ -228,6 +228,12 @@ def test_a_ruler_widens_what_is_small_and_keeps_the_rest_even():
     assert len(breaks) == 0
 
 
+def test_a_ruler_has_no_room_for_a_partition_of_no_bytes():
+    _, with_it, _ = ruler(1000, 100, {(0, 500): 2, (500, 500): 2, (500, 1000): 2})
+    _, without, _ = ruler(1000, 100, {(0, 500): 2, (500, 1000): 2})
+    assert list(with_it) == list(without)
+
+
 def test_a_ruler_widens_overlapping_stretches_within_its_width():
     spans = {(0, 1): 2, (0, 4): 2, (2, 6): 2, (6, 1000): 2}
     edges, points, _ = ruler(1000, 100, spans)

@@ -45,7 +45,9 @@ def ruler(
     needs = np.zeros(len(lengths))
     for (start, end), wide in least.items():
         inside = (edges[:-1] >= start) & (edges[1:] <= end)
-        needs = np.where(inside, np.maximum(needs, wide * lengths / (end - start)), needs)
+        # A damaged table may have a partition of no bytes: no edges lie inside.
+        share = lengths / max(end - start, 1.0)
+        needs = np.where(inside, np.maximum(needs, wide * share), needs)
     low, high = 0.0, width / disk
     while high - low > 1e-9 * high:
         scale = (low + high) / 2
