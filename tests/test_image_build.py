@@ -86,6 +86,14 @@ def test_a_mistyped_word_gets_the_nearest_one(words, meant):
     assert f"Did you mean {meant}?" in caught.value.hint
 
 
+def test_systemd_repart_needs_a_suite_that_has_it():
+    with pytest.raises(UsageError, match="newer suite than bullseye") as caught:
+        make_recipe("bullseye", variant="repart")
+    assert "--suite bookworm" in caught.value.hint
+    assert "systemd-repart" in make_recipe("trixie", variant="repart").packages
+    assert "systemd-repart" not in make_recipe("bookworm", variant="repart").packages
+
+
 def test_no_package_is_there_twice():
     packages = make_recipe().packages
     assert len(packages) == len(set(packages))

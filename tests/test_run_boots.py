@@ -90,6 +90,7 @@ def test_growth_lab_enlarges_the_disk_when_the_button_is_pressed(options, tmp_pa
     lab.boot()
     assert wait_until(lambda: not lab.enlarging.state["enlarge"]["hidden"] or not lab.running)
     assert lab.running
+    assert "The guest waits" in lab._enlarging_note.html
     time.sleep(3)
     _, asked, since = lab.console.html.partition("cloudlab: enlarge the disk")
     assert asked
@@ -99,6 +100,7 @@ def test_growth_lab_enlarges_the_disk_when_the_button_is_pressed(options, tmp_pa
     [finished] = lab.finished
     assert "6.0 GiB" in lab._disk.html
     assert lab.enlarging.state["enlarge"]["hidden"]
+    assert lab._enlarging_note.html == ""
     expected = predict(options, disk_size="6G")
     assert finished.run.root_sizes("after") == (
         expected.partition_bytes,

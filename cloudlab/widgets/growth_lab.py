@@ -107,6 +107,7 @@ class GrowthLab(BootPanel):
         self.enlarging = Form(
             "Enlarging", [button("enlarge", "Enlarge the disk now", primary=True)]
         )
+        self._enlarging_note = Pane(role="status")
         #: Set by that button; None unless a live boot goes on that waits for it.
         self._enlarge: threading.Event | None = None
         self.exports = Form("Export", [button("export", "Export figures, data and run folder")])
@@ -123,7 +124,7 @@ class GrowthLab(BootPanel):
             [
                 ipywidgets.VBox(
                     [self.options, self._match_note, self.prediction_form, self.boot_form,
-                     self.enlarging, self.problem, self.stage, self.progress]
+                     self.enlarging, self._enlarging_note, self.problem, self.stage, self.progress]
                 ),
                 ipywidgets.VBox([self._stale, self._result, self._user_data]),
             ]
@@ -362,17 +363,17 @@ class GrowthLab(BootPanel):
             if self._enlarge is None:
                 return
             pressed, patience = self._enlarge.is_set(), format_seconds(ENLARGE_PATIENCE_S)
-            note = (
-                f"The guest waits for it. After {patience} cloudlab enlarges the disk without you."
-            )
+            note = f"The guest waits for a larger disk, {patience} at most."
             if pressed:
                 note = "The guest now grows partition and filesystem."
-            self.enlarging.change(enlarge={"hidden": False, "disabled": pressed, "help": note})
+            self.enlarging.change(enlarge={"hidden": False, "disabled": pressed})
+            self._enlarging_note.html = note
 
     def _hide_enlarging(self) -> None:
         with self._lock:
             self._enlarge = None
             self.enlarging.change(enlarge={"hidden": True})
+            self._enlarging_note.html = ""
 
     def _plan(self) -> Plan:
         # The options may be changed while the machine boots; the prediction was for these.
