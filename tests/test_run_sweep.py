@@ -385,6 +385,8 @@ def hosts(tmp_path):
     """
     separate = os.geteuid() == 0 and Path(IP).exists()
     started, bridge = [], f"clb{os.getpid()}"
+    # Two tests may have hosts at the same time, so each process has addresses of its own.
+    network = f"10.213.{os.getpid() % 256}"
 
     def ip(*words):
         subprocess.run([IP, *words], check=True)
@@ -393,7 +395,7 @@ def hosts(tmp_path):
         if separate:
             ip("link", "add", bridge, "type", "bridge")
             stack.callback(ip, "link", "del", bridge)
-            ip("address", "add", "10.213.77.1/24", "dev", bridge)
+            ip("address", "add", f"{network}.1/24", "dev", bridge)
             ip("link", "set", bridge, "up")
 
         def start(cache, *words):
@@ -405,7 +407,7 @@ def hosts(tmp_path):
                 ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1], "netns", name)
                 ip("link", "set", ends[0], "master", bridge, "up")
                 for more in (
-                    ("address", "add", f"10.213.77.{number}/24", "dev", ends[1]),
+                    ("address", "add", f"{network}.{number}/24", "dev", ends[1]),
                     ("link", "set", ends[1], "up"),
                     ("link", "set", "lo", "up"),
                 ):
@@ -421,22 +423,32 @@ def hosts(tmp_path):
                 started.append(subprocess.Popen(command, cwd=folder, stderr=log, env=environment))
             return started[-1]
 
-        yield start, *(("10.213.77.2", "10.213.77.1") if separate else ("127.0.0.1",) * 2)
+        yield start, *((f"{network}.2", f"{network}.1") if separate else ("127.0.0.1",) * 2)
         for process in started:
             process.kill()
             process.wait()
 
 
-def sweep_command(folder, output, *more):
-    """Start the command for 24 runs, as on the host whose cache is ``folder``."""
+@pytest.fixture
+def sweep_command():
+    """Return a function that starts 24 runs, as on the host whose cache is ``folder``."""
     sizes = ",".join(f"{number}G" for number in range(3, 15))
-    command = ["sweep", "--image", "guest.qcow2", "--disk-size", sizes, "--growpart", "auto,off"]
-    command += ["--set", "accel=tcg", "--set", "timeout_s=900", "--output", str(output), *more]
-    return subprocess.Popen(
-        [sys.executable, "-m", "cloudlab", *command], cwd=folder, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "CLOUDLAB_CACHE": str(folder)},
-    )  # fmt: skip
+    options = ["--image", "guest.qcow2", "--disk-size", sizes, "--growpart", "auto,off"]
+    options += ["--set", "accel=tcg", "--set", "timeout_s=900"]
+    with ExitStack() as stack:
+
+        def start(folder, output, *more):
+            command = [sys.executable, "-m", "cloudlab", "sweep", *options, "--output", str(output)]
+            process = subprocess.Popen(
+                [*command, *more], cwd=folder, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env={**os.environ, "CLOUDLAB_CACHE": str(folder)},
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
 
 
 def measured(output):
@@ -449,7 +461,7 @@ def measured(output):
 
 @pytest.mark.vm
 @pytest.mark.slow
-def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts):
+def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts, sweep_command):
     pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
     folder, _ = head
     start, address, own_address = hosts
@@ -503,7 +515,7 @@ def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts):
 @pytest.mark.vm
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [pytest.param("hm", id="guests-that-never-end")], indirect=True)
-def test_ctrl_c_ends_the_runs_of_dask_workers(tmp_path, head, hosts):
+def test_ctrl_c_ends_the_runs_of_dask_workers(tmp_path, head, hosts, sweep_command):
     pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
     folder, _ = head
     start, address, own_address = hosts
