@@ -33,6 +33,7 @@ from cloudlab.errors import (
     CloudlabError,
     ConsoleTimeoutError,
     InterruptedRunError,
+    MachineError,
 )
 from cloudlab.machine import registry
 from cloudlab.machine.config import Firmware, Network
@@ -255,11 +256,57 @@ def test_a_run_that_waits_for_its_turn_is_cleaned_up_too(tmp_path):
         owner.stdout.readline()
         machine = the_machine()
         owner.kill()
-    assert wait_until(lambda: not alive(machine.supervisor_pid))
-    registry.sweep()
-    assert gone_and_clean(machine, running)
-    assert left_behind(waiting) == []
+    assert wait_until(lambda: not left_behind(waiting))
     assert Run(waiting).record.outcome == "interrupted"
+    assert wait_until(lambda: not left_behind(running))
+    assert gone_and_clean(machine, running)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)
+def test_all_processes_of_an_owner_that_prepares_a_run_are_killed(tmp_path, number):
+    left = tmp_path / "run" / "overlay.qcow2"
+    script = f"""
+import time
+from pathlib import Path
+from cloudlab.machine.registry import Entry
+folder = Path({str(left.parent)!r})
+folder.mkdir()
+entry = Entry("cloudlab-new", run_folder=folder, cleanup=[Path({str(left)!r})])
+Path({str(left)!r}).touch()
+print(entry._guard.pid, flush=True)
+time.sleep(600)
+"""
+    with start_owner(script) as owner:
+        guard = int(owner.stdout.readline())
+        assert left.name in left_behind(left.parent)
+        if number != signal.SIGKILL:
+            os.kill(guard, number)
+        owner.send_signal(number)
+    assert wait_until(lambda: not alive(guard))
+    assert left_behind(left.parent) == []
+
+
+def test_the_guard_of_a_machine_that_runs_is_gone(tmp_path):
+    folder, guards = tmp_path / "run", []
+
+    def watch(event):
+        if event.note == "launched":
+            guards.extend(
+                process.pid
+                for process in psutil.Process().children()
+                if "_supervisor" in " ".join(process.cmdline())
+            )
+
+    boot(guest_options(tmp_path, report()), folder, on_event=watch)
+    assert len(guards) == 1, "the supervisor"
+
+
+def test_no_process_can_be_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_SUPERVISOR", "x" * (1 << 20))
+    with pytest.raises(MachineError, match="No process could be started") as error:
+        Entry("cloudlab-new", run_folder=tmp_path / "run")
+    assert "ulimit -u" in error.value.hint
+    assert left_behind(tmp_path / "run") == []
 
 
 def test_the_next_start_sweeps(tmp_path):
@@ -272,7 +319,9 @@ import os, sys
 from pathlib import Path
 from cloudlab.machine.config import Network
 from cloudlab.machine.registry import Entry
-Entry("cloudlab-dead", run_folder=Path({str(folder)!r}), cleanup=[Path({str(left)!r})])
+entry = Entry("cloudlab-dead", run_folder=Path({str(folder)!r}), cleanup=[Path({str(left)!r})])
+entry._guard.kill()
+entry._guard.wait()
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", script], check=True)

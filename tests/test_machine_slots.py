@@ -455,6 +455,17 @@ def test_ctrl_c_ends_a_command_that_waits(one_slot, tmp_path):
     assert tickets(one_slot) == []
 
 
+@pytest.mark.vm
+def test_nothing_is_left_of_a_command_that_is_killed_while_it_waits(one_slot, tmp_path):
+    image, folder = make_guest(tmp_path / "guest.img", "hm"), tmp_path / "run"
+    with holding_one(), run_command(folder, "--image", image) as command:
+        assert any(WAITS_FOR_ONE in line for line in command.stderr)
+        assert {"overlay.qcow2", "seed.iso"} <= {path.name for path in folder.iterdir()}
+        command.kill()
+        assert wait_until(lambda: not left_behind(folder))
+    assert Run(folder).record.outcome == "interrupted"
+
+
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
 def test_two_real_boots_of_two_processes_take_turns(lab_image, one_slot, tmp_path):

@@ -5,9 +5,10 @@ It runs with ``python -I -S`` and imports nothing outside the standard library b
 session of its own: a Ctrl-C in the terminal or the Interrupt button of a notebook is meant for the
 owner and does not reach it.  Its standard input is the lifeline: when the owner's end
 closes, by intention or because the owner died of whatever cause, QEMU is ended and what
-only this machine used is deleted.
+only this machine used is deleted.  Without a command for QEMU it is the guard of a machine that
+has no supervisor yet: it waits on its lifeline, and cleans up if that closes.
 
-Words on the lifeline: ``end`` (QEMU shall end; its files are still wanted).
+Words on the lifeline: ``end`` (QEMU, or the guard, shall end; the files are still wanted).
 Lines on standard error, JSON each: ``{"qemu_pid": N}`` once QEMU was started, or
 ``{"failed": "..."}``; once it ended ``{"returncode": N, "stderr": "...", "stopped": B}``.
 """
@@ -38,6 +39,27 @@ _STDERR_KEPT_BYTES = 8192
 
 def main() -> int:
     job = json.loads(sys.argv[1])
+    return supervise(job) if "argv" in job else guard(job)
+
+
+def guard(job: dict[str, Any]) -> int:
+    """Clean up when the owner closes the lifeline or dies, unless it says ``end`` before.
+
+    Signals that ask it to end are blocked (see :class:`~cloudlab.machine.registry.Entry`).
+    """
+    lifeline = sys.stdin.fileno()
+    while os.getppid() == job["about"]["owner_pid"]:
+        ready, _, _ = select.select([lifeline], [], [], OWNER_CHECK_S)
+        if ready and os.read(lifeline, 4096):
+            return 0
+        if ready:
+            break
+    leave(job["entry"], job["about"])
+    return 0
+
+
+def supervise(job: dict[str, Any]) -> int:
+    """Start QEMU, watch it, end it and clean up."""
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -59,11 +81,9 @@ def main() -> int:
     # What was there is a shorter form of the same, so one write leaves no moment in between.
     os.pwrite(job["entry_fd"], json.dumps(about).encode(), 0)
     tell(qemu_pid=qemu.pid)
-    supervise(qemu, (stderr_read, wake_read), stopped_by, job["owner_pid"])
+    watch(qemu, (stderr_read, wake_read), stopped_by, about["owner_pid"])
     end(qemu)
-    clean(about)
-    with contextlib.suppress(OSError):
-        os.unlink(job["entry"])  # noqa: PTH108 (pathlib is slow to import)
+    leave(job["entry"], about)
     return 0
 
 
@@ -105,7 +125,7 @@ def become(user: dict[str, Any] | None) -> None:
     platforms.die_with_parent()
 
 
-def supervise(
+def watch(
     qemu: subprocess.Popen[bytes], reads: tuple[int, int], stopped_by: list[int], owner_pid: int
 ) -> None:
     """End QEMU when that is asked for, tell of its end, return when the owner let go or died."""
@@ -156,6 +176,12 @@ def read_rest(stderr_read: int) -> bytes:
         while chunk := os.read(stderr_read, 65536):
             rest = (rest + chunk)[-_STDERR_KEPT_BYTES:]
     return rest
+
+
+def leave(entry: str, about: dict[str, Any]) -> None:
+    clean(about)
+    with contextlib.suppress(OSError):
+        os.unlink(entry)  # noqa: PTH108 (pathlib is slow to import)
 
 
 def clean(about: dict[str, Any]) -> None:

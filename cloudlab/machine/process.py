@@ -9,7 +9,6 @@ import os
 import pwd
 import signal
 import socket
-import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +38,6 @@ NOT_STARTED = 126
 _LAST_WORDS_S = 1.0
 
 _READ_BYTES = 1 << 16
-
-#: Runs the supervisor without the packages of this Python, whose import would take its time.
-_SUPERVISOR = (
-    "import sys; sys.path.append(sys.argv.pop(1))\n"
-    "from cloudlab.machine._supervisor import main; sys.exit(main())"
-)
-_PACKAGES = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -250,6 +242,7 @@ class Machine:
             if self._passt is not None:
                 self._passt.socket.close()
             await self._started.wait()
+            await asyncio.to_thread(self._entry.dismiss_guard)
             if self.end is not None:
                 raise _launch_error(self.end, self.config.accel)
             self._qmp = QMPClient(self.config.name)
@@ -270,25 +263,21 @@ class Machine:
         files = self.config.files() if user else {}
         names = {path: f"/dev/fdset/{number}" for number, path in enumerate(files, start=1)}
         argv = qemu_argv(self.config, qmp_fd=qmp_fd, net_fd=net_fd, names=names)
-        job = {
-            "argv": [qemu, *argv],
-            "fds": fds,
-            "files": {str(path): writable for path, writable in files.items()},
-            "user": user,
-            "entry": str(self._entry.path),
-            "entry_fd": self._entry.fileno(),
-            "owner_pid": os.getpid(),
-            "about": self._entry.about,
-        }
+        supervisor = self._entry.supervisor_argv(
+            argv=[qemu, *argv],
+            fds=fds,
+            files={str(path): writable for path, writable in files.items()},
+            user=user,
+        )
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_PACKAGES), json.dumps(job),
+            *supervisor,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             pass_fds=(*fds, self._entry.fileno()),
             start_new_session=True,
             env=clean_environment(),
-        )  # fmt: skip
+        )
         self._tasks.append(asyncio.create_task(self._listen(self._process)))
 
     async def _listen(self, supervisor: asyncio.subprocess.Process) -> None:

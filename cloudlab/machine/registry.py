@@ -1,7 +1,7 @@
 """Which machines run on this host, and what dead ones left behind.
 
-Each machine has an entry, a JSON file that is locked as long as its owner or its
-supervisor lives.  A lock that can be taken therefore means that both are dead, without
+Each machine has an entry, a JSON file that is locked as long as its owner, its guard or its
+supervisor lives.  A lock that can be taken therefore means that all are dead, without
 any guessing from process numbers.
 """
 
@@ -12,6 +12,8 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -24,11 +26,21 @@ import psutil
 from cloudlab import paths
 from cloudlab.errors import MachineError, ShutdownError
 from cloudlab.machine import _supervisor
-from cloudlab.tools import Deadline, now
+from cloudlab.tools import Deadline, clean_environment, now
+
+#: Runs the supervisor without the packages of this Python, whose import would take its time.
+_SUPERVISOR = (
+    "import sys; sys.path.append(sys.argv.pop(1))\n"
+    "from cloudlab.machine._supervisor import main; sys.exit(main())"
+)
+_PACKAGES = Path(__file__).parents[2]
 
 
 class Entry:
     """A machine's place in the list, taken before the first of its files is written.
+
+    A small process guards it: if this one dies before QEMU has a supervisor, for example while
+    the machine waits for its turn, the guard does what the supervisor would do.
 
     Parameters
     ----------
@@ -68,14 +80,50 @@ class Entry:
                 f"The list of running machines in {folder} cannot be written: {error.strerror}.",
                 hint="Free some space there, or move CLOUDLAB_CACHE.",
             ) from error
+        # The guard inherits the mask from its first moment: whoever ends all processes of a session
+        # ends this one too, and then the guard has work to do.
+        signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            self._guard = subprocess.Popen(
+                self.supervisor_argv(),
+                stdin=subprocess.PIPE,
+                pass_fds=[self.fileno()],
+                start_new_session=True,
+                env=clean_environment(),
+            )
+        except OSError as error:
+            self.path.unlink()
+            self._file.close()
+            raise MachineError(
+                f"No process could be started to guard the machine: {error.strerror}.",
+                hint="End other programs, or ask for a higher limit of processes (ulimit -u).",
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def supervisor_argv(self, **job: Any) -> list[str]:
+        """Return the command of the supervisor that starts QEMU as ``job`` says, or of the guard.
+
+        Both inherit the locked file, :meth:`fileno`.
+        """
+        job |= {"about": self.about, "entry": str(self.path), "entry_fd": self.fileno()}
+        argv = [sys.executable, "-I", "-S", "-c", _SUPERVISOR, str(_PACKAGES)]
+        return [*argv, json.dumps(job)]
 
     def fileno(self) -> int:
-        """Return the locked file's number, for the supervisor to inherit."""
+        """Return the number of the locked file."""
         return self._file.fileno()
+
+    def dismiss_guard(self) -> None:
+        """End the guard, because there is a supervisor or nothing left to guard; idempotent."""
+        if self._guard.returncode is None:
+            self._guard.communicate(b"end\n")
 
     def close(self) -> None:
         """Leave the list; idempotent."""
         self.path.unlink(missing_ok=True)
+        self.dismiss_guard()
         self._file.close()
 
     def __enter__(self) -> Self:
