@@ -40,6 +40,9 @@ CAP = {"CLOUDLAB_SLOTS": "{folder}:{count}"}
 FIRST_UID = 20_000
 PASSWORD = "on loopback only"
 
+#: How often JupyterLab connects to a kernel before it asks the user.
+CONNECTIONS = 7
+
 #: Seconds that bound a failure.
 PATIENCE_S = 3600
 
@@ -368,13 +371,26 @@ class Learner:
             assert response.status == 201, (response.status, await response.text())
             self.kernel = (await response.json())["kernel"]["id"]
         url = f"{self.home}/api/kernels/{self.kernel}/channels?session_id={uuid.uuid4().hex}"
-        self.socket = await self.session.ws_connect(url, max_msg_size=0)
-        self.reading = asyncio.create_task(self.read())
+        await self.connect(url)
         code = [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
         empty, made = 'partition="", filesystem=""', 'partition="fills", filesystem="fills"'
         assert any(empty in cell for cell in code)
         # In live mode only what has a prediction is booted.
         return [cell.replace(empty, made) for cell in code]
+
+    async def connect(self, url: str) -> None:
+        """Connect to the kernel, again where the server gave up waiting for it, as JupyterLab does."""
+        for _ in range(CONNECTIONS):
+            self.messages = asyncio.Queue()
+            self.socket = await self.session.ws_connect(url, max_msg_size=0)
+            self.reading = asyncio.create_task(self.read())
+            try:
+                await self.run_cell("")
+            except ConnectionError as error:
+                self.seat.notes.append(str(error))
+            else:
+                return
+        raise TimeoutError("the kernel did not answer")
 
     async def read(self) -> None:
         """Read all the time: the server ends a connection whose other end answers no ping."""
@@ -403,7 +419,8 @@ class Learner:
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 data = await self.messages.get()
-                assert data, f"the connection ended: {self.socket.close_code}"
+                if not data:
+                    raise ConnectionError(f"the connection ended: {self.socket.close_code}")
                 message = json.loads(data)
                 if message["parent_header"].get("msg_id") != ident:
                     continue
