@@ -166,6 +166,12 @@ def test_every_picture_says_its_numbers_in_words(path):
     assert not re.search(r"!\[\]\(", markdown(path))
 
 
+@each(ALL)
+def test_large_numbers_in_tables_have_separators(path):
+    pages = [str(output.get("data", {}).get("text/html", "")) for output in outputs(executed(path))]
+    assert re.findall(r"<t[dh][^>]*>\s*(\d{7,})\s*<", "".join(pages)) == []
+
+
 def test_the_kinds_of_clusters_are_counted_over_the_whole_disk():
     [path] = [path for path in NOTEBOOKS if path.name.startswith("02")]
     recording = recorded("default")
@@ -358,7 +364,7 @@ def test_the_steps_by_hand_make_an_overlay_and_a_seed(tmp_path):
 
 def test_nothing_gives_the_first_prediction_away():
     after = recorded("default").root_sizes("after")
-    told = [f"{size:,}" for size in after] + [format_bytes(size) for size in after]
+    told = [form(size) for size in after for form in (str, "{:,}".format, format_bytes)]
     for path in NOTEBOOKS[:4]:
         # The check of this machine may well find 19.9 GiB of memory or disk available.
         cells = [cell for cell in executed(path).cells if "machine_check()" not in cell.source]

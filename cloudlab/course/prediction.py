@@ -111,7 +111,7 @@ class Prediction:
         """Return prediction and measurement side by side."""
         if not self.partition:
             return Page("There is no prediction here. One chosen in a panel is compared there.")
-        return run.plot("prediction", tables={"predictions": self.table(run)}, size="slide")
+        return run.plot("prediction", tables={"predictions": self.table(run)})
 
     def table(self, run: Run) -> pd.DataFrame:
         """Return scenario, layer, predicted_bytes, measured_bytes."""

@@ -88,7 +88,7 @@ def evidence(letter: str) -> Page:
     """Return the evidence about a patient: the disk before and after, user-data, folded logs."""
     run = recorded(PATIENTS[letter])
     name = f"Patient {letter}"
-    figure = run.plot("disk-map", names={run.name: name}, settings={}, size="slide")
+    figure = run.plot("disk-map", names={run.name: name}, settings={})
     lines = [name, "", "user-data:"]
     lines += [f"  {line}" for line in _own_user_data(run).splitlines()]
     before = run.layout("before")
