@@ -242,7 +242,7 @@ class Machine:
             if self._passt is not None:
                 self._passt.socket.close()
             await self._started.wait()
-            await asyncio.to_thread(self._entry.dismiss_guard)
+            self._entry.dismiss_guard()
             if self.end is not None:
                 raise _launch_error(self.end, self.config.accel)
             self._qmp = QMPClient(self.config.name)

@@ -88,6 +88,8 @@ class Entry:
             self._guard = subprocess.Popen(
                 self.supervisor_argv(),
                 stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 pass_fds=[self.fileno()],
                 start_new_session=True,
                 env=clean_environment(),
