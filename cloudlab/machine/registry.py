@@ -39,7 +39,7 @@ _PACKAGES = Path(__file__).parents[2]
 class Entry:
     """A machine's place in the list, taken before the first of its files is written.
 
-    A small process guards it: if this one dies before QEMU has a supervisor, for example while
+    A small process guards it: if its maker dies before QEMU has a supervisor, for example while
     the machine waits for its turn, the guard does what the supervisor would do.
 
     Parameters
@@ -53,7 +53,7 @@ class Entry:
     Raises
     ------
     CloudlabError
-        If the list cannot be written to.
+        If the list cannot be written to, or the guard cannot be started.
     """
 
     def __init__(self, name: str, *, run_folder: Path, cleanup: Sequence[Path] = ()) -> None:
