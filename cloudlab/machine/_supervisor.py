@@ -179,6 +179,7 @@ def read_rest(stderr_read: int) -> bytes:
 
 
 def leave(entry: str, about: dict[str, Any]) -> None:
+    """Clean up and take the machine off the list."""
     clean(about)
     with contextlib.suppress(OSError):
         os.unlink(entry)  # noqa: PTH108 (pathlib is slow to import)
