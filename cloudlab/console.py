@@ -354,7 +354,7 @@ class Transcript(contextlib.AbstractContextManager["Transcript"]):
         # What the disk would not take, write() has already said.
         with contextlib.suppress(OSError):
             if self.dropped_bytes and not self._stream.closed:
-                note = f"\n[cloudlab: {self.dropped_bytes} further bytes were not kept]\n"
+                note = f"\n[cloudlab: {self.dropped_bytes:,} further bytes were not kept]\n"
                 self._stream.write(note.encode())
             self._stream.close()
 

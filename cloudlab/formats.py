@@ -273,7 +273,7 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
         (features,) = struct.unpack_from(">Q", cluster, 72)
         (header_length,) = struct.unpack_from(">I", cluster, 100)
     if header_length > len(cluster):
-        raise DiskError(f"The qcow2 header has an impossible length, {header_length} bytes.")
+        raise DiskError(f"The qcow2 header has an impossible length, {header_length:,} bytes.")
     extensions = _extensions(cluster, header_length, backing_at or len(cluster))
     backing_format = extensions.get(_EXTENSION_BACKING_FORMAT)
     return Qcow2Header(

@@ -47,9 +47,12 @@ def format_bytes(size_bytes: Any) -> str:
     return f"{sign}{size:.{digits}f} {_UNITS[power]}"
 
 
-def format_count(count: int) -> str:
-    """Return an exact number with thousands separators, for byte counts: ``2,097,152,000``."""
-    return f"{count:,}"
+def format_two(first_bytes: int, second_bytes: int) -> tuple[str, str]:
+    """Return two sizes to compare: as :func:`format_bytes`, in bytes if that shows them alike."""
+    first, second = format_bytes(first_bytes), format_bytes(second_bytes)
+    if first == second:
+        return f"{first_bytes:,} bytes", f"{second_bytes:,} bytes"
+    return first, second
 
 
 def lsblk_size(size_bytes: int) -> str:

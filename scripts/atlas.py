@@ -22,7 +22,7 @@ from cloudlab.image.build import build_image
 from cloudlab.image.recipe import Filesystem, Suite, Variant
 from cloudlab.run.sweep import Sweep, SweepProgress, sweep
 from cloudlab.run.tables import write_csv
-from cloudlab.units import format_bytes, format_count, format_seconds
+from cloudlab.units import format_bytes, format_seconds
 
 TABLE = Path(cloudlab.__file__).parent / "run" / "atlas.csv"
 PAGE = Path(__file__).parents[1] / "docs" / "atlas.md"
@@ -156,7 +156,7 @@ On Debian 13, with growpart and resizefs as they are by default. Filesystems as 
     lines += ["| disk | partition | ext4 | xfs | btrfs |", "| ---: " * 5 + "|"]
     for disk_bytes, row in sizes.iterrows():
         cells = [partitions[disk_bytes], *(row[name] for name in ("ext4", "xfs", "btrfs"))]
-        words = " | ".join(format_count(int(one)) for one in cells)
+        words = " | ".join(f"{int(one):,}" for one in cells)
         lines.append(f"| {format_bytes(disk_bytes)} | {words} |")
     lines += ["", "## What grew, and what did not", ""]
     lines += ["| image | growpart | resize_rootfs | boots | partition | filesystem |"]

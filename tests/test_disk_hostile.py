@@ -59,7 +59,7 @@ LIES = {
     "nothing-wrong": ([(2048, 4095), (4096, 6000)], [1, 2], []),
     "overlap": ([(2048, 5000), (4096, 6000)], [1, 2], ["Partitions 1 and 2 overlap"]),
     "one-inside-another": ([(2048, 6000), (3000, 4000)], [1, 2], ["1 and 2 overlap"]),
-    "beyond-the-end": ([(2048, 9000)], [1], ["Partition 1 extends 414208 bytes beyond"]),
+    "beyond-the-end": ([(2048, 9000)], [1], ["Partition 1 extends 414,208 bytes beyond"]),
     "wholly-beyond": ([(2**40, 2**41)], [1], ["Partition 1 extends"]),
     "last-before-first": ([(4096, 2048), (5000, 6000)], [2], ["Partition 1 was ignored"]),
     "zero": ([(2048, 2047)], [], ["has a size of 0 bytes"]),
@@ -139,11 +139,11 @@ CHAINS = {
         [1, 5, 6],
         "circular",
     ),
-    "without-signature": ({64: bytes(512)}, [1], "broken at byte 32768"),
+    "without-signature": ({64: bytes(512)}, [1], "broken at byte 32,768"),
     "beyond-the-end": (
         {64: ebr((0x83, 1, 10), (0x05, 2**31, 9))},
         [1, 5],
-        "broken at byte 1099511660544",
+        "broken at byte 1,099,511,660,544",
     ),
 }
 
@@ -181,7 +181,7 @@ def test_a_filesystem_larger_than_its_partition_is_told(tmp_path):
     tools.run(["mke2fs", "-q", image])
     _, (whole,), warnings = read_layout(Bytes(image.read_bytes()[: 2 * MIB]))
     assert whole.filesystem.size_bytes == 8 * MIB
-    assert warnings == ["The disk has a filesystem of 8388608 bytes, 6291456 more than fit."]
+    assert warnings == ["The disk has a filesystem of 8,388,608 bytes, 6,291,456 more than fit."]
 
 
 def test_a_mount_in_the_year_36000_is_no_mount(tmp_path):

@@ -127,7 +127,7 @@ def test_as_large_as_the_image_is_large_enough(base, tmp_path):
 
 
 REFUSED = {
-    "smaller": (100 * MIB - 512, UsageError, "104857088 bytes is smaller.*104857600 bytes"),
+    "smaller": (100 * MIB - 512, UsageError, "104,857,088 bytes is smaller.*104,857,600 bytes"),
     "no-sectors": (100 * MIB + 1, UsageError, "512-byte sectors"),
     "too-large-for-qemu": (1 << 64, ToolFailedError, "qemu-img failed"),
 }

@@ -106,10 +106,13 @@ BAD = {
     "data-file": (data_file, "uses an external data file"),
     "encrypted-qcow2": (encrypted, "is encrypted"),
     "luks": (luks, "is encrypted"),
-    "17-TiB": (lambda raw, path: create(path, size="17T"), "virtual size of 18691697672192 bytes"),
+    "17-TiB": (
+        lambda raw, path: create(path, size="17T"),
+        "virtual size of 18,691,697,672,192 bytes",
+    ),
     "8-EiB": (
         lambda raw, path: patched(create(path), 24, b"\x7f" + b"\xff" * 7),
-        "virtual size of 9223372036854775807 bytes",
+        "virtual size of 9,223,372,036,854,775,807 bytes",
     ),
     "no-size": (lambda raw, path: create(path, size="0"), "virtual size of 0 bytes"),
     "cut-qcow2": (lambda raw, path: cut(converted(raw, path), 2 * MIB), "damaged or cut off"),

@@ -183,8 +183,8 @@ def test_only_a_gpt_keeps_room_for_its_copy(table, gain_bytes, reason):
     if reason is Reason.GAIN_BELOW_1_MIB:
         reckoned = found.evidence[-1].text
         kept = 33 * 512 if table == "gpt" else 0
-        assert f"{gain_bytes} bytes" in reckoned
-        assert reckoned.endswith(f": {gain_bytes - kept} to gain")
+        assert f"{gain_bytes:,} bytes" in reckoned
+        assert reckoned.endswith(f": {gain_bytes - kept:,} to gain")
         assert ("copy of the GPT" in reckoned) is (table == "gpt")
 
 
@@ -270,7 +270,7 @@ class TestFillsItsDevice:
         )
         assert found.reason is Reason.FILLS_ITS_DEVICE
         assert found.missing == ()
-        assert [one.text.count(str(SMALL[0])) for one in found.evidence[2:4]] == [1, 1]
+        assert [one.text.count(f"{SMALL[0]:,}") for one in found.evidence[2:4]] == [1, 1]
 
     def test_a_few_blocks_left_over_are_no_room(self):
         built = disk(SMALL[0], SMALL[0] - 3584)

@@ -817,7 +817,7 @@ class Usage(NamedTuple):
 def test_room_is_looked_for_first(server, disk, images, monkeypatch):
     url = server.put(PATH, disk)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9, 1 << 20))
-    with pytest.raises(DownloadError, match=r"needs \d+ MB in .* where 1 MB are free"):
+    with pytest.raises(DownloadError, match=r"needs \d+\.\d MiB in .* where 1\.0 MiB are free"):
         fetch(url, patience=HASTY)
     assert not any(name.endswith(".part") for name in parts(images))
 

@@ -696,7 +696,9 @@ def test_a_mirror_without_an_end_is_read_up_to_the_promised_size(odd_mirror, lea
 
 def test_a_length_that_is_not_the_promised_one_is_refused(odd_mirror, learner, lab_disk):
     odd_mirror.put(f"/images/{LAB}", lab_disk + b"more")
-    with pytest.raises(DownloadError, match=rf"has {len(lab_disk) + 4} bytes, but {len(lab_disk)}"):
+    with pytest.raises(
+        DownloadError, match=rf"has {len(lab_disk) + 4:,} bytes, but {len(lab_disk):,}"
+    ):
         fetch(LAB, mirror=odd_mirror.url, patience=HASTY)
     assert list(learner.iterdir()) == []
 

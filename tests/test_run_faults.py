@@ -554,8 +554,8 @@ def test_a_report_that_contradicts_the_disk_or_the_clock_is_told(tmp_path):
     told = "\n".join(run.record.warnings)
     size = (2 << 30) - (1 << 20)
     assert (
-        f"vda1 starts at byte {111 << 20} with {19 * GIB} bytes; the partition table on its disk "
-        f"says byte {1 << 20} and {size} bytes."
+        f"vda1 starts at byte {111 << 20:,} with {19 * GIB:,} bytes; the partition table on its disk "
+        f"says byte {1 << 20:,} and {size:,} bytes."
     ) in told
     assert re.search(
         r"\(after\) says 23\.5 s of uptime, but the machine had run for \d\.\d s", told

@@ -1,5 +1,9 @@
 """Sizes and durations as text: one form, and what lsblk and df print instead."""
 
+import ast
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -10,6 +14,7 @@ from cloudlab.sizes import parse_size
 from cloudlab.units import KIB, MIB
 
 GIB, TIB = 1 << 30, 1 << 40
+PACKAGE = Path(units.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -40,8 +45,36 @@ def test_a_size_has_one_form(size, text):
     assert units.format_bytes(size) == text
 
 
-def test_byte_counts_have_thousands_separators():
-    assert units.format_count(2097152000) == "2,097,152,000"
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ((1 << 30, 20 << 30), ("1.0 GiB", "20.0 GiB")),
+        ((20 << 30, (20 << 30) + 512), ("21,474,836,480 bytes", "21,474,836,992 bytes")),
+    ],
+)
+def test_two_sizes_are_told_apart(sizes, text):
+    assert units.format_two(*sizes) == text
+
+
+def test_byte_counts_in_sentences_have_separators():
+    without = [
+        f"{path.name}:{one.lineno}: {ast.unparse(one)}"
+        for path in PACKAGE.rglob("*.py")
+        for text in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(text, ast.JoinedStr)
+        for parts in [[None, *ast.iter_child_nodes(text), None]]
+        for before, one, after in zip(parts, parts[1:], parts[2:], strict=False)
+        if isinstance(one, ast.FormattedValue)
+        and (re.match(r" (bytes|sectors)\b", words(after)) or words(before).endswith(" byte "))
+        and "," not in ast.unparse(one.format_spec or ast.Constant(""))
+        and not words(before).endswith("2^")
+    ]
+    assert without == []
+
+
+def words(part):
+    """Return a part of an f-string that is words, else nothing."""
+    return part.value if isinstance(part, ast.Constant) else ""
 
 
 @pytest.mark.parametrize(

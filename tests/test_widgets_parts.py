@@ -95,7 +95,7 @@ def test_finds_what_was_recorded(recordings, seed, name):
         pytest.param(
             wish(disk_size_bytes=20 * GIB + 512),
             "default",
-            ("disk size: recorded with 21474836480 bytes, you chose 21474836992 bytes",),
+            ("disk size: recorded with 21,474,836,480 bytes, you chose 21,474,836,992 bytes",),
             id="a size that rounds to the same",
         ),
         pytest.param(
@@ -125,7 +125,7 @@ def test_says_how_the_nearest_differs(recordings, wished, name, differences):
 
 def test_sizes_that_round_alike_are_told_apart():
     match = nearest([recorded("disk-as-large-as-image")], **wish(disk_size_bytes=2150 << 20))
-    told = f"disk size: recorded with {2112 << 20} bytes, you chose {2150 << 20} bytes"
+    told = f"disk size: recorded with {2112 << 20:,} bytes, you chose {2150 << 20:,} bytes"
     assert match.differences == (told,)
 
 

@@ -36,7 +36,6 @@ from cloudlab.run.value import Run, recorded
 from cloudlab.seed import Severity, check_user_data
 from cloudlab.tools import find_tool, host_arch
 from cloudlab.tools import run as run_tool
-from cloudlab.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -344,9 +343,9 @@ def try_overlay(path: Path | str = "runs/my-overlay.qcow2") -> Page:
     except CloudlabError as error:
         return Page(f"The overlay could not be created. {error.message}")
     return Page(
-        f"{target}: {format_count(allocated_bytes(target))} bytes on the host\n"
-        f"virtual size: {format_count(overlay.virtual_size_bytes)} bytes\n"
-        f"backing file: {image.name}, {format_count(image.file_size_bytes)} bytes"
+        f"{target}: {allocated_bytes(target):,} bytes on the host\n"
+        f"virtual size: {overlay.virtual_size_bytes:,} bytes\n"
+        f"backing file: {image.name}, {image.file_size_bytes:,} bytes"
     )
 
 
@@ -367,7 +366,7 @@ def iso_contents(path: Path | str) -> Page:
         try:
             label = iso.pvd.volume_identifier.decode("ascii", "replace").strip()
             files = [
-                f"  {one.rock_ridge.name().decode('utf-8', 'replace')}: {one.data_length} bytes"
+                f"  {one.rock_ridge.name().decode('utf-8', 'replace')}: {one.data_length:,} bytes"
                 for one in iso.list_children(rr_path="/")
                 if one.is_file()
             ]

@@ -16,7 +16,6 @@ from cloudlab.disk.layout import DiskLayout
 from cloudlab.disk.reader import backing_chain, open_disk
 from cloudlab.disk.table import Partition
 from cloudlab.errors import DiskError
-from cloudlab.units import format_count
 
 #: growpart ignores a smaller gain (its option --fudge).
 LEAST_GAIN_BYTES = 1 << 20
@@ -98,11 +97,11 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
     table, part = root.layout.table, root.partition
     sector = root.layout.sector_bytes
     sectors, start = disk_bytes // sector, part.start_bytes // sector
-    steps = [f"The disk has {format_count(sectors)} sectors of {sector} bytes."]
+    steps = [f"The disk has {sectors:,} sectors of {sector:,} bytes."]
     behind = [one.start_bytes // sector for one in root.layout.partitions]
     end = min([one for one in behind if one >= part.end_bytes // sector], default=sectors) - 1
     if end < sectors - 1:
-        steps.append(f"Another partition begins at sector {format_count(end + 1)}.")
+        steps.append(f"Another partition begins at sector {end + 1:,}.")
     if table == "dos" and end > _MBR_SECTORS:
         end = _MBR_SECTORS
         steps.append(
@@ -111,8 +110,8 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
     if end > sectors - _BACKUP_SECTORS:
         end = sectors - _BACKUP_SECTORS - 1
         steps.append(
-            f"growpart leaves the last {_BACKUP_SECTORS} sectors to the second GPT: the partition "
-            f"may end with sector {format_count(end)}."
+            f"growpart leaves the last {_BACKUP_SECTORS:,} sectors to the second GPT: the partition "
+            f"may end with sector {end:,}."
         )
     count = end - start + 1
     if growpart >= WHOLE_MIB_SINCE:
@@ -127,13 +126,12 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
     if size_bytes - part.size_bytes < LEAST_GAIN_BYTES:
         gain = max(0, size_bytes - part.size_bytes)
         steps.append(
-            f"It could gain {format_count(gain)} bytes. growpart ignores less than 1 MiB, so the "
+            f"It could gain {gain:,} bytes. growpart ignores less than 1 MiB, so the "
             "partition stays as it is."
         )
         return Result(part.size_bytes, tuple(steps))
     steps.append(
-        f"It begins with sector {format_count(start)}, so it has {format_count(count)} sectors: "
-        f"{format_count(size_bytes)} bytes."
+        f"It begins with sector {start:,}, so it has {count:,} sectors: {size_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))
 
@@ -144,9 +142,8 @@ def repartitioned(root: Root, disk_bytes: int) -> Result:
     end_bytes -= end_bytes % _REPART_GRAIN_BYTES
     size_bytes = max(end_bytes - root.partition.start_bytes, root.partition.size_bytes)
     step = (
-        f"systemd-repart leaves the last {_BACKUP_SECTORS} sectors to the second GPT and ends the "
-        f"partition at a multiple of {format_count(_REPART_GRAIN_BYTES)} bytes: "
-        f"{format_count(size_bytes)} bytes."
+        f"systemd-repart leaves the last {_BACKUP_SECTORS:,} sectors to the second GPT and ends the "
+        f"partition at a multiple of {_REPART_GRAIN_BYTES:,} bytes: {size_bytes:,} bytes."
     )
     return Result(size_bytes, (step,))
 
@@ -165,8 +162,8 @@ def grown_filesystem(root: Root, device_bytes: int) -> Result | None:
     if kind == "btrfs" and root.filesystem.devices == 1:
         (sector,) = struct.unpack_from("<I", root.head, 65536 + 0x90)
         size_bytes = device_bytes // sector * sector
-        step = f"btrfs counts all of its device, in sectors of {format_count(sector)} bytes"
-        return Result(size_bytes, (f"{step}: {format_count(size_bytes)} bytes.",))
+        step = f"btrfs counts all of its device, in sectors of {sector:,} bytes"
+        return Result(size_bytes, (f"{step}: {size_bytes:,} bytes.",))
     return None
 
 
@@ -226,8 +223,8 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
     used = -(-ext.groups // ext.descriptors_per_block)
     kept = used + ext.reserved
     own, copies = 2 + ext.inode_table, 1 + kept
-    counted = f"{format_count(blocks)}, in {format_count(groups)} groups"
-    steps = [f"ext4 counts whole blocks of {format_count(ext.block_bytes)} bytes: {counted}."]
+    counted = f"{blocks:,}, in {groups:,} groups"
+    steps = [f"ext4 counts whole blocks of {ext.block_bytes:,} bytes: {counted}."]
     least = own + (copies if _has_copy(ext, groups - 1) else 0) + _LEAST_EXT_GROUP_BLOCKS
     if 0 < rest < least:
         blocks, groups = blocks - rest, groups - 1
@@ -237,7 +234,7 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
     meta = 0
     if beyond:
         steps.append(
-            f"The descriptors of {format_count(beyond)} groups do not fit into the reserved "
+            f"The descriptors of {beyond:,} groups do not fit into the reserved "
             "blocks, so they lie in meta block groups."
         )
         within = [one for one in with_copy if one < kept * ext.descriptors_per_block]
@@ -249,10 +246,10 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
     overhead = ext.first + groups * own + supers + meta + ext.journal
     size_bytes = (blocks - overhead) * ext.block_bytes
     steps.append(
-        f"df leaves out {format_count(overhead)} of them: {own} in each group for bitmaps and "
-        f"inodes, {format_count(copies)} in each of {len(with_copy)} groups for a copy of the "
-        f"superblock and the descriptors, {format_count(ext.journal)} for the journal. "
-        f"{format_count(size_bytes)} bytes are left."
+        f"df leaves out {overhead:,} of them: {own} in each group for bitmaps and "
+        f"inodes, {copies:,} in each of {len(with_copy)} groups for a copy of the "
+        f"superblock and the descriptors, {ext.journal:,} for the journal. "
+        f"{size_bytes:,} bytes are left."
     )
     return Result(size_bytes, tuple(steps))
 
@@ -279,9 +276,7 @@ def _grown_xfs(head: bytes, device_bytes: int) -> Result:
     (group_blocks,) = struct.unpack_from(">I", head, 84)
     (log_blocks,) = struct.unpack_from(">I", head, 96)
     blocks = device_bytes // block_bytes
-    steps = [
-        f"xfs counts whole blocks of {format_count(block_bytes)} bytes: {format_count(blocks)}."
-    ]
+    steps = [f"xfs counts whole blocks of {block_bytes:,} bytes: {blocks:,}."]
     rest = blocks % group_blocks
     if 0 < rest < _LEAST_XFS_GROUP_BLOCKS:
         blocks -= rest
@@ -290,8 +285,8 @@ def _grown_xfs(head: bytes, device_bytes: int) -> Result:
     size_bytes = (blocks - log_blocks) * block_bytes
     groups = -(-blocks // group_blocks)
     steps.append(
-        f"df leaves out its log of {format_count(log_blocks)} blocks: {format_count(size_bytes)} "
-        f"bytes are left, in {format_count(groups)} allocation groups of "
-        f"{format_count(group_blocks * block_bytes)} bytes."
+        f"df leaves out its log of {log_blocks:,} blocks: {size_bytes:,} "
+        f"bytes are left, in {groups:,} allocation groups of "
+        f"{group_blocks * block_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))

@@ -307,11 +307,11 @@ def _with_filesystem(partition: Partition, reader: Reader, warnings: list[str]) 
         warnings.append(f"{where} has the signatures of {kinds}; the first one was used.")
     filesystem, size_bytes = found[0], found[0].size_bytes or 0
     if size_bytes > IMPOSSIBLE_BYTES:
-        warnings.append(f"{where} has a filesystem of an impossible size, {size_bytes} bytes.")
+        warnings.append(f"{where} has a filesystem of an impossible size, {size_bytes:,} bytes.")
         filesystem = replace(filesystem, size_bytes=None, statfs_bytes=None, free_bytes=None)
     elif size_bytes > partition.size_bytes:
         warnings.append(
-            f"{where} has a filesystem of {size_bytes} bytes, "
-            f"{size_bytes - partition.size_bytes} more than fit."
+            f"{where} has a filesystem of {size_bytes:,} bytes, "
+            f"{size_bytes - partition.size_bytes:,} more than fit."
         )
     return replace(partition, filesystem=filesystem)

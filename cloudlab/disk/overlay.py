@@ -15,7 +15,7 @@ from cloudlab.disk.layout import DiskLayout, read_disk
 from cloudlab.disk.reader import Layer, allocated_bytes, backing_chain, damage, qemu_filename
 from cloudlab.errors import DiskError, ToolFailedError, UnsafeImageError, UsageError
 from cloudlab.formats import check_format, format_of, read_ends, virtual_size_bytes
-from cloudlab.units import format_bytes
+from cloudlab.units import format_bytes, format_two
 
 #: Published images have virtual sizes of a few GiB; ext4 with 4 KiB blocks ends here.
 SIZE_LIMIT_BYTES = 16 << 40
@@ -146,7 +146,7 @@ def check_safe(path: Path, expected_format: str | None = None) -> DiskLayout:
     size_bytes = virtual_size_bytes(path, found)
     if not 0 < size_bytes <= SIZE_LIMIT_BYTES:
         raise UnsafeImageError(
-            f"{path} has a virtual size of {size_bytes} bytes; cloudlab uses images from 1 byte "
+            f"{path} has a virtual size of {size_bytes:,} bytes; cloudlab uses images from 1 byte "
             "to 16 TiB, and cloud images have a few GiB.",
             hint=_OTHER_IMAGE,
         )
@@ -182,8 +182,8 @@ def _check_bootable(layout: DiskLayout) -> None:
     last = max((each.end_bytes for each in layout.partitions), default=0)
     if last > layout.virtual_size_bytes:
         raise UnsafeImageError(
-            f"{layout.path} is cut off: its last partition ends at byte {last}, the disk at "
-            f"byte {layout.virtual_size_bytes}.",
+            f"{layout.path} is cut off: its last partition ends at byte "
+            f"{last:,}, the disk at byte {layout.virtual_size_bytes:,}.",
             hint="Fetch or build it again.",
         )
 
@@ -233,14 +233,15 @@ def check_overlay_size(base: Path, base_format: str, size_bytes: int) -> Layer:
     """
     layer = backing_chain(base, base_format)[0]
     if size_bytes < layer.virtual_size_bytes:
+        disk, needed = format_two(size_bytes, layer.virtual_size_bytes)
         raise UsageError(
-            f"A disk of {size_bytes} bytes is smaller than the image {base}, which has a virtual "
-            f"size of {layer.virtual_size_bytes} bytes.",
+            f"A disk of {disk} is smaller than the image {base}, which has a virtual size of "
+            f"{needed}.",
             hint=f"Choose at least {-(-layer.virtual_size_bytes >> 20)}M.",
         )
     if size_bytes % _SECTOR_BYTES:
         raise UsageError(
-            f"A disk of {size_bytes} bytes is not a whole number of 512-byte sectors.",
+            f"A disk of {size_bytes:,} bytes is not a whole number of 512-byte sectors.",
             hint=f"Choose {-(-size_bytes >> 20)}M.",
         )
     return layer

@@ -223,7 +223,7 @@ class _FileReader(Reader):
         try:
             return os.pread(self._file.fileno(), length, offset)
         except OSError as error:
-            raise DiskError(f"The disk could not be read at byte {offset}: {error}.") from error
+            raise DiskError(f"The disk could not be read at byte {offset:,}: {error}.") from error
 
 
 class _NbdReader(Reader):
@@ -241,7 +241,7 @@ class _NbdReader(Reader):
             raise DiskError("qemu-nbd sent a reply that is not NBD.")
         if error:
             raise DiskError(
-                f"QEMU cannot read the disk at byte {offset}: {os.strerror(error)}.",
+                f"QEMU cannot read the disk at byte {offset:,}: {os.strerror(error)}.",
                 hint="The image is damaged; qemu-img check shows where.",
             )
         return self._exchange(b"", length)

@@ -249,7 +249,7 @@ def _read_logical(
         seen.add(at)
         sector = reader.read(at, SECTOR_BYTES)
         if len(sector) < SECTOR_BYTES or sector[510:512] != _BOOT_SIGNATURE:
-            warnings.append(f"The chain of logical partitions is broken at byte {at}.")
+            warnings.append(f"The chain of logical partitions is broken at byte {at:,}.")
             return found
         link = None
         for flag, kind, start, count in _mbr_slots(sector):
@@ -367,14 +367,14 @@ def _check_positions(
     for entry in entries:
         if entry.size_bytes == 0 or entry.end_bytes > IMPOSSIBLE_BYTES:
             warnings.append(
-                f"Partition {entry.number} was ignored: it starts at byte {entry.start_bytes} "
-                f"and has a size of {entry.size_bytes} bytes."
+                f"Partition {entry.number} was ignored: it starts at byte {entry.start_bytes:,} "
+                f"and has a size of {entry.size_bytes:,} bytes."
             )
             continue
         if entry.end_bytes > disk_bytes:
             beyond = entry.end_bytes - disk_bytes
             warnings.append(
-                f"Partition {entry.number} extends {beyond} bytes beyond the end of the disk."
+                f"Partition {entry.number} extends {beyond:,} bytes beyond the end of the disk."
             )
         if entry.start_bytes < first_usable and entry.type != _PROTECTIVE_TYPE:
             warnings.append(f"Partition {entry.number} overlaps the partition table.")

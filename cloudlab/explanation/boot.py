@@ -138,7 +138,7 @@ class Boot:
             found = max(parts, key=lambda one: one["size_bytes"], default=None)
         if found is None:
             return None
-        text = f"{moment} the boot: {_place(found)}, {found['size_bytes']} bytes"
+        text = f"{moment} the boot: {_place(found)}, {found['size_bytes']:,} bytes"
         return found, Size(int(found["size_bytes"]), line_of(Source.DISK, text))
 
     def superblock(self, moment: str) -> Size | None:
@@ -151,7 +151,7 @@ class Boot:
         if filesystem["type"].endswith(_CONTAINERS) or in_volume:
             return None  # inspect does not look into volumes
         size_bytes = int(filesystem["size_bytes"])
-        text = f"superblock of {filesystem['type']} on {_place(read[0])}, {size_bytes} bytes"
+        text = f"superblock of {filesystem['type']} on {_place(read[0])}, {size_bytes:,} bytes"
         return Size(size_bytes, line_of(Source.DISK, f"{moment} the boot: {text}"))
 
     def by_hand(self, *kinds: Kind) -> Event | None:

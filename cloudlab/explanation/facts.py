@@ -374,7 +374,7 @@ def _read_layout(document: Document, facts: Facts) -> None:
     layout = document.layout
     if layout is None:
         return
-    place = Line(document.name, 0, f"{layout.format}, {layout.virtual_size_bytes} bytes")
+    place = Line(document.name, 0, f"{layout.format}, {layout.virtual_size_bytes:,} bytes")
     table = Table("disk", place, layout.virtual_size_bytes, layout.table or "")
     facts.devices.append(Device("disk", layout.virtual_size_bytes, "disk", "", (), "", place))
     largest = max(layout.partitions, key=lambda one: one.size_bytes, default=None)
@@ -382,7 +382,7 @@ def _read_layout(document: Document, facts: Facts) -> None:
         name = f"disk{one.number}" if one.number is not None else "disk"
         filesystem = one.filesystem
         root = one is largest and filesystem is not None and filesystem.type != "swap"
-        text = f"{name}: {one.size_bytes} bytes, {filesystem.type if filesystem else one.type}"
+        text = f"{name}: {one.size_bytes:,} bytes, {filesystem.type if filesystem else one.type}"
         at = place._replace(text=text)
         fstype = filesystem.type if filesystem else ""
         mounts = ("/",) if root and not fstype.endswith(("_member", "_LUKS")) else ()

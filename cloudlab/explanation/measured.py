@@ -183,13 +183,13 @@ def _partition_layout(boot: Boot) -> Verdict:
         return not_grown(Reason.UNKNOWN, *unchanged)
     if behind is not None:
         return not_grown(Reason.WALL, *unchanged, device_line(behind))
-    kept = f", less {reserve_bytes} for the copy of the GPT" if reserve_bytes else ""
+    kept = f", less {reserve_bytes:,} for the copy of the GPT" if reserve_bytes else ""
     reckoned = (
-        f"behind {part.name}: {disk.size_bytes - end_bytes} bytes{kept}: {room_bytes} to gain"
+        f"behind {part.name}: {disk.size_bytes - end_bytes:,} bytes{kept}: {room_bytes:,} to gain"
     )
     shown: list[Proof] = [*unchanged, device_line(disk), line_of(Source.REPORT, reckoned)]
     if boot.image_bytes is not None and disk.size_bytes <= boot.image_bytes:
-        made = f"what the disk was made from: {boot.image_bytes} bytes of virtual size"
+        made = f"what the disk was made from: {boot.image_bytes:,} bytes of virtual size"
         return not_grown(Reason.DISK_NOT_LARGER, *shown, line_of(Source.RUN, made))
     return not_grown(Reason.GAIN_BELOW_1_MIB, *shown)
 
@@ -354,7 +354,9 @@ def _no_gain(boot: Boot) -> Verdict:
         if left_bytes < LEAST_GAIN_BYTES:
             return _kept(Reason.FILLS_ITS_DEVICE, proofs)
         return _kept(
-            unfilled, proofs, f"Nothing says why it left {left_bytes} bytes of its device."
+            unfilled,
+            proofs,
+            f"Nothing says why it left {left_bytes:,} bytes of its device.",
         )
     before, after = (device_of(block, boot.machine.root) for block in (boot.before, boot.after))
     if forked or before is None or after is None or after.size_bytes > before.size_bytes:

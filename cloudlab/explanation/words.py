@@ -22,7 +22,7 @@ from cloudlab.explanation.model import (
     When,
 )
 from cloudlab.html import table_html
-from cloudlab.units import format_bytes
+from cloudlab.units import format_bytes, format_two
 
 _GROWERS = {
     Grower.GROWPART: "cloud-init's growpart",
@@ -312,7 +312,6 @@ def _counted(one: Statement) -> str:
 
 def _growth(one: Statement) -> str:
     before, after = _size(one.from_bytes), _size(one.to_bytes)
-    # A gain too small to be seen in rounded numbers is told in bytes.
-    if before == after:
-        before, after = f"{one.from_bytes} bytes", f"{one.to_bytes} bytes"
+    if one.from_bytes is not None and one.to_bytes is not None:
+        before, after = format_two(one.from_bytes, one.to_bytes)
     return f" from {before} to {after}{_counted(one)}"

@@ -40,6 +40,7 @@ from cloudlab.image.recipe import (
     reserve_core,
 )
 from cloudlab.tools import check_arch, install_hint, now, run, which
+from cloudlab.units import format_bytes
 
 #: The most disk that a build takes, in bytes: 1.4 GiB were measured.
 NEEDED_BYTES = 2 << 30
@@ -208,7 +209,8 @@ def _work_folder(folder: Path, as_root: list[str]) -> Iterator[Path]:
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise BuildError(
-            f"A build needs {NEEDED_BYTES >> 20} MiB in {folder}, where {free >> 20} MiB are free.",
+            f"A build needs {format_bytes(NEEDED_BYTES)} in {folder}, where {format_bytes(free)} are "
+            "free.",
             hint="Free some space, or set CLOUDLAB_CACHE to a folder on another disk.",
         )
     work = folder / f".build-{now().replace(':', '')}"

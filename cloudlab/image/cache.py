@@ -285,7 +285,7 @@ def check_unchanged(image: Image) -> Image:
         status = image.path.stat()
         if (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns):
             return image
-        found = f"{status.st_size} bytes"
+        found = f"{status.st_size:,} bytes"
         if status.st_size == image.file_size_bytes:
             found = "the same size with another modification time"
             if image.sha256:
@@ -300,7 +300,7 @@ def check_unchanged(image: Image) -> Image:
         ) from error
     raise ChecksumError(
         f"The image {image.path} was changed after it was recorded on {image.date}: expected "
-        f"{image.file_size_bytes} bytes, found {found}; it was not used.",
+        f"{image.file_size_bytes:,} bytes, found {found}; it was not used.",
         hint="'cloudlab verify' hashes the cached images. If you changed this file yourself, look "
         "it up again; remove a damaged one.",
     )

@@ -198,7 +198,7 @@ class Download:
         promised = self._size_bytes
         if promised is not None and total not in {None, promised}:
             raise DownloadError(
-                f"{self.url} has {total} bytes, but {promised} were promised; it was not "
+                f"{self.url} has {total:,} bytes, but {promised:,} were promised; it was not "
                 "downloaded.",
                 hint="If the file is being replaced on the server, try again in a moment.",
             )
@@ -209,8 +209,8 @@ class Download:
         needed = (total or offset) - offset + SPARE_BYTES
         if free < needed:
             raise DownloadError(
-                f"{self._transfer.name} needs {needed / 1e6:.0f} MB in {self.part.parent}, where "
-                f"{free / 1e6:.0f} MB are free; nothing more was downloaded.",
+                f"{self._transfer.name} needs {format_bytes(needed)} in {self.part.parent}, where "
+                f"{format_bytes(free)} are free; nothing more was downloaded.",
                 hint=_MAKE_ROOM,
             )
 
@@ -261,7 +261,7 @@ class Download:
                 if total is None and received % _LOOK_BYTES < len(block):
                     self._watch_room(received)
         if total is not None and received < total:
-            raise TransientError(f"{self.url} broke off after {received} of {total} bytes")
+            raise TransientError(f"{self.url} broke off after {received:,} of {total:,} bytes")
 
     def _blocks(self, response: Response, left: int | None) -> Iterator[bytes]:
         """Yield what arrives, as it arrives, up to ``left`` bytes."""
@@ -281,7 +281,7 @@ class Download:
                         left = None if left is None else left - len(block)
                 if left != 0 and arrived < least:
                     raise TransientError(
-                        f"{self.url} sends less than {SLOWEST_RATE} bytes a second"
+                        f"{self.url} sends less than {SLOWEST_RATE:,} bytes a second"
                     )
         except (OSError, http.client.HTTPException) as error:
             raise broken(self.url, error) from error

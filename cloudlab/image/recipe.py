@@ -392,7 +392,7 @@ def make_disk(recipe: Recipe, root: Path, disk: Path, work: Path) -> None:
         elif not layout.partitions:
             first_sector = _first_sector(disk, _CORE_IN_TREE)
         if layout.partitions and len(core) > room * SECTOR_BYTES:
-            raise BuildError(f"GRUB's core image of {len(core)} bytes does not fit its place.")
+            raise BuildError(f"GRUB's core image of {len(core):,} bytes does not fit its place.")
         with disk.open("r+b") as stream:
             code = _grub(recipe, work, _BIOS_TARGET) / "boot.img"
             stream.write(boot_sector(code.read_bytes(), first_sector))

@@ -39,6 +39,7 @@ from cloudlab.image.cache import (
     sha256_of,
     write_index,
 )
+from cloudlab.units import format_bytes
 
 #: The port that is tried first.
 PORT = 8765
@@ -480,7 +481,7 @@ class _Answer(_Handler):
 def _front_page(images: list[Image], host: str, settings: dict[str, Any]) -> str:
     rows = "".join(
         f'<li><a href="images/{image.name}">{image.name}</a> '
-        f"({image.file_size_bytes / 1e6:.0f} MB, {html.escape(image.trust)})</li>"
+        f"({format_bytes(image.file_size_bytes)}, {html.escape(image.trust)})</li>"
         for image in images
     )
     links = ""

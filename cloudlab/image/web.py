@@ -405,7 +405,10 @@ class Transfer:
                 ):
                     while block := response.read1(_SMALL_BYTES + 1 - len(data)):
                         data += block
-                        self.show(0, f"reading {url.rpartition('/')[2]}: {len(data)} bytes so far")
+                        self.show(
+                            0,
+                            f"reading {url.rpartition('/')[2]}: {len(data):,} bytes so far",
+                        )
                         self.check_cancelled()
                     total = whole_number(response.headers.get("Content-Length", ""))
             except (OSError, http.client.HTTPException) as error:
@@ -417,14 +420,14 @@ class Transfer:
                 raise broken(url, error) from error
             # A read with a limit takes the end of the connection for the end of the file.
             if total is not None and len(data) < min(total, _SMALL_BYTES + 1):
-                raise TransientError(f"{url} broke off after {len(data)} of {total} bytes")
+                raise TransientError(f"{url} broke off after {len(data):,} of {total:,} bytes")
             return bytes(data)
 
         data = self.persist(once)
         if len(data) > _SMALL_BYTES:
             raise DownloadError(
-                f"{url} is longer than {_SMALL_BYTES} bytes, so it is not the small file that was "
-                "expected there.",
+                f"{url} is longer than {_SMALL_BYTES:,} bytes, so it is not the small file that "
+                "was expected there.",
                 hint="Check the URL, in your catalogue or of the mirror.",
             )
         return data

@@ -390,7 +390,7 @@ def _warnings(parsed: ParsedConsole, log: BootLog) -> list[str]:
         )
     if log.dropped_bytes:
         found.append(
-            f"The console wrote {log.bytes} bytes; the last {log.dropped_bytes} were not kept."
+            f"The console wrote {log.bytes:,} bytes; the last {log.dropped_bytes:,} were not kept."
         )
     return found
 
@@ -420,9 +420,9 @@ def _contradictions(parsed: ParsedConsole, log: BootLog, layout: DiskLayout | No
         if device.size_bytes > _EXTENDED_BYTES and table.get(device.name, measured) != measured:
             start_bytes, size_bytes = table[device.name]
             found.append(
-                f"The guest's report says that {device.name} starts at byte {device.start_bytes} "
-                f"with {device.size_bytes} bytes; the partition table on its disk says byte "
-                f"{start_bytes} and {size_bytes} bytes."
+                f"The guest's report says that {device.name} starts at byte {device.start_bytes:,} "
+                f"with {device.size_bytes:,} bytes; the partition table on its disk says byte "
+                f"{start_bytes:,} and {size_bytes:,} bytes."
             )
     return found
 

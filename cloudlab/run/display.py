@@ -258,7 +258,7 @@ def _one_size(rows: pd.DataFrame) -> str:
         return "-"
     size_bytes = int(rows["size_bytes"].iloc[0])
     if bool(rows["exact"].iloc[0]):
-        return f"{size_bytes:,} bytes".replace(",", "\u202f")
+        return f"{size_bytes:,} bytes"
     return format_bytes(size_bytes)
 
 

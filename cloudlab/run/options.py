@@ -16,7 +16,7 @@ from cloudlab.image.cache import Image
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
-from cloudlab.units import GIB
+from cloudlab.units import GIB, format_two
 
 #: The article's disk.
 DISK_SIZE_BYTES = 20 * GIB
@@ -118,8 +118,9 @@ class Options:
         check_shape(self.memory_bytes, self.cpus)
         larger = self.enlarge_to_bytes
         if larger is not None and larger <= self.disk_size_bytes:
+            disk, target = format_two(self.disk_size_bytes, larger)
             raise UsageError(
-                f"A disk of {self.disk_size_bytes} bytes cannot be enlarged to {larger} bytes.",
+                f"A disk of {disk} cannot be enlarged to {target}.",
                 hint="Choose a larger --enlarge-to, or a smaller --disk-size.",
             )
 

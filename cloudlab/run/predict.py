@@ -21,7 +21,7 @@ from cloudlab.image.recipe import Variant
 from cloudlab.run.options import Options, make_options
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
-from cloudlab.units import TIB, format_bytes, format_count
+from cloudlab.units import TIB, format_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ class Forecast:
 
     def __str__(self) -> str:
         sizes = [
-            f"{name}: {format_bytes(size)} ({format_count(size)} bytes)"
+            f"{name}: {format_bytes(size)} ({size:,} bytes)"
             if size is not None
             else f"{name}: not known"
             for name, size in (
@@ -162,9 +162,7 @@ class _Forecaster:
             self._steps += grown.steps
             return grown.size_bytes
         if why := self._kept():
-            self._steps.append(
-                f"{why}, so the partition keeps its {format_count(part.size_bytes)} bytes."
-            )
+            self._steps.append(f"{why}, so the partition keeps its {part.size_bytes:,} bytes.")
             return part.size_bytes
         if self._variant == Variant.GROWROOT:
             self._steps.append(

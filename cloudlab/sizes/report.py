@@ -290,7 +290,7 @@ def _nesting(report: Report) -> Iterator[str]:
         least = one.size_bytes if report.block else one.least_bytes
         if device and least > device.most_bytes:
             yield (
-                f"{one.where}: the filesystem on {one.key} ({one.size_bytes} bytes) is larger "
+                f"{one.where}: the filesystem on {one.key} ({one.size_bytes:,} bytes) is larger "
                 f"than its device {device.key}."
             )
     disk: _Measure | None = None
@@ -299,8 +299,8 @@ def _nesting(report: Report) -> Iterator[str]:
             disk = one
         elif part.type == "part" and disk and one.least_bytes > disk.most_bytes:
             yield (
-                f"{one.where}: the partition {one.key} ({one.size_bytes} bytes) is larger than "
-                f"its disk {disk.key} ({disk.size_bytes} bytes)."
+                f"{one.where}: the partition {one.key} ({one.size_bytes:,} bytes) is larger than "
+                f"its disk {disk.key} ({disk.size_bytes:,} bytes)."
             )
 
 
@@ -311,7 +311,7 @@ def _ends(report: Report) -> Iterator[str]:
         end_bytes = device.start_bytes + device.size_bytes
         if device.parent in sizes and device.type == "part" and end_bytes > sizes[device.parent]:
             yield (
-                f"line {device.line}: the partition {device.name} ends at byte {end_bytes}, "
+                f"line {device.line}: the partition {device.name} ends at byte {end_bytes:,}, "
                 f"behind the end of its disk {device.parent}."
             )
 
@@ -322,8 +322,8 @@ def _agreement(exact: Report, rounded: Report) -> Iterator[str]:
         size_bytes = sizes.get((one.tool, one.key))
         if size_bytes is not None and not one.least_bytes <= size_bytes <= one.most_bytes:
             yield (
-                f"{one.where}: {one.tool} shows {one.key} with {one.size_bytes} bytes, "
-                f"the exact report with {size_bytes}."
+                f"{one.where}: {one.tool} shows {one.key} with {one.size_bytes:,} bytes, "
+                f"the exact report with {size_bytes:,}."
             )
 
 
@@ -334,7 +334,7 @@ def _shrinking(before: Report, after: Report) -> Iterator[str]:
         size_bytes = sizes.get((one.tool, one.key), 0)
         if one.size_bytes < size_bytes and (units or one.tool == "lsblk"):
             what = one.key if one.tool == "lsblk" else f"the filesystem on {one.key}"
-            yield f"{one.where}: {what} shrank from {size_bytes} to {one.size_bytes} bytes."
+            yield f"{one.where}: {what} shrank from {size_bytes:,} to {one.size_bytes:,} bytes."
 
 
 # ---- the sizes table ----

@@ -22,7 +22,6 @@ from cloudlab.run.value import open_run
 from cloudlab.units import (
     byte_ticks,
     format_bytes,
-    format_count,
     format_seconds,
     format_tick,
     is_known,
@@ -277,15 +276,15 @@ def describe(row: Any) -> str:
     end = int(row.start_bytes) + int(row.size_bytes)
     guessed = "" if bool(row.placed) else " (position not measured)"
     return (
-        f"{name}: {format_bytes(row.size_bytes)} = {format_count(row.size_bytes)} bytes, "
-        f"from byte {format_count(row.start_bytes)} to {format_count(end)}{guessed}"
+        f"{name}: {format_bytes(row.size_bytes)} = {row.size_bytes:,} bytes, "
+        f"from byte {row.start_bytes:,} to {end:,}{guessed}"
     )
 
 
 def _numbers(data: pd.DataFrame) -> str:
     rows = [
         (row.state, row.kind, row.device if is_known(row.device) else "-",
-         format_count(row.start_bytes), format_count(row.size_bytes))
+         f"{row.start_bytes:,}", f"{row.size_bytes:,}")
         for row in records(data)
         if is_known(row.size_bytes)
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from cloudlab.image.recipe import Recipe
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run
 from cloudlab.seed.check import HEADER, Problem, is_cloud_config, read_document
-from cloudlab.units import format_bytes, format_count
+from cloudlab.units import format_bytes, format_two
 from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import or_reason, origin_html
 
@@ -142,10 +142,9 @@ def _shown(value: Any) -> str:
 
 def _two_sizes(first: int, second: int) -> Sequence[str]:
     """Return two sizes in words, in bytes where rounded ones would hardly differ."""
-    rounded = format_bytes(first), format_bytes(second)
-    if rounded[0] == rounded[1] or math.isclose(first, second, rel_tol=0.01):
-        return f"{first} bytes", f"{second} bytes"
-    return rounded
+    if math.isclose(first, second, rel_tol=0.01):
+        return f"{first:,} bytes", f"{second:,} bytes"
+    return format_two(first, second)
 
 
 @dataclass(frozen=True)
@@ -280,7 +279,7 @@ def proof_html(run: Run) -> str:
             said = lines[number - 1].text[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
             time_s = f"{row.time_s:.1f}"
-            found.append((name, format_count(row.size_bytes), time_s, f"line {number}", said))
+            found.append((name, f"{row.size_bytes:,}", time_s, f"line {number}", said))
     head = ("size of", "bytes", "seconds", "console", "what it says")
     return linked(table_html(head, found, code=("what it says",)))
 

@@ -24,15 +24,16 @@ _WRITES = ((5 * GIB, 1), (CLUSTER_BYTES - 1, 2))
 )
 def _cluster_cost(answer: Any) -> Iterator[str]:
     found = numbers(answer)
-    if len(found) != len(_WRITES):
+    if len(found) != len(_WRITES) or None in found:
         yield "Give two numbers of bytes: (first write, second write)."
         return
     for place, (mine, (offset, length)) in enumerate(zip(found, _WRITES, strict=True), start=1):
         if mine != written_bytes(offset, length):
             last = offset + length - 1
             yield (
-                f"Write {place} does not cost {mine} bytes. It writes the bytes {offset} to {last}: "
-                f"in which clusters of {CLUSTER_BYTES} bytes are they?"
+                f"Write {place} does not cost {mine:,} bytes. It writes the bytes "
+                f"{offset:,} to {last:,}: in which clusters of "
+                f"{CLUSTER_BYTES:,} bytes are they?"
             )
 
 
@@ -77,11 +78,13 @@ def _host_cost(answer: Any) -> Iterator[str]:
     for name, table in tables.items():
         taken = table.groupby("kind")["length_bytes"].sum()
         found = answer(table.copy())
-        if found is ... or whole_number(found) == taken.sum():
+        number = whole_number(found)
+        if found is ... or number == taken.sum():
             raise UnansweredError
-        if whole_number(found) != taken["data"]:
+        if number != taken["data"]:
             which = "Do clusters that are marked zero take space in the file?"
-            if whole_number(found) != taken["data"] + taken["zero"]:
+            if number != taken["data"] + taken["zero"]:
                 which = "Which kinds of clusters are stored in the overlay file?"
-            yield f"{name}: {found} bytes is wrong. {which}"
+            shown = found if number is None else f"{number:,} bytes"
+            yield f"{name}: {shown} is wrong. {which}"
             return

@@ -11,7 +11,7 @@ from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
 from cloudlab.course.node import SECTOR_BYTES, Boot, Node, growth_of
 from cloudlab.run.value import Run, recorded
-from cloudlab.units import GIB
+from cloudlab.units import GIB, format_bytes
 
 NODE_STORAGE = str(CASES["node-storage"].user_data)
 
@@ -40,9 +40,9 @@ def _larger_root(answer: Any) -> Iterator[str]:
     disk = node.disk
     one, other = (disk.parts[first.mounts[point]] for point in _VOLUMES)
     if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
-        yield f"The wall is at {one.first * SECTOR_BYTES / GIB:.1f} GiB: the root partition ends there."
+        yield f"The wall is at {format_bytes(one.first * SECTOR_BYTES)}: the root partition ends there."
     if abs(one.size_bytes - 4 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
-        yield f"vol-a should keep its 4 GiB; it has {one.size_bytes / GIB:.1f}."
+        yield f"vol-a should keep its 4.0 GiB; it has {format_bytes(one.size_bytes)}."
     if other.first < one.first:
         yield "vol-b should lie behind vol-a."
     elif other.first - one.last > _SLACK_SECTORS:

@@ -9,7 +9,6 @@ from cloudlab.course.checks import UnansweredError, choice, exercise, whole_numb
 from cloudlab.explanation import Grower
 from cloudlab.run.predict import atlas
 from cloudlab.run.value import recording_names, recordings
-from cloudlab.units import format_count
 
 _OTHERS = frozenset({Grower.GROWROOT, Grower.GROWFS, Grower.REPART, Grower.INITRAMFS, Grower.OTHER})
 
@@ -69,9 +68,9 @@ def _partition(answer: Any) -> Iterator[str]:
             return
         if mine == right:
             continue
-        disk = f"a disk of {format_count(int(disk_bytes))} bytes"
+        disk = f"a disk of {int(disk_bytes):,} bytes"
         gain = "It is as it was" if right == table["partition_before_bytes"].iloc[0] else "It grew"
-        yield f"For {disk} your function returns {format_count(mine)}. {gain} in the boot."
+        yield f"For {disk} your function returns {mine:,}. {gain} in the boot."
         return
 
 
