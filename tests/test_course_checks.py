@@ -10,10 +10,9 @@ import yaml
 from cloudlab.course import check, checks
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks import Outcome, exercises, passed, progress
-from cloudlab.course.checks.nb01 import free_behind
-from cloudlab.course.checks.nb03 import BROKEN_USER_DATA
-from cloudlab.course.checks.nb06 import PATIENTS, evidence
-from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
+from cloudlab.course.checks.growth import PATIENTS, evidence
+from cloudlab.course.checks.image import BROKEN_USER_DATA, free_behind
+from cloudlab.course.checks.practice import BROKEN_STORAGE, NODE_STORAGE
 from cloudlab.errors import UsageError
 from cloudlab.explanation import Reason
 from cloudlab.run.value import compare, compare_options, recorded, recordings

@@ -1,6 +1,6 @@
 """The exercises: answers in any reasonable form, feedback on them, progress.
 
-The checks themselves are in one module for each notebook.
+The checks themselves are in three modules, in the notebooks' order.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cloudlab.sizes import parse_size
 #: Yields what is wrong with an answer, in sentences; nothing if it is right.
 Check = Callable[[Any], Iterable[str]]
 
-_NOTEBOOKS = 10
+_MODULES = ("image", "growth", "practice")
 _GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
 _FILE = "progress.json"
 
@@ -119,8 +119,8 @@ def exercise(name: str, *, asks: str, right: str, start: Any = None) -> Callable
 
 def exercises() -> list[str]:
     """Return the names of all exercises, in order."""
-    for number in range(_NOTEBOOKS):
-        importlib.import_module(f"{__name__}.nb{number:02}")
+    for name in _MODULES:
+        importlib.import_module(f"{__name__}.{name}")
     return sorted(_EXERCISES)
 
 

@@ -1,20 +1,192 @@
-"""Exercises of notebook 06: why a disk did not grow."""
+"""Exercises of notebooks 04 to 06: the console, how a disk grows, why it did not."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 import yaml
 
-from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
+from cloudlab.course.checks import (
+    UnansweredError,
+    choice,
+    exercise,
+    faults,
+    whole_number,
+    word,
+    words,
+    yaml_text,
+)
 from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
+from cloudlab.errors import UsageError
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
-from cloudlab.run.value import Run, recorded
+from cloudlab.run.options import Options, typed_values
+from cloudlab.run.value import Moment, Run, recorded
+from cloudlab.seed import SeedConfig, to_user_data
+from cloudlab.seed.modules import MODULE_KEYS
 from cloudlab.sizes import GuestBlock
 from cloudlab.units import GIB
+
+# Notebook 04: reading the console, the order of modules
+
+#: Exercise 04-3: tables from three consoles, each with the label that a colleague gave it.
+LABELS: dict[str, tuple[str, Moment, str]] = {
+    "A": ("default", "before", "bootcmd"),
+    "B": ("growpart-off", "after", "runcmd"),
+    "C": ("default", "after", "bootcmd"),
+}
+_MOMENTS = {"bootcmd": "before", "runcmd": "after"}
+_GIVEN_ORDER = ["growpart", "resizefs", "bootcmd", "scripts_user", "runcmd"]
+
+
+@exercise(
+    "04-1",
+    asks="a line number",
+    right="At this moment the root filesystem grows. The kernel itself says so.",
+)
+def _moment(answer: Any) -> Iterator[str]:
+    console = recorded("default").console
+    right = {line.number for line in console.find("EXT4-fs.* (resizing|resized) filesystem")}
+    number = whole_number(answer)
+    lines = {line.number: line.text for line in console}
+    if number not in lines:
+        yield f"Answer with the number of a line, from 1 to {max(lines)}."
+    elif number not in right:
+        yield f"Line {number} says {lines[number].strip()[:60]!r}. That is not about a size."
+
+
+@exercise(
+    "04-2",
+    asks="a list of modules",
+    right="bootcmd sees the disk before growth, runcmd's script after it.",
+    start=_GIVEN_ORDER,
+)
+def _order(answer: Any) -> Iterator[str]:
+    values = values_of(recorded("default").user_data)
+    right = [
+        str(module)
+        for stage in ("init", "config", "final")
+        for module in values[f"cloud_{stage}_modules"]
+    ]
+    mine = [choice(one.removeprefix("cc_"), right) for one in words(answer)]
+    if sorted(map(str, mine)) != sorted(right):
+        yield f"Put exactly these in order: {', '.join(sorted(right))}."
+    elif mine != right:
+        first = next(one for one, module in zip(mine, right, strict=True) if one != module)
+        yield f"{first} comes too early. The lists at the end of the user-data have the order."
+
+
+@exercise(
+    "04-3",
+    asks="a letter",
+    right="bootcmd runs before growpart, so its table cannot show a disk that has grown.",
+)
+def _wrong_label(answer: Any) -> Iterator[str]:
+    letter = word(answer)[:1].upper()
+    if letter not in LABELS or word(answer)[1:2].isalnum():
+        yield "Answer with A, B or C."
+        return
+    case, stage, label = LABELS[letter]
+    if _MOMENTS[label] == stage:
+        partition, filesystem = recorded(case).root_sizes(stage)
+        yield (
+            f"{letter} can be from {label}: in this boot {label} saw a partition of "
+            f"{partition:,} bytes and a filesystem of {filesystem:,} bytes."
+        )
+
+
+def labelled(letter: str) -> Page:
+    """Return a table of :data:`LABELS` with the label that a colleague gave it."""
+    case, stage, label = LABELS[letter]
+    return Page(f"{letter}: printed by {label}\n{recorded(case).tool_output(stage)}")
+
+
+# Notebook 05: options, sizes in bytes, what a log proves
+
+_MIB = 1 << 20
+_DISK_BYTES = 30 * GIB
+
+
+@exercise(
+    "05-1",
+    asks="options such as {'growpart': 'off'}",
+    right="A recorded boot with these options shows it.",
+    start={"growpart": "off"},
+)
+def _options(answer: Any) -> Iterator[str]:
+    text = _text_of(answer)
+    yield from faults(text)
+    boot = Node().boot(text)
+    if boot.root_partition_bytes < 19 * GIB:
+        kept_by = growth_of(text).kept_by
+        yield "With these options the partition keeps its size" + (kept_by and f": {kept_by}") + "."
+    if boot.root_filesystem_bytes > 3 * GIB:
+        yield "With these options the filesystem grows, too."
+    elif growth_of(text).filesystem:
+        yield "resizefs is not off: the filesystem would grow as soon as its partition does."
+
+
+def _text_of(answer: Any) -> str:
+    """Return the user-data of options, in any of the forms that cloudlab takes them in."""
+    if isinstance(answer, Mapping) and not isinstance(answer.get("growpart"), Mapping):
+        names = {one.name for one in fields(SeedConfig)}
+        if unknown := sorted(set(map(str, answer)) - names):
+            raise UsageError(f"Leave {', '.join(unknown)} out: growpart and resize_rootfs do.")
+        answer = SeedConfig(**answer)
+    seed = answer.seed if isinstance(answer, Options) else answer
+    if not isinstance(seed, SeedConfig):
+        return yaml_text(answer)
+    # Python's booleans stand for YAML's off and false.
+    growth = typed_values(growpart=seed.growpart, resize_rootfs=seed.resize_rootfs)
+    return to_user_data(replace(seed, **growth, report=False, sampler=False))
+
+
+@exercise(
+    "05-2",
+    asks="a number of bytes",
+    right="From the partition's start to the backup table: a real disk of 30 GiB shows the same.",
+)
+def _thirty(answer: Any) -> Iterator[str]:
+    measured, _ = recorded("second-boot-same-id").root_sizes("after")
+    assert measured is not None
+    start = int(recorded("default").partitions("before")["start_bytes"].iloc[-1])
+    number = whole_number(answer)
+    if number is None:
+        yield "Answer with a whole number of bytes."
+    elif number == _DISK_BYTES:
+        yield "That is the whole disk. What lies before the root partition, and what behind it?"
+    elif number == _DISK_BYTES - start:
+        yield "The partition cannot reach the disk's very end: what is stored there?"
+    elif number == measured + start:
+        yield "The partition keeps its start. What lies before it?"
+    # Since growpart 0.34 the size is rounded down to whole MiB.
+    elif not measured - _MIB < number <= measured:
+        yield (
+            f"{number:,} bytes is too {'large' if number > measured else 'small'} for a disk of "
+            f"{_DISK_BYTES:,} bytes. Take the partition's start from the table above, and the "
+            "backup table's size from the text."
+        )
+
+
+@exercise(
+    "05-3",
+    asks="a line number",
+    right="resizefs did run. The filesystem was as large as its partition, so nothing changed.",
+)
+def _resizefs_ran(answer: Any) -> Iterator[str]:
+    logs = recorded("growpart-off").logs
+    right = {line.number for line in logs.find(r"cc_resizefs\.py|resizefs.*(ran|running|took)")}
+    number = whole_number(answer)
+    if number is None:
+        yield "Answer with the number of a line."
+    elif number not in right:
+        yield f"Line {number} does not show that resizefs ran. Which module writes the line you need?"
+
+
+# Notebook 06: why a disk did not grow
 
 #: The bug hunt: letter -> case.
 PATIENTS = {
@@ -40,9 +212,7 @@ _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 _TELLING_FACTS = ("root_device", "growpart_tool", "growroot_disabled", "user_data_valid")
 _TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
-_ADDED = frozenset(
-    {"bootcmd", "runcmd", "cloud_init_modules", "cloud_config_modules", "cloud_final_modules"}
-)
+_ADDED = MODULE_KEYS | {"bootcmd", "runcmd"}
 
 #: The quiz: question, what is said to each answer, and the right one.
 WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (
