@@ -26,7 +26,6 @@ from cloudlab.widgets import (
     RunningMachines,
     Scrubber,
     SeedEditor,
-    forms,
 )
 from cloudlab.widgets.boot import (
     BackgroundRun,
@@ -488,7 +487,7 @@ def test_a_live_boot_that_waits_for_a_slot_says_so_and_its_clock_stands():
 def test_running_machines_keeps_itself_up_to_date(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(forms, "_PERIOD_S", 0.05)
+    monkeypatch.setattr("cloudlab.widgets.panel._PERIOD_S", 0.05)
     panel = RunningMachines()
     assert "No machine is running" in panel._list.html
     entry = registry.Entry("one", run_folder=tmp_path)

@@ -31,8 +31,16 @@ from cloudlab.run.record import Outcome as RunOutcome
 from cloudlab.run.value import Run
 from cloudlab.sizes import ConsoleParser, GuestBlock
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.forms import PredictionForm
-from cloudlab.widgets.panel import Form, Pane, Panel, button, error_html, field, origin
+from cloudlab.widgets.panel import (
+    Form,
+    Pane,
+    Panel,
+    PredictionForm,
+    button,
+    error_html,
+    field,
+    origin,
+)
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
