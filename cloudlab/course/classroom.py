@@ -127,7 +127,7 @@ def parse_answer(data: bytes) -> Answer:
                 if _bar(prediction, layer)[0] > _MOST_PREDICTED_BYTES:
                     text = prediction.of(layer)
                     raise UsageError(f"The prediction {text!r:.40} for the {layer} is above 1 PiB.")
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"This is not an answer to a class: {error}.") from error
     for text in (answer.name, answer.ready):
         if not text.isprintable() or text != text.strip():
@@ -274,7 +274,7 @@ def _send_again(path: Path) -> None:
 def _read_seat(path: Path) -> _Seat | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Seat)
-    except (OSError, ValueError, msgspec.MsgspecError, CloudlabError):
+    except (OSError, ValueError, CloudlabError):
         return None
 
 

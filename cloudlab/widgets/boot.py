@@ -130,7 +130,7 @@ def replay_job(recording: Run, pace: Pace) -> Job:
 
     def play(on_event: OnEvent, cancel: threading.Event) -> Outcome:
         name, last = recording.name, ORDER[0]
-        on_event(RunEvent(name, 0.0, last, note="launched"))
+        on_event(RunEvent(name, note="launched"))
         position_s = 0.0
         for event in replay_events(recording):
             _wait(event.time_s - position_s, pace, cancel)
@@ -206,7 +206,7 @@ class BackgroundRun:
         self._lock = threading.Lock()
         self._lines: deque[ConsoleLine] = deque(maxlen=LINES)
         self._blocks: list[GuestBlock] = []
-        self._last = RunEvent("", 0.0, ORDER[0])
+        self._last = RunEvent("")
         self._last_at_s = self._launched_at_s = time.monotonic()
         self._time_s = self._expected_s = 0.0
         self._note = "preparing"
