@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import html
 import importlib
 import json
 import operator
@@ -22,7 +21,7 @@ from typing import Any
 from cloudlab import paths
 from cloudlab.course.shell import UndecidedError
 from cloudlab.errors import CloudlabError, ParseError, UsageError
-from cloudlab.html import Page, table_html
+from cloudlab.html import Page, escaped, table_html
 from cloudlab.run.value import Run
 from cloudlab.seed import Severity, check_user_data
 from cloudlab.sizes import parse_size
@@ -74,7 +73,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         head = f"<strong>{self.outcome}</strong> ({self.exercise})"
-        below = "".join(f"<div>{html.escape(words)}</div>" for words in self.words)
+        below = "".join(f"<div>{escaped(words)}</div>" for words in self.words)
         colour = _COLOURS.get(self.outcome, "#6b6b6b")
         style = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
         return f'<div role="status" style="{style}">{head}{below}</div>'
