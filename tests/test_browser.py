@@ -33,7 +33,7 @@ from guests import wait_until
 from PIL import Image
 from playwright.sync_api import expect
 
-from cloudlab.course.notebooks import copy_course, course_source
+from cloudlab.course import copy_course, course_source
 from cloudlab.machine import registry
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import format_bytes

@@ -14,7 +14,7 @@ from browser import PATIENCE_MS, chromium, wait_for
 from playwright.sync_api import expect
 
 from cloudlab.cli import main
-from cloudlab.course.notebooks import copy_course, course_source
+from cloudlab.course import copy_course, course_source
 from cloudlab.errors import CloudlabError
 
 ROOT = Path(__file__).parents[1]

@@ -14,9 +14,9 @@ from cloudlab.run.options import (
     Options,
     Start,
     article_options,
-    choice,
     make_options,
     scenario_name,
+    typed_values,
 )
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, User
 
@@ -132,8 +132,8 @@ def test_a_wrong_value_is_refused_with_the_accepted_ones(image, values, said, ac
 
 
 def test_choice_takes_a_member_or_its_text():
-    assert choice(Start, Start.WARM, "start") is Start.WARM
-    assert choice(ResizeRootfs, True, "resize_rootfs") is ResizeRootfs.TRUE
+    assert typed_values(start=Start.WARM)["start"] is Start.WARM
+    assert typed_values(resize_rootfs=True)["resize_rootfs"] is ResizeRootfs.TRUE
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -26,11 +26,9 @@ from cloudlab.widgets import (
     RunningMachines,
     Scrubber,
     SeedEditor,
-    forms,
 )
 from cloudlab.widgets.boot import (
     BackgroundRun,
-    Outcome,
     Plan,
     Snapshot,
     replay_events,
@@ -218,15 +216,16 @@ def test_boot_pressed_twice_is_one_boot():
 
 
 def test_what_fails_in_the_background_is_shown(caplog):
-    ends: list[Outcome] = []
+    ends = []
 
     def job(*_):
         raise RuntimeError("boom")
 
-    run = BackgroundRun(job, show=lambda _: None, done=ends.append)
+    run = BackgroundRun(job, show=lambda _: None, done=lambda *end: ends.append(end))
     run.start()
     assert run.wait(PATIENCE_S)
-    assert "RuntimeError: boom" in str(ends[0].error)
+    [(_, error)] = ends
+    assert "RuntimeError: boom" in str(error)
     assert "boom" in caplog.text
 
 
@@ -243,9 +242,8 @@ def test_only_one_thread_writes_and_seldom():
         for number in range(1, 5001):
             line = ConsoleLine(number, 0.0, b"x")
             on_event(RunEvent("r", 0.0, Stage.KERNEL, line, note="launched"))
-        return Outcome(None)
 
-    run = BackgroundRun(job, show=show, done=lambda _: threads.add(threading.get_ident()))
+    run = BackgroundRun(job, show=show, done=lambda *_: threads.add(threading.get_ident()))
     run.start()
     assert run.wait(PATIENCE_S)
     assert len(threads) == 1
@@ -257,16 +255,19 @@ def test_only_one_thread_writes_and_seldom():
 def test_speed_can_be_changed_while_it_plays():
     speed = ["0.001"]
     recording = recorded("default")
-    ends: list[Outcome] = []
+    ends = []
     pace = lambda: float(speed[0])  # noqa: E731
     run = BackgroundRun(
-        replay_job(recording, pace), show=lambda _: None, done=ends.append, pace=pace
+        replay_job(recording, pace),
+        show=lambda _: None,
+        done=lambda *end: ends.append(end),
+        pace=pace,
     )
     run.start()
     assert not run.wait(0.5)
     speed[0] = "100000"
     assert run.wait(PATIENCE_S)
-    assert ends == [Outcome(recording)]
+    assert ends == [(recording, None)]
 
 
 def test_a_run_is_found_by_what_names_it():
@@ -418,9 +419,8 @@ def test_time_passes_between_events():
     def job(on_event, cancel):
         on_event(RunEvent("r", 5.0, Stage.KERNEL, note="launched"))
         hold.wait(PATIENCE_S)
-        return Outcome(None)
 
-    run = BackgroundRun(job, show=lambda _: None, done=lambda _: None, pace=lambda: 100.0)
+    run = BackgroundRun(job, show=lambda _: None, done=lambda *_: None, pace=lambda: 100.0)
     run.start()
     while run.snapshot().note != "launched":
         time.sleep(0.01)
@@ -442,7 +442,6 @@ def test_a_live_boot_has_one_clock_and_says_when_it_is_slow():
         # A boot that loads a snapshot counts from there on.
         on_event(RunEvent("r", 0.01, Stage.CLOUD_INIT_LOCAL))
         hold.wait(PATIENCE_S)
-        return Outcome(None)
 
     console = Console("default")
     console._plan = lambda: Plan(job, "a job", lambda _: None)
@@ -467,7 +466,6 @@ def test_a_live_boot_that_waits_for_a_slot_says_so_and_its_clock_stands():
         launched.wait(PATIENCE_S)
         on_event(RunEvent("r", 0.0, Stage.FIRMWARE, note="launched", expected_s=600.0))
         cancel.wait(PATIENCE_S)
-        return Outcome(None)
 
     console = Console("default")
     console._plan = lambda: Plan(job, "a job", lambda _: None)
@@ -488,7 +486,7 @@ def test_a_live_boot_that_waits_for_a_slot_says_so_and_its_clock_stands():
 def test_running_machines_keeps_itself_up_to_date(monkeypatch, tmp_path):
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(forms, "_PERIOD_S", 0.05)
+    monkeypatch.setattr("cloudlab.widgets.panel._PERIOD_S", 0.05)
     panel = RunningMachines()
     assert "No machine is running" in panel._list.html
     entry = registry.Entry("one", run_folder=tmp_path)

@@ -19,10 +19,9 @@ from cloudlab.run.value import Run, recorded, recordings
 from cloudlab.seed import GrowpartMode, Profile, SeedConfig, to_user_data
 from cloudlab.units import GIB
 from cloudlab.widgets.boot import console_html, replay_events
+from cloudlab.widgets.boot_panels import marked_html
 from cloudlab.widgets.disk_map import change_times, disk_at, map_html, overlay_at
-from cloudlab.widgets.forms import PredictionForm
-from cloudlab.widgets.growth_lab import marked_html
-from cloudlab.widgets.panel import error_html
+from cloudlab.widgets.panel import PredictionForm, error_html
 from cloudlab.widgets.results import (
     Finished,
     choices,

@@ -206,7 +206,7 @@ os._exit(code if isinstance(code, int) else bool(code))
 
 def lab(args: argparse.Namespace) -> None:
     """Copy the course, then replace this process by JupyterLab."""
-    from cloudlab.course.notebooks import copy_course, default_folder
+    from cloudlab.course import copy_course, default_folder
 
     missing = [
         name

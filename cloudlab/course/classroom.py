@@ -127,7 +127,7 @@ def parse_answer(data: bytes) -> Answer:
                 if _bar(prediction, layer)[0] > _MOST_PREDICTED_BYTES:
                     text = prediction.of(layer)
                     raise UsageError(f"The prediction {text!r:.40} for the {layer} is above 1 PiB.")
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"This is not an answer to a class: {error}.") from error
     for text in (answer.name, answer.ready):
         if not text.isprintable() or text != text.strip():
@@ -274,7 +274,7 @@ def _send_again(path: Path) -> None:
 def _read_seat(path: Path) -> _Seat | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Seat)
-    except (OSError, ValueError, msgspec.MsgspecError, CloudlabError):
+    except (OSError, ValueError, CloudlabError):
         return None
 
 
@@ -341,8 +341,8 @@ def room_predictions(folder: str | Path = "") -> Page:
     room, problems = read_class(folder)
     tables = []
     for case, found in CASES.items():
-        every = [one.answer.predictions.get(case, Prediction()) for one in room]
-        made = [one for one in every if one != Prediction()]
+        sent = (one.answer.predictions.get(case, Prediction()) for one in room)
+        made = [one for one in sent if one != Prediction()]
         bars = Counter((_bar(one, layer), layer) for one in made for layer in LAYERS)
         scale = min(1, _WIDEST_BAR / max(bars.values(), default=1))
         rows = [
@@ -352,15 +352,10 @@ def room_predictions(folder: str | Path = "") -> Page:
             ]
             for bar in sorted({bar for bar, _ in bars})
         ]
+        caption = f"{found.title} ({case}): {len(made)} of {len(room)} learners"
         if rows:
-            tables.append(
-                (
-                    f"{found.title} ({case}): {len(made)} of {len(room)} learners",
-                    ("", *LAYERS),
-                    rows,
-                )
-            )
-    return _page(_head(room, problems), tables)
+            tables.append((caption, ("", *LAYERS), rows))
+    return _page(room, problems, tables)
 
 
 def room_board(folder: str | Path = "") -> Page:
@@ -388,7 +383,7 @@ def room_board(folder: str | Path = "") -> Page:
     columns = ("learner", "passed", "trying", "wrong answers", "sent", "file", "machine check")
     exercises = ("notebook", "1 Tweak", "2 Extend", "3 Find the fault")
     tables = [("Passed", exercises, counts), ("Learners", columns, learners)]
-    return _page(_head(room, problems), tables)
+    return _page(room, problems, tables)
 
 
 def ago(moment_s: float) -> str:
@@ -400,13 +395,12 @@ def ago(moment_s: float) -> str:
     return f"{passed_s // 60:.0f} min ago"
 
 
-def _head(room: Sequence[Learner], problems: Sequence[str]) -> str:
-    return "\n".join([f"learners: {len(room)}", *problems])
-
-
 def _page(
-    head: str, tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]]
+    room: Sequence[Learner],
+    problems: Sequence[str],
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[object]]]],
 ) -> Page:
+    head = "\n".join([f"learners: {len(room)}", *problems])
     lines = [head]
     for caption, columns, rows in tables:
         lines += [caption, *("  ".join(map(str, row)) for row in [columns, *rows])]

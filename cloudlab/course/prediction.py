@@ -91,7 +91,8 @@ class Prediction:
             return sizes[0] if sizes else None
         if text != FILLS:
             return parse_size(text.replace(" ", ""))
-        disk_bytes, partition = run.options.last_disk_bytes, found["partition"]
+        partition = found["partition"]
+        disk_bytes = run.options.enlarge_to_bytes or run.options.disk_size_bytes
         if layer == "filesystem":
             return partition[1] if partition else disk_bytes
         if partition is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from cloudlab.course.node import growth_of, values_of
 from cloudlab.course.prediction import Prediction
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, SeedError, UsageError
-from cloudlab.html import Page, table_html
+from cloudlab.html import Page, escaped, table_html
 from cloudlab.image.cache import Image, cached_images
 from cloudlab.image.fetch import choose_image
 from cloudlab.image.fetch import fetch as fetch_image
@@ -138,7 +137,7 @@ class _CellOutput:
 
 
 def _say(text: str) -> None:
-    _CellOutput().show(Page(text, f'<p style="font-style: italic">{html.escape(text)}</p>'))
+    _CellOutput().show(Page(text, f'<p style="font-style: italic">{escaped(text)}</p>'))
 
 
 class FetchView(_CellOutput):
@@ -149,7 +148,7 @@ class FetchView(_CellOutput):
         text = printable(f"{news.name}: {news.words()}")
         # Without a length, a bar that has no value shows that something is going on.
         value = f' value="{news.done_bytes}" max="{news.total_bytes}"' if news.total_bytes else ""
-        said = html.escape(text)
+        said = escaped(text)
         bar = f'<progress aria-label="{said}" style="width: 20em"{value}></progress>'
         self.show(Page(text, f'<p style="font-family: monospace">{bar}<br>{said}</p>'))
 
@@ -412,10 +411,9 @@ def machine_check(report: dict[str, object] | None = None) -> Page:
     plain = "\n".join("  ".join(str(cell) for cell in row) for row in rows)
     quotes = [str(one["detail"]) for one in checks if one["detail"] != _without_quote(one)]
     details = "".join(
-        f"<details><summary>What QEMU said</summary>{html.escape(printable(quote))}</details>"
-        for quote in quotes
+        f"<details><summary>What QEMU said</summary>{escaped(quote)}</details>" for quote in quotes
     )
-    below = f"<p><strong>{html.escape(printable(ready))}</strong></p>" if ready else ""
+    below = f"<p><strong>{escaped(ready)}</strong></p>" if ready else ""
     return Page(f"{plain}\n{ready}".strip(), table_html(head, rows) + details + below)
 
 

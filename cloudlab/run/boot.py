@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from cloudlab import platforms
-from cloudlab.console import Stage, printable
+from cloudlab.console import printable
 from cloudlab.disk import DiskLayout, Extent, allocated_bytes, by_region, inspect_disk, overlay_map
 from cloudlab.errors import (
     BootFailedError,
@@ -235,13 +235,17 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
     log = BootLog(ConsoleParser(job.record.nonce))
     plan = Plan(job.machine, job.record.start)
     error: BaseException | None = None
+
+    def say(text: str) -> None:
+        host.on_event(RunEvent(job.folder.name, note=text))
+
     async with Machine(job.machine, job.entry) as machine:
         try:
             plan = await host.planner.plan(job)
             async with host.limit:
                 with Slot(host.slots) as slot:
                     try:
-                        await _wait_for_slot(job, slot, host)
+                        await unless_stopped(slot.wait(say), host.stop, job.folder.name)
                         machine.slot = slot.descriptor
                         await _boot(job, plan, machine, log, host)
                     finally:
@@ -269,15 +273,6 @@ async def _run_once(job: PreparedRun, host: _Host) -> Run:
     return run
 
 
-async def _wait_for_slot(job: PreparedRun, slot: Slot, host: _Host) -> None:
-    name = job.folder.name
-
-    def say(text: str) -> None:
-        host.on_event(RunEvent(name, 0.0, Stage.FIRMWARE, note=text))
-
-    await unless_stopped(slot.wait(say), host.stop, name)
-
-
 async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, host: _Host) -> None:
     name, accel = job.folder.name, job.machine.accel
     monitor = BootMonitor(
@@ -303,7 +298,7 @@ async def _boot(job: PreparedRun, plan: Plan, machine: Machine, log: BootLog, ho
     snapshot = plan.snapshot
     note = "launched" if snapshot is None else "resuming from a snapshot"
     typical_s = expected_s(job, plan.start.kind)
-    host.on_event(RunEvent(name, 0.0, Stage.FIRMWARE, note=note, expected_s=typical_s))
+    host.on_event(RunEvent(name, note=note, expected_s=typical_s))
     if snapshot is None:
         await monitor.follow(machine)
         return

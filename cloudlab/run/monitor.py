@@ -69,9 +69,9 @@ class RunEvent:
 
     run: str
     #: Seconds since launch.
-    time_s: float
+    time_s: float = 0.0
     #: The boot stage that the run is in.
-    stage: Stage
+    stage: Stage = Stage.FIRMWARE
     #: The console line that was just completed.
     line: ConsoleLine | None = None
     #: What cloudlab itself does (``preparing``, ``waiting for ...``, ``launched``, ``resuming from a

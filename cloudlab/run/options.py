@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -27,8 +27,6 @@ BOOT_TIMEOUT_S = {Accel.KVM: 300.0, Accel.HVF: 300.0, Accel.TCG: 1200.0}
 
 #: Seconds without console output after which the guest counts as silent.
 SILENCE_TIMEOUT_S = {Accel.KVM: 90.0, Accel.HVF: 90.0, Accel.TCG: 600.0}
-
-_Choice = TypeVar("_Choice", bound=StrEnum)
 
 
 class Start(StrEnum):
@@ -201,28 +199,16 @@ def typed_values(**values: Any) -> dict[str, Any]:
     return given
 
 
-def choice(kind: type[_Choice], word: object, name: str) -> _Choice:
-    """Return the member of an enum that ``word`` names.
-
-    That is a member, its text in any case, or a boolean where the enum has true and false.
-    Raises :class:`UsageError` with the option's name and the accepted words.
-    """
-    if isinstance(word, kind):
-        return word
-    try:
-        return kind(str(word).lower())
-    except ValueError:
-        raise UsageError(
-            f"{name} has no value {word!r}.", hint=f"Choose one of: {', '.join(kind)}."
-        ) from None
-
-
 def _typed(name: str, value: Any) -> Any:
     if name in _ENUMS:
         # YAML and Python call growpart's "off" and resize_rootfs's "false" False.
-        if name == "growpart" and value is False:
-            value = GrowpartMode.OFF
-        return choice(_ENUMS[name], value, name)
+        word = "off" if name == "growpart" and value is False else str(value).lower()
+        try:
+            return _ENUMS[name](word)
+        except ValueError:
+            raise UsageError(
+                f"{name} has no value {value!r}.", hint=f"Choose one of: {', '.join(_ENUMS[name])}."
+            ) from None
     try:
         return msgspec.convert(
             paths.read_text(value) if isinstance(value, Path) else value, _TYPES[name]

@@ -12,7 +12,6 @@ from typing import Any
 
 import cloudlab
 from cloudlab import paths
-from cloudlab.console import Stage
 from cloudlab.disk import allocated_bytes, check_safe, create_overlay, inspect_disk
 from cloudlab.errors import LaunchError, UsageError
 from cloudlab.image.cache import check_unchanged
@@ -112,7 +111,7 @@ def prepare(
     """
 
     def note(text: str) -> None:
-        on_event(RunEvent(folder.name, 0.0, Stage.FIRMWARE, note=text))
+        on_event(RunEvent(folder.name, note=text))
 
     note("preparing")
     image, nonce = options.image, new_nonce()

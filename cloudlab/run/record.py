@@ -97,11 +97,6 @@ class RecordedOptions:
     user_data_file: str = USER_DATA_FILE
     start: Start = Start.COLD
 
-    @property
-    def last_disk_bytes(self) -> int:
-        """The disk's size at the end of the run."""
-        return self.enlarge_to_bytes or self.disk_size_bytes
-
     @classmethod
     def of(cls, options: Options) -> RecordedOptions:
         """Return what is recorded of ``options``."""

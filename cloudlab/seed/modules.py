@@ -45,6 +45,9 @@ _STAGES: dict[str, dict[str, set[str]]] = {
     },
 }  # fmt: skip
 
+#: The keys of user-data that list modules, one for each stage.
+MODULE_KEYS = frozenset(_STAGES)
+
 _KNOWN_KEYS = set(_STAGES).union(
     *(keys for modules in _STAGES.values() for keys in modules.values())
 )

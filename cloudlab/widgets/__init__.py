@@ -24,14 +24,14 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "Console": "console_pane",
+    "Console": "boot_panels",
     "DiskMap": "disk_map",
-    "GrowthLab": "growth_lab",
-    "Question": "forms",
-    "Quiz": "forms",
-    "RunningMachines": "forms",
+    "GrowthLab": "boot_panels",
+    "Question": "panel",
+    "Quiz": "panel",
+    "RunningMachines": "panel",
     "Scrubber": "disk_map",
-    "SeedEditor": "forms",
+    "SeedEditor": "panel",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 - the names of the table

@@ -27,12 +27,20 @@ from cloudlab.machine.slots import WAITING
 from cloudlab.run.boot import boot_many, dated_folder
 from cloudlab.run.monitor import OnEvent, RunEvent
 from cloudlab.run.options import Options
-from cloudlab.run.record import Outcome as RunOutcome
+from cloudlab.run.record import Outcome
 from cloudlab.run.value import Run
 from cloudlab.sizes import ConsoleParser, GuestBlock
 from cloudlab.units import format_bytes, format_seconds
-from cloudlab.widgets.forms import PredictionForm
-from cloudlab.widgets.panel import Form, Pane, Panel, button, error_html, field, origin
+from cloudlab.widgets.panel import (
+    Form,
+    Pane,
+    Panel,
+    PredictionForm,
+    button,
+    error_html,
+    field,
+    origin,
+)
 
 _LOG = logging.getLogger("cloudlab.widgets")
 
@@ -68,15 +76,8 @@ _GROWTH = re.compile(
 Pace = Callable[[], float]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a boot ended: its run, None where nothing was recorded, and what went wrong."""
-
-    run: Run | None
-    error: CloudlabError | None = None
-
-
-Job = Callable[[OnEvent, threading.Event], Outcome]
+#: Carries a boot out and returns its run; None where nothing was recorded.
+Job = Callable[[OnEvent, threading.Event], Run | None]
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,10 @@ class Snapshot:
 def live_job(options: Options, folder: Path, enlarge: threading.Event | None = None) -> Job:
     """Return a job that boots a machine and records it in ``folder``; see :func:`boot_many`."""
 
-    def boot(on_event: OnEvent, cancel: threading.Event) -> Outcome:
+    def boot(on_event: OnEvent, cancel: threading.Event) -> Run:
         jobs = [(options, folder)]
         [run] = boot_many(jobs, on_event=on_event, cancel=cancel, enlarge=enlarge, numbered=True)
-        return Outcome(run, run.error)
+        return run
 
     return boot
 
@@ -120,9 +121,9 @@ def live_job(options: Options, folder: Path, enlarge: threading.Event | None = N
 def replay_job(recording: Run, pace: Pace) -> Job:
     """Return a job that plays a recording, ``pace()`` times as fast as it was."""
 
-    def play(on_event: OnEvent, cancel: threading.Event) -> Outcome:
+    def play(on_event: OnEvent, cancel: threading.Event) -> Run:
         name, last = recording.name, ORDER[0]
-        on_event(RunEvent(name, 0.0, last, note="launched"))
+        on_event(RunEvent(name, note="launched"))
         position_s = 0.0
         for event in replay_events(recording):
             _wait(event.time_s - position_s, pace, cancel)
@@ -131,7 +132,7 @@ def replay_job(recording: Run, pace: Pace) -> Job:
         end_s = recording.record.time_s or position_s
         _wait(end_s - position_s, pace, cancel)
         on_event(RunEvent(name, end_s, last, note=str(recording.outcome)))
-        return Outcome(recording)
+        return recording
 
     return play
 
@@ -179,7 +180,7 @@ class BackgroundRun:
     show : callable
         Called with a :class:`Snapshot` every :data:`PERIOD_S` seconds and once at the end.
     done : callable
-        Called with the :class:`Outcome` after that.
+        Called after that with the run, if one was recorded, and what went wrong, if anything.
     pace : callable, optional
         How fast a recording plays; a live boot goes by the clock of this host.
     """
@@ -189,7 +190,7 @@ class BackgroundRun:
         job: Job,
         *,
         show: Callable[[Snapshot], None],
-        done: Callable[[Outcome], None],
+        done: Callable[[Run | None, CloudlabError | None], None],
         pace: Pace | None = None,
     ) -> None:
         self._job, self._show, self._done, self._pace = job, show, done, pace
@@ -198,11 +199,12 @@ class BackgroundRun:
         self._lock = threading.Lock()
         self._lines: deque[ConsoleLine] = deque(maxlen=LINES)
         self._blocks: list[GuestBlock] = []
-        self._last = RunEvent("", 0.0, ORDER[0])
+        self._last = RunEvent("")
         self._last_at_s = self._launched_at_s = time.monotonic()
         self._time_s = self._expected_s = 0.0
         self._note = "preparing"
-        self._outcome = Outcome(None)
+        self._run: Run | None = None
+        self._error: CloudlabError | None = None
         # Daemons: an interpreter that exits does not wait for them, and the supervisors
         # end the machines that it leaves.
         self._worker = threading.Thread(target=self._work, name="cloudlab-boot", daemon=True)
@@ -259,12 +261,13 @@ class BackgroundRun:
 
     def _work(self) -> None:
         try:
-            self._outcome = self._job(self._take, self._cancel)
+            self._run = self._job(self._take, self._cancel)
+            self._error = self._run.error if self._run else None
         except CloudlabError as error:
-            self._outcome = Outcome(None, error)
+            self._error = error
         except Exception as error:  # noqa: BLE001 - an exception in a thread would be lost
             _LOG.exception("a boot in the background failed")
-            self._outcome = Outcome(None, own_fault(error))
+            self._error = own_fault(error)
         finally:
             self._ended.set()
 
@@ -275,7 +278,7 @@ class BackgroundRun:
         if self._note.startswith((*_GOES_ON, *_BEFORE)):
             self._note = "interrupted" if self._cancel.is_set() else "failed"
         self._show(self.snapshot())
-        self._done(self._outcome)
+        self._done(self._run, self._error)
 
 
 @dataclass(frozen=True)
@@ -393,7 +396,7 @@ class BootPanel(Panel):
             self._run = BackgroundRun(
                 plan.job,
                 show=lambda snapshot: self._show(plan, snapshot),
-                done=lambda outcome: self._finish(plan, outcome),
+                done=lambda run, error: self._finish(plan, run, error),
                 pace=None if plan.usual_s is None else self._pace,
             )
             self._run.start()
@@ -496,21 +499,18 @@ class BootPanel(Panel):
         self.console.summary = f"Console <code>{html.escape(last[:110])}</code>"
         self.console.html = console_html(lines)
 
-    def _finish(self, plan: Plan, outcome: Outcome) -> None:
+    def _finish(self, plan: Plan, run: Run | None, error: CloudlabError | None) -> None:
         try:
-            run = outcome.run
             if run is not None:
                 # All of it, so that evidence finds its line.
                 self.show_console(run.console)
-            plan.done(run if run is None or run.outcome is not RunOutcome.INTERRUPTED else None)
-        except Exception as error:  # noqa: BLE001 - an exception in a thread would be lost
+            plan.done(run if run is None or run.outcome is not Outcome.INTERRUPTED else None)
+        except Exception as fault:  # noqa: BLE001 - an exception in a thread would be lost
             _LOG.exception("the result of a boot could not be shown")
-            self.problem.html = error_html(
-                error if isinstance(error, CloudlabError) else own_fault(error)
-            )
+            error = error or (fault if isinstance(fault, CloudlabError) else own_fault(fault))
         finally:
-            if outcome.error is not None:
-                self.problem.html = error_html(outcome.error)
+            if error is not None:
+                self.problem.html = error_html(error)
             with self._lock:
                 self._run = None
                 self._show_buttons()

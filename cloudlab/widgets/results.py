@@ -23,6 +23,7 @@ from cloudlab.image.recipe import Recipe
 from cloudlab.run.display import plot
 from cloudlab.run.value import Run
 from cloudlab.seed.check import HEADER, Problem, is_cloud_config, read_document
+from cloudlab.seed.modules import MODULE_KEYS
 from cloudlab.units import format_bytes, format_two
 from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import or_reason, origin_html
@@ -32,8 +33,7 @@ _QUOTED = 160
 #: Files of a machine, of no use without it.
 _MACHINE_FILES = shutil.ignore_patterns("overlay.qcow2", "seed.iso", "uefi-variables.fd")
 
-#: What cloudlab itself writes into user-data: no choice of the learner's.
-_OWN_KEYS = frozenset({"cloud_init_modules", "cloud_config_modules", "cloud_final_modules"})
+#: The command that cloudlab itself adds to user-data, besides its lists of modules.
 _OWN_COMMAND = "cloudlab-report.sh"
 
 
@@ -120,7 +120,7 @@ def choices(user_data: str) -> dict[str, str]:
         return {"user-data": user_data.strip()}
     found: dict[str, str] = {}
     for key, value in document.value.items():
-        if key in _OWN_KEYS:
+        if key in MODULE_KEYS:
             continue
         if isinstance(value, Mapping):
             found |= {f"{key}.{part}": _shown(one) for part, one in value.items()}

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import html
 import importlib
 import json
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +21,8 @@ from typing import Any
 from cloudlab import paths
 from cloudlab.course.shell import UndecidedError
 from cloudlab.errors import CloudlabError, ParseError, UsageError
-from cloudlab.html import Page, table_html
-from cloudlab.run.value import Run
+from cloudlab.html import Page, escaped, table_html
+from cloudlab.run.value import Run, recording_names
 from cloudlab.seed import Severity, check_user_data
 from cloudlab.sizes import parse_size
 
@@ -74,7 +73,7 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         head = f"<strong>{self.outcome}</strong> ({self.exercise})"
-        below = "".join(f"<div>{html.escape(words)}</div>" for words in self.words)
+        below = "".join(f"<div>{escaped(words)}</div>" for words in self.words)
         colour = _COLOURS.get(self.outcome, "#6b6b6b")
         style = f"border-left: 4px solid {colour}; padding: 0.3em 0.8em"
         return f'<div role="status" style="{style}">{head}{below}</div>'
@@ -293,6 +292,16 @@ def numbers(answer: Any) -> list[int | None]:
     if isinstance(answer, Mapping):
         answer = answer.values()
     return [whole_number(one) for one in answer] if isinstance(answer, Iterable) else []
+
+
+def recordings_but(right: set[str], answer: Any, why_not: str) -> Iterator[str]:
+    """Yield what is wrong in a list of recordings; ``why_not`` ends a sentence on a wrong one."""
+    known = recording_names()
+    mine = {choice(one, known) or one for one in words(answer)}
+    for name in sorted(mine - right):
+        yield f"In {name} {why_not}" if name in known else f"There is no recording called {name!r}."
+    if missing := len(right - mine):
+        yield f"{missing} of the list {'is' if missing == 1 else 'are'} missing."
 
 
 def yaml_text(answer: Any, *, header: str = "#cloud-config\n") -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from cloudlab.course.checks import exercise, faults, whole_number, yaml_text
 from cloudlab.course.node import Node, growth_of
 from cloudlab.errors import UsageError
-from cloudlab.run.options import Options, choice
+from cloudlab.run.options import Options, typed_values
 from cloudlab.run.value import recorded
-from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, to_user_data
+from cloudlab.seed import SeedConfig, to_user_data
 from cloudlab.units import GIB
 
 _MIB = 1 << 20
@@ -48,16 +48,8 @@ def _text_of(answer: Any) -> str:
     if not isinstance(seed, SeedConfig):
         return yaml_text(answer)
     # Python's booleans stand for YAML's off and false.
-    growpart: Any = "off" if str(seed.growpart) == "False" else seed.growpart
-    resize: Any = seed.resize_rootfs
-    seed = replace(
-        seed,
-        growpart=None if growpart is None else choice(GrowpartMode, growpart, "growpart"),
-        resize_rootfs=None if resize is None else choice(ResizeRootfs, resize, "resize_rootfs"),
-        report=False,
-        sampler=False,
-    )
-    return to_user_data(seed)
+    growth = typed_values(growpart=seed.growpart, resize_rootfs=seed.resize_rootfs)
+    return to_user_data(replace(seed, **growth, report=False, sampler=False))
 
 
 @exercise(

@@ -13,6 +13,7 @@ from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
+from cloudlab.seed.modules import MODULE_KEYS
 from cloudlab.sizes import GuestBlock
 from cloudlab.units import GIB
 
@@ -40,9 +41,7 @@ _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 _TELLING_FACTS = ("root_device", "growpart_tool", "growroot_disabled", "user_data_valid")
 _TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
-_ADDED = frozenset(
-    {"bootcmd", "runcmd", "cloud_init_modules", "cloud_config_modules", "cloud_final_modules"}
-)
+_ADDED = MODULE_KEYS | {"bootcmd", "runcmd"}
 
 #: The quiz: question, what is said to each answer, and the right one.
 WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.checks import choice, exercise, words
+from cloudlab.course.checks import choice, exercise, recordings_but, words
 from cloudlab.course.node import values_of
 from cloudlab.run.value import Run, recorded, recording_names, recordings
 from cloudlab.seed import ResizeRootfs
+from cloudlab.seed.modules import MODULE_KEYS
 from cloudlab.units import GIB
 
 # What does not change a boot's result.
 _TECHNICAL = frozenset({"keep_overlay", "own_user_data", "start"})
-_LISTED_BY_RUN = frozenset(
-    {"cloud_init_modules", "cloud_config_modules", "cloud_final_modules", "growpart",
-     "resize_rootfs"}
-)  # fmt: skip
+_LISTED_BY_RUN = MODULE_KEYS | {"growpart", "resize_rootfs"}
 
 
 def differences(one: Run, other: Run) -> set[str]:
@@ -61,14 +59,7 @@ def _fair_pair(answer: Any) -> Iterator[str]:
 def _grown(answer: Any) -> Iterator[str]:
     found = {run.name: run.root_sizes("after").filesystem_bytes or 0 for run in recordings()}
     right = {name for name, size_bytes in found.items() if size_bytes > 19 * GIB}
-    mine = {choice(one, found) or one for one in words(answer)}
-    for name in sorted(mine - right):
-        if name in found:
-            yield f"In {name} the root filesystem did not end above 19 GiB."
-        else:
-            yield f"There is no recording called {name!r}."
-    if missing := len(right - mine):
-        yield f"{missing} of the list {'is' if missing == 1 else 'are'} missing."
+    yield from recordings_but(right, answer, "the root filesystem did not end above 19 GiB.")
 
 
 @exercise(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cloudlab.course.checks import UnansweredError, choice, exercise, whole_number, words
+from cloudlab.course.checks import UnansweredError, exercise, recordings_but, whole_number
 from cloudlab.explanation import Grower
 from cloudlab.run.predict import atlas
-from cloudlab.run.value import recording_names, recordings
+from cloudlab.run.value import recordings
 
 _OTHERS = frozenset({Grower.GROWROOT, Grower.GROWFS, Grower.REPART, Grower.INITRAMFS, Grower.OTHER})
 
@@ -81,14 +81,8 @@ def _growers(answer: Any) -> Iterator[str]:
         for run in recordings()
         if any(one.grown and one.by in _OTHERS for one in run.explain().statements)
     }
-    known = recording_names()
-    for name in sorted({choice(one, known) or one for one in words(answer)} - right):
-        if name in known:
-            yield f"In {name} only cloud-init grew something, or nobody knows who did."
-        else:
-            yield f"There is no recording called {name!r}."
-    if missing := len(right - {choice(one, known) for one in words(answer)}):
-        yield f"{missing} of the list {'is' if missing == 1 else 'are'} missing."
+    why_not = "only cloud-init grew something, or nobody knows who did."
+    yield from recordings_but(right, answer, why_not)
 
 
 @exercise(
