@@ -134,7 +134,7 @@ def check_shape(memory_bytes: int, cpus: int) -> None:
         )
 
 
-#: Architecture -> QEMU's program, machine type and console device.
+#: Architecture -> QEMU's program and machine type.
 _TARGETS = {
     "amd64": ("qemu-system-x86_64", "q35,graphics=off"),
     "arm64": ("qemu-system-aarch64", "virt"),
