@@ -49,37 +49,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-#: Name -> the module that has it, and its name there.
-_HOMES = {
-    "CloudlabError": ("errors", "CloudlabError"),
-    "DiskLayout": ("disk", "DiskLayout"),
-    "Explanation": ("explanation", "Explanation"),
-    "GrowpartMode": ("seed", "GrowpartMode"),
-    "Image": ("image.cache", "Image"),
-    "Options": ("run.options", "Options"),
-    "ResizeRootfs": ("seed", "ResizeRootfs"),
-    "Run": ("run.value", "Run"),
-    "SeedConfig": ("seed", "SeedConfig"),
-    "atlas": ("run.predict", "atlas"),
-    "boot": ("run.boot", "boot"),
-    "boot_many": ("run.boot", "boot_many"),
-    "build": ("image.build", "build_image"),
-    "choose_image": ("image.fetch", "choose_image"),
-    "compare": ("run.value", "compare"),
-    "compare_options": ("run.value", "compare_options"),
-    "explain": ("run.value", "explain"),
-    "fetch": ("image.fetch", "fetch"),
-    "inspect": ("disk", "inspect_disk"),
-    "make_options": ("run.options", "make_options"),
-    "open_run": ("run.value", "open_run"),
-    "parse": ("sizes", "parse_console"),
-    "plot": ("run.display", "plot"),
-    "predict": ("run.predict", "predict"),
-    "recorded": ("run.value", "recorded"),
-    "recordings": ("run.value", "recordings"),
-    "sweep": ("run.sweep", "sweep"),
-    "write_seed": ("seed", "write_seed"),
+#: Module -> its names that are public here.
+_PUBLIC = {
+    "disk": "DiskLayout inspect",
+    "errors": "CloudlabError",
+    "explanation": "Explanation",
+    "image.build": "build",
+    "image.cache": "Image",
+    "image.fetch": "choose_image fetch",
+    "run.boot": "boot boot_many",
+    "run.display": "plot",
+    "run.options": "Options make_options",
+    "run.predict": "atlas predict",
+    "run.sweep": "sweep",
+    "run.value": "Run compare compare_options explain open_run recorded recordings",
+    "seed": "GrowpartMode ResizeRootfs SeedConfig write_seed",
+    "sizes": "parse",
 }
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names.split()}
+#: Names that are longer in their modules.
+_LONG_NAMES = {"build": "build_image", "inspect": "inspect_disk", "parse": "parse_console"}
 
 __all__ = [
     "CloudlabError",
@@ -116,8 +105,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    value = getattr(importlib.import_module(f"cloudlab.{module}"), attribute)
+    module = importlib.import_module(f"cloudlab.{_HOMES[name]}")
+    value = getattr(module, _LONG_NAMES.get(name, name))
     globals()[name] = value
     return value
 

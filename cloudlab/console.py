@@ -22,6 +22,7 @@ from typing import Annotated, BinaryIO, Literal, TextIO, overload
 
 import msgspec
 
+from cloudlab import paths
 from cloudlab.errors import RecordingError, UsageError
 
 #: A line longer than this is cut for people; the transcript keeps it whole.
@@ -425,13 +426,9 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
     RecordingError
         With the number of the line that is not as it should be.
     """
-    try:
+    incomplete = "The run folder is incomplete; record the run again."
+    with paths.os_errors_as(RecordingError, f"{path} cannot be read", hint=incomplete):
         stream = path.open(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise RecordingError(
-            f"{path} cannot be read: {error.strerror}.",
-            hint="The run folder is incomplete; record the run again.",
-        ) from error
     number = 0
     with stream:
         try:

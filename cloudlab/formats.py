@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from cloudlab import paths
 from cloudlab.errors import DiskError, ImageError, UnsafeImageError
+from cloudlab.units import SECTOR_BYTES
 
 #: A qcow2 header, its extensions and the backing file's name lie in the first cluster,
 #: and QEMU accepts no cluster above 2 MiB.
@@ -217,7 +218,7 @@ def virtual_size_bytes(path: Path, kind: str) -> int:
 
 def whole_sectors(size_bytes: int) -> int:
     """Return a size rounded up to sectors of 512 bytes, as QEMU presents a raw file."""
-    return -(-size_bytes // 512) * 512
+    return -(-size_bytes // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def check_standalone(path: Path, header: Qcow2Header) -> None:

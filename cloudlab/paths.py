@@ -87,7 +87,7 @@ def read_text(path: Path) -> str:
     is not UTF-8, or is a pipe that nothing writes to.
     """
     data = bytearray()
-    try:
+    with os_errors_as(UsageError, f"{path} cannot be read", hint=_TEXT):
         # Without O_NONBLOCK, opening a named pipe waits until something writes to it.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb", buffering=0) as stream:  # noqa: PTH123 (a descriptor)
@@ -99,8 +99,6 @@ def read_text(path: Path) -> str:
                         f"{path} is a pipe that nothing has written to for a minute.", hint=_TEXT
                     )
             is_pipe = not stream.seekable()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {why_not(path, error)}.", hint=_TEXT) from error
     if is_pipe and not data:
         raise UsageError(f"{path} is a pipe that nothing writes to.", hint=_TEXT)
     text = _unpacked(path, bytes(data))
@@ -123,6 +121,17 @@ def _unpacked(path: Path, data: bytes) -> bytes:
         return gzip.GzipFile(fileobj=io.BytesIO(data)).read(TEXT_LIMIT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path} is damaged gzip data: {error}.", hint=_TEXT) from error
+
+
+@contextlib.contextmanager
+def os_errors_as(kind: type[CloudlabError], problem: str, *, hint: str = "") -> Iterator[None]:
+    """Raise an error of ours in place of an OSError: the problem, a colon, and the reason."""
+    try:
+        yield
+    except OSError as error:
+        # Python names the file, a descriptor's number, or nothing.
+        path = Path(error.filename) if isinstance(error.filename, str) else Path()
+        raise kind(f"{problem}: {why_not(path, error)}.", hint=hint) from error
 
 
 def why_not(path: Path, error: OSError) -> str:
@@ -205,3 +214,9 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
+    """Write a small file, text in UTF-8, as :func:`whole_file` does."""
+    with whole_file(path, mode=mode) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)

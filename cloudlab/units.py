@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+#: What QEMU, LVM and nearly all partition tables count in.
+SECTOR_BYTES = 512
 #: A prediction this near to the measurement counts as right.
 TOLERANCE = 0.05
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")

@@ -33,7 +33,7 @@ def news(**more):
 
 
 def test_a_download_shows_names_and_notes_as_they_are(screen):
-    with terminal.FetchView() as show:
+    with terminal.fetch_view() as show:
         show(news(name="[bold]x", note="[red]no\x1b]0;title\x07 such [/nonsense] file"))
     said = screen.getvalue()
     assert "[bold]x" in said

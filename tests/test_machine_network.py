@@ -13,7 +13,7 @@ from guests import fake_qemu, guest_options, report
 from cloudlab.errors import ConsoleClosedError
 from cloudlab.machine import network, registry
 from cloudlab.machine.config import Network
-from cloudlab.machine.network import Passt, choose_network
+from cloudlab.machine.network import Passt, network_warning
 from cloudlab.run.boot import boot
 from cloudlab.run.record import RecordedNetwork
 from cloudlab.tools import host_arch
@@ -137,23 +137,22 @@ def test_without_passt_the_user_is_warned(script, words, tmp_path, own_cache, mo
         monkeypatch.setenv("PATH", str(folder), prepend=":")
     elif shutil.which("passt"):
         pytest.skip("passt is installed")
-    choice = choose_network(host_arch())
-    assert choice.passt is False
-    assert "services that listen on this host's loopback address" in choice.warning
-    assert words in choice.warning
+    warning = network_warning(host_arch())
+    assert "services that listen on this host's loopback address" in warning
+    assert words in warning
     remarks = []
     run = boot(
         guest_options(tmp_path, report(), network=Network.USER),
         tmp_path / "run",
         on_event=lambda event: remarks.extend([event.note] if event.is_remark else []),
     )
-    assert f"warning: {choice.warning}" in remarks
-    assert run.record.network == RecordedNetwork("QEMU user networking", choice.warning)
-    assert choice.warning in run.record.warnings
+    assert f"warning: {warning}" in remarks
+    assert run.record.network == RecordedNetwork("QEMU user networking", warning)
+    assert warning in run.record.warnings
 
 
 def test_an_old_qemu_has_no_socket_for_passt(tmp_path, monkeypatch):
     fake_qemu(tmp_path, monkeypatch, "printf 'Available netdev backend types:\\nuser\\n'")
     (tmp_path / "bin" / "passt").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "bin" / "passt").chmod(0o755)
-    assert "needs QEMU 7.2" in choose_network(host_arch()).warning
+    assert "needs QEMU 7.2" in network_warning(host_arch())

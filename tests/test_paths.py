@@ -9,7 +9,7 @@ import pytest
 
 from cloudlab import paths
 from cloudlab.cli import main
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import CloudlabError, DiskError, UsageError
 
 
 def test_the_cache_moves_with_the_variable(monkeypatch, tmp_path):
@@ -40,6 +40,37 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_small_file_is_written_whole(tmp_path):
+    paths.write_whole(tmp_path / "text", "grün\n", mode=0o600)
+    paths.write_whole(tmp_path / "bytes", b"\0")
+    assert (tmp_path / "text").read_bytes() == "grün\n".encode()
+    assert (tmp_path / "text").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "bytes").read_bytes() == b"\0"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none", "No such file or directory"),
+        ("link", r"it is a link that leads nowhere \(to nowhere\)"),
+        # Here the error names a descriptor's number.
+        ("folder", "Is a directory"),
+    ],
+)
+def test_an_error_of_the_system_becomes_one_of_ours(name, reason, tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    hint = "Name a file."
+    with (
+        pytest.raises(DiskError, match=f"^It cannot be read: {reason}\\.\nName") as caught,
+        paths.os_errors_as(DiskError, "It cannot be read", hint=hint),
+        open(os.open(tmp_path / name, os.O_RDONLY)),  # noqa: PTH123 (a descriptor)
+    ):
+        pass
+    assert caught.value.hint == hint
+    assert isinstance(caught.value.__cause__, OSError)
 
 
 def test_a_private_folder_is_its_owners(tmp_path):

@@ -34,6 +34,29 @@ _INTERRUPTED = {
     "share": "; images and site are no longer served",
 }
 
+#: Command -> the module of this room that has it, and what it does.
+_COMMANDS = {
+    "doctor": ("hosts", "check what a boot needs on this host"),
+    "ps": ("hosts", "list running machines"),
+    "stop": ("hosts", "stop running machines"),
+    "lab": ("hosts", "open JupyterLab on your copy of the course"),
+    "class": ("hosts", "show who passed what in a class, and who is stuck"),
+    "images": ("images", "list published and cached images"),
+    "fetch": ("images", "download and verify an image, and print its path"),
+    "build": ("images", "build an image from Debian packages, and print its path"),
+    "verify": ("images", "verify checksums of cached images"),
+    "share": ("images", "serve the image cache and the course's site to a classroom"),
+    "inspect": ("images", "show partitions and filesystems of a disk image"),
+    "seed": ("runs", "write a cloud-init seed (ISO) for any virtual machine"),
+    "run": ("runs", "boot one machine and record it"),
+    "demo": ("runs", "boot the article's three scenarios and write a report"),
+    "sweep": ("runs", "boot a machine for each combination of options, and compare them"),
+    "parse": ("reading", "read sizes from a console log or from pasted lsblk and df output"),
+    "replay": ("reading", "play the console of a recorded run"),
+    "explain": ("reading", "explain what grew a machine's disk, or why it did not grow"),
+    "figure": ("reading", "draw a figure of one or more runs"),
+}
+
 #: What the help of each command shows.
 _EXAMPLES = """
 cloudlab doctor
@@ -188,7 +211,9 @@ def make_parser() -> Parser:
     return parser
 
 
-def _command(commands: Any, name: str, module: str, summary: str) -> Parser:
+def _command(commands: Any, name: str) -> Parser:
+    module, summary = _COMMANDS[name]
+
     def carry_out(args: argparse.Namespace) -> None:
         function = f"{name}_" if keyword.iskeyword(name) else name
         getattr(importlib.import_module(f"cloudlab.cli.{module}"), function)(args)
@@ -229,22 +254,20 @@ def _json(parser: Any) -> None:
 
 
 def _hosts(commands: Any) -> None:
-    doctor = _command(commands, "doctor", "hosts", "check what a boot needs on this host")
+    doctor = _command(commands, "doctor")
     _json(doctor)
     _flag(doctor, "--refresh", "test the accelerators again")
-    ps = _command(commands, "ps", "hosts", "list running machines")
+    ps = _command(commands, "ps")
     _json(ps)
-    stop = _command(commands, "stop", "hosts", "stop running machines")
+    stop = _command(commands, "stop")
     stop.add_argument("machine", nargs="*", metavar="MACHINE", help="id or name, as in 'ps'")
     _flag(stop, "--all", "stop all machines of this user")
-    lab = _command(commands, "lab", "hosts", "open JupyterLab on your copy of the course")
+    lab = _command(commands, "lab")
     _file(lab, "--folder", "default: ~/cloudlab-course", "DIR")
     _flag(lab, "--copy-only", "copy the course, open nothing")
     lab.add_argument("jupyter", nargs="*", metavar="-- OPTION", help="options for JupyterLab")
 
-    board = _command(
-        commands, "class", "hosts", "show who passed what in a class, and who is stuck"
-    )
+    board = _command(commands, "class")
     words = "the class's folder; default: the newest of 'share --class'"
     board.add_argument("folder", nargs="?", default="", metavar="FOLDER", help=words)
     output = board.add_mutually_exclusive_group()
@@ -253,27 +276,22 @@ def _hosts(commands: Any) -> None:
 
 
 def _images(commands: Any) -> None:
-    _json(_command(commands, "images", "images", "list published and cached images"))
-    fetch = _command(
-        commands, "fetch", "images", "download and verify an image, and print its path"
-    )
+    _json(_command(commands, "images"))
+    fetch = _command(commands, "fetch")
     fetch.add_argument("image", metavar="NAME_OR_URL", help="a name from 'images', or a URL")
     fetch.add_argument("--checksum", metavar="ALGO:HEX", help="checksum that the image must have")
     _flag(fetch, "--refresh", "check for a newer version")
     _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
     _mirror(fetch)
-    build = _command(
-        commands, "build", "images", "build an image from Debian packages, and print its path"
-    )
+    build = _command(commands, "build")
     build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _choice(build, "--arch", "amd64 arm64", "default: this host's; another one takes long")
     _file(build, "--output", "copy the image to FILE")
-    verify = _command(commands, "verify", "images", "verify checksums of cached images")
+    verify = _command(commands, "verify")
     verify.add_argument("image", nargs="*", metavar="NAME", help="default: all cached images")
-    words = "serve the image cache and the course's site to a classroom"
-    share = _command(commands, "share", "images", words)
+    share = _command(commands, "share")
     share.add_argument("--address", help="address to listen on; default: the local network's")
     share.add_argument("--port", type=_port, help="default: 8765, or a free port")
     _file(share, "--site", "folder of web pages; default: what 'make docs' built", "DIR")
@@ -284,15 +302,11 @@ def _images(commands: Any) -> None:
 
 
 def _disks(commands: Any) -> None:
-    inspect = _command(
-        commands, "inspect", "images", "show partitions and filesystems of a disk image"
-    )
+    inspect = _command(commands, "inspect")
     _file(inspect, "disk", "a raw or qcow2 file", "DISK")
     _choice(inspect, "--format", "qcow2 raw", "default: detect the format")
     _json(inspect)
-    seed = _command(
-        commands, "seed", "runs", "write a cloud-init seed (ISO) for any virtual machine"
-    )
+    seed = _command(commands, "seed")
     _file(seed, "output", "the file to write", "OUT.iso")
     seed.add_argument("--instance-id", metavar="ID", help="default: a new one")
     _flag(seed, "--force", "replace OUT.iso if it exists")
@@ -300,22 +314,15 @@ def _disks(commands: Any) -> None:
 
 
 def _runs(commands: Any) -> None:
-    run = _command(commands, "run", "runs", "boot one machine and record it")
+    run = _command(commands, "run")
     _file(run, "--output", "the run folder; default: a new one in runs/", "DIR")
     _flag(run, "--keep-overlay", "keep the overlay, in the run folder")
     _machine_options(run)
     _seed_options(run)
-    demo = _command(
-        commands, "demo", "runs", "boot the article's three scenarios and write a report"
-    )
+    demo = _command(commands, "demo")
     _file(demo, "--output", "folder of the results; default: build/demo", "DIR")
     _machine_options(demo)
-    sweep = _command(
-        commands,
-        "sweep",
-        "runs",
-        "boot a machine for each combination of options, and compare them",
-    )
+    sweep = _command(commands, "sweep")
     group = sweep.add_argument_group("options to combine, each with values separated by commas")
     build = ("suite", "filesystem", "variant")
     for name in ("image", *build, "disk-size", "growpart", "resize-rootfs"):
@@ -332,15 +339,10 @@ def _runs(commands: Any) -> None:
 
 
 def _reading(commands: Any) -> None:
-    parse = _command(
-        commands,
-        "parse",
-        "reading",
-        "read sizes from a console log or from pasted lsblk and df output",
-    )
+    parse = _command(commands, "parse")
     _file(parse, "log", "a text file; - is standard input")
     _json(parse)
-    replay = _command(commands, "replay", "reading", "play the console of a recorded run")
+    replay = _command(commands, "replay")
     _run(replay)
     replay.add_argument("--speed", type=_positive, default=1.0, help="factor; default: 1")
     replay.add_argument(
@@ -349,12 +351,7 @@ def _reading(commands: Any) -> None:
         choices=("before", "growth", "report"),
         help="start at the report before growth, at growth, or at the report after it",
     )
-    explain = _command(
-        commands,
-        "explain",
-        "reading",
-        "explain what grew a machine's disk, or why it did not grow",
-    )
+    explain = _command(commands, "explain")
     explain.add_argument(
         "sources",
         nargs="+",
@@ -362,13 +359,10 @@ def _reading(commands: Any) -> None:
         help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
         "images of any machine, recognised by content; - is standard input; or a run",
     )
-    explain.add_argument(
-        "--redact",
-        action="store_true",
-        help="print the files instead, without host names, addresses, keys and UUIDs",
-    )
+    words = "print the files instead, without host names, addresses, keys and UUIDs"
+    _flag(explain, "--redact", words)
     _json(explain)
-    figure = _command(commands, "figure", "reading", "draw a figure of one or more runs")
+    figure = _command(commands, "figure")
     _run(figure, nargs="*")
     figure.add_argument("--kind", default="disk-map", help="default: disk-map; 'help' lists them")
     _file(figure, "--output", ".svg, .png or .pdf; default: KIND.svg")

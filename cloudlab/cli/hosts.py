@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -141,20 +141,13 @@ def ps(args: argparse.Namespace) -> None:
     """List running machines; what dead ones left behind is removed first."""
     machines = registry.list_running()
     if args.json:
-        fields = ("ident", "name", "started", "owner_pid", "supervisor_pid", "qemu_pid")
-        terminal.print_json(
-            [
-                {name: getattr(machine, name) for name in fields}
-                | {"run_folder": str(machine.run_folder)}
-                for machine in machines
-            ]
-        )
+        terminal.print_json([asdict(machine) for machine in machines])
     elif not machines:
         terminal.say("No machine is running.")
     else:
         terminal.print_table(
             ("id", "machine", "started", "QEMU", "run folder"),
-            [[m.ident, m.name, m.started, str(m.qemu_pid), str(m.run_folder)] for m in machines],
+            [[m.ident, m.name, m.started, str(m.qemu_pid), m.run_folder] for m in machines],
         )
 
 
@@ -206,7 +199,7 @@ os._exit(code if isinstance(code, int) else bool(code))
 
 def lab(args: argparse.Namespace) -> None:
     """Copy the course, then replace this process by JupyterLab."""
-    from cloudlab.course import copy_course, default_folder
+    from cloudlab.course import copy_course
 
     missing = [
         name
@@ -218,7 +211,7 @@ def lab(args: argparse.Namespace) -> None:
             f"The course needs {', '.join(missing)}, which this Python does not have.",
             hint=f"Install it with: {sys.executable} -m pip install 'cloudlab[notebook]'",
         )
-    course = copy_course(paths.expand(args.folder or default_folder()).absolute())
+    course = copy_course(paths.expand(args.folder or "~/cloudlab-course").absolute())
     terminal.say(f"The course is in {course.folder}; {len(course.written)} files were written.")
     for name in course.kept:
         terminal.say(f"Kept your {name}; cloudlab has a newer version of it.")
@@ -286,6 +279,5 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     if str(path) == "-":
         sys.stdout.write(text.getvalue())
         return
-    with paths.whole_file(path) as part:
-        part.write_text(text.getvalue(), encoding="utf-8", newline="")
+    paths.write_whole(path, text.getvalue())
     terminal.say(f"Wrote {path}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import shlex
 import sys
@@ -82,7 +83,7 @@ def _cells(alike: list[dict[str, Any]]) -> list[str]:
 
 def fetch(args: argparse.Namespace) -> None:
     """Print the path of the verified image."""
-    with terminal.FetchView() as show:
+    with terminal.fetch_view() as show:
         image = fetch_image(
             args.image,
             checksum=args.checksum,
@@ -231,10 +232,11 @@ def _partition_cells(partition: Partition) -> tuple[str, ...]:
 
 def image_for(args: argparse.Namespace) -> Image:
     """Return the image that ``--image`` means, telling which and why."""
-    with terminal.FetchView() as show:
+    with contextlib.ExitStack() as view:
+        show = view.enter_context(terminal.fetch_view())
 
         def build_default() -> Image:
-            show.close()  # a terminal has room for one live view
+            view.close()  # a terminal has room for one live view
             with terminal.build_view() as show_build:
                 return build_image(progress=show_build)
 

@@ -35,15 +35,11 @@ def parse(args: argparse.Namespace) -> None:
     if str(args.log) == "-":
         parsed = parse_console(sys.stdin.buffer)
     else:
-        try:
-            with args.log.open("rb") as stream:
-                parsed = parse_console(stream)
-        except OSError as error:
-            raise ParseError(
-                f"{args.log} cannot be read: {paths.why_not(args.log, error)}.",
-                hint="Name a console log or a text with the output of lsblk and df, or '-' for "
-                "standard input.",
-            ) from error
+        hint = "Name a console log or a text with the output of lsblk and df, or '-' for "
+        hint += "standard input."
+        problem = f"{args.log} cannot be read"
+        with paths.os_errors_as(ParseError, problem, hint=hint), args.log.open("rb") as stream:
+            parsed = parse_console(stream)
     if args.json:
         terminal.print_json(to_json(parsed))
     else:

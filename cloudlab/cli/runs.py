@@ -128,17 +128,8 @@ def _boot(
 
 def _machine_values(args: argparse.Namespace) -> dict[str, Any]:
     """Return the machine's options; wrong ones are refused before any download."""
-    values = typed_values(
-        disk_size=args.disk_size,
-        enlarge_to=args.enlarge_to,
-        memory=args.memory,
-        cpus=args.cpus,
-        firmware=args.firmware,
-        network=args.network,
-        accel=args.accel,
-        timeout_s=args.timeout,
-        start=args.start,
-    )
+    names = ("disk_size", "enlarge_to", "memory", "cpus", "firmware", "network", "accel", "start")
+    values = typed_values(**{name: getattr(args, name) for name in names}, timeout_s=args.timeout)
     check_shape(values["memory_bytes"], values["cpus"])
     return values
 
@@ -178,20 +169,16 @@ def seed_config(
     # A seed for another machine, and the user's own user-data, run as a cloud would.
     lean = report and args.user_data is None
     password_file = args.password_hash_file
+    names = ("growpart", "resize_rootfs", "bootcmd", "runcmd", "hostname", "sampler")
     values = typed_values(
-        growpart=args.growpart,
+        **{name: getattr(args, name) for name in names},
         growpart_devices=args.growpart_device,
         ignore_growroot_disabled=args.ignore_growroot_disabled or None,
-        resize_rootfs=args.resize_rootfs,
-        bootcmd=args.bootcmd,
-        runcmd=args.runcmd,
-        hostname=args.hostname,
         ssh_authorized_keys=[key for path in args.ssh_key for key in _public_keys(path)],
         password_hash=paths.read_text(password_file).strip() if password_file else None,
         extra_yaml=args.extra,
         profile=args.profile or ("lean" if lean else "full"),
         report=report,
-        sampler=args.sampler,
         instance_id=instance_id,
     )
     return SeedConfig(users=tuple(User(name) for name in args.user), **values)
@@ -209,22 +196,13 @@ def _public_keys(path: Path) -> tuple[str, ...]:
 #: File of the user's own -> the options that have no effect beside it.
 _REPLACED = {
     "user_data": (
-        "growpart",
-        "resize_rootfs",
-        "growpart_device",
-        "ignore_growroot_disabled",
-        "bootcmd",
-        "runcmd",
-        "hostname",
-        "user",
-        "ssh_key",
-        "password_hash_file",
-        "extra",
+        "growpart", "resize_rootfs", "growpart_device", "ignore_growroot_disabled", "bootcmd",
+        "runcmd", "hostname", "user", "ssh_key", "password_hash_file", "extra",
     ),
     "meta_data": ("hostname", "instance_id"),
     "vendor_data": (),
     "network_config": (),
-}
+}  # fmt: skip
 
 
 def own_texts(args: argparse.Namespace) -> dict[str, Any]:

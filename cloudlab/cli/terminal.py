@@ -14,7 +14,7 @@ from typing import Any, Self
 from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -89,43 +89,34 @@ def say(text: str) -> None:
     ERR.print(Text(printable(text)), soft_wrap=not ERR.is_terminal)
 
 
-class FetchView:
-    """Callback that shows a download as a bar on a terminal, and as lines elsewhere."""
+@contextmanager
+def fetch_view() -> Iterator[Callable[[Any], None]]:
+    """Yield a callback that shows a download as a bar on a terminal, and as lines elsewhere."""
+    said_s = 0.0
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
+        task = bar.add_task("", visible=False, detail="")
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=ERR,
-            disable=not ERR.is_terminal,
-        )
-        self._task: TaskID | None = None
-        self._said_s = 0.0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the bar; idempotent."""
-        self._bar.stop()
-
-    def __call__(self, news: Any) -> None:
-        """Show the progress of a download."""
-        name, detail = printable(news.name), printable(news.words())
-        if ERR.is_terminal:
-            if self._task is None:
-                self._task = self._bar.add_task(name, detail="")
-            self._bar.update(
-                self._task, total=news.total_bytes, completed=news.done_bytes, detail=detail
+        def show(news: Any) -> None:
+            nonlocal said_s
+            name, detail = printable(news.name), printable(news.words())
+            bar.update(
+                task,
+                description=name,
+                total=news.total_bytes,
+                completed=news.done_bytes,
+                detail=detail,
+                visible=True,
             )
-        elif time.monotonic() - self._said_s > 10:  # noqa: PLR2004 - seconds between two lines
-            self._said_s = time.monotonic()
-            say(f"{name}: {detail}")
+            if not ERR.is_terminal and time.monotonic() - said_s > 10:  # noqa: PLR2004 (seconds)
+                said_s = time.monotonic()
+                say(f"{name}: {detail}")
+
+        yield show
 
 
 @contextmanager
@@ -148,19 +139,20 @@ def build_view() -> Iterator[Callable[[Any], None]]:
 @contextmanager
 def sweep_view() -> Iterator[Callable[[Any], None]]:
     """Yield a callback that shows how far a sweep is: a bar on a terminal, lines elsewhere."""
-    said = [-1]
+    said = -1
     columns = (TextColumn("{task.description}", markup=False), BarColumn())
     with Progress(*columns, console=ERR, disable=not ERR.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def show(news: Any) -> None:
+            nonlocal said
             text = f"{news.done} of {news.total} runs"
             text += f", {news.failed} failed" if news.failed else ""
             if news.left_s is not None and news.done < news.total:
                 text += f", about {timedelta(seconds=round(news.left_s))} left"
             bar.update(task, description=text, completed=news.done, total=news.total)
-            if not ERR.is_terminal and news.done > said[-1]:
-                said.append(news.done)
+            if not ERR.is_terminal and news.done > said:
+                said = news.done
                 say(text)
 
         yield show

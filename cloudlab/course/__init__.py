@@ -110,11 +110,6 @@ def course_source() -> Path:
     )
 
 
-def default_folder() -> Path:
-    """Return where the learner's copy lies unless they say otherwise."""
-    return Path.home() / "cloudlab-course"
-
-
 def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
     """Bring the course to ``folder``; what the learner changed there stays as it is.
 

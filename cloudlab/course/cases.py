@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from cloudlab.explanation import Finding, Grower, NoteKind, Reason
 from cloudlab.image.cache import Image
-from cloudlab.image.recipe import SECTOR_BYTES, Filesystem, Recipe, Suite, Variant
+from cloudlab.image.recipe import Filesystem, Recipe, Suite, Variant
 from cloudlab.run.options import DISK_SIZE_BYTES, Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
-from cloudlab.units import GIB, TIB
+from cloudlab.units import GIB, SECTOR_BYTES, TIB
 
 _PLAIN = Recipe()
 _BOOKWORM = Recipe(suite=Suite.BOOKWORM)

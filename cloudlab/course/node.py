@@ -24,11 +24,11 @@ from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
 from cloudlab.seed.check import Document, is_cloud_config, read_document
+from cloudlab.units import SECTOR_BYTES
 
 # How user-data names the root partition of the lab image.
 _ROOT_NAMES = frozenset({"/", "/dev/vda1", "/dev/disk/by-label/cloudimg-rootfs"})
 
-SECTOR_BYTES = 512
 _FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
 _DEFAULT_ALIGNMENT, _LEAST_ALIGNMENT = 2048, 8
 _LETTERS = {

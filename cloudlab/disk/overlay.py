@@ -15,16 +15,15 @@ from cloudlab.disk.layout import DiskLayout, read_disk
 from cloudlab.disk.reader import Layer, allocated_bytes, backing_chain, damage, qemu_filename
 from cloudlab.errors import DiskError, ToolFailedError, UnsafeImageError, UsageError
 from cloudlab.formats import check_format, format_of, read_ends, virtual_size_bytes
-from cloudlab.units import format_bytes, format_two
+from cloudlab.units import GIB, MIB, SECTOR_BYTES, TIB, format_bytes, format_two
 
 #: Published images have virtual sizes of a few GiB; ext4 with 4 KiB blocks ends here.
 SIZE_LIMIT_BYTES = 16 << 40
 
 _OTHER_IMAGE = "Use a cloud image; 'cloudlab images' lists some."
 
-_UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_UNITS = {"M": MIB, "G": GIB, "T": TIB}
 _SIZE = re.compile(r"([0-9]{1,12})\s*([MGT])(?:iB?)?", re.IGNORECASE | re.ASCII)
-_SECTOR_BYTES = 512
 _CHECK_TIMEOUT_S = 120.0
 _MAP_TIMEOUT_S = 120.0
 
@@ -239,7 +238,7 @@ def check_overlay_size(base: Path, base_format: str, size_bytes: int) -> Layer:
             f"{needed}.",
             hint=f"Choose at least {-(-layer.virtual_size_bytes >> 20)}M.",
         )
-    if size_bytes % _SECTOR_BYTES:
+    if size_bytes % SECTOR_BYTES:
         raise UsageError(
             f"A disk of {size_bytes:,} bytes is not a whole number of 512-byte sectors.",
             hint=f"Choose {-(-size_bytes >> 20)}M.",

@@ -25,7 +25,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cloudlab import platforms, tools
+from cloudlab import paths, platforms, tools
 from cloudlab.errors import DiskError, ToolTimeoutError, UnsafeImageError
 from cloudlab.formats import (
     DAMAGED,
@@ -123,10 +123,7 @@ def _read_layer(path: Path, declared: str | None) -> Layer:
     except UnsafeImageError as error:
         raise DiskError(error.message, hint=error.hint) from error
     except DiskError as error:
-        raise DiskError(
-            f"{path} could not be read. {error.message}",
-            hint=DAMAGED,
-        ) from error
+        raise DiskError(f"{path} could not be read. {error.message}", hint=DAMAGED) from error
     return Layer(path, "qcow2", header.virtual_size_bytes, header)
 
 
@@ -138,14 +135,10 @@ def allocated_bytes(path: Path) -> int:
     DiskError
         If the file does not exist.
     """
-    try:
+    hint = "Check that no other program has moved or deleted it, then try again."
+    with paths.os_errors_as(DiskError, f"The size of {path} could not be read", hint=hint):
         # st_blocks counts 512 bytes everywhere, whatever the filesystem's block size.
         return path.stat().st_blocks * 512
-    except OSError as error:
-        raise DiskError(
-            f"The size of {path} could not be read: {error.strerror}.",
-            hint="Check that no other program has moved or deleted it, then try again.",
-        ) from error
 
 
 def is_in_use(layer: Layer) -> bool:
@@ -220,10 +213,8 @@ class _FileReader(Reader):
         self.size_bytes = file.seek(0, os.SEEK_END)
 
     def _read(self, offset: int, length: int) -> bytes:
-        try:
+        with paths.os_errors_as(DiskError, f"The disk could not be read at byte {offset:,}"):
             return os.pread(self._file.fileno(), length, offset)
-        except OSError as error:
-            raise DiskError(f"The disk could not be read at byte {offset:,}: {error}.") from error
 
 
 class _NbdReader(Reader):
@@ -248,11 +239,9 @@ class _NbdReader(Reader):
 
     def _exchange(self, data: bytes, length: int) -> bytes:
         """Send ``data``, if any, and return the next ``length`` bytes that arrive."""
-        try:
+        with paths.os_errors_as(DiskError, "The connection to qemu-nbd failed"):
             self._connection.sendall(data)
             answer = self._answers.read(length)
-        except OSError as error:
-            raise DiskError(f"The connection to qemu-nbd failed: {error}.") from error
         if len(answer) < length:
             raise DiskError("qemu-nbd ended while the disk was being read.")
         return answer
@@ -278,10 +267,8 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
         If it is qcow2 and qemu-nbd is not installed.
     """
     if chain[0].format == "raw":
-        try:
+        with paths.os_errors_as(DiskError, f"{chain[0].path} could not be opened"):
             file = FileIO(chain[0].path)
-        except OSError as error:
-            raise DiskError(f"{chain[0].path} could not be opened: {error.strerror}.") from error
         with file:
             yield _FileReader(file)
         return

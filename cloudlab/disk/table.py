@@ -20,8 +20,8 @@ from typing import Literal, NamedTuple
 
 from cloudlab.disk.filesystem import Filesystem
 from cloudlab.disk.reader import Reader
+from cloudlab.units import SECTOR_BYTES
 
-SECTOR_BYTES = 512
 _GPT_SECTOR_SIZES = (512, 4096)
 #: 128 entries of 128 bytes are usual; this allows 64 times as many.
 _ENTRIES_LIMIT_BYTES = 1 << 20

@@ -31,45 +31,22 @@ from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
 from cloudlab.explanation.fixes import filesystem_fix, partition_fix
 from cloudlab.explanation.machine import Machine
-from cloudlab.explanation.measured import (
-    boot_notes,
-    filesystem_verdicts,
-    partition_verdicts,
-)
-from cloudlab.explanation.model import (
-    Evidence,
-    Finding,
-    Grower,
-    Measure,
-    Note,
-    NoteKind,
-    Reason,
-    Source,
-    Statement,
-    Subject,
-    When,
-)
+from cloudlab.explanation.measured import boot_notes, filesystem_verdicts, partition_verdicts
+from cloudlab.explanation.model import Evidence as Evidence
+from cloudlab.explanation.model import Finding as Finding
+from cloudlab.explanation.model import Grower as Grower
+from cloudlab.explanation.model import Measure as Measure
+from cloudlab.explanation.model import Note as Note
+from cloudlab.explanation.model import NoteKind as NoteKind
+from cloudlab.explanation.model import Reason as Reason
+from cloudlab.explanation.model import Source as Source
+from cloudlab.explanation.model import Statement as Statement
+from cloudlab.explanation.model import Subject as Subject
+from cloudlab.explanation.model import When as When
 from cloudlab.explanation.partition import partition_verdict
 from cloudlab.explanation.verdicts import Verdict, lines_of
-from cloudlab.explanation.words import Explanation
+from cloudlab.explanation.words import Explanation as Explanation
 from cloudlab.sizes import ParsedConsole
-
-__all__ = [
-    "Evidence",
-    "Explanation",
-    "Finding",
-    "Grower",
-    "Measure",
-    "Note",
-    "NoteKind",
-    "Reason",
-    "Source",
-    "Statement",
-    "Subject",
-    "When",
-    "explain",
-    "explain_files",
-]
 
 
 def explain(

@@ -253,8 +253,8 @@ def remember(image: Image) -> Image:
     """Write the record of an image that already has its final name; return it as stored."""
     status = image.path.stat()
     image = replace(image, file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-    with paths.whole_file(image.path.with_name(image.path.name + ".json")) as part:
-        part.write_text(json.dumps(image.to_json(), indent=2) + "\n", encoding="utf-8")
+    record = image.path.with_name(image.path.name + ".json")
+    paths.write_whole(record, json.dumps(image.to_json(), indent=2) + "\n")
     return image
 
 
@@ -281,7 +281,8 @@ def check_unchanged(image: Image) -> Image:
     Size and modification time tell it; where only the time differs, as after a copy, the hash.
     Raise an ImageError if the file is gone, a ChecksumError if it was changed.
     """
-    try:
+    hint = "'cloudlab images' lists what is there."
+    with paths.os_errors_as(ImageError, f"The image {image.path} cannot be read", hint=hint):
         status = image.path.stat()
         if (status.st_size, status.st_mtime_ns) == (image.file_size_bytes, image.mtime_ns):
             return image
@@ -293,11 +294,6 @@ def check_unchanged(image: Image) -> Image:
                 if sha256 == image.sha256:
                     return replace(image, mtime_ns=status.st_mtime_ns)
                 found = f"the same size with the SHA-256 {sha256}"
-    except OSError as error:
-        raise ImageError(
-            f"The image {image.path} cannot be read: {paths.why_not(image.path, error)}.",
-            hint="'cloudlab images' lists what is there.",
-        ) from error
     raise ChecksumError(
         f"The image {image.path} was changed after it was recorded on {image.date}: expected "
         f"{image.file_size_bytes:,} bytes, found {found}; it was not used.",
@@ -370,13 +366,9 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
         If there is no such file, or it is not a qcow2 or raw image.
     """
     path = paths.expand(path).absolute()
-    try:
+    hint = "'cloudlab images' lists what can be fetched by name."
+    with paths.os_errors_as(ImageError, f"The image file {path} cannot be read", hint=hint):
         status = path.stat()
-    except OSError as error:
-        raise ImageError(
-            f"The image file {path} cannot be read: {paths.why_not(path, error)}.",
-            hint="'cloudlab images' lists what can be fetched by name.",
-        ) from error
     if not path.is_file():
         raise ImageError(f"{path} is not a file.", hint="Name a qcow2 or raw image file.")
     # Only records in the cache count: any file may have an unrelated .json beside it.

@@ -536,13 +536,10 @@ def _verdict(facts: dict[str, list[str]], signers: list[str], key: Key) -> str:
 
 def _dearmor(key: Key) -> bytes:
     """Return the key file's bytes without armor, which gpgv does not read."""
+    problem = f"The key {key.name} could not be read from {key.file}"
     hint = "Correct 'file' of this key in your catalogue."
-    try:
-        with key.file.open("rb") as stream:
-            data = stream.read(_KEY_LIMIT_BYTES)
-    except OSError as error:
-        words = f"The key {key.name} could not be read from {key.file}: {error.strerror}."
-        raise SignatureError(words, hint=hint) from error
+    with paths.os_errors_as(SignatureError, problem, hint=hint), key.file.open("rb") as stream:
+        data = stream.read(_KEY_LIMIT_BYTES)
     if b"-----BEGIN PGP" not in data:
         return data
     blocks = re.findall(

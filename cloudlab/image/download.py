@@ -221,8 +221,8 @@ class Download:
         validator = "" if etag.startswith("W/") else etag
         validator = validator or response.headers.get("Last-Modified", "")
         record = {"url": self.url, "validator": validator, "total_bytes": total}
-        with storing(self.sidecar), paths.whole_file(self.sidecar) as file:
-            file.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        with storing(self.sidecar):
+            paths.write_whole(self.sidecar, json.dumps(record) + "\n")
 
     def _hash_up_to(self, offset: int) -> None:
         """Hash the first ``offset`` bytes, if they are not what has been hashed."""

@@ -382,8 +382,8 @@ def _fetch_schema(transfer: Transfer, source: _Source, image: Path) -> Path | No
         )
     # The mirror's name for it could be that of any file in this cache.
     path = image.with_name(f"{image.name}.schema.json")
-    with storing(path), paths.whole_file(path) as file:
-        file.write_bytes(data)
+    with storing(path):
+        paths.write_whole(path, data)
     return path
 
 

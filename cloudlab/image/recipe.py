@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 
 from cloudlab.errors import BuildError, UsageError, suggest
 from cloudlab.tools import ARCHITECTURES, host_arch, run
+from cloudlab.units import MIB, SECTOR_BYTES
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -26,8 +27,7 @@ _Choice = TypeVar("_Choice", bound=StrEnum)
 #: measures differently.
 REVISION = 2
 
-SECTOR_BYTES = 512
-_MIB_SECTORS = 2048
+_MIB_SECTORS = MIB // SECTOR_BYTES
 
 #: The size of the root partition, as in Ubuntu's cloud images of the article's day.
 ROOT_MIB = 2000
@@ -35,8 +35,8 @@ ROOT_MIB = 2000
 #: The names of volume group and logical volume, the extent's size, and where the data begins in
 #: the physical volume, behind its headers.
 LVM_GROUP, LVM_VOLUME = "lab", "root"
-LVM_EXTENT_BYTES = 4 << 20
-LVM_DATA_BYTES = 1 << 20
+LVM_EXTENT_BYTES = 4 * MIB
+LVM_DATA_BYTES = MIB
 
 
 class Suite(StrEnum):

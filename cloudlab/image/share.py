@@ -448,10 +448,7 @@ class _Page(_Handler):
             sums = (f"{image.sha256} *{image.name}\n" for image in images)
             kind, text = "text/plain", "".join(sums)
         else:
-            kind, text = (
-                "text/html",
-                _front_page(images, self.request.host, self.settings),
-            )
+            kind, text = "text/html", _front_page(images, self.request.host, self.settings)
         self.set_header("Content-Type", f"{kind}; charset=UTF-8")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Content-Security-Policy", "default-src 'none'")

@@ -23,7 +23,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 from cloudlab import platforms
@@ -159,13 +158,10 @@ def watch(
 
 def end(qemu: subprocess.Popen[bytes]) -> None:
     """Ask QEMU to end, then make it end, then reap it."""
-    if qemu.poll() is None:
-        qemu.terminate()
-        deadline = time.monotonic() + GRACE_S
-        while qemu.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    if qemu.poll() is None:
-        qemu.kill()
+    qemu.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        qemu.wait(GRACE_S)
+    qemu.kill()
     qemu.wait()
 
 

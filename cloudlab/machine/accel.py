@@ -7,6 +7,7 @@ So a guest of a few instructions is run under a short deadline.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -105,11 +106,10 @@ def choose_accel(arch: str | None = None, *, refresh: bool = False) -> AccelChoi
         if known is not None:
             return known
     choice = _probe(arch)
-    try:
-        with paths.whole_file(paths.make_folder(record.parent) / record.name) as part:
-            part.write_text(json.dumps({"key": key, **asdict(choice)}), encoding="utf-8")
-    except (CloudlabError, OSError):
-        pass  # A cache that cannot be written only means probing again.
+    # A cache that cannot be written only means probing again.
+    with contextlib.suppress(CloudlabError, OSError):
+        paths.make_folder(record.parent)
+        paths.write_whole(record, json.dumps({"key": key, **asdict(choice)}))
     return choice
 
 

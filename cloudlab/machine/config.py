@@ -11,10 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudlab.errors import LaunchError, UsageError
-
-MIB = 1 << 20
-
-_SECTOR_BYTES = 512
+from cloudlab.units import MIB, SECTOR_BYTES
 
 #: The lab image was seen to boot and to report with this much.
 LEAST_MEMORY_BYTES = 256 * MIB
@@ -137,7 +134,7 @@ def check_shape(memory_bytes: int, cpus: int) -> None:
         )
 
 
-#: Architecture -> QEMU's program, machine type and console device.
+#: Architecture -> QEMU's program and machine type.
 _TARGETS = {
     "amd64": ("qemu-system-x86_64", "q35,graphics=off"),
     "arm64": ("qemu-system-aarch64", "virt"),
@@ -264,7 +261,7 @@ def _seed_argv(seed: str, pause_at_byte: int | None) -> list[str]:
     if pause_at_byte is not None:
         # A read that fails, once, and that QEMU answers by stopping the machine: when it goes
         # on, the same read is done again and the guest has noticed nothing.
-        failing = {"event": "none", "iotype": "read", "sector": pause_at_byte // _SECTOR_BYTES,
+        failing = {"event": "none", "iotype": "read", "sector": pause_at_byte // SECTOR_BYTES,
                    "once": True, "immediately": True, "errno": errno.EIO}  # fmt: skip
         file = {"driver": "blkdebug", "read-only": True, "image": file, "inject-error": [failing]}
         device = ["rerror=stop"]

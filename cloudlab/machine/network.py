@@ -14,8 +14,6 @@ import select
 import socket
 import subprocess
 import tempfile
-from dataclasses import dataclass
-from typing import Self
 
 from cloudlab import platforms
 from cloudlab.errors import LaunchError
@@ -35,24 +33,11 @@ _START_S = 10.0
 _END_S = 2.0
 
 
-@dataclass(frozen=True)
-class NetworkChoice:
-    """How a guest gets its network.
+def network_warning(arch: str) -> str:
+    """Return what the user should know about the network that guests of ``arch`` get here.
 
-    Attributes
-    ----------
-    passt : bool
-        Else it is QEMU's own user-mode network.
-    warning : str
-        What the user should know about that; empty with passt.
+    It is empty where the network is passt's, which counts only if it starts; else it is QEMU's.
     """
-
-    passt: bool
-    warning: str = ""
-
-
-def choose_network(arch: str) -> NetworkChoice:
-    """Return how guests of ``arch`` get a network here; passt counts only if it starts."""
     if not platforms.is_linux():
         why = "passt, which would prevent that, runs on Linux only."
     elif which("passt") is None:
@@ -67,15 +52,14 @@ def choose_network(arch: str) -> NetworkChoice:
                 f"passt, which would prevent that, does not work here. {error.message} {error.hint}"
             )
         else:
-            return NetworkChoice(passt=True)
-    return NetworkChoice(
-        passt=False,
-        warning="The guest reaches services that listen on this host's loopback address, such as "
-        f"databases and notebooks: {why}",
+            return ""
+    return (
+        "The guest reaches services that listen on this host's loopback address, such as "
+        f"databases and notebooks: {why}"
     )
 
 
-class Passt:
+class Passt(contextlib.AbstractContextManager["Passt"]):
     """A running passt, which ends when QEMU closes its end of the socket.
 
     Attributes
@@ -136,9 +120,6 @@ class Passt:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -10,10 +10,10 @@ import pwd
 import signal
 import socket
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloudlab import platforms
 from cloudlab.errors import LaunchError, MachineError
@@ -59,15 +59,7 @@ class MachineEnd:
     stopped: bool = False
 
 
-@dataclass(frozen=True)
-class MachineEvent:
-    """What QEMU itself reports about the guest (``RESET``, ``BLOCK_IO_ERROR`` ...)."""
-
-    name: str
-    data: dict[str, Any]
-
-
-class Machine:
+class Machine(contextlib.AbstractAsyncContextManager["Machine"]):
     """A QEMU process as an asynchronous context manager.
 
     Leaving the block ends QEMU, whatever happened in it, and deletes the files that the
@@ -88,8 +80,10 @@ class Machine:
         An open file that QEMU inherits, to keep its lock; see :mod:`cloudlab.machine.slots`.
     end : MachineEnd or None
         How QEMU ended, once it did.
-    events : deque of MachineEvent
-        Filled while the machine runs; take them from the left.
+    events : deque of mapping
+        What QEMU itself reports about the guest, as in QMP: ``event`` is the name (``RESET``,
+        ``BLOCK_IO_ERROR`` ...), ``data`` has the details.  Filled while the machine runs; take
+        them from the left.
     """
 
     def __init__(self, config: MachineConfig, entry: Entry) -> None:
@@ -97,7 +91,7 @@ class Machine:
         self.qemu_pid = 0
         self.slot: int | None = None
         self.end: MachineEnd | None = None
-        self.events: deque[MachineEvent] = deque()
+        self.events: deque[Mapping[str, Any]] = deque()
         self._entry = entry
         self._process: asyncio.subprocess.Process | None = None
         self._started = asyncio.Event()
@@ -106,15 +100,7 @@ class Machine:
         self._passt: Passt | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await self.stop()
             await self._let_go()
@@ -183,7 +169,9 @@ class Machine:
         try:
             await asyncio.wait_for(self._ended.wait(), END_TIMEOUT_S)
         except TimeoutError:
-            self._kill()
+            self._kill_qemu()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await self._ended.wait()
         await self._hang_up()
 
@@ -202,12 +190,10 @@ class Machine:
             await process.wait()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _kill(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            if self.qemu_pid:
+    def _kill_qemu(self) -> None:
+        if self.qemu_pid:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(self.qemu_pid, signal.SIGKILL)
-            self._process.kill()
 
     async def _hang_up(self) -> None:
         """Close the connection to a QEMU that ended, after its last events."""
@@ -223,8 +209,7 @@ class Machine:
         with contextlib.suppress(Exception):
             # The connection broke when QEMU ended; its complaint is no news.
             await qmp.disconnect()
-        for event in qmp.events.clear():
-            self._note_event(event)
+        self.events.extend(qmp.events.clear())
         for task in self._tasks[1:]:
             task.cancel()
 
@@ -301,21 +286,14 @@ class Machine:
         finally:
             if self.end is None:
                 # The supervisor was killed; where no kernel ends QEMU with it, this is sooner.
-                with contextlib.suppress(ProcessLookupError):
-                    if self.qemu_pid:
-                        os.kill(self.qemu_pid, signal.SIGKILL)
+                self._kill_qemu()
                 self.end = MachineEnd(-signal.SIGKILL, "".join(strange))
             self._started.set()
             self._ended.set()
 
     async def _watch_events(self, qmp: QMPClient) -> None:
         async for event in qmp.events:
-            self._note_event(event)
-
-    def _note_event(self, event: Any) -> None:
-        data = event.get("data")
-        about = dict(data) if isinstance(data, dict) else {}
-        self.events.append(MachineEvent(str(event["event"]), about))
+            self.events.append(event)
 
 
 def other_user(config: MachineConfig) -> dict[str, Any] | None:

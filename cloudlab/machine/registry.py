@@ -17,9 +17,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 import psutil
 
@@ -36,7 +36,7 @@ _SUPERVISOR = (
 _PACKAGES = Path(__file__).parents[2]
 
 
-class Entry:
+class Entry(contextlib.AbstractContextManager["Entry"]):
     """A machine's place in the list, taken before the first of its files is written.
 
     A small process guards it: if its maker dies before QEMU has a supervisor, for example while
@@ -128,9 +128,6 @@ class Entry:
         self.dismiss_guard()
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -148,7 +145,7 @@ class RunningMachine:
     started : str
         ISO 8601, UTC.
     owner_pid, supervisor_pid, qemu_pid : int
-    run_folder : Path
+    run_folder : str
     """
 
     ident: str
@@ -157,7 +154,7 @@ class RunningMachine:
     owner_pid: int
     supervisor_pid: int
     qemu_pid: int
-    run_folder: Path
+    run_folder: str
 
 
 def list_running() -> list[RunningMachine]:
@@ -167,19 +164,9 @@ def list_running() -> list[RunningMachine]:
     for path in _entries():
         about = _read(path)
         # A machine that waits for its turn, or has just ended, has an entry as well.
-        if not psutil.pid_exists(int(about.get("qemu_pid", 0)) or -1):
-            continue
-        found.append(
-            RunningMachine(
-                ident=path.stem,
-                name=str(about["name"]),
-                started=str(about["started"]),
-                owner_pid=int(about["owner_pid"]),
-                supervisor_pid=int(about["supervisor_pid"]),
-                qemu_pid=int(about["qemu_pid"]),
-                run_folder=Path(about["run_folder"]),
-            )
-        )
+        if psutil.pid_exists(about.get("qemu_pid") or -1):
+            values = {one.name: about[one.name] for one in fields(RunningMachine)[1:]}
+            found.append(RunningMachine(path.stem, **values))
     return sorted(found, key=lambda machine: machine.started)
 
 

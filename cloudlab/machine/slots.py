@@ -18,7 +18,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from cloudlab.errors import MachineError, UsageError
 
@@ -80,33 +79,30 @@ def read_slots() -> Slots | None:
     return Slots(folder, int(number))
 
 
-class Slot:
+class Slot(contextlib.AbstractContextManager["Slot"]):
     """One slot, as a context manager; leaving the block returns it, after QEMU has ended.
 
     Parameters
     ----------
     slots : Slots or None
         None where there is no limit: then there is nothing to wait for.
+
+    Attributes
+    ----------
+    descriptor : int or None
+        The open file that QEMU inherits; None where there is no limit.
     """
 
     def __init__(self, slots: Slots | None) -> None:
+        self.descriptor: int | None = None
         self._slots = slots
-        self._held: int | None = None
         self._ticket: tuple[Path, int] | None = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._leave_queue()
-        held, self._held = self._held, None
+        held, self.descriptor = self.descriptor, None
         if held is not None:
             _release(held)
-
-    @property
-    def descriptor(self) -> int | None:
-        """The open file that QEMU inherits; None where there is no limit."""
-        return self._held
 
     async def wait(self, say: Callable[[str], None]) -> None:
         """Wait for a slot; ``say`` is called with the boot's place in the queue when that changes.
@@ -164,10 +160,10 @@ class Slot:
     def _take(self, slots: Slots) -> bool:
         for path in slots.files():
             with contextlib.suppress(FileNotFoundError, BlockingIOError):
-                self._held = _lock(path)
+                self.descriptor = _lock(path)
                 return True
             if not path.exists() and (made := _create_locked(path)) is not None:
-                self._held = made
+                self.descriptor = made
                 return True
         return False
 

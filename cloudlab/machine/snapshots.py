@@ -20,6 +20,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -197,14 +198,12 @@ def check_room(memory_bytes: int) -> None:
         raise SnapshotError(f"Only {format_bytes(free)} are free in {folder}.")
 
 
-@contextlib.contextmanager
-def saving(key: str) -> Iterator[Path]:
-    """Yield an empty folder for a snapshot's files; see :func:`keep`.
+def saving(key: str) -> AbstractContextManager[Path]:
+    """Return a context manager for an empty folder for a snapshot's files; see :func:`keep`.
 
     Whatever is not kept when the block ends is deleted.
     """
-    with paths.scratch_folder(paths.snapshots_folder(), key) as part:
-        yield part
+    return paths.scratch_folder(paths.snapshots_folder(), key)
 
 
 def keep(

@@ -7,7 +7,7 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,7 @@ from cloudlab.errors import (
     InterruptedRunError,
     MachineError,
 )
-from cloudlab.machine.process import Machine, MachineEnd, MachineEvent
+from cloudlab.machine.process import Machine, MachineEnd
 from cloudlab.machine.slots import WAITING
 from cloudlab.sizes import ConsoleParser, GuestBlock
 from cloudlab.tools import Deadline
@@ -344,19 +344,19 @@ class BootMonitor:
         while machine.events:
             self._take_event(machine.events.popleft())
 
-    def _take_event(self, event: MachineEvent) -> None:
-        if event.name == "BLOCK_IO_ERROR":
-            node = event.data.get("node-name")
+    def _take_event(self, event: Mapping[str, Any]) -> None:
+        name, data = event["event"], event.get("data", {})
+        if name == "BLOCK_IO_ERROR":
+            node = data.get("node-name")
             if self.on_pause is not None and node == "seed":
                 self._paused_at_s = self._now_s()
                 return
             raise self._host_disk(
-                f"the guest's {event.data.get('operation', 'access')} of its {node or 'disk'} "
-                "failed",
-                str(event.data.get("reason", "no reason given")),
-                full=bool(event.data.get("nospace")),
+                f"the guest's {data.get('operation', 'access')} of its {node or 'disk'} failed",
+                str(data.get("reason", "no reason given")),
+                full=bool(data.get("nospace")),
             )
-        if event.name == "RESET" and event.data.get("guest"):
+        if name == "RESET" and data.get("guest"):
             self._resets += 1
             if self._resets >= RESETS_OF_A_LOOP:
                 raise self._failed(
@@ -364,8 +364,8 @@ class BootMonitor:
                     "See in the console's last lines what it does before it reboots; try more memory "
                     "(--memory 2G) or the other --firmware.",
                 )
-        if event.name == "SHUTDOWN":
-            self._shutdown = str(event.data.get("reason", ""))
+        if name == "SHUTDOWN":
+            self._shutdown = str(data.get("reason", ""))
 
     def _check(self, deadline: Deadline) -> None:
         """Raise what ends the run, and record the overlay's growth."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cloudlab.disk import parse_disk_size
 from cloudlab.errors import UsageError
 from cloudlab.image.cache import Image
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
-from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig
+from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import GIB, format_two
 
@@ -130,16 +130,13 @@ SCENARIOS: dict[str, SeedConfig] = {
     "partition kept": SeedConfig(growpart=GrowpartMode.OFF),
 }
 
-_ENUMS: dict[str, type[StrEnum]] = {
-    "growpart": GrowpartMode,
-    "resize_rootfs": ResizeRootfs,
-    "profile": Profile,
-    "firmware": Firmware,
-    "accel": Accel,
-    "network": Network,
-    "start": Start,
-}
 _TYPES = get_type_hints(SeedConfig) | get_type_hints(Options)
+_ENUMS: dict[str, type[StrEnum]] = {
+    name: kind
+    for name, hint in _TYPES.items()
+    for kind in (hint, *get_args(hint))  # an enum, or an enum or None
+    if isinstance(kind, type) and issubclass(kind, StrEnum)
+}
 _SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
 _NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
 _SIZES = {

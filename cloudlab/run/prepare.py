@@ -24,7 +24,7 @@ from cloudlab.machine.config import (
     qemu_argv,
     qemu_program,
 )
-from cloudlab.machine.network import choose_network
+from cloudlab.machine.network import network_warning
 from cloudlab.machine.registry import Entry
 from cloudlab.run.monitor import OnEvent, RunEvent, ignore_events
 from cloudlab.run.options import Options, Start
@@ -126,9 +126,9 @@ def prepare(
     note(f"accelerator: {accel.accel} ({accel.reason})")
     network = None
     if options.network is Network.USER:
-        found = choose_network(image.arch)
-        note(f"warning: {found.warning}" if found.warning else "network: passt")
-        network = RecordedNetwork("passt" if found.passt else "QEMU user networking", found.warning)
+        warning = network_warning(image.arch)
+        note(f"warning: {warning}" if warning else "network: passt")
+        network = RecordedNetwork("QEMU user networking" if warning else "passt", warning)
     passt = network is not None and network.backend == "passt"
     machine = _machine_config(options, folder, accel, passt=passt)
     iso, variables, texts = folder / "seed.iso", folder / "uefi-variables.fd", _texts(options, seed)

@@ -8,41 +8,22 @@
 guest's measurements come from ``report.sh``, which is on the same disk.
 """
 
-from cloudlab.seed.check import Problem, Severity, check_meta_data, check_user_data, load_schema
-from cloudlab.seed.config import (
-    GrowpartMode,
-    Profile,
-    ResizeRootfs,
-    Seed,
-    SeedConfig,
-    User,
-    build_seed,
-    new_instance_id,
-    new_nonce,
-    parse_public_keys,
-    to_user_data,
-    with_nonce,
-)
-from cloudlab.seed.iso import write_iso, write_seed
-
-__all__ = [
-    "GrowpartMode",
-    "Problem",
-    "Profile",
-    "ResizeRootfs",
-    "Seed",
-    "SeedConfig",
-    "Severity",
-    "User",
-    "build_seed",
-    "check_meta_data",
-    "check_user_data",
-    "load_schema",
-    "new_instance_id",
-    "new_nonce",
-    "parse_public_keys",
-    "to_user_data",
-    "with_nonce",
-    "write_iso",
-    "write_seed",
-]
+from cloudlab.seed.check import Problem as Problem
+from cloudlab.seed.check import Severity as Severity
+from cloudlab.seed.check import check_meta_data as check_meta_data
+from cloudlab.seed.check import check_user_data as check_user_data
+from cloudlab.seed.check import load_schema as load_schema
+from cloudlab.seed.config import GrowpartMode as GrowpartMode
+from cloudlab.seed.config import Profile as Profile
+from cloudlab.seed.config import ResizeRootfs as ResizeRootfs
+from cloudlab.seed.config import Seed as Seed
+from cloudlab.seed.config import SeedConfig as SeedConfig
+from cloudlab.seed.config import User as User
+from cloudlab.seed.config import build_seed as build_seed
+from cloudlab.seed.config import new_instance_id as new_instance_id
+from cloudlab.seed.config import new_nonce as new_nonce
+from cloudlab.seed.config import parse_public_keys as parse_public_keys
+from cloudlab.seed.config import to_user_data as to_user_data
+from cloudlab.seed.config import with_nonce as with_nonce
+from cloudlab.seed.iso import write_iso as write_iso
+from cloudlab.seed.iso import write_seed as write_seed

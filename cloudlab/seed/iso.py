@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudlab.errors import SeedError
-from cloudlab.paths import expand, whole_file
+from cloudlab.paths import expand, os_errors_as, write_whole
 from cloudlab.seed.config import Profile, Seed, SeedConfig, build_seed
 
 #: What cloud-init's NoCloud datasource looks for: the volume's label, and a file.
@@ -104,14 +104,9 @@ def write_iso(
         If it cannot be written, or the label or the name does not fit into an ISO image.
     """
     image = iso_bytes(seed, label, user_data_file)
-    try:
-        with whole_file(path, mode=0o600) as part:
-            part.write_bytes(image)
-    except OSError as error:
-        raise SeedError(
-            f"The seed {path} could not be written: {error.strerror}.",
-            hint="Choose a path in a writable folder with free space.",
-        ) from error
+    hint = "Choose a path in a writable folder with free space."
+    with os_errors_as(SeedError, f"The seed {path} could not be written", hint=hint):
+        write_whole(path, image, mode=0o600)
     return path
 
 

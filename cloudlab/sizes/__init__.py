@@ -6,49 +6,24 @@ reads ``lsblk`` and ``df``, :mod:`~cloudlab.sizes.frames` the exact report, and
 what they say, and has the tidy table of it.
 """
 
-from cloudlab.sizes.frames import (
-    GuestBlock,
-    GuestDevice,
-    GuestFact,
-    GuestFilesystem,
-    GuestLog,
-    Stage,
-    posix_cksum,
-)
-from cloudlab.sizes.lines import Unread
-from cloudlab.sizes.listings import DfRow, LsblkRow, parse_size
-from cloudlab.sizes.parser import ConsoleParser, parse_console
-from cloudlab.sizes.report import (
-    SIZES_COLUMNS,
-    ParsedConsole,
-    Report,
-    check_sizes,
-    console_sizes,
-    read_sizes,
-    sizes_frame,
-    to_json,
-)
-
-__all__ = [
-    "SIZES_COLUMNS",
-    "ConsoleParser",
-    "DfRow",
-    "GuestBlock",
-    "GuestDevice",
-    "GuestFact",
-    "GuestFilesystem",
-    "GuestLog",
-    "LsblkRow",
-    "ParsedConsole",
-    "Report",
-    "Stage",
-    "Unread",
-    "check_sizes",
-    "console_sizes",
-    "parse_console",
-    "parse_size",
-    "posix_cksum",
-    "read_sizes",
-    "sizes_frame",
-    "to_json",
-]
+from cloudlab.sizes.frames import GuestBlock as GuestBlock
+from cloudlab.sizes.frames import GuestDevice as GuestDevice
+from cloudlab.sizes.frames import GuestFact as GuestFact
+from cloudlab.sizes.frames import GuestFilesystem as GuestFilesystem
+from cloudlab.sizes.frames import GuestLog as GuestLog
+from cloudlab.sizes.frames import Stage as Stage
+from cloudlab.sizes.frames import posix_cksum as posix_cksum
+from cloudlab.sizes.lines import Unread as Unread
+from cloudlab.sizes.listings import DfRow as DfRow
+from cloudlab.sizes.listings import LsblkRow as LsblkRow
+from cloudlab.sizes.listings import parse_size as parse_size
+from cloudlab.sizes.parser import ConsoleParser as ConsoleParser
+from cloudlab.sizes.parser import parse_console as parse_console
+from cloudlab.sizes.report import SIZES_COLUMNS as SIZES_COLUMNS
+from cloudlab.sizes.report import ParsedConsole as ParsedConsole
+from cloudlab.sizes.report import Report as Report
+from cloudlab.sizes.report import check_sizes as check_sizes
+from cloudlab.sizes.report import console_sizes as console_sizes
+from cloudlab.sizes.report import read_sizes as read_sizes
+from cloudlab.sizes.report import sizes_frame as sizes_frame
+from cloudlab.sizes.report import to_json as to_json

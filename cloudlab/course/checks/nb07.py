@@ -9,9 +9,9 @@ import pandas as pd
 
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import SECTOR_BYTES, Boot, Node, growth_of
+from cloudlab.course.node import Boot, Node, growth_of
 from cloudlab.run.value import Run, recorded
-from cloudlab.units import GIB, format_bytes
+from cloudlab.units import GIB, SECTOR_BYTES, format_bytes
 
 NODE_STORAGE = str(CASES["node-storage"].user_data)
 
