@@ -431,20 +431,16 @@ _KEPT = re.compile(
     r"127\.0\.0\.\d+|0\.0\.0\.0|255\.255\.\d+\.\d+|::1?|169\.254\.169\.254|\d+:\d+:\d+"
     r"|(?:00:){5}00|(?:ff:){5}ff|root@localhost\S*"
 )
-_HOST_SOURCES = (
-    re.compile(r"(?:^|[\[>])(?:[\w.-]+)@(?P<host>[\w-][\w.-]*)[: ~\]]", re.MULTILINE),
-    re.compile(
+_HOST_SOURCES = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r"(?:^|[\[>])(?:[\w.-]+)@(?P<host>[\w-][\w.-]*)[: ~\]]",
         r"^\S{3,5}\.? +\d+ \d\d:\d\d:\d\d (?P<host>[\w-][\w.-]*) [\w@./-]+(?:\[\d+\])?:",
-        re.MULTILINE,
-    ),
-    re.compile(
-        r"^\d{4}-\d\d-\d\dT\S+ (?P<host>[A-Za-z][\w.-]*) [\w@./-]+(?:\[\d+\])?:", re.MULTILINE
-    ),
-    re.compile(r"(?m)^(?P<host>[\w-]+(?:\.[\w-]+)*) login:"),
-    re.compile(
-        r"(?:UNAME_NODENAME=|set hostname to |(?<![\w-])(?:local-)?hostname: ?)[\"']?(?P<host>[\w.-]+)"
-    ),
-    re.compile(r"(?m)^\s*\"?(?:fqdn|_HOSTNAME)\"?[:=] ?[\"']?(?P<host>[\w.-]+)"),
+        r"^\d{4}-\d\d-\d\dT\S+ (?P<host>[A-Za-z][\w.-]*) [\w@./-]+(?:\[\d+\])?:",
+        r"^(?P<host>[\w-]+(?:\.[\w-]+)*) login:",
+        r"(?:UNAME_NODENAME=|set hostname to |(?<![\w-])(?:local-)?hostname: ?)[\"']?(?P<host>[\w.-]+)",
+        r"^\s*\"?(?:fqdn|_HOSTNAME)\"?[:=] ?[\"']?(?P<host>[\w.-]+)",
+    )
 )
 _COMMON_HOSTS = {"localhost", "localhost.localdomain", "debian", "ubuntu", "host", "root"}
 

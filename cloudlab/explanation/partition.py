@@ -63,7 +63,7 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
         usual = machine.may_hold_root(name) or bool(FIRST_DISK.fullmatch(name))
-        return direct and machine.guessed and usual
+        return direct and usual and not machine.root and not machine.zfs_dataset
     number = re.search(r"partition[= ](\d+)", event.at.text)
     if event.get("alone") and machine.facts.nameless:
         return True  # growpart's own words are all that there is
