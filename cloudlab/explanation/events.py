@@ -499,16 +499,19 @@ def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> di
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}
 
 
+def _first(pattern: re.Pattern[str], lines: Iterable[Line]) -> re.Match[str] | None:
+    """Return the first match in these lines."""
+    return next(filter(None, (pattern.search(line.text) for line in lines)), None)
+
+
 def _around(lines: list[Line], place: int) -> dict[str, str]:
     """Return the partition that growpart's output is about, from the lines around it.
 
     ``alone`` is set if no line of the document names a device.
     """
     number = re.search(r"partition[= ](\d+)", lines[place].text)
-    before = reversed(lines[max(0, place - _AROUND_LINES) : place])
-    after = lines[place + 1 : place + 1 + _AROUND_LINES]
-    shown = next(filter(None, (_DUMPED.search(one.text) for one in before)), None)
-    resized = next(filter(None, (_RESIZING.search(one.text) for one in after)), None)
+    shown = _first(_DUMPED, reversed(lines[max(0, place - _AROUND_LINES) : place]))
+    resized = _first(_RESIZING, lines[place + 1 : place + 1 + _AROUND_LINES])
     if number is None or (shown is None and resized is None):
         named = number is None or any(_DEVICE.search(one.text) for one in lines[:_MOST_LINES])
         return {} if named or len(lines) > _MOST_LINES else {"alone": "yes"}
@@ -520,15 +523,9 @@ def _around(lines: list[Line], place: int) -> dict[str, str]:
 
 def _disk_near(lines: list[Line], place: int) -> str:
     """Return the disk that a message without a name is about, from the lines around it."""
-    around = [
-        lines[place],
-        *reversed(lines[max(0, place - 6) : place]),
-        *lines[place + 1 : place + 7],
-    ]
-    for line in around:
-        if match := _DISK.search(line.text):
-            return match[1] or match[2]
-    return ""
+    before, after = lines[max(0, place - 6) : place], lines[place + 1 : place + 7]
+    match = _first(_DISK, [lines[place], *reversed(before), *after])
+    return (match[1] or match[2]) if match else ""
 
 
 def _is_growpart(match: re.Match[str], text: str) -> bool:

@@ -37,12 +37,12 @@ _NOT_ALL = 0.88
 
 def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
     """Say whether the root filesystem grew, by what, or why not."""
-    growth = _filesystem_growth(machine, partition) or _growth_beside(machine, partition)
-    if growth is not None:
-        return growth
-    for verdict in _filesystem_causes(machine, partition):
-        return verdict
-    return _filesystem_by_size(machine, partition)
+    return (
+        _filesystem_growth(machine, partition)
+        or _growth_beside(machine, partition)
+        or next(_filesystem_causes(machine, partition), None)
+        or _filesystem_by_size(machine, partition)
+    )
 
 
 def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
@@ -53,13 +53,12 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         ends = (one for one in machine.all(Kind.KERNEL_ENDS) if one.at.order > event.at.order)
         ends = (one for one in ends if one.get("device") == event.get("device"))
         new = next((int(one.get("new")) for one in ends), new)
-        if new <= old or not machine.is_root(event.get("device", "btrfs")):
-            continue
-        if _as_before(machine, event):
+        mine = machine.is_root(event.get("device", "btrfs"))
+        if new <= old or not mine or _as_before(machine, event):
             continue
         unit = 4096 if event.get("device") else 1
-        by = _grower_of_kernel(machine, event, (old * unit, new * unit), done)
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
+        by = _grower_of_kernel(machine, event, sizes, done)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     below = _volume_behind(machine) or _mapping_behind(machine)
     # growfs prints the same where there was nothing to grow, as before cloud-init grows anything.
@@ -230,9 +229,8 @@ def _outdated(machine: Machine, mount: Mount) -> bool:
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
     """Tell whether something was measured before the partition grew, or on another host."""
-    at = next(
-        iter(partition.evidence), shown.at
-    )  # a log describes the boot, wherever it was pasted
+    at = next(iter(partition.evidence), shown.at)
+    # A log describes the boot, wherever it was pasted.
     by_hand = bool(partition.grown) and source_of(at.text) is Source.OUTPUT
     seen = [one for one in partition.evidence[1:] if one.file == shown.at.file]
     before = shown.at.order < min(one.order for one in (at, *seen))
@@ -308,10 +306,8 @@ def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
 
 
 def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
-    worked = [
-        one for one in machine.all(Kind.RESIZED, Kind.TOOL, Kind.KERNEL) if _of_root(machine, one)
-    ]
-    since = worked[-1].at.order if worked else -1
+    tried = machine.all(Kind.RESIZED, Kind.TOOL, Kind.KERNEL)
+    since = max((one.at.order for one in tried if _of_root(machine, one)), default=-1)
     failures = [
         one
         for one in machine.all(Kind.RESIZE_FAILED)
@@ -418,9 +414,9 @@ def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
         return undecided("zpool list; zpool status", proofs=[pool])
     if partition.reason is Reason.TABLE_BUSY:
         return not_grown(Reason.TABLE_BUSY, *partition.evidence, machine.filesystem)
-    if partition.grown is False:
-        for verdict in _below_kept_partition(machine, partition, fills=fills):
-            return verdict
+    below = _below_kept_partition(machine, partition, fills=fills)
+    if partition.grown is False and (kept := next(below, None)):
+        return kept
     if fills is False:
         device = machine.devices.get(machine.root)
         reason = Reason.UNKNOWN_FILESYSTEM if machine.fstype in _NOT_BY_CLOUD_INIT else None

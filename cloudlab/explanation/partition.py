@@ -28,12 +28,12 @@ from cloudlab.explanation.verdicts import (
 )
 
 _SOON = 12  # lines
+_BOOTED_S = 60  # a later change of the disk's size came after growpart
 
 
 def partition_verdict(machine: Machine) -> Verdict:
     """Say whether the root partition grew, by what, or why not."""
-    grown = _growth(machine)
-    if grown is not None:
+    if grown := _growth(machine):
         return _since(machine, grown) or grown
     return next(_causes(machine), None) or next(_layouts(machine))
 
@@ -352,20 +352,18 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         lost = re.fullmatch(r"/dev/roo\w*: does not exist", event.get("cause"))
         reason = Reason.DEVICE_NOT_FOUND if lost else Reason.GROWPART_FAILED
         yield not_grown(Reason.FILESYSTEM_FULL if full else reason, event, full)
-    if machine.last(Kind.CHANGED, Kind.TRIED) is None:
-        for other in machine.all(Kind.PROGRAM):
-            named = re.search(r"/dev/[\w/-]+", other.at.text)
-            device = other.partition or short_name(named[0] if named else "")
-            disk = disk_of(device) or device
-            if other.failed and machine.root and disk and disk != machine.disk:
-                used = any(
-                    disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
-                    for one in machine.devices.values()
-                )
-                if not used and (disk in machine.devices or "does not exist" in other.at.text):
-                    yield not_grown(
-                        Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
-                    )
+    for other in [] if machine.last(Kind.CHANGED, Kind.TRIED) else machine.all(Kind.PROGRAM):
+        named = re.search(r"/dev/[\w/-]+", other.at.text)
+        device = other.partition or short_name(named[0] if named else "")
+        disk = disk_of(device) or device
+        used = any(
+            disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
+            for one in machine.devices.values()
+        )
+        shown = disk in machine.devices or "does not exist" in other.at.text
+        wrong = machine.root and disk and disk != machine.disk and shown and not used
+        if other.failed and wrong:
+            yield not_grown(Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition))
 
 
 def _skipped(machine: Machine) -> Iterator[Verdict]:
@@ -446,7 +444,8 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
-    enlarged = next((one for one in machine.all(Kind.CAPACITY) if _is_disk(machine, one)), None)
+    since = [one for one in machine.all(Kind.CAPACITY) if (one.uptime_s or 0) > _BOOTED_S]
+    enlarged = next((one for one in since if one.get("device", "disk") == machine.disk), None)
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     ends = room.some is False
     smaller = enlarged is not None or _was_smaller(machine, event)
@@ -493,10 +492,6 @@ def _has_images_size(machine: Machine) -> bool:
     shown, disk_bytes = machine.all(Kind.VIRTUAL_SIZE), machine.size_of(machine.disk) or 0
     sizes = (int(one.get("bytes") or size_in(one.get("size"))) for one in shown)
     return any(abs(size - disk_bytes) < size // 50 and size % (1 << 29) for size in sizes)
-
-
-def _is_disk(machine: Machine, event: Event) -> bool:
-    return event.get("device", "disk") == machine.disk and (event.uptime_s or 0) > 60  # noqa: PLR2004
 
 
 def _unlisted(machine: Machine) -> Iterator[Verdict]:
@@ -592,9 +587,5 @@ def _layer_reason(machine: Machine) -> Reason | None:
         return Reason.ZFS
     if machine.raid:
         return Reason.RAID
-    for device in reversed(machine.stack):
-        if device.type == "crypt":
-            return Reason.ENCRYPTED
-        if device.type == "lvm":
-            return Reason.LOGICAL_VOLUME
-    return None
+    reasons = {"crypt": Reason.ENCRYPTED, "lvm": Reason.LOGICAL_VOLUME}
+    return next((reasons[one.type] for one in reversed(machine.stack) if one.type in reasons), None)

@@ -280,9 +280,8 @@ def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
 
 def _place(evidence: Evidence) -> str:
     file = f"{evidence.file}, " if evidence.file else ""
-    if evidence.line is None:
-        return f"{file}{evidence.source}"
-    return f"{file}line {evidence.line}, {evidence.source}"
+    line = "" if evidence.line is None else f"line {evidence.line}, "
+    return f"{file}{line}{evidence.source}"
 
 
 def _moment(when: When | None) -> str:

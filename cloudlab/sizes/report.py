@@ -455,8 +455,6 @@ def read_sizes(path: Path) -> pd.DataFrame:
 def _uptime(report: Report, parsed: ParsedConsole) -> float | None:
     if report.block:
         return report.block.uptime_s
-    if report.stage is None:
-        return None
     around = [b for b in parsed.blocks if b.stage == report.stage and b.line <= report.line]
     return around[-1].uptime_s if around else None
 
