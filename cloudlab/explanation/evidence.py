@@ -29,7 +29,8 @@ from cloudlab.errors import CloudlabError, ParseError
 from cloudlab.explanation.model import Source
 from cloudlab.formats import format_of, is_disk, read_ends
 from cloudlab.sizes import ParsedConsole, parse_console
-from cloudlab.sizes.lines import texts
+from cloudlab.sizes.lines import PROMPT, texts
+from cloudlab.sizes.parser import whole_lines
 
 #: A path, ``-`` for standard input, or a text of several lines.
 EvidenceSource = str | Path
@@ -63,7 +64,7 @@ _TABLES = (
 ).split(b"|")
 _ROWS_AFTER_HEADER = 40
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
-_PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
+_PROMPT = re.compile(PROMPT + " ")
 _HOST_COMMAND = re.compile(
     r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
 )
@@ -341,16 +342,10 @@ def _journal_message(raw: bytes) -> bytes:
 
 def _telling_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a large file that may be evidence, without looking at each."""
-    first, rest = 1, b""
-    while chunk := stream.read(_CHUNK_BYTES):
-        data = rest + chunk
-        end = data.rfind(b"\n") + 1
-        if end == 0 and len(data) > 2 * _CHUNK_BYTES:
-            end = len(data)  # a line without an end is cut
-        yield from _telling(data[:end], first)
-        first += data.count(b"\n", 0, end)
-        rest = data[end:]
-    yield from _telling(rest, first)
+    first = 1
+    for data in whole_lines(stream, _CHUNK_BYTES):
+        yield from _telling(data, first)
+        first += data.count(b"\n")
 
 
 def _telling(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:

@@ -22,11 +22,14 @@ from cloudlab.explanation.names import (
 )
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
+from cloudlab.sizes.lines import PROMPT
 
 _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
     r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
 )
+#: Ends of the types of what fills a partition and is no filesystem.
+CONTAINERS = ("_member", "_LUKS")
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
@@ -80,7 +83,7 @@ _OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
 _AFTER_USER_DATA = re.compile(
     r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
 )
-_PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
+_PROMPT = re.compile(PROMPT + r" |[$#] \w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,11 +384,11 @@ def _read_layout(document: Document, facts: Facts) -> None:
     for one in layout.partitions:
         name = f"disk{one.number}" if one.number is not None else "disk"
         filesystem = one.filesystem
-        root = one is largest and filesystem is not None and filesystem.type != "swap"
         text = f"{name}: {one.size_bytes} bytes, {filesystem.type if filesystem else one.type}"
         at = place._replace(text=text)
         fstype = filesystem.type if filesystem else ""
-        mounts = ("/",) if root and not fstype.endswith(("_member", "_LUKS")) else ()
+        no_root = fstype in {"", "swap"} or fstype.endswith(CONTAINERS)
+        mounts = ("/",) if one is largest and not no_root else ()
         parent = "disk" if one.number is not None else ""
         kind = "part" if parent else "disk"
         facts.devices.append(Device(name, one.size_bytes, kind, parent, mounts, fstype, at))
@@ -398,8 +401,7 @@ def _read_layout(document: Document, facts: Facts) -> None:
 
 def _tables(document: Document) -> Iterator[Table]:
     for value in _json_objects(document, "partitiontable"):
-        if (found := _sfdisk_json(value, document.lines[0])) is not None:
-            yield found
+        yield from filter(None, [_sfdisk_json(value, document.lines[0])])
     table, sector, cylinder = None, 512, 0
     for line in document.lines:
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
