@@ -235,7 +235,7 @@ _OF_DISK = {
 # A path, or the kernel's list of a disk's partitions.
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)"
-    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
+    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]\w*\d(?:\s+|$))+$"
 )
 # What stands around growpart's output in a script's: the table's dump before, the resize after.
 _DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
