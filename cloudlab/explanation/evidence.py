@@ -105,6 +105,10 @@ class Line(NamedTuple):
         """Tell whether it stands before another line of its file."""
         return self.file == other.file and self.order < other.order
 
+    def soon_after(self, other: Line, lines: int) -> bool:
+        """Tell whether it stands below another line of its file, by less than so many lines."""
+        return self.file == other.file and 0 < self.number - other.number < lines
+
     def may_precede(self, other: Line) -> bool:
         """Tell whether it is of the same machine and may be older: two files have no order."""
         return self.same_machine(other) and (self.file != other.file or self.before(other))

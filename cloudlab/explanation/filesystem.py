@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import NEAR_LINES, Event, Kind, source_of
+from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Mount, Volume
 from cloudlab.explanation.machine import Machine
@@ -26,7 +26,6 @@ from cloudlab.explanation.verdicts import (
 _SHORT = 0.95
 # By more than the units and the rounding of df differ.
 _MORE = 1.11
-_SOON = 12  # lines
 _LATE_S = 3600  # cloud-init has ended by then
 _BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
 # What cc_resizefs.py does not resize, and what mostly grows only while it is not mounted.
@@ -109,7 +108,7 @@ def _grower_of_kernel(
     """Return who made the kernel grow it: a program that names the sizes says so best."""
     resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
     for one in machine.all(Kind.TOOL, Kind.TOOL_BEGINS):
-        near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < _SOON
+        near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < SOON_LINES
         began = abs(size_in(one.get("old")) - sizes[0]) < sizes[0] * 0.02 and one.get("btrfs")
         ended = one.kind is Kind.TOOL and one.bytes_named == sizes[1]
         if not machine.is_root(one.get("device", "btrfs", "target")):
@@ -170,8 +169,7 @@ def _within_cloud_init(machine: Machine, event: Event) -> bool:
 
 def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: int) -> bool:
     """Tell whether systemd-growfs names what the kernel just grew to, before cloud-init ran."""
-    lines = done.at.number - kernel.at.number
-    soon = done.at.file == kernel.at.file and 0 < lines < _SOON
+    soon = done.at.soon_after(kernel.at, SOON_LINES)
     before = not any(
         one.at.file == kernel.at.file and one.at.number < kernel.at.number
         for one in machine.all(Kind.RAN)
@@ -259,7 +257,12 @@ def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict
         yield undecided(DF, proofs=(forked, machine.filesystem), reason=Reason.IN_BACKGROUND)
     if partition.reason is Reason.FILESYSTEM_FULL:
         yield not_grown(Reason.FILESYSTEM_FULL, *partition.evidence)
-    yield from _wishes(machine, partition)
+    # What user-data asks for, where no log says whether cloud-init followed it.
+    data, mount = machine.user_data, machine.filesystem
+    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
+    off = trusted and machine.switched_off("resize_rootfs")
+    if off and mount and _fills(machine, partition) is False:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, mount, missing=LOG)
 
 
 def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> Iterator[Verdict]:
@@ -293,16 +296,6 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
             immutable = overlaid or machine.immutable_source is not None
             yield not_grown(Reason.IMMUTABLE_ROOT if immutable else reason, said)
     yield from _resize_failures(machine, fills=fills)
-
-
-def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
-    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
-    fills = _fills(machine, partition)
-    data = machine.user_data
-    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
-    off = machine.switched_off("resize_rootfs")
-    if data and trusted and off and fills is False and machine.filesystem:
-        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, machine.filesystem, missing=LOG)
 
 
 def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:

@@ -120,12 +120,10 @@ class Machine(EventLog):
     @cached_property
     def root(self) -> str:
         """The device that the root filesystem lies on, as lsblk names it; empty if unknown."""
-        listed = [
-            device.name
-            for point in ("/", "/sysroot")
-            for device in self.devices.values()
-            if point in device.mounts
-        ]
+        if self.zfs_dataset:
+            return ""
+        known = self.devices.values()
+        listed = [one.name for point in ("/", "/sysroot") for one in known if point in one.mounts]
         sources = [short_name(one.source) for one in reversed(self.root_mounts)]
         sources = [one for one in sources if one and one != "composefs"]
         real = [
@@ -133,8 +131,6 @@ class Machine(EventLog):
             for one in sources
             if one in self.devices or disk_of(one) or _WHOLE_DISK.fullmatch(one)
         ]
-        if self.zfs_dataset:
-            return ""
         named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
         named += [one.partition for one in reversed(tried)]

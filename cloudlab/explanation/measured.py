@@ -273,8 +273,10 @@ def _growfs_around(boot: Boot, kernel: Event | None) -> list[Event]:
     if start and end is None:
         begun = kernel or next(boot.resizings(), None)
         since_s = start.uptime_s or 0.0
-        over = [*boot.machine.all(Kind.KERNEL_ENDS), *boot.machine.all(Kind.RESIZE_FAILED)]
-        over = [one for one in over if _is_of_growfs(one) and (one.uptime_s or 0.0) >= since_s]
+        failed = boot.machine.all(Kind.RESIZE_FAILED)  # by systemd-growfs, or by cloud-init
+        failed = [one for one in failed if re.search(r"growfs|Grow ", one.at.text)]
+        ends = boot.machine.all(Kind.KERNEL_ENDS) + failed
+        over = any((one.uptime_s or 0.0) >= since_s for one in ends)
         return [start] if begun and since_s <= (begun.uptime_s or 0.0) and not over else []
     if start and end and kernel:
         known = [one.uptime_s for one in (start, kernel, end) if one.uptime_s is not None]
@@ -289,11 +291,6 @@ def _growfs_before_bootcmd(boot: Boot) -> list[Event]:
     limit_s = boot.before.uptime_s if boot.before else None
     ended_s = end.uptime_s if end else None
     return [start, end] if start and end and (ended_s or 0.0) < (limit_s or 0.0) else []
-
-
-def _is_of_growfs(event: Event) -> bool:
-    """Tell whether the end of a resize may be that of systemd-growfs, not of cloud-init."""
-    return event.kind is Kind.KERNEL_ENDS or bool(re.search(r"growfs|Grow ", event.at.text))
 
 
 def _filesystem_growth(

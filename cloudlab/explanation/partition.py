@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cloudlab.explanation.events import NEAR_LINES, SECTOR, Event, Kind, source_of
+from cloudlab.explanation.events import NEAR_LINES, SECTOR, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.facts import Device
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
@@ -27,7 +27,6 @@ from cloudlab.explanation.verdicts import (
     undecided,
 )
 
-_SOON = 12  # lines
 _BOOTED_S = 60  # a later change of the disk's size came after growpart
 
 
@@ -50,9 +49,7 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
 
 def concerns_root(machine: Machine, event: Event) -> bool:
     """Tell whether an event of growpart is about root's partition."""
-    if event.kind is Kind.PROGRAM and event.of_root_script:
-        return True
-    if event.get("entry") == "/":
+    if (event.kind is Kind.PROGRAM and event.of_root_script) or event.get("entry") == "/":
         return True
     name = event.partition
     if name and machine.partition:
@@ -106,7 +103,7 @@ def repart_event(machine: Machine) -> Event | None:
     disk = machine.disk
     for event in reversed(machine.all(Kind.REPART)):
         row, at, disks = event.partition, event.at, machine.all(Kind.REPART_DISK)
-        soon = [one for one in disks if at.before(one.at) and one.at.number - at.number < _SOON]
+        soon = [one for one in disks if one.at.soon_after(at, SOON_LINES)]
         # The table is printed before, even if nothing is applied then.
         disks = soon if row else [one for one in disks if one.at.order < at.order]
         named = short_name(disks[-1].get("device").strip(".")) if disks else "" if row else disk
@@ -133,9 +130,8 @@ def _growth_in_initramfs(machine: Machine) -> Verdict | None:
         if not event.in_initramfs or not machine.about_root(event) or machine.room.some:
             continue
         for grew in machine.grew_on_partition:
-            by_it = any(abs(one.at.number - grew.at.number) < _SOON for one in early)
-            lines = grew.at.number - event.at.number
-            if by_it and grew.at.file == event.at.file and 0 < lines < NEAR_LINES:
+            by_it = any(abs(one.at.number - grew.at.number) < SOON_LINES for one in early)
+            if by_it and grew.at.soon_after(event.at, NEAR_LINES):
                 return grown_by(Grower.INITRAMFS, event, grew)
     return None
 
@@ -188,7 +184,7 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
 def _busy_after(machine: Machine, event: Event) -> Event | None:
     """Return what says, soon after growpart, that the kernel did not take root's table."""
     for one in machine.all(Kind.TABLE_BUSY):
-        soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
+        soon = one.at.soon_after(event.at, NEAR_LINES + 1)
         if soon and machine.about_root(one) and machine.rescanned_after(one.at) == one.at.order:
             return one
     return None
