@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
+from cloudlab.explanation.facts import SECTOR
 from cloudlab.explanation.model import Source
 from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
 
@@ -266,8 +267,6 @@ _TRACEBACK_LINES = 60
 # A lack of space for a program's own files: resize programs print the same of their device.
 _NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
 _NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
-#: Of growpart's and the kernel's numbers.
-SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)

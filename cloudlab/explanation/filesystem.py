@@ -61,7 +61,8 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     below = _volume_behind(machine) or _mapping_behind(machine)
     # growfs prints the same where there was nothing to grow, as before cloud-init grows anything.
-    if resized and partition.by is Grower.GROWPART and _logged(partition):
+    logged = any(source_of(one.text) is Source.CLOUD_INIT_LOG for one in partition.evidence[:1])
+    if resized and partition.by is Grower.GROWPART and logged:
         done = []
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
@@ -84,11 +85,6 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         return grown_by(Grower.OTHER, service, machine.filesystem)
     resized_later = _resized_by_btrfs(machine) or _resized_after_growth(machine, partition)
     return resized_later or _growth_in_df(machine)
-
-
-def _logged(partition: Verdict) -> bool:
-    """Tell whether it is cloud-init's log that says that the partition grew."""
-    return any(source_of(line.text) is Source.CLOUD_INIT_LOG for line in partition.evidence[:1])
 
 
 def _grower(event: Event, resized: Event | None) -> Grower:

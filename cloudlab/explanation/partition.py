@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cloudlab.explanation.events import NEAR_LINES, SECTOR, SOON_LINES, Event, Kind, source_of
-from cloudlab.explanation.facts import Device
+from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
+from cloudlab.explanation.facts import SECTOR, Device
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
 from cloudlab.explanation.names import disk_of, number_of, short_name, size_in
