@@ -474,9 +474,8 @@ def _was_smaller(machine: Machine, event: Event) -> bool:
     plain = machine.root == machine.partition
     outgrown = plain and machine.fills(machine.size_of(machine.root)) is False
     # The kernel compares the GPT's end with the disk's at each boot.
-    moved = any(
-        "GPT:" in one.at.text for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)
-    )
+    backups = filter(machine.about_root, machine.all(Kind.GPT_BACKUP))
+    moved = any("GPT:" in one.at.text for one in backups)
     return earlier or outgrown or moved or bool(machine.grew_on_partition)
 
 

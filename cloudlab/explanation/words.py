@@ -215,9 +215,7 @@ class Explanation:
             rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
         return table_html(_COLUMNS, rows) + self.to_html()
 
-    def _paragraphs(
-        self,
-    ) -> Iterator[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
+    def _paragraphs(self) -> Iterator[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
         """Yield sentences, each with what is missing, its evidence, and commands."""
         for one in self.statements:
             yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
