@@ -234,6 +234,11 @@ def test_hostile_names_stay_out_of_commands_and_off_the_terminal():
     assert "\x1b" not in cl.explain(text).to_text()
 
 
+def test_a_line_almost_like_the_kernels_list_of_partitions_is_read_at_once():
+    text = LSBLK + "backup GPT table is not on the end\n sdb: " + "a1" * 100 + "!\n"
+    assert partition(text).reason is Reason.GPT_BACKUP
+
+
 def test_the_command_line_reads_files_recordings_and_standard_input(tmp_path):
     (tmp_path / "lsblk.txt").write_text(LSBLK)
     told = cloudlab("explain", tmp_path / "lsblk.txt")

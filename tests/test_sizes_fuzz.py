@@ -17,7 +17,7 @@ from cloudlab.sizes import (
     parse_size,
     to_json,
 )
-from cloudlab.sizes.parser import _whole_lines
+from cloudlab.sizes.parser import whole_lines
 
 HEADERS = [
     b"NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS\r\n",
@@ -202,7 +202,7 @@ def test_a_line_without_end_is_survived():
 
     (report,) = parse_console(flood()).reports
     assert report.lsblk[0].line == 3
-    assert max(len(piece) for piece in _whole_lines(flood())) < 2 * MIB
+    assert max(len(piece) for piece in whole_lines(flood())) < 2 * MIB
 
 
 def test_headers_without_rows_are_not_kept():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from cloudlab.console import LONGEST_LINE_BYTES, printable
 from cloudlab.explanation.events import Event, Kind, read_events
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.facts import Device, Facts, Mount
+from cloudlab.explanation.facts import CONTAINERS, Device, Facts, Mount
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Source, When
 from cloudlab.sizes import GuestBlock, GuestDevice, GuestFilesystem, ParsedConsole
@@ -29,8 +29,6 @@ _TELLING = re.compile(
     rb"|(?:^|cloud-init\[\d+\]: ) *(?:CHANGED: partition=|The filesystem on \S+ is now"
     rb"|data blocks changed from|Resize device id |Size of logical volume)"
 )
-# What fills a partition and is no filesystem.
-_CONTAINERS = ("_member", "_LUKS")
 
 
 class Size(NamedTuple):
@@ -148,7 +146,7 @@ class Boot:
         if read is None or not filesystem or filesystem["size_bytes"] is None:
             return None
         in_volume = self.machine.stack and self.machine.stack[0].type not in {"part", "disk"}
-        if filesystem["type"].endswith(_CONTAINERS) or in_volume:
+        if filesystem["type"].endswith(CONTAINERS) or in_volume:
             return None  # inspect does not look into volumes
         size_bytes = int(filesystem["size_bytes"])
         text = f"superblock of {filesystem['type']} on {_place(read[0])}, {size_bytes:,} bytes"

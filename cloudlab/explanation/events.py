@@ -15,6 +15,7 @@ from enum import StrEnum
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.model import Source
 from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
+from cloudlab.units import SECTOR_BYTES
 
 
 class Kind(StrEnum):
@@ -235,7 +236,7 @@ _OF_DISK = {
 # A path, or the kernel's list of a disk's partitions.
 _DISK = re.compile(
     r"/dev/((?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+|md\d+)"
-    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]+\w*\d\s*)+$"
+    r"|(?:\]|kernel:|^) +([a-z]\w+): (?:[a-z]\w*\d(?:\s+|$))+$"
 )
 # What stands around growpart's output in a script's: the table's dump before, the resize after.
 _DUMPED = re.compile(r"(?:sfdisk .*--dump|^device:) (/dev/\S+)|^(/dev/\S+) : start=")
@@ -260,12 +261,12 @@ _NEAR_LINES = 40
 _GREPPED = re.compile(r"^(?:/\S*[:-])?(?:\d+[:-])?")
 #: How far apart lines of one traceback or one program's output may be.
 NEAR_LINES = 80
+#: How far apart lines may be that one program wrote at once, or two of which one called the other.
+SOON_LINES = 12
 _TRACEBACK_LINES = 60
 # A lack of space for a program's own files: resize programs print the same of their device.
 _NO_DIRECTORY = re.compile(r"(?:mkdir|mktemp)\b")
 _NO_ROOM = re.compile(r"Errno 28|(?:mkdir|mktemp)\b")
-#: Of growpart's and the kernel's numbers.
-SECTOR = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +322,9 @@ class Event:
         if self.get("old") and self.get("new"):
             return int(self.get("old")), int(self.get("new"))
         match = re.search(r"old: size=(\d+).*new: size=(\d+)", self.at.text)
-        return (int(match[1]) * SECTOR, int(match[2]) * SECTOR) if match else (None, None)
+        return (
+            (int(match[1]) * SECTOR_BYTES, int(match[2]) * SECTOR_BYTES) if match else (None, None)
+        )
 
     @property
     def failed(self) -> bool:
@@ -499,16 +502,19 @@ def _failed_on(text: str, values: dict[str, str], mounted: dict[str, str]) -> di
     return mounted if {"ext", "xfs"} & values.keys() and not values.get("target") else {}
 
 
+def _first(pattern: re.Pattern[str], lines: Iterable[Line]) -> re.Match[str] | None:
+    """Return the first match in these lines."""
+    return next(filter(None, (pattern.search(line.text) for line in lines)), None)
+
+
 def _around(lines: list[Line], place: int) -> dict[str, str]:
     """Return the partition that growpart's output is about, from the lines around it.
 
     ``alone`` is set if no line of the document names a device.
     """
     number = re.search(r"partition[= ](\d+)", lines[place].text)
-    before = reversed(lines[max(0, place - _AROUND_LINES) : place])
-    after = lines[place + 1 : place + 1 + _AROUND_LINES]
-    shown = next(filter(None, (_DUMPED.search(one.text) for one in before)), None)
-    resized = next(filter(None, (_RESIZING.search(one.text) for one in after)), None)
+    shown = _first(_DUMPED, reversed(lines[max(0, place - _AROUND_LINES) : place]))
+    resized = _first(_RESIZING, lines[place + 1 : place + 1 + _AROUND_LINES])
     if number is None or (shown is None and resized is None):
         named = number is None or any(_DEVICE.search(one.text) for one in lines[:_MOST_LINES])
         return {} if named or len(lines) > _MOST_LINES else {"alone": "yes"}
@@ -520,15 +526,9 @@ def _around(lines: list[Line], place: int) -> dict[str, str]:
 
 def _disk_near(lines: list[Line], place: int) -> str:
     """Return the disk that a message without a name is about, from the lines around it."""
-    around = [
-        lines[place],
-        *reversed(lines[max(0, place - 6) : place]),
-        *lines[place + 1 : place + 7],
-    ]
-    for line in around:
-        if match := _DISK.search(line.text):
-            return match[1] or match[2]
-    return ""
+    before, after = lines[max(0, place - 6) : place], lines[place + 1 : place + 7]
+    match = _first(_DISK, [lines[place], *reversed(before), *after])
+    return (match[1] or match[2]) if match else ""
 
 
 def _is_growpart(match: re.Match[str], text: str) -> bool:

@@ -29,7 +29,8 @@ from cloudlab.errors import CloudlabError, ParseError
 from cloudlab.explanation.model import Source
 from cloudlab.formats import format_of, is_disk, read_ends
 from cloudlab.sizes import ParsedConsole, parse_console
-from cloudlab.sizes.lines import texts
+from cloudlab.sizes.lines import PROMPT, texts
+from cloudlab.sizes.parser import whole_lines
 
 #: A path, ``-`` for standard input, or a text of several lines.
 EvidenceSource = str | Path
@@ -63,7 +64,7 @@ _TABLES = (
 ).split(b"|")
 _ROWS_AFTER_HEADER = 40
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
-_PROMPT = re.compile(r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#] ")
+_PROMPT = re.compile(PROMPT + " ")
 _HOST_COMMAND = re.compile(
     r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
 )
@@ -103,6 +104,10 @@ class Line(NamedTuple):
     def before(self, other: Line) -> bool:
         """Tell whether it stands before another line of its file."""
         return self.file == other.file and self.order < other.order
+
+    def soon_after(self, other: Line, lines: int) -> bool:
+        """Tell whether it stands below another line of its file, by less than so many lines."""
+        return self.file == other.file and 0 < self.number - other.number < lines
 
     def may_precede(self, other: Line) -> bool:
         """Tell whether it is of the same machine and may be older: two files have no order."""
@@ -341,16 +346,10 @@ def _journal_message(raw: bytes) -> bytes:
 
 def _telling_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a large file that may be evidence, without looking at each."""
-    first, rest = 1, b""
-    while chunk := stream.read(_CHUNK_BYTES):
-        data = rest + chunk
-        end = data.rfind(b"\n") + 1
-        if end == 0 and len(data) > 2 * _CHUNK_BYTES:
-            end = len(data)  # a line without an end is cut
-        yield from _telling(data[:end], first)
-        first += data.count(b"\n", 0, end)
-        rest = data[end:]
-    yield from _telling(rest, first)
+    first = 1
+    for data in whole_lines(stream, _CHUNK_BYTES):
+        yield from _telling(data, first)
+        first += data.count(b"\n")
 
 
 def _telling(data: bytes, first: int) -> Iterator[tuple[int, bytes]]:
@@ -431,20 +430,16 @@ _KEPT = re.compile(
     r"127\.0\.0\.\d+|0\.0\.0\.0|255\.255\.\d+\.\d+|::1?|169\.254\.169\.254|\d+:\d+:\d+"
     r"|(?:00:){5}00|(?:ff:){5}ff|root@localhost\S*"
 )
-_HOST_SOURCES = (
-    re.compile(r"(?:^|[\[>])(?:[\w.-]+)@(?P<host>[\w-][\w.-]*)[: ~\]]", re.MULTILINE),
-    re.compile(
+_HOST_SOURCES = tuple(
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r"(?:^|[\[>])(?:[\w.-]+)@(?P<host>[\w-][\w.-]*)[: ~\]]",
         r"^\S{3,5}\.? +\d+ \d\d:\d\d:\d\d (?P<host>[\w-][\w.-]*) [\w@./-]+(?:\[\d+\])?:",
-        re.MULTILINE,
-    ),
-    re.compile(
-        r"^\d{4}-\d\d-\d\dT\S+ (?P<host>[A-Za-z][\w.-]*) [\w@./-]+(?:\[\d+\])?:", re.MULTILINE
-    ),
-    re.compile(r"(?m)^(?P<host>[\w-]+(?:\.[\w-]+)*) login:"),
-    re.compile(
-        r"(?:UNAME_NODENAME=|set hostname to |(?<![\w-])(?:local-)?hostname: ?)[\"']?(?P<host>[\w.-]+)"
-    ),
-    re.compile(r"(?m)^\s*\"?(?:fqdn|_HOSTNAME)\"?[:=] ?[\"']?(?P<host>[\w.-]+)"),
+        r"^\d{4}-\d\d-\d\dT\S+ (?P<host>[A-Za-z][\w.-]*) [\w@./-]+(?:\[\d+\])?:",
+        r"^(?P<host>[\w-]+(?:\.[\w-]+)*) login:",
+        r"(?:UNAME_NODENAME=|set hostname to |(?<![\w-])(?:local-)?hostname: ?)[\"']?(?P<host>[\w.-]+)",
+        r"^\s*\"?(?:fqdn|_HOSTNAME)\"?[:=] ?[\"']?(?P<host>[\w.-]+)",
+    )
 )
 _COMMON_HOSTS = {"localhost", "localhost.localdomain", "debian", "ubuntu", "host", "root"}
 

@@ -22,11 +22,15 @@ from cloudlab.explanation.names import (
 )
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
+from cloudlab.sizes.lines import PROMPT
+from cloudlab.units import SECTOR_BYTES
 
 _FSTYPE = re.compile(
     r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
     r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
 )
+#: Ends of the types of what fills a partition and is no filesystem.
+CONTAINERS = ("_member", "_LUKS")
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
@@ -54,6 +58,7 @@ _MOUNTS = tuple(
         r"(?P<source>/dev/\S+)\s+(?P<type>[a-z]\w+)\s+(?P<options>r[wo](?:,\S*)?)\s*$",
     )
 )
+_BTRFS_DEVICE = re.compile(rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)")
 _FINDMNT = re.compile(r"findmnt (?:.*\s)?(?:-\w*o|--output)[ =]?([A-Z][A-Z,%-]+)(?:\s+(/\S*))?\s*$")
 _USER_DATA_KEYS = frozenset(
     str.split(
@@ -73,14 +78,13 @@ _GPART = re.compile(
 _GPART_ROW = re.compile(
     r" +(\d+) +(\d+) +(\d+) +([a-z!][\w-]*) +(?:\[\w+\] +)?\([\d.]+[A-Z]?\)\s*$"
 )
-_GPART_SECTOR = 512
 # Of fdisk and gdisk, where their input is not shown.
 _OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
 # A root prompt looks like a comment; in MIME a boundary follows.
 _AFTER_USER_DATA = re.compile(
     r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
 )
-_PROMPT = re.compile(r"\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#] |[$#] \w")
+_PROMPT = re.compile(PROMPT + r" |[$#] \w")
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,11 +385,11 @@ def _read_layout(document: Document, facts: Facts) -> None:
     for one in layout.partitions:
         name = f"disk{one.number}" if one.number is not None else "disk"
         filesystem = one.filesystem
-        root = one is largest and filesystem is not None and filesystem.type != "swap"
         text = f"{name}: {one.size_bytes:,} bytes, {filesystem.type if filesystem else one.type}"
         at = place._replace(text=text)
         fstype = filesystem.type if filesystem else ""
-        mounts = ("/",) if root and not fstype.endswith(("_member", "_LUKS")) else ()
+        no_root = fstype in {"", "swap"} or fstype.endswith(CONTAINERS)
+        mounts = ("/",) if one is largest and not no_root else ()
         parent = "disk" if one.number is not None else ""
         kind = "part" if parent else "disk"
         facts.devices.append(Device(name, one.size_bytes, kind, parent, mounts, fstype, at))
@@ -398,9 +402,8 @@ def _read_layout(document: Document, facts: Facts) -> None:
 
 def _tables(document: Document) -> Iterator[Table]:
     for value in _json_objects(document, "partitiontable"):
-        if (found := _sfdisk_json(value, document.lines[0])) is not None:
-            yield found
-    table, sector, cylinder = None, 512, 0
+        yield from filter(None, [_sfdisk_json(value, document.lines[0])])
+    table, sector, cylinder = None, SECTOR_BYTES, 0
     for line in document.lines:
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
         cylinder = _cylinder_bytes(text, cylinder)
@@ -445,7 +448,7 @@ def _gpart_table(shown: re.Match[str], line: Line) -> Table:
 
     The heading counts the table's sectors, and rounds the disk's size.
     """
-    end = (int(shown["first"]) + int(shown["count"])) * _GPART_SECTOR
+    end = (int(shown["first"]) + int(shown["count"])) * SECTOR_BYTES
     unit = size_in("1" + shown["size"][-1])
     least = size_in(shown["size"]) - unit // (20 if "." in shown["size"] else 2)
     label = {"MBR": "dos"}.get(shown["scheme"], shown["scheme"].lower())
@@ -456,7 +459,7 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     match = _GPART_ROW.match(text)
     if match is None or table is None:
         return None
-    start, count = (int(match[n]) * _GPART_SECTOR for n in (1, 2))
+    start, count = (int(match[n]) * SECTOR_BYTES for n in (1, 2))
     sign = {"dos": "s", "bsd": ""}.get(table.label, "p")
     index = match[3] if sign else chr(ord("a") + (int(match[3]) - 1) % 26)
     return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
@@ -498,7 +501,7 @@ def _parted_size(text: str, sector: int) -> int:
 
 def _sfdisk_json(value: Any, at: Line) -> Table | None:
     try:
-        sector = int(value.get("sectorsize", 512))
+        sector = int(value.get("sectorsize", SECTOR_BYTES))
         disk = short_name(str(value["device"]))
         table = Table(disk, at, None, str(value.get("label", "")))
         for one in value.get("partitions", ()):
@@ -545,9 +548,7 @@ def _mounts(document: Document) -> Iterator[Mount]:
             yield Mount(match["source"], "/", line, None, None, match["type"], read_only)
         elif match := re.search(r"Filesystem at (/dev/\S+) is mounted on /; ", line.text):
             yield Mount(match[1], "/", line)
-        elif match := re.match(
-            rf"\s*devid\s+\d+ size ({_SIZE}) used \S+ path (/dev/\S+)", line.text
-        ):
+        elif match := _BTRFS_DEVICE.match(line.text):
             yield Mount(match[2], "btrfs", line, size_in(match[1]), None, "btrfs")
         elif match := re.match(rf"\s+Device size:\s+({_SIZE})", line.text):
             yield Mount(point, "btrfs", line, size_in(match[1]), None, "btrfs")
@@ -577,23 +578,20 @@ def _chosen_columns(document: Document) -> Iterator[Mount]:
 
 def _user_data(document: Document) -> Iterator[UserData]:
     """Yield cloud-configs: a whole text, or what follows ``#cloud-config`` in a paste."""
-    starts = [
-        number
-        for number, line in enumerate(document.lines)
-        if line.text.lower().startswith("#cloud-config")
-    ]
+    lines = document.lines
+    starts = [n for n, line in enumerate(lines) if line.text.lower().startswith("#cloud-config")]
     for start in starts[:20]:
-        lines: list[str] = []
-        for line in document.lines[start : start + 2000]:
+        taken: list[str] = []
+        for line in lines[start : start + 2000]:
             prompt = _PROMPT.match(line.text) and not line.text.startswith("# ")
-            if lines and (prompt or _AFTER_USER_DATA.match(line.text)):
+            if taken and (prompt or _AFTER_USER_DATA.match(line.text)):
                 break
-            lines.append(line.text)
-        found = read_document("\n".join(lines))
+            taken.append(line.text)
+        found = read_document("\n".join(taken))
         values = found.value if isinstance(found, Yaml) else {}
-        yield UserData(values, document.lines[start], isinstance(found, Yaml))
-    if not starts and 0 < len(document.lines) < 5000 and not document.kinds:  # noqa: PLR2004
-        text = "\n".join(line.text for line in document.lines)
+        yield UserData(values, lines[start], isinstance(found, Yaml))
+    if not starts and 0 < len(lines) < 5000 and not document.kinds:  # noqa: PLR2004
+        text = "\n".join(line.text for line in lines)
         found = read_document(text)
         if isinstance(found, Yaml) and _USER_DATA_KEYS & found.value.keys():
-            yield UserData(found.value, document.lines[0], is_cloud_config(text))
+            yield UserData(found.value, lines[0], is_cloud_config(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cloudlab.explanation.events import NEAR_LINES, Event, Kind, source_of
+from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Mount, Volume
 from cloudlab.explanation.machine import Machine
@@ -26,7 +26,6 @@ from cloudlab.explanation.verdicts import (
 _SHORT = 0.95
 # By more than the units and the rounding of df differ.
 _MORE = 1.11
-_SOON = 12  # lines
 _LATE_S = 3600  # cloud-init has ended by then
 _BOOT = re.compile(r"reboot|shutdown|init 6|closed by")
 # What cc_resizefs.py does not resize, and what mostly grows only while it is not mounted.
@@ -37,12 +36,12 @@ _NOT_ALL = 0.88
 
 def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
     """Say whether the root filesystem grew, by what, or why not."""
-    growth = _filesystem_growth(machine, partition) or _growth_beside(machine, partition)
-    if growth is not None:
-        return growth
-    for verdict in _filesystem_causes(machine, partition):
-        return verdict
-    return _filesystem_by_size(machine, partition)
+    return (
+        _filesystem_growth(machine, partition)
+        or _growth_beside(machine, partition)
+        or next(_filesystem_causes(machine, partition), None)
+        or _filesystem_by_size(machine, partition)
+    )
 
 
 def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
@@ -53,17 +52,17 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         ends = (one for one in machine.all(Kind.KERNEL_ENDS) if one.at.order > event.at.order)
         ends = (one for one in ends if one.get("device") == event.get("device"))
         new = next((int(one.get("new")) for one in ends), new)
-        if new <= old or not machine.is_root(event.get("device", "btrfs")):
-            continue
-        if _as_before(machine, event):
+        mine = machine.is_root(event.get("device", "btrfs"))
+        if new <= old or not mine or _as_before(machine, event):
             continue
         unit = 4096 if event.get("device") else 1
-        by = _grower_of_kernel(machine, event, (old * unit, new * unit), done)
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
+        by = _grower_of_kernel(machine, event, sizes, done)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
     below = _volume_behind(machine) or _mapping_behind(machine)
     # growfs prints the same where there was nothing to grow, as before cloud-init grows anything.
-    if resized and partition.by is Grower.GROWPART and _logged(partition):
+    logged = any(source_of(one.text) is Source.CLOUD_INIT_LOG for one in partition.evidence[:1])
+    if resized and partition.by is Grower.GROWPART and logged:
         done = []
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
@@ -88,11 +87,6 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     return resized_later or _growth_in_df(machine)
 
 
-def _logged(partition: Verdict) -> bool:
-    """Tell whether it is cloud-init's log that says that the partition grew."""
-    return any(source_of(line.text) is Source.CLOUD_INIT_LOG for line in partition.evidence[:1])
-
-
 def _grower(event: Event, resized: Event | None) -> Grower:
     """Return who ran the program that grew it: the initramfs, cloud-init or something else."""
     if event.in_initramfs:
@@ -110,7 +104,7 @@ def _grower_of_kernel(
     """Return who made the kernel grow it: a program that names the sizes says so best."""
     resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
     for one in machine.all(Kind.TOOL, Kind.TOOL_BEGINS):
-        near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < _SOON
+        near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < SOON_LINES
         began = abs(size_in(one.get("old")) - sizes[0]) < sizes[0] * 0.02 and one.get("btrfs")
         ended = one.kind is Kind.TOOL and one.bytes_named == sizes[1]
         if not machine.is_root(one.get("device", "btrfs", "target")):
@@ -171,8 +165,7 @@ def _within_cloud_init(machine: Machine, event: Event) -> bool:
 
 def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: int) -> bool:
     """Tell whether systemd-growfs names what the kernel just grew to, before cloud-init ran."""
-    lines = done.at.number - kernel.at.number
-    soon = done.at.file == kernel.at.file and 0 < lines < _SOON
+    soon = done.at.soon_after(kernel.at, SOON_LINES)
     before = not any(
         one.at.file == kernel.at.file and one.at.number < kernel.at.number
         for one in machine.all(Kind.RAN)
@@ -230,9 +223,8 @@ def _outdated(machine: Machine, mount: Mount) -> bool:
 
 def _earlier(shown: Device | Mount, partition: Verdict) -> bool:
     """Tell whether something was measured before the partition grew, or on another host."""
-    at = next(
-        iter(partition.evidence), shown.at
-    )  # a log describes the boot, wherever it was pasted
+    at = next(iter(partition.evidence), shown.at)
+    # A log describes the boot, wherever it was pasted.
     by_hand = bool(partition.grown) and source_of(at.text) is Source.OUTPUT
     seen = [one for one in partition.evidence[1:] if one.file == shown.at.file]
     before = shown.at.order < min(one.order for one in (at, *seen))
@@ -261,7 +253,12 @@ def _filesystem_causes(machine: Machine, partition: Verdict) -> Iterator[Verdict
         yield undecided(DF, proofs=(forked, machine.filesystem), reason=Reason.IN_BACKGROUND)
     if partition.reason is Reason.FILESYSTEM_FULL:
         yield not_grown(Reason.FILESYSTEM_FULL, *partition.evidence)
-    yield from _wishes(machine, partition)
+    # What user-data asks for, where no log says whether cloud-init followed it.
+    data, mount = machine.user_data, machine.filesystem
+    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
+    off = trusted and machine.switched_off("resize_rootfs")
+    if off and mount and _fills(machine, partition) is False:
+        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, mount, missing=LOG)
 
 
 def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> Iterator[Verdict]:
@@ -297,21 +294,9 @@ def said_causes(machine: Machine, partition: Verdict, *, kept: bool = False) -> 
     yield from _resize_failures(machine, fills=fills)
 
 
-def _wishes(machine: Machine, partition: Verdict) -> Iterator[Verdict]:
-    """Yield what user-data asks for, where no log says whether cloud-init followed it."""
-    fills = _fills(machine, partition)
-    data = machine.user_data
-    trusted = data and data.valid and not machine.last(Kind.IGNORED, Kind.MODULE)
-    off = machine.switched_off("resize_rootfs")
-    if data and trusted and off and fills is False and machine.filesystem:
-        yield not_grown(Reason.RESIZE_ROOTFS_OFF, data, machine.filesystem, missing=LOG)
-
-
 def _resize_failures(machine: Machine, *, fills: bool | None) -> Iterator[Verdict]:
-    worked = [
-        one for one in machine.all(Kind.RESIZED, Kind.TOOL, Kind.KERNEL) if _of_root(machine, one)
-    ]
-    since = worked[-1].at.order if worked else -1
+    tried = machine.all(Kind.RESIZED, Kind.TOOL, Kind.KERNEL)
+    since = max((one.at.order for one in tried if _of_root(machine, one)), default=-1)
     failures = [
         one
         for one in machine.all(Kind.RESIZE_FAILED)
@@ -418,9 +403,9 @@ def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
         return undecided("zpool list; zpool status", proofs=[pool])
     if partition.reason is Reason.TABLE_BUSY:
         return not_grown(Reason.TABLE_BUSY, *partition.evidence, machine.filesystem)
-    if partition.grown is False:
-        for verdict in _below_kept_partition(machine, partition, fills=fills):
-            return verdict
+    below = _below_kept_partition(machine, partition, fills=fills)
+    if partition.grown is False and (kept := next(below, None)):
+        return kept
     if fills is False:
         device = machine.devices.get(machine.root)
         reason = Reason.UNKNOWN_FILESYSTEM if machine.fstype in _NOT_BY_CLOUD_INIT else None

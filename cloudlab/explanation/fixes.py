@@ -176,15 +176,15 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
     if verdict.grown is not False and verdict.reason not in _EVEN_IF_GROWN:
         return ""
-    if verdict.reason in {Reason.DISK_NOT_LARGER, Reason.GAIN_BELOW_1_MIB}:
-        return _text(machine, _LARGER_SINCE if machine.last(Kind.CAPACITY) else _NOT_LARGER)
+    template = _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")
     unlisted = machine.last(Kind.UNLISTED)
-    if verdict.reason is Reason.GROWPART_OFF and unlisted and unlisted.at in verdict.evidence:
-        return _text(machine, _UNLISTED)
-    own = machine.freebsd and verdict.reason is Reason.GPT_BACKUP  # gpart recovers it
-    return _text(
-        machine, "<grow>" if own else _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")
-    )
+    if template is _NOT_LARGER and machine.last(Kind.CAPACITY):
+        template = _LARGER_SINCE
+    elif template is _MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
+        template = _UNLISTED
+    elif machine.freebsd and verdict.reason is Reason.GPT_BACKUP:  # gpart recovers it
+        template = "<grow>"
+    return _text(machine, template)
 
 
 def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:

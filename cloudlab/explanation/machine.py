@@ -70,30 +70,18 @@ class Machine(EventLog):
 
     def __post_init__(self) -> None:
         for device in self.facts.devices:
-            known = self.devices.get(device.name)
-            newer = device
+            newer, known = device, self.devices.get(device.name)
             if known is not None and device.size_bytes is None:
-                newer = replace(
-                    known,
-                    type=known.type or device.type,
-                    parent=known.parent or device.parent,
-                    mounts=known.mounts or device.mounts,
-                    fstype=known.fstype or device.fstype,
-                )
+                newer = _completed(known, device, "type", "parent", "mounts", "fstype")
             elif known is not None and known.parent and not disk_of(device.name):
-                newer = replace(
-                    device,
-                    parent=known.parent,  # of an array's devices the first is as good as any
-                    mounts=device.mounts or known.mounts,
-                    fstype=device.fstype or known.fstype,
-                )
+                # Of an array's devices the first is as good as any.
+                newer = _completed(replace(device, parent=known.parent), known, "mounts", "fstype")
             self.devices[device.name] = newer
         for volume in self.facts.volumes:  # what lvextend says is newer than an earlier listing
+            size_bytes, at = volume.size_bytes, volume.at
             known = self.devices.get(volume.name) if volume.kind == "lv" else None
-            if known is not None and known.at.order < volume.at.order and volume.size_bytes:
-                self.devices[known.name] = replace(
-                    known, size_bytes=volume.size_bytes, at=volume.at
-                )
+            if known is not None and known.at.order < at.order and size_bytes:
+                self.devices[known.name] = replace(known, size_bytes=size_bytes, at=at)
 
     def about_root(self, event: Event) -> bool:
         """Tell whether an event is about root's disk, or names none."""
@@ -132,12 +120,10 @@ class Machine(EventLog):
     @cached_property
     def root(self) -> str:
         """The device that the root filesystem lies on, as lsblk names it; empty if unknown."""
-        listed = [
-            device.name
-            for point in ("/", "/sysroot")
-            for device in self.devices.values()
-            if point in device.mounts
-        ]
+        if self.zfs_dataset:
+            return ""
+        known = self.devices.values()
+        listed = [one.name for point in ("/", "/sysroot") for one in known if point in one.mounts]
         sources = [short_name(one.source) for one in reversed(self.root_mounts)]
         sources = [one for one in sources if one and one != "composefs"]
         real = [
@@ -145,8 +131,6 @@ class Machine(EventLog):
             for one in sources
             if one in self.devices or disk_of(one) or _WHOLE_DISK.fullmatch(one)
         ]
-        if self.zfs_dataset:
-            return ""
         named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
         named += [one.partition for one in reversed(tried)]
@@ -316,11 +300,6 @@ class Machine(EventLog):
         paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
         names = (*self.devices, self.partition, *(match[1] for match in paths if match))
         return any(_FREEBSD_DISK.match(one) for one in names)
-
-    @property
-    def guessed(self) -> bool:
-        """Whether nothing shows which partition is root's."""
-        return not self.root and not self.zfs_dataset
 
     @property
     def disk(self) -> str:
@@ -514,13 +493,10 @@ class Machine(EventLog):
         names = [one.fstype for one in reversed(self.root_mounts)]
         device = self.devices.get(self.root)
         names += [device.fstype] if device else []
-        names += [
-            one.get("fstype")
-            for one in self.events
-            if one.kind in {Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED}
-        ]
-        if self.last(Kind.KERNEL):
-            names.append("btrfs" if "BTRFS" in self.last(Kind.KERNEL).at.text else "ext4")  # type: ignore[union-attr]
+        said = self.all(Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED)
+        names += [one.get("fstype") for one in said]
+        if kernel := self.last(Kind.KERNEL):
+            names.append("btrfs" if "BTRFS" in kernel.at.text else "ext4")
         names += ["xfs" for one in self.events if "xfs_growfs" in one.at.text]
         return next((one for one in names if one and one not in _IMMUTABLE), "")
 
@@ -536,10 +512,9 @@ class Machine(EventLog):
                 sized.append(Mount(self.root, "/", event.at, size_in(event.get("size"))))
         for event in self.all(Kind.IDLE, Kind.TOOL, Kind.BLOCKS):
             target = short_name(event.get("target", "device"))
-            unnamed = {self.partition} | (
-                set() if event.get("count") or event.kind is Kind.BLOCKS else {""}
-            )
-            if event.bytes_named and self.root and target in {"/", self.root} | unnamed:
+            mine = {"/", self.root, self.partition}
+            mine |= set() if event.get("count") or event.kind is Kind.BLOCKS else {""}
+            if event.bytes_named and self.root and target in mine:
                 sized.append(Mount(self.root, "/", event.at, event.bytes_named, exact=True))
         return max(sized, key=lambda one: one.at.order, default=None)
 
@@ -592,3 +567,8 @@ class Machine(EventLog):
 
 
 _NOWHERE = Line("", 0, "")
+
+
+def _completed(device: Device, other: Device, *names: str) -> Device:
+    """Return a device with what it lacks of these values as another listing shows them."""
+    return replace(device, **{one: getattr(device, one) or getattr(other, one) for one in names})

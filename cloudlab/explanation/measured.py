@@ -31,7 +31,7 @@ from cloudlab.explanation.model import (
 )
 from cloudlab.explanation.partition import concerns_root, repart_event, root_entries
 from cloudlab.explanation.partition import said_causes as partition_causes
-from cloudlab.explanation.verdicts import Proof, Verdict, not_grown
+from cloudlab.explanation.verdicts import Proof, Verdict, lines_of, not_grown
 from cloudlab.sizes import GuestBlock, GuestDevice
 
 # What the second GPT takes at the disk's end: 32 sectors of entries and its header.
@@ -103,31 +103,29 @@ def _partition_growth(boot: Boot, old: Size, new: Size, hand: Event | None) -> V
     machine, early = boot.machine, new.block is not None and new.block.stage == "before"
     changed = [one for one in machine.all(Kind.CHANGED) if concerns_root(machine, one)]
     programs = machine.all(Kind.PROGRAM) if old.block is None else ()
-    growroot = [one for one in programs if "GROWROOT: CHANGED" in one.at.text][:1]
+    growroot = [one for one in programs if "GROWROOT: CHANGED" in one.at.text]
     repart = repart_event(machine) if old.block is None else None
+    by_hand = hand and old.block and old.at.number < hand.at.number < new.at.number
+    said = {
+        Grower.OTHER: hand if by_hand else None,
+        Grower.GROWPART: changed[-1] if changed and not early else None,
+        Grower.GROWROOT: growroot[0] if growroot else None,
+        Grower.REPART: repart,
+    }
+    by, event = next((one for one in said.items() if one[1]), (Grower.UNKNOWN, None))
     reason, limit = (None, None) if early else _limit(boot)
-    verdict = Verdict(True, Grower.UNKNOWN, reason)
-    verdict.when = boot.when_larger(map(boot.partition, boot.parsed.blocks), old)
-    if hand is not None and old.block and old.at.number < hand.at.number < new.at.number:
-        verdict.by = Grower.OTHER
-        verdict.evidence.append(hand.at)
-    elif changed and not early:
-        verdict.by = Grower.GROWPART
-        verdict.evidence.append(changed[-1].at)
-    elif growroot:
-        verdict.by, verdict.when = Grower.GROWROOT, boot.when_said(growroot[0])
-        verdict.evidence.append(growroot[0].at)
-    elif repart is not None:
-        verdict.by, verdict.when = Grower.REPART, boot.when_said(repart)
-        verdict.evidence.append(repart.at)
+    verdict = Verdict(True, by, reason, lines_of([event, device_line(limit) if limit else None]))
+    if event and by in {Grower.GROWROOT, Grower.REPART}:
+        verdict.when = boot.when_said(event)
     else:
+        verdict.when = boot.when_larger(map(boot.partition, boot.parsed.blocks), old)
+    if event is None:
         moment = "before bootcmd ran" if early else "after bootcmd ran"
         moment = moment if boot.before else "during the boot"
         verdict.missing.append(
             f"It grew {moment}, but no line of the console, of systemd's journal or of "
             "cloud-init.log says by whom."
         )
-    verdict.evidence += [device_line(limit)] if limit else []
     return _measured(verdict, _Sizes(old, new))
 
 
@@ -275,8 +273,10 @@ def _growfs_around(boot: Boot, kernel: Event | None) -> list[Event]:
     if start and end is None:
         begun = kernel or next(boot.resizings(), None)
         since_s = start.uptime_s or 0.0
-        over = [*boot.machine.all(Kind.KERNEL_ENDS), *boot.machine.all(Kind.RESIZE_FAILED)]
-        over = [one for one in over if _is_of_growfs(one) and (one.uptime_s or 0.0) >= since_s]
+        failed = boot.machine.all(Kind.RESIZE_FAILED)  # by systemd-growfs, or by cloud-init
+        failed = [one for one in failed if re.search(r"growfs|Grow ", one.at.text)]
+        ends = boot.machine.all(Kind.KERNEL_ENDS) + failed
+        over = any((one.uptime_s or 0.0) >= since_s for one in ends)
         return [start] if begun and since_s <= (begun.uptime_s or 0.0) and not over else []
     if start and end and kernel:
         known = [one.uptime_s for one in (start, kernel, end) if one.uptime_s is not None]
@@ -291,11 +291,6 @@ def _growfs_before_bootcmd(boot: Boot) -> list[Event]:
     limit_s = boot.before.uptime_s if boot.before else None
     ended_s = end.uptime_s if end else None
     return [start, end] if start and end and (ended_s or 0.0) < (limit_s or 0.0) else []
-
-
-def _is_of_growfs(event: Event) -> bool:
-    """Tell whether the end of a resize may be that of systemd-growfs, not of cloud-init."""
-    return event.kind is Kind.KERNEL_ENDS or bool(re.search(r"growfs|Grow ", event.at.text))
 
 
 def _filesystem_growth(

@@ -6,6 +6,7 @@ import re
 
 from cloudlab.errors import ParseError
 from cloudlab.sizes import parse_size
+from cloudlab.sizes.report import largest_unit
 
 _PARTITION_NAME = re.compile(
     r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
@@ -65,7 +66,4 @@ def size_in(text: str) -> int:
 
 def rounding(size_bytes: int) -> int:
     """Return by how much a size of a listing with one decimal may differ from the device's."""
-    unit = 1
-    while unit << 10 <= size_bytes:
-        unit <<= 10
-    return unit * 51 // 1000
+    return largest_unit(size_bytes) * 51 // 1000

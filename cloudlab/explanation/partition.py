@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from cloudlab.explanation.events import NEAR_LINES, SECTOR, Event, Kind, source_of
+from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.facts import Device
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
@@ -26,14 +26,14 @@ from cloudlab.explanation.verdicts import (
     not_grown,
     undecided,
 )
+from cloudlab.units import SECTOR_BYTES
 
-_SOON = 12  # lines
+_BOOTED_S = 60  # a later change of the disk's size came after growpart
 
 
 def partition_verdict(machine: Machine) -> Verdict:
     """Say whether the root partition grew, by what, or why not."""
-    grown = _growth(machine)
-    if grown is not None:
+    if grown := _growth(machine):
         return _since(machine, grown) or grown
     return next(_causes(machine), None) or next(_layouts(machine))
 
@@ -50,9 +50,7 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
 
 def concerns_root(machine: Machine, event: Event) -> bool:
     """Tell whether an event of growpart is about root's partition."""
-    if event.kind is Kind.PROGRAM and event.of_root_script:
-        return True
-    if event.get("entry") == "/":
+    if (event.kind is Kind.PROGRAM and event.of_root_script) or event.get("entry") == "/":
         return True
     name = event.partition
     if name and machine.partition:
@@ -63,7 +61,7 @@ def concerns_root(machine: Machine, event: Event) -> bool:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
         usual = machine.may_hold_root(name) or bool(FIRST_DISK.fullmatch(name))
-        return direct and machine.guessed and usual
+        return direct and usual and not machine.root and not machine.zfs_dataset
     number = re.search(r"partition[= ](\d+)", event.at.text)
     if event.get("alone") and machine.facts.nameless:
         return True  # growpart's own words are all that there is
@@ -106,7 +104,7 @@ def repart_event(machine: Machine) -> Event | None:
     disk = machine.disk
     for event in reversed(machine.all(Kind.REPART)):
         row, at, disks = event.partition, event.at, machine.all(Kind.REPART_DISK)
-        soon = [one for one in disks if at.before(one.at) and one.at.number - at.number < _SOON]
+        soon = [one for one in disks if one.at.soon_after(at, SOON_LINES)]
         # The table is printed before, even if nothing is applied then.
         disks = soon if row else [one for one in disks if one.at.order < at.order]
         named = short_name(disks[-1].get("device").strip(".")) if disks else "" if row else disk
@@ -133,9 +131,8 @@ def _growth_in_initramfs(machine: Machine) -> Verdict | None:
         if not event.in_initramfs or not machine.about_root(event) or machine.room.some:
             continue
         for grew in machine.grew_on_partition:
-            by_it = any(abs(one.at.number - grew.at.number) < _SOON for one in early)
-            lines = grew.at.number - event.at.number
-            if by_it and grew.at.file == event.at.file and 0 < lines < NEAR_LINES:
+            by_it = any(abs(one.at.number - grew.at.number) < SOON_LINES for one in early)
+            if by_it and grew.at.soon_after(event.at, NEAR_LINES):
                 return grown_by(Grower.INITRAMFS, event, grew)
     return None
 
@@ -165,7 +162,11 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
         return None
     for one in _attempts(machine):  # growpart itself finds the old size again
         same = re.match(r"partition \d+ is size (\d+)\.", one.get("why"))
-        if same and one.at.order > event.at.order and int(same[1]) * SECTOR < (old + new) // 2:
+        if (
+            same
+            and one.at.order > event.at.order
+            and int(same[1]) * SECTOR_BYTES < (old + new) // 2
+        ):
             return undecided(LSBLK, proofs=(event, one))
     seen = [one.size_bytes or 0 for one in later[-1:]]
     if machine.shown_after(event.at, (old + new) // 2):
@@ -188,7 +189,7 @@ def _stale(machine: Machine, event: Event, old: int | None, new: int | None) -> 
 def _busy_after(machine: Machine, event: Event) -> Event | None:
     """Return what says, soon after growpart, that the kernel did not take root's table."""
     for one in machine.all(Kind.TABLE_BUSY):
-        soon = one.at.file == event.at.file and 0 < one.at.number - event.at.number <= NEAR_LINES
+        soon = one.at.soon_after(event.at, NEAR_LINES + 1)
         if soon and machine.about_root(one) and machine.rescanned_after(one.at) == one.at.order:
             return one
     return None
@@ -352,20 +353,18 @@ def _failures(machine: Machine, failed: Event | None) -> Iterator[Verdict]:
         lost = re.fullmatch(r"/dev/roo\w*: does not exist", event.get("cause"))
         reason = Reason.DEVICE_NOT_FOUND if lost else Reason.GROWPART_FAILED
         yield not_grown(Reason.FILESYSTEM_FULL if full else reason, event, full)
-    if machine.last(Kind.CHANGED, Kind.TRIED) is None:
-        for other in machine.all(Kind.PROGRAM):
-            named = re.search(r"/dev/[\w/-]+", other.at.text)
-            device = other.partition or short_name(named[0] if named else "")
-            disk = disk_of(device) or device
-            if other.failed and machine.root and disk and disk != machine.disk:
-                used = any(
-                    disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
-                    for one in machine.devices.values()
-                )
-                if not used and (disk in machine.devices or "does not exist" in other.at.text):
-                    yield not_grown(
-                        Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition)
-                    )
+    for other in [] if machine.last(Kind.CHANGED, Kind.TRIED) else machine.all(Kind.PROGRAM):
+        named = re.search(r"/dev/[\w/-]+", other.at.text)
+        device = other.partition or short_name(named[0] if named else "")
+        disk = disk_of(device) or device
+        used = any(
+            disk in {one.parent, disk_of(one.name)} or (one.mounts and one.name == disk)
+            for one in machine.devices.values()
+        )
+        shown = disk in machine.devices or "does not exist" in other.at.text
+        wrong = machine.root and disk and disk != machine.disk and shown and not used
+        if other.failed and wrong:
+            yield not_grown(Reason.GROWPART_FAILED, other, machine.devices.get(machine.partition))
 
 
 def _skipped(machine: Machine) -> Iterator[Verdict]:
@@ -446,7 +445,8 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
-    enlarged = next((one for one in machine.all(Kind.CAPACITY) if _is_disk(machine, one)), None)
+    since = [one for one in machine.all(Kind.CAPACITY) if (one.uptime_s or 0) > _BOOTED_S]
+    enlarged = next((one for one in since if one.get("device", "disk") == machine.disk), None)
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     ends = room.some is False
     smaller = enlarged is not None or _was_smaller(machine, event)
@@ -479,9 +479,8 @@ def _was_smaller(machine: Machine, event: Event) -> bool:
     plain = machine.root == machine.partition
     outgrown = plain and machine.fills(machine.size_of(machine.root)) is False
     # The kernel compares the GPT's end with the disk's at each boot.
-    moved = any(
-        "GPT:" in one.at.text for one in machine.all(Kind.GPT_BACKUP) if machine.about_root(one)
-    )
+    backups = filter(machine.about_root, machine.all(Kind.GPT_BACKUP))
+    moved = any("GPT:" in one.at.text for one in backups)
     return earlier or outgrown or moved or bool(machine.grew_on_partition)
 
 
@@ -493,10 +492,6 @@ def _has_images_size(machine: Machine) -> bool:
     shown, disk_bytes = machine.all(Kind.VIRTUAL_SIZE), machine.size_of(machine.disk) or 0
     sizes = (int(one.get("bytes") or size_in(one.get("size"))) for one in shown)
     return any(abs(size - disk_bytes) < size // 50 and size % (1 << 29) for size in sizes)
-
-
-def _is_disk(machine: Machine, event: Event) -> bool:
-    return event.get("device", "disk") == machine.disk and (event.uptime_s or 0) > 60  # noqa: PLR2004
 
 
 def _unlisted(machine: Machine) -> Iterator[Verdict]:
@@ -592,9 +587,5 @@ def _layer_reason(machine: Machine) -> Reason | None:
         return Reason.ZFS
     if machine.raid:
         return Reason.RAID
-    for device in reversed(machine.stack):
-        if device.type == "crypt":
-            return Reason.ENCRYPTED
-        if device.type == "lvm":
-            return Reason.LOGICAL_VOLUME
-    return None
+    reasons = {"crypt": Reason.ENCRYPTED, "lvm": Reason.LOGICAL_VOLUME}
+    return next((reasons[one.type] for one in reversed(machine.stack) if one.type in reasons), None)

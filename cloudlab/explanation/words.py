@@ -215,9 +215,7 @@ class Explanation:
             rows.append((what, grown, *sizes, one.measure or "", one.by, when, why))
         return table_html(_COLUMNS, rows) + self.to_html()
 
-    def _paragraphs(
-        self,
-    ) -> Iterator[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
+    def _paragraphs(self) -> Iterator[tuple[str, tuple[str, ...], tuple[Evidence, ...], list[str]]]:
         """Yield sentences, each with what is missing, its evidence, and commands."""
         for one in self.statements:
             yield sentence(one), one.missing, one.evidence, (one.fix or "").splitlines()
@@ -280,9 +278,8 @@ def _wrapped(text: str, width: int | None, indent: str) -> list[str]:
 
 def _place(evidence: Evidence) -> str:
     file = f"{evidence.file}, " if evidence.file else ""
-    if evidence.line is None:
-        return f"{file}{evidence.source}"
-    return f"{file}line {evidence.line}, {evidence.source}"
+    line = "" if evidence.line is None else f"line {evidence.line}, "
+    return f"{file}{line}{evidence.source}"
 
 
 def _moment(when: When | None) -> str:

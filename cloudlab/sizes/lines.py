@@ -40,9 +40,11 @@ _TERMINAL = re.compile(
 _WORD = re.compile("[^ ]+")
 _HEADER_WORD = re.compile(r"[^ \"',|]+")
 _PREFIX_PART = re.compile(r"\w+|\s+|.", re.DOTALL)
+#: A shell's prompt that names its host.
+PROMPT = r"\[?[\w.-]+@([\w.-]+)[^$#]{0,64}[$#]"
 # A command at a prompt or in a trace, and the first line of another listing.
 _END = re.compile(
-    r"\s*(?:\[?[\w.-]+@[\w.-]+[^$#]{0,64}[$#]|[\w.-]*[$#]|\++|PS [^>]{1,64}>)\s+\w"
+    rf"\s*(?:{PROMPT}|[\w.-]*[$#]|\++|PS [^>]{{1,64}}>)\s+\w"
     r"|\s*(?:NAME|TARGET|PV|VG|LV|Device|Disk|Model|Number)(?:[ :]|$)"
     r"|\s*(?:[A-Z][A-Z0-9:%_#-]*(?:\s+|$)){3,}$"
     r"|.*(?<!\w)Filesystem\s.*\sMounted on"

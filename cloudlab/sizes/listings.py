@@ -180,10 +180,7 @@ _CELLS = {
     "TYPE": re.compile(r"[a-z][\w-]*", re.ASCII),
     "MOUNTPOINT": _MOUNTPOINT,
     "MOUNTPOINTS": _MOUNTPOINT,
-} | dict.fromkeys(
-    _NAMES,
-    re.compile(r"[^A-Za-z0-9_/\[]*([A-Za-z0-9_/][\w.+:@!/#\\-]*)", re.ASCII),
-)
+} | dict.fromkeys(_NAMES, re.compile(r"[^A-Za-z0-9_/\[]*([A-Za-z0-9_/][\w.+:@!/#\\-]*)", re.ASCII))
 # Other programs have columns of these names, so without device numbers rows must be plain.
 _COMMON_TYPE = re.compile(
     r"disk|part|rom|loop|lvm|crypt|mpath|dm|md|vdo|stratis|linear|(?:dm)?raid\d*"

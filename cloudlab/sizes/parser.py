@@ -16,7 +16,6 @@ from cloudlab.sizes.report import ParsedConsole, Report, exact_report
 #: What :func:`parse_console` reads from.
 Source = BinaryIO | bytes | bytearray | str | Iterable[bytes] | Iterable[str]
 
-_CHUNK_BYTES = 1 << 20
 # A listing is over when nothing of it was seen for so many lines.
 _MAX_GAP_LINES = 200
 # A header's own rows follow at once, apart from kernel messages.
@@ -290,7 +289,7 @@ def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
     parser = ConsoleParser(nonce)
     beginning = b""
     line_number = 1
-    for lines in _whole_lines(source):
+    for lines in whole_lines(source):
         beginning += lines[: MAX_LINE_BYTES - len(beginning)]
         line_number = _feed_all(parser, lines, line_number)
     parsed = parser.result()
@@ -335,10 +334,10 @@ def _next_of_interest(lines: bytes, at: int) -> int:
     return len(lines)
 
 
-def _whole_lines(source: Source) -> Iterator[bytes]:
-    """Yield the log in pieces that end with a line feed, all but the last one."""
+def whole_lines(source: Source, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+    """Yield a log in pieces that end with a line feed, all but the last one."""
     rest = b""
-    for chunk in _chunks(source):
+    for chunk in _chunks(source, chunk_bytes):
         data = rest + chunk
         end = data.rfind(b"\n") + 1
         if end:
@@ -349,13 +348,13 @@ def _whole_lines(source: Source) -> Iterator[bytes]:
         yield rest
 
 
-def _chunks(source: Source) -> Iterator[bytes]:
+def _chunks(source: Source, size: int) -> Iterator[bytes]:
     read = getattr(source, "read", None)
     chunks: Iterable[Any] = source
     if isinstance(source, str | bytes | bytearray):
-        chunks = (source[at : at + _CHUNK_BYTES] for at in range(0, len(source), _CHUNK_BYTES))
+        chunks = (source[at : at + size] for at in range(0, len(source), size))
     elif read is not None:
-        chunks = iter(lambda: read(_CHUNK_BYTES) or None, None)
+        chunks = iter(lambda: read(size) or None, None)
     for chunk in chunks:
         yield chunk.encode("utf-8", "replace") if isinstance(chunk, str) else bytes(chunk)
 

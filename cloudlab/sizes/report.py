@@ -232,7 +232,7 @@ def lsblk_range(size_bytes: int, *, exact: bool) -> tuple[int, int]:
 
     Source: util-linux, lib/strutils.c, size_to_human_string
     """
-    slack = 0 if exact else _unit(size_bytes, 1024) * 3 // 40
+    slack = 0 if exact else largest_unit(size_bytes) * 3 // 40
     return size_bytes - slack, size_bytes + slack
 
 
@@ -252,14 +252,15 @@ def df_range(
         # Half of df's smallest usual unit is lost where a block is 512 bytes.
         block_bytes = max(block_bytes or 0, 1024)
         return size_bytes - block_bytes + 1, size_bytes + (0 if exact else block_bytes - 1)
-    unit = _unit(size_bytes, base)
+    unit = largest_unit(size_bytes, base)
     if unit == 1:
         return size_bytes, size_bytes
     step = unit if size_bytes >= 10 * unit else -(-unit // 10)
     return size_bytes - step, size_bytes + unit * 3 // 40
 
 
-def _unit(size_bytes: int, base: int) -> int:
+def largest_unit(size_bytes: int, base: int = 1024) -> int:
+    """Return the largest power of ``base`` that a size holds; 1 for less."""
     unit = 1
     while size_bytes >= base * unit:
         unit *= base
@@ -455,8 +456,6 @@ def read_sizes(path: Path) -> pd.DataFrame:
 def _uptime(report: Report, parsed: ParsedConsole) -> float | None:
     if report.block:
         return report.block.uptime_s
-    if report.stage is None:
-        return None
     around = [b for b in parsed.blocks if b.stage == report.stage and b.line <= report.line]
     return around[-1].uptime_s if around else None
 
