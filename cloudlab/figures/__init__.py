@@ -182,8 +182,7 @@ class Plot:
     @property
     def figure(self) -> Figure:
         """The whole figure, which may hold more than this plot."""
-        found: Any = self.axes.get_figure(root=True)
-        return found  # type: ignore[no-any-return]
+        return self.axes.get_figure(root=True)  # type: ignore[return-value]
 
     def save(self, path: str | Path) -> Path:
         """Write it as PNG (at twice its size), SVG or PDF, by the path's ending; return the path.

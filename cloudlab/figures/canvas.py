@@ -96,7 +96,12 @@ class Style:
 
         ``pt`` is the size of type in points, which lines and distances follow.
         """
-        off, none = ("axes.spines.top", "axes.spines.right", "axes.spines.left"), ("xtick", "ytick")
+        ticks = {
+            "labelsize": SMALL * pt,
+            "major.pad": 0.4 * pt,
+            "major.size": 0,
+            "color": self.faint,
+        }
         own = {
             "font.family": [SANS], "font.size": pt, "text.parse_math": False,
             "text.color": self.ink, "axes.edgecolor": self.grid, "axes.axisbelow": True,
@@ -108,11 +113,8 @@ class Style:
             "patch.linewidth": 0.06 * pt, "hatch.linewidth": 0.06 * pt,
             # Text stays text: an editor can change it, and a search finds it.
             "svg.fonttype": "none", "svg.hashsalt": "cloudlab", "pdf.fonttype": 42,
-            **dict.fromkeys(off, False),
-            **dict.fromkeys([f"{axis}.labelsize" for axis in none], SMALL * pt),
-            **dict.fromkeys([f"{axis}.major.pad" for axis in none], 0.4 * pt),
-            **dict.fromkeys([f"{axis}.major.size" for axis in none], 0),
-            **dict.fromkeys([f"{axis}.color" for axis in none], self.faint),
+            "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+            **{f"{axis}.{name}": ticks[name] for axis in ("xtick", "ytick") for name in ticks},
             **dict.fromkeys(("figure.facecolor", "axes.facecolor"), self.paper),
         }  # fmt: skip
         with _LOCK, matplotlib.style.context(["default", own]):
@@ -395,11 +397,11 @@ class Canvas:
         options = {"facecolor": look.fill, "edgecolor": look.line, "hatch": look.hatch or None}
         self.ax.add_patch(Rectangle(corner, width, height, **(options | more)))
 
-    def mark(self, x: float, y: float, marker: str, look: Look, **more: Any) -> None:
-        """Draw a marker in a look's colour: ``|`` a tick, ``D`` hollow, others filled."""
+    def mark(self, x: Any, y: Any, marker: str, look: Look, **more: Any) -> None:
+        """Draw markers in a look's colour: ``|`` a tick, ``D`` hollow, others filled."""
         fill = self.style.paper if marker == "D" else look.stroke
         options: dict[str, Any] = {
             "markerfacecolor": fill, "markeredgecolor": look.stroke, "clip_on": False,
             "markersize": self.pt * (1.1 if marker == "|" else 0.75), "zorder": 3,
         }  # fmt: skip
-        self.ax.plot([x], [y], marker, **(options | more))
+        self.ax.plot(x, y, marker, **(options | more))

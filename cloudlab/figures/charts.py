@@ -185,21 +185,19 @@ def draw_scenarios(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     """Draw predicted and measured sizes as dots on one axis, each pair with its verdict."""
     size, style = canvas.pt, canvas.style
-    high = float(max(1, data[["predicted_bytes", "measured_bytes"]].max().fillna(0).max()))
+    sizes = data[["predicted_bytes", "measured_bytes"]].astype(float)
+    high = max(1.0, *sizes.max().fillna(0))
     step = (2 * LINE + 0.5) * size
     names = words.prediction_names(data, given)
     for number, (name, row) in enumerate(zip(names, records(data), strict=True)):
         y = (number + 0.5) * step
         lines = wrap(name or "this run", _NAME_SHARE * canvas.width, size)
         _draw_names(canvas, [lines[0] + "…" * (len(lines) > 1), words.name_of(row.layer)], y)
-        known = [float(one) for one in (row.predicted_bytes, row.measured_bytes) if pd.notna(one)]
-        canvas.ax.plot(known, [y] * len(known), linewidth=0.15 * size)
-        # What was measured is drawn inside a prediction that came true.
-        if pd.notna(row.predicted_bytes):
-            canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink), markersize=0.95 * size)
-        if pd.notna(row.measured_bytes):
-            look = canvas.look(row.layer)
-            canvas.mark(float(row.measured_bytes), y, "o", look, markersize=0.55 * size)
+        # What was measured is drawn inside a prediction that came true; NaN is not drawn.
+        predicted, measured = sizes.iloc[number]
+        canvas.ax.plot([predicted, measured], [y, y], linewidth=0.15 * size)
+        canvas.mark(predicted, y, "D", Look(style.ink), markersize=0.95 * size)
+        canvas.mark(measured, y, "o", canvas.look(row.layer), markersize=0.55 * size)
         verdict = words.verdict(row.right)
         text = f"{_SIGNS.get(verdict, '')}{verdict}"
         canvas.label(high, y, text, bold=True, offset=(size, 0.6 * size))
@@ -222,14 +220,12 @@ def draw_stages(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     looks = {run: series[number % len(series)] for number, run in enumerate(names)}
     # A run from a snapshot begins amid the others' stages.
     order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
-    rows = []
-    for stage in order:
-        bars = []
-        for row in records(data[data["stage"] == stage]):
-            part = float(row.start_s), float(row.end_s), looks[row.run]
-            bars.append(Bar([part], format_seconds(row.duration_s)))
-        rows.append((str(stage), bars))
-    height = _draw_rows(canvas, rows)
+
+    def bar(row: Any) -> Bar:
+        return Bar([(row.start_s, row.end_s, looks[row.run])], format_seconds(row.duration_s))
+
+    bars = {stage: list(map(bar, records(data[data["stage"] == stage]))) for stage in order}
+    height = _draw_rows(canvas, list(bars.items()))
     high = max(float(data["end_s"].max()), 0.1)
     canvas.ax.set(xlim=(0, high), ylim=(height, 0), yticks=[])
     ticks = _seconds(canvas, 0.0, high, 0.5)
@@ -356,15 +352,13 @@ def draw_growth(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
         series = canvas.style.series
         look, marker = series[number % len(series)], _MARKERS[number % len(_MARKERS)]
         # Later lines are narrower, so that those that coincide are seen.
-        widths = {"partition": 0.1, "filesystem": 0.45 - 0.33 * number / len(groups)}
-        for layer, points in rows.astype({"last_bytes": float}).groupby("layer"):
-            ax.plot(
-                points["disk_bytes"].astype(float), points["last_bytes"],
-                ":" if layer == "partition" else "-",
-                color=look.stroke, linewidth=widths[str(layer)] * size,
-            )  # fmt: skip
-            for row in records(points) if layer == "filesystem" else ():
-                canvas.mark(float(row.disk_bytes), row.last_bytes, marker, look)
+        width = 0.45 - 0.33 * number / len(groups)
+        for layer, line, wide in (("filesystem", "-", width), ("partition", ":", 0.1)):
+            points = rows[rows["layer"] == layer][["disk_bytes", "last_bytes"]].astype(float)
+            x, y = points.to_numpy().T
+            ax.plot(x, y, line, color=look.stroke, linewidth=wide * size)
+            if layer == "filesystem":
+                canvas.mark(x, y, marker, look)
         name, *more = wrap(str(setting) or "filesystem", 0.9 * canvas.width, size)
         legend.append((name + "…" * bool(more), look, marker))
     ax.set(xscale="log", yscale="log", xlim=(disks[0] / 1.2, disks[-1] * 1.2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -30,9 +30,9 @@ _SIZES = "run scenario stage time_s layer device mountpoint size_bytes used_byte
 _OVERHEAD = 0.05
 
 
-def require(frame: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+def require(frame: pd.DataFrame, columns: str, name: str) -> None:
     """Raise :class:`CloudlabError` unless a table has rows and these columns."""
-    missing = [column for column in columns if column not in frame.columns]
+    missing = [column for column in columns.split() if column not in frame.columns]
     if missing:
         raise CloudlabError(
             f"The {name} table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
@@ -60,7 +60,7 @@ def records(frame: pd.DataFrame) -> list[Any]:
 
 def ordered(sizes: pd.DataFrame) -> pd.DataFrame:
     """Return one row per thing and moment, exact where there is a choice, ordered by time."""
-    require(sizes, _SIZES.split(), "sizes")
+    require(sizes, _SIZES, "sizes")
     rows = sizes[sizes["size_bytes"].notna()].copy()
     # A console without marks prints its report when the boot is done.
     rows["stage"] = rows["stage"].astype("string").fillna("after")
@@ -133,12 +133,11 @@ class RunSizes:
 
 def _frame(rows: Any, columns: str) -> pd.DataFrame:
     """Return rows or a table with these columns, whose types follow from their names."""
-    ends = {"bytes": "Int64", "cell": "Int64", "s": "Float64"}
-    flags = dict.fromkeys(("grew", "whole_disk", "measured", "placed"), "boolean")
-    types = {
-        one: flags.get(one) or ends.get(one.split("_")[-1], "string") for one in columns.split()
-    }
-    return pd.DataFrame(rows, columns=list(types)).astype(types)
+    kinds = {"bytes": "Int64", "cell": "Int64", "s": "Float64"}
+    kinds |= dict.fromkeys(("grew", "whole_disk", "measured", "placed"), "boolean")
+    names = columns.split()
+    types = {one: kinds.get(one) or kinds.get(one.split("_")[-1], "string") for one in names}
+    return pd.DataFrame(rows, columns=names).astype(types)
 
 
 def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -149,21 +148,19 @@ def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
     ``image_disk`` takes the place of ``virtual_disk`` where only the image's was measured.
     """
     run = RunSizes(sizes)
-    only_image = (run.of("virtual_disk")["stage"] == "image").all()
-    roles = ("image_file", "overlay_file", "virtual_disk", *ROOT)
-    found = [
-        ("image_disk" if one == roles[2] and only_image else one, run.of(one)) for one in roles
-    ]
-    mounted = run.of("filesystem").dropna(subset=["used_bytes"])
-    found.append(("used", mounted.assign(size_bytes=mounted["used_bytes"])))
+    used = run.of("filesystem").dropna(subset=["used_bytes"])
+    used = used.assign(layer="used", size_bytes=used["used_bytes"])
     others = run.rows[(run.rows["layer"] == "virtual_disk") & run.rows["role"].isna()]
-    found += [("other_disk", one) for _, one in others.groupby("device", sort=False)]
+    disks = others.assign(layer="other_disk").groupby("device", sort=False)
+    roles = ("image_file", "overlay_file", "virtual_disk", *ROOT)
     rows = [
-        (layer, one["device"].iloc[-1], one["size_bytes"].iloc[0], one["size_bytes"].iloc[-1])
-        for layer, one in found
+        (one["layer"].iloc[-1], one["device"].iloc[-1], *one["size_bytes"].iloc[[0, -1]])
+        for one in (*map(run.of, roles), used, *(rows for _, rows in disks))
         if len(one)
     ]
-    return _frame(rows, "layer device first_bytes last_bytes")
+    data = _frame(rows, "layer device first_bytes last_bytes")
+    only_image = (run.of("virtual_disk")["stage"] == "image").all()
+    return data.replace({"layer": {"virtual_disk": "image_disk"}}) if only_image else data
 
 
 def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +189,7 @@ def growth_data(sizes: pd.DataFrame, options: pd.DataFrame) -> pd.DataFrame:
     ``setting`` (string) has those that differ between the runs; ``disk_bytes`` is the chosen size
     of the disk.
     """
-    require(options, ("run", "disk_size_bytes"), "options")
+    require(options, "run disk_size_bytes", "options")
     table = options.drop_duplicates("run").set_index("run")
     texts = table.drop(columns="disk_size_bytes").astype("string")
     varied = texts.loc[:, texts.ne(texts.iloc[0]).any()]
@@ -222,7 +219,7 @@ def prediction_data(predictions: pd.DataFrame) -> pd.DataFrame:
     :func:`cloudlab.units.alike`); both NA where one of the two sizes is not known.
     """
     columns = "scenario layer predicted_bytes measured_bytes"
-    require(predictions, columns.split(), "predictions")
+    require(predictions, columns, "predictions")
     columns += " run" * ("run" in predictions.columns)
     data = _frame(predictions.reset_index(drop=True), columns)
     measured = data["measured_bytes"].astype("Float64")
@@ -240,9 +237,9 @@ def stages_data(stages: pd.DataFrame) -> pd.DataFrame:
     (Float64, seconds since launch); rows without an end are left out.
     """
     columns = "run scenario stage start_s end_s"
-    require(stages, columns.split(), "stages")
+    require(stages, columns, "stages")
     data = _frame(stages, columns).dropna(subset=["start_s", "end_s"])
-    require(data, columns.split(), "stages")
+    require(data, columns, "stages")
     data["duration_s"] = data["end_s"] - data["start_s"]
     runs = data.groupby("run", sort=False, dropna=False)
     return pd.concat(
@@ -321,7 +318,7 @@ def overlay_map_data(
 
 def overlay_regions(extents: pd.DataFrame, partitions: pd.DataFrame) -> list[tuple[int, int, str]]:
     """Return the disk as (start, end, owner) in bytes, from 0 and without gaps."""
-    require(extents, ("start_bytes", "length_bytes", "kind"), "extents")
+    require(extents, "start_bytes length_bytes kind", "extents")
     one_run(extents, "extents")
     if {"run"} <= set(extents.columns) & set(partitions.columns):
         partitions = partitions[partitions["run"].isin(extents["run"])]
