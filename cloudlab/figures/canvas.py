@@ -96,12 +96,7 @@ class Style:
 
         ``pt`` is the size of type in points, which lines and distances follow.
         """
-        ticks = {
-            "labelsize": SMALL * pt,
-            "major.pad": 0.4 * pt,
-            "major.size": 0,
-            "color": self.faint,
-        }
+        tick = {"labelsize": SMALL * pt, "major.pad": 0.4 * pt, "major.size": 0}
         own = {
             "font.family": [SANS], "font.size": pt, "text.parse_math": False,
             "text.color": self.ink, "axes.edgecolor": self.grid, "axes.axisbelow": True,
@@ -114,8 +109,9 @@ class Style:
             # Text stays text: an editor can change it, and a search finds it.
             "svg.fonttype": "none", "svg.hashsalt": "cloudlab", "pdf.fonttype": 42,
             "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
-            **{f"{axis}.{name}": ticks[name] for axis in ("xtick", "ytick") for name in ticks},
-            **dict.fromkeys(("figure.facecolor", "axes.facecolor"), self.paper),
+            **{f"{axis}.{name}": tick[name] for axis in ("xtick", "ytick") for name in tick},
+            "xtick.color": self.faint, "ytick.color": self.faint,
+            "figure.facecolor": self.paper, "axes.facecolor": self.paper,
         }  # fmt: skip
         with _LOCK, matplotlib.style.context(["default", own]):
             yield

@@ -146,7 +146,7 @@ def _draw_enlarged(canvas: Canvas, bars: Sequence[Bar], high: float) -> None:
     for y in (top, bottom):
         canvas.ax.plot([most, left], [y, y], color=canvas.style.grid)
     for number, bar in enumerate(bars):
-        parts = [(left, left + end * factor, look) for _, end, look in bar.parts]
+        parts = [(left + a * factor, left + b * factor, look) for a, b, look in bar.parts]
         _draw_bar(canvas, replace(bar, parts=parts), (number + 0.5) * step - 0.5 * _GAP * size)
 
 
