@@ -5,9 +5,8 @@ title, its alternative text and its data, and saves itself::
 
     plot("disk-map", {"sizes": sizes}, style="dark").save("disk-map.svg")
 
-One layer of modules for each concern: ``data`` turns tables into the table behind a figure,
-``words`` writes its text, ``charts`` and ``disks`` draw it on a ``canvas`` in a style.  A further
-kind may have a module of its own with these three functions.
+One layer for each concern: ``data`` turns tables into the table behind a figure, ``words`` writes
+its text, ``charts`` and ``disks`` draw it on a ``canvas`` in a style.
 
 Importing this costs nothing: pandas and matplotlib come with the first use.
 """
@@ -20,7 +19,7 @@ import html
 import importlib
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,13 +32,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from cloudlab.figures.canvas import Canvas
-
 __all__ = ["KINDS", "Kind", "Plot", "plot"]
 
-_FORMS = ("png", "svg", "pdf")
-# How often smaller type is tried where the place does not grow, and the least share of it.
-_TRIES, _LEAST = 5, 0.5
+# What a page shows.
+_MIME_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 # A caption counts more runs than these.
 _MOST_NAMED = 4
 
@@ -49,16 +45,16 @@ class Kind:
     """A kind of figure.
 
     ``title`` says what it shows, for lists and captions; ``tables`` are those that it is made
-    from, ``one_run`` whether of one run only.  ``modules`` of this package have its functions
-    ``NAME_data(*tables)``, ``NAME_words(data, given)`` and ``draw_NAME(canvas, data, given)``;
-    a kind of its own may have all three in one module.
+    from, ``one_run`` whether of one run only.  Its functions are ``NAME_data(*tables)`` in
+    ``data``, ``NAME_words(data, given)`` in ``words``, and ``draw_NAME(canvas, data, given)`` in
+    the module ``drawing``.
     """
 
     name: str
     title: str
     tables: tuple[str, ...]
     one_run: bool
-    modules: tuple[str, str, str]
+    drawing: str = "charts"
 
     def data(self, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         """Return the numbers behind the figure, without drawing it."""
@@ -68,31 +64,27 @@ class Kind:
                 f"The figure {self.name} needs the table {missing[0]!r}.",
                 hint=f"It is made from: {', '.join(self.tables)}.",
             )
-        found: pd.DataFrame = self.load("{}_data")(*(tables[name] for name in self.tables))
+        found: pd.DataFrame = self.load("data", "{}_data")(*map(tables.get, self.tables))
         return found
 
-    def load(self, form: str) -> Any:
-        """Return a function of this kind: ``{}_data``, ``{}_words`` or ``draw_{}``."""
-        layer = ("{}_data", "{}_words", "draw_{}").index(form)
-        module = importlib.import_module(f"cloudlab.figures.{self.modules[layer]}")
-        return getattr(module, form.format(self.name.replace("-", "_")))
+    def load(self, module: str, form: str) -> Any:
+        """Return a function of this kind from a module of this package."""
+        functions = importlib.import_module(f"cloudlab.figures.{module}")
+        return getattr(functions, form.format(self.name.replace("-", "_")))
 
-
-_CHART, _DISK = ("data", "words", "charts"), ("data", "words", "disks")
-_SWEEP = ("sweeps", "sweeps", "sweeps")
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("layers", "Sizes, layer by layer", ("sizes",), True, _CHART),
-        Kind("disk-map", "The disk before and after", ("sizes",), True, _DISK),
-        Kind("scenarios", "Partition and filesystem by run", ("sizes",), False, _CHART),
-        Kind("timeline", "Growth over time", ("sizes", "stages"), True, _CHART),
-        Kind("overlay-map", "What the boot wrote", ("extents", "partitions"), True, _DISK),
-        Kind("prediction", "Prediction and measurement", ("predictions",), False, _CHART),
-        Kind("stages", "Where the time went", ("stages",), False, _CHART),
-        Kind("growth", "Sizes by the disk's size", ("sizes", "options"), False, _SWEEP),
-        Kind("matrix", "What grew, by setting and disk", ("sizes", "options"), False, _SWEEP),
+        Kind("layers", "Sizes, layer by layer", ("sizes",), True),
+        Kind("disk-map", "The disk before and after", ("sizes",), True, "disks"),
+        Kind("scenarios", "Partition and filesystem by run", ("sizes",), False),
+        Kind("timeline", "Growth over time", ("sizes", "stages"), True),
+        Kind("overlay-map", "What the boot wrote", ("extents", "partitions"), True, "disks"),
+        Kind("prediction", "Prediction and measurement", ("predictions",), False),
+        Kind("stages", "Where the time went", ("stages",), False),
+        Kind("growth", "Sizes by the disk's size", ("sizes", "options"), False),
+        Kind("matrix", "What grew, by setting and disk", ("sizes", "options"), False),
     )
 }
 
@@ -144,7 +136,7 @@ def plot(
     CloudlabError
         If the tables lack what the figure needs.
     """
-    from cloudlab.figures.canvas import SIZES, STYLES
+    from cloudlab.figures.canvas import SIZES, STYLES, draw_to_fit
     from cloudlab.figures.words import Given
 
     for what, value, known in (
@@ -158,49 +150,18 @@ def plot(
         tables["sizes"] = tables["sizes"][early]
     data = found.data(tables)
     given = Given(tables, names or {}, settings or {}, state)
-    words = found.load("{}_words")(data, given)
+    found_title, alt = found.load("words", "{}_words")(data, given)
     runs = given.run_names(tables[found.tables[0]])
     name = next(iter(runs.values())) if len(runs) == 1 else ""
-    finding = title if isinstance(title, str) else words.title
+    finding = title if isinstance(title, str) else found_title
     head = (name, given.setting(*runs)) if name and found.one_run else ("", "")
     shown = (finding, *head) if title else ("", "", "")
-    axes = _draw(ax, size, style, shown, lambda canvas: found.load("draw_{}")(canvas, data, given))
+    draw = found.load(found.drawing, "draw_{}")
+    axes = draw_to_fit(ax, size, style, shown, lambda canvas: draw(canvas, data, given))
     full = finding if isinstance(title, str) or not name else f"{name}: {finding}"
     several = ", ".join(runs.values()) if len(runs) <= _MOST_NAMED else f"{len(runs)} runs"
     caption = f"{found.title}: {several}" if several else found.title
-    return Plot(axes, full, words.alt, data, caption, style)
-
-
-def _draw(
-    ax: Axes | None, size: str, style: str, head: tuple[str, str, str],
-    draw: Callable[[Canvas], None],
-) -> Axes:  # fmt: skip
-    """Draw on a canvas, in smaller type where the place is too small; return its Axes."""
-    from cloudlab.figures.canvas import STYLES, Canvas, type_size
-
-    place: Any = None
-    if ax is not None:
-        whole: Any = ax.get_figure(root=True)
-        if whole.get_layout_engine() is not None:
-            # The caller's layout decides on the places, which then stay.
-            whole.draw_without_rendering()
-            whole.set_layout_engine("none")
-        place = ax.get_position(original=True)
-    shrink = 1.0
-    for _ in range(_TRIES):
-        if ax is not None:
-            ax.set_position(place)
-        pt = type_size(ax, size, shrink)
-        with STYLES[style].in_use(pt):
-            if ax is not None:
-                ax.clear()
-            canvas = Canvas(ax, size, style, pt)
-            canvas.head(*head)
-            draw(canvas)
-        if canvas.fits >= 1 or shrink == _LEAST:
-            break
-        shrink = max(_LEAST, 0.98 * shrink * canvas.fits)
-    return canvas.ax
+    return Plot(axes, full, alt, data, caption, style)
 
 
 @dataclass(frozen=True)
@@ -221,8 +182,7 @@ class Plot:
     @property
     def figure(self) -> Figure:
         """The whole figure, which may hold more than this plot."""
-        found: Any = self.axes.get_figure(root=True)
-        return found  # type: ignore[no-any-return]
+        return self.axes.get_figure(root=True)  # type: ignore[return-value]
 
     def save(self, path: str | Path) -> Path:
         """Write it as PNG (at twice its size), SVG or PDF, by the path's ending; return the path.
@@ -242,16 +202,16 @@ class Plot:
         """Return it as the bytes of a ``png``, ``svg`` or ``pdf`` file."""
         from cloudlab.figures.canvas import STYLES
 
-        if form not in _FORMS:
-            raise UsageError(
-                f"A figure cannot be written as {form or 'a file without an ending'!r}.",
-                hint=f"Choose a file name ending in {', '.join('.' + name for name in _FORMS)}.",
-            )
         described: dict[str, dict[str, Any]] = {
             "png": {"Title": self.title, "Description": self.alt, "Software": None},
             "svg": {"Date": None, "Creator": None},
             "pdf": {"Title": self.title, "Subject": self.alt, "CreationDate": None},
         }
+        if form not in described:
+            raise UsageError(
+                f"A figure cannot be written as {form or 'a file without an ending'!r}.",
+                hint=f"Choose a file name ending in {', '.join('.' + name for name in described)}.",
+            )
         buffer, dpi = io.BytesIO(), self.figure.dpi * (2 if form == "png" else 1)
         with STYLES[self.style].in_use():
             self.figure.savefig(buffer, format=form, dpi=dpi, metadata=described[form])
@@ -276,15 +236,14 @@ class Plot:
 
         ``caption`` is the text below, empty for none; ``form`` is ``svg`` or ``png``.
         """
-        if form not in ("svg", "png"):
+        if form not in _MIME_TYPES:
             raise UsageError(f"A page shows figures as svg or png, not as {form!r}.")
         data = base64.b64encode(self.to_bytes(form)).decode()
-        kind = {"svg": "image/svg+xml", "png": "image/png"}[form]
         caption = self.caption if caption is None else caption
         below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         width = round(float(self.figure.get_figwidth()) * 96)
         return (
-            f'<figure><img alt="{html.escape(self.alt)}" src="data:{kind};base64,{data}" '
+            f'<figure><img alt="{html.escape(self.alt)}" src="data:{_MIME_TYPES[form]};base64,{data}" '
             f'width="{width}" style="max-width: 100%; height: auto">{below}</figure>'
         )
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import matplotlib.style
 from matplotlib import cycler  # type: ignore[attr-defined]
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
@@ -95,7 +96,7 @@ class Style:
 
         ``pt`` is the size of type in points, which lines and distances follow.
         """
-        off, none = ("axes.spines.top", "axes.spines.right", "axes.spines.left"), ("xtick", "ytick")
+        tick = {"labelsize": SMALL * pt, "major.pad": 0.4 * pt, "major.size": 0}
         own = {
             "font.family": [SANS], "font.size": pt, "text.parse_math": False,
             "text.color": self.ink, "axes.edgecolor": self.grid, "axes.axisbelow": True,
@@ -107,12 +108,10 @@ class Style:
             "patch.linewidth": 0.06 * pt, "hatch.linewidth": 0.06 * pt,
             # Text stays text: an editor can change it, and a search finds it.
             "svg.fonttype": "none", "svg.hashsalt": "cloudlab", "pdf.fonttype": 42,
-            **dict.fromkeys(off, False),
-            **dict.fromkeys([f"{axis}.labelsize" for axis in none], SMALL * pt),
-            **dict.fromkeys([f"{axis}.major.pad" for axis in none], 0.4 * pt),
-            **dict.fromkeys([f"{axis}.major.size" for axis in none], 0),
-            **dict.fromkeys([f"{axis}.color" for axis in none], self.faint),
-            **dict.fromkeys(("figure.facecolor", "axes.facecolor"), self.paper),
+            "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
+            **{f"{axis}.{name}": tick[name] for axis in ("xtick", "ytick") for name in tick},
+            "xtick.color": self.faint, "ytick.color": self.faint,
+            "figure.facecolor": self.paper, "axes.facecolor": self.paper,
         }  # fmt: skip
         with _LOCK, matplotlib.style.context(["default", own]):
             yield
@@ -171,30 +170,24 @@ STYLES: Mapping[str, Style] = {
 LINE = 1.3
 
 # Type is measured large, where hinting does not matter; drawn small it is a little wider.
+_RENDERER: Any = RendererAgg(1, 1, 72)  # type: ignore[no-untyped-call]
 _MEASURE_PT, _HINTED = 100.0, 1.03
 _SWATCH = 1.7
 # The share of the place's width that a plot takes at least.
 _LEAST_WIDTH = 0.25
+# How often smaller type is tried where the place does not grow, and the least share of it.
+_TRIES, _LEAST = 5, 0.5
 
 #: A legend: texts behind a swatch, or behind a marker such as ``|``.
 Legend = Sequence[tuple[str, Look] | tuple[str, Look, str]]
 
 
+@functools.lru_cache(maxsize=16384)
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
     """Return the width of one line of text in points."""
-    return _width(text, bold) * size
-
-
-@functools.lru_cache(maxsize=16384)
-def _width(text: str, bold: bool) -> float:  # noqa: FBT001
     font = FontProperties(family=[SANS], size=_MEASURE_PT, weight="bold" if bold else "normal")
-    width, _, _ = _measure().get_text_width_height_descent(text, font, ismath=False)
-    return float(width) / _MEASURE_PT * _HINTED
-
-
-@functools.cache
-def _measure() -> Any:
-    return RendererAgg(1, 1, 72)  # type: ignore[no-untyped-call]
+    width, _, _ = _RENDERER.get_text_width_height_descent(text, font, ismath=False)
+    return float(width) / _MEASURE_PT * _HINTED * size
 
 
 def wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
@@ -210,13 +203,37 @@ def wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[st
     return [line.strip(" ") for line in lines if line.strip(" ")]
 
 
-def type_size(ax: Axes | None, size: str, shrink: float) -> float:
-    """Return the size of type in points that suits a new figure, or the place of an Axes."""
-    scale = 1.0
+def draw_to_fit(
+    ax: Axes | None, size: str, style: str, head: tuple[str, str, str],
+    draw: Callable[[Canvas], None],
+) -> Axes:  # fmt: skip
+    """Draw in a new figure or the place of an Axes, in smaller type where that is too small.
+
+    ``head`` is what stands above the plot: a headline, and below it a name and its settings.
+    Returned are the Axes that hold the figure.
+    """
+    place: Any = None
+    scale = shrink = 1.0
     if ax is not None:
-        box, dpi = ax.get_window_extent(), ax.get_figure(root=True).dpi  # type: ignore[union-attr]
-        scale = min(box.width, 2 * box.height) / dpi / SIZES[size].width
-    return min(max(SIZES[size].type_pt * scale * shrink, 4.5), 26.0)
+        whole: Any = ax.get_figure(root=True)
+        if whole.get_layout_engine() is not None:
+            # The caller's layout decides on the places, which then stay.
+            whole.draw_without_rendering()
+            whole.set_layout_engine("none")
+        place, box = ax.get_position(original=True), ax.get_window_extent()
+        scale = min(box.width, 2 * box.height) / whole.dpi / SIZES[size].width
+    for _ in range(_TRIES):
+        pt = min(max(SIZES[size].type_pt * scale * shrink, 4.5), 26.0)
+        with STYLES[style].in_use(pt):
+            if ax is not None:
+                ax.set_position(place)
+                ax.clear()
+            canvas = Canvas(ax, size, style, pt, head)
+            draw(canvas)
+        if canvas.fits >= 1 or shrink == _LEAST:
+            break
+        shrink = max(_LEAST, 0.98 * shrink * canvas.fits)
+    return canvas.ax
 
 
 class Canvas:
@@ -224,11 +241,14 @@ class Canvas:
 
     A new figure is as high as its content.  ``pt`` is the type size in points; ``width`` and
     ``height`` are the place's, ``plot_width`` is the Axes' in points once :meth:`fit` was
-    called, and ``fits`` is the share of the needed room that there was, at most 1.  ``paper`` transforms points from
-    the place's upper left corner, y downwards.  To be used within ``style.in_use()``.
+    called, and ``fits`` is the share of the needed room that there was, at most 1.  ``paper``
+    transforms points from the place's upper left corner, y downwards.  To be used within
+    ``style.in_use()``.
     """
 
-    def __init__(self, ax: Axes | None, size: str, style: str, pt: float) -> None:
+    def __init__(
+        self, ax: Axes | None, size: str, style: str, pt: float, head: tuple[str, str, str]
+    ) -> None:
         self.style: Style = STYLES[style]
         self.pt, self._size, self.own = pt, SIZES[size], ax is None
         self._pad = pad = self._size.type_pt if ax is None else 0.0
@@ -248,25 +268,27 @@ class Canvas:
             + self.figure.dpi_scale_trans
             + ScaledTranslation(place.x0, place.y1, ax.figure.transSubfigure)  # type: ignore[arg-type]
         )  # fmt: skip
-        self._title: list[str] = []
-        self._lines: list[tuple[str, bool]] = []
+        title, name, code = head
+        self._title = wrap(title, self.width, pt * LARGE, bold=True)
+        self._lines = [(line, False) for line in wrap(name, self.width, pt)]
+        self._lines += [(line, True) for line in code.splitlines()]
 
     def look(self, layer: str) -> Look:
         """Return how a layer is drawn."""
         return self.style.looks.get(layer, self.style.looks["virtual_disk"])
 
+    def faded(self, colour: str, share: float) -> str:
+        """Return a colour of which only a share is left on the paper."""
+        pairs = zip(to_rgb(colour), to_rgb(self.style.paper), strict=True)
+        red, green, blue = (share * one + (1 - share) * other for one, other in pairs)
+        return to_hex((red, green, blue))
+
     def _parent_size(self) -> tuple[float, float]:
         box, points = self.ax.figure.bbox, 72 / self.figure.dpi
         return box.width * points, box.height * points
 
-    def head(self, title: str, name: str, code: str) -> None:
-        """Set what stands above the plot: a headline, and below it a name and its settings."""
-        self._title = wrap(title, self.width, self.pt * LARGE, bold=True)
-        self._lines = [(line, False) for line in wrap(name, self.width, self.pt)]
-        self._lines += [(line, True) for line in code.splitlines()]
-
     def fit(
-        self, least: float, most: float = 1e9, *, legend: Legend = (), notes: Sequence[str] = ()
+        self, least: float, most: float, *, legend: Legend = (), notes: Sequence[str] = ()
     ) -> None:
         """Put the Axes, with all that was drawn at its sides, between the texts.
 
@@ -280,7 +302,11 @@ class Canvas:
         above = (lines * LINE + 0.7 * bool(lines)) * self.pt
         below = (len(foot) * LINE + 0.5 * bool(foot)) * small
         for _ in range(2):
-            left, right, top, bottom = self._margins()
+            # How far ticks and annotations leave the Axes, in points.
+            box, points = self.ax.get_window_extent(), 72 / self.figure.dpi
+            tight = self.ax.get_tightbbox(for_layout_only=True) or box
+            sides = box.x0 - tight.x0, tight.x1 - box.x1, tight.y1 - box.y1, box.y0 - tight.y0
+            left, right, top, bottom = (max(0.0, side * points) for side in sides)
             needed = above + top + least + bottom + below
             fixed = self._size.height * 72 - 2 * self._pad if self._size.height else needed
             self.fits = min(1.0, ((fixed if self.own else self.height) + 0.5) / needed)
@@ -298,14 +324,6 @@ class Canvas:
         for number, line in enumerate(foot):
             y = above + top + high + bottom + (0.5 + (number + 0.5) * LINE) * small
             self._write(0, y, line, scale=SMALL, color=self.style.faint)
-
-    def _margins(self) -> tuple[float, float, float, float]:
-        """Return how far ticks and annotations leave the Axes, in points."""
-        box, points = self.ax.get_window_extent(), 72 / self.figure.dpi
-        tight = self.ax.get_tightbbox(for_layout_only=True) or box
-        sides = box.x0 - tight.x0, tight.x1 - box.x1, tight.y1 - box.y1, box.y0 - tight.y0
-        left, right, top, bottom = (max(0.0, side * points) for side in sides)
-        return left, right, top, bottom
 
     def _flow(self, legend: Legend) -> list[list[tuple[float, Any]]]:
         """Place the entries of a legend side by side in lines: (left, entry) by line."""
@@ -375,11 +393,11 @@ class Canvas:
         options = {"facecolor": look.fill, "edgecolor": look.line, "hatch": look.hatch or None}
         self.ax.add_patch(Rectangle(corner, width, height, **(options | more)))
 
-    def mark(self, x: float, y: float, marker: str, look: Look, **more: Any) -> None:
-        """Draw a marker in a look's colour: ``|`` a tick, ``D`` hollow, others filled."""
+    def mark(self, x: Any, y: Any, marker: str, look: Look, **more: Any) -> None:
+        """Draw markers in a look's colour: ``|`` a tick, ``D`` hollow, others filled."""
         fill = self.style.paper if marker == "D" else look.stroke
         options: dict[str, Any] = {
             "markerfacecolor": fill, "markeredgecolor": look.stroke, "clip_on": False,
             "markersize": self.pt * (1.1 if marker == "|" else 0.75), "zorder": 3,
         }  # fmt: skip
-        self.ax.plot([x], [y], marker, **(options | more))
+        self.ax.plot(x, y, marker, **(options | more))

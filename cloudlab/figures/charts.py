@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from cloudlab.figures import words
 from cloudlab.figures.canvas import LINE, SMALL, Canvas, Look, text_width, wrap
-from cloudlab.figures.data import jumps, records
+from cloudlab.figures.data import ROOT, jumps, records
 from cloudlab.figures.words import Given
 from cloudlab.units import (
     TOLERANCE,
@@ -26,10 +26,11 @@ from cloudlab.units import (
 
 # A bar and the room between rows, in units of the type size.
 _BAR, _GAP = 1.3, 0.75
-_NAME_SHARE = 0.34
+_NAME_SHARE, _SETTING_SHARE = 0.34, 0.4
 _SIGNS = {"right": "✓ ", "wrong": "✗ "}
 # More runs than these are sorted by what grew.
 _MOST_UNSORTED = 6
+_MARKERS, _MOST_TICKS = "osv^pX<>", 7
 # Files smaller than this share of the scale are shown enlarged, too, from there on.
 _SMALL_SHARE, _ENLARGED_FROM = 0.1, 0.16
 
@@ -49,19 +50,18 @@ class Bar:
         return max((end for _, end, _ in self.parts), default=0.0)
 
 
-def _draw_bar(canvas: Canvas, bar: Bar, y: float, left: float = 0.0, factor: float = 1.0) -> None:
+def _draw_bar(canvas: Canvas, bar: Bar, y: float) -> None:
     """Draw a bar whose centre is at ``y``, with its value behind it."""
     size = canvas.pt
     for start, end, look in bar.parts:
-        corner = left + start * factor, y - _BAR / 2 * size
-        wide = (end - start) * factor
-        canvas.rectangle(corner, wide, _BAR * size, look, edgecolor=look.stroke)
+        corner = start, y - _BAR / 2 * size
+        canvas.rectangle(corner, end - start, _BAR * size, look, edgecolor=look.stroke)
     if bar.tick is not None:
         canvas.mark(bar.tick, y, "|", Look(canvas.style.ink))
-    at, behind = left + bar.end * factor, 0.5 * size
-    canvas.label(at, y, bar.value, offset=(behind, 0))
+    behind = 0.5 * size
+    canvas.label(bar.end, y, bar.value, offset=(behind, 0))
     behind += text_width(bar.value, size) + 0.5 * size
-    canvas.label(at, y, bar.note, offset=(behind, 0), scale=SMALL, color=canvas.style.faint)
+    canvas.label(bar.end, y, bar.note, offset=(behind, 0), scale=SMALL, color=canvas.style.faint)
 
 
 def _draw_names(canvas: Canvas, lines: Sequence[str], y: float) -> None:
@@ -93,48 +93,44 @@ def _byte_axis(canvas: Canvas, high: float, rows: float, share: float) -> None:
     canvas.ax.get_xticklabels()[0].set_horizontalalignment("left")
 
 
-def _seconds(canvas: Canvas, low: float, high: float, share: float) -> list[float]:
-    """Return round times between two, apart enough for labels in this share of the place."""
+def _seconds(canvas: Canvas, low: float, high: float, share: float) -> dict[float, str]:
+    """Return round times between two -> labels, which have room in this share of the place."""
     step = second_ticks(high - low, max(1, int(share * canvas.width / (6 * canvas.pt))))[1]
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(number * step, 6) for number in range(first, last + 1)]
+    times = [round(number * step, 6) for number in range(first, last + 1)]
+    return {time: f"{time:g} s" for time in times}
 
 
-def draw_layers(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+def draw_layers(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
     """Draw each layer's size on one scale from 0, and the small files enlarged beside it."""
-    del given
     high = float(max(1, data[["first_bytes", "last_bytes"]].max().max()))
-    small: list[tuple[str, list[Bar]]] = []
-    large: list[tuple[str, list[Bar]]] = []
+
+    def paler(look: Look) -> Look:
+        return replace(look, fill=canvas.faded(look.fill, 0.5))
+
+    small: list[tuple[str, Bar]] = []
+    large: list[tuple[str, Bar]] = []
     for row in records(data):
         first, last, look = int(row.first_bytes), int(row.last_bytes), canvas.look(row.layer)
         parts = [(0.0, float(min(first, last)), look)]
         if last > first:
-            parts.append((float(first), float(last), _paler(canvas, look)))
-        note = printed_note(last, row.layer) if row.layer in ("partition", "filesystem") else ""
-        bars = [Bar(parts, words.span(first, last, "{} → {}"), note)]
+            parts.append((float(first), float(last), paler(look)))
+        note = printed_note(last, row.layer) if row.layer in ROOT else ""
         file = row.layer.endswith("_file") or row.layer == "other_disk"
         rows = small if file and last < _SMALL_SHARE * high else large
-        rows.append((words.layer_name(row), bars))
-    bare = [(name, [replace(bars[0], value="")]) for name, bars in small]
-    height = _draw_rows(canvas, [*bare, *large])
+        rows.append((words.layer_name(row), Bar(parts, words.span(first, last, "{} → {}"), note)))
+    bare = [(name, replace(bar, value="")) for name, bar in small]
+    height = _draw_rows(canvas, [(name, [bar]) for name, bar in (*bare, *large)])
     _byte_axis(canvas, high, height, 0.5)
     look = canvas.look("virtual_disk")
     grew = (data["first_bytes"] < data["last_bytes"]).any()
-    legend = [("before", look), ("gained", _paler(canvas, look))] if grew else []
+    legend = [("before", look), ("gained", paler(look))] if grew else []
     if small:
         at, faint = 0.5 * _BAR * canvas.pt, canvas.style.faint
         canvas.label(high, at, "enlarged", offset=(0.5 * canvas.pt, 0), scale=SMALL, color=faint)
     canvas.fit(height, height * 1.6, legend=legend)
     if small:
-        _draw_enlarged(canvas, [bars[0] for _, bars in small], high)
-
-
-def _paler(canvas: Canvas, look: Look) -> Look:
-    """Return the look of what was gained: halfway to the paper's colour."""
-    fill, paper = (bytes.fromhex(one[1:]) for one in (look.fill, canvas.style.paper))
-    mixed = bytes(sum(two) // 2 for two in zip(fill, paper, strict=True))
-    return replace(look, fill=f"#{mixed.hex()}")
+        _draw_enlarged(canvas, [bar for _, bar in small], high)
 
 
 def _draw_enlarged(canvas: Canvas, bars: Sequence[Bar], high: float) -> None:
@@ -150,25 +146,26 @@ def _draw_enlarged(canvas: Canvas, bars: Sequence[Bar], high: float) -> None:
     for y in (top, bottom):
         canvas.ax.plot([most, left], [y, y], color=canvas.style.grid)
     for number, bar in enumerate(bars):
-        _draw_bar(canvas, bar, (number + 0.5) * step - 0.5 * _GAP * size, left, factor)
+        parts = [(left + a * factor, left + b * factor, look) for a, b, look in bar.parts]
+        _draw_bar(canvas, replace(bar, parts=parts), (number + 0.5) * step - 0.5 * _GAP * size)
 
 
 def draw_scenarios(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     """Draw partition and filesystem of each run, a tick where they were before the boot."""
     size, looks, faint = canvas.pt, canvas.style.looks, canvas.style.faint
     names = given.run_names(data)
-    runs = [(str(run), rows) for run, rows in data.groupby("run", sort=False)]
+    runs = list(names)
     if len(runs) > _MOST_UNSORTED:
-        runs.sort(key=lambda item: list(words.OUTCOMES.values()).index(words.outcome(item[1])))
+        runs = [run for group in words.outcomes(data).values() for run in group]
     y = 0.0
-    for run, rows in runs:
+    for run in runs:
         for line in wrap(names[run] or "this run", canvas.width, size, bold=True):
             canvas.label(0, y + 0.6 * size, line, bold=True)
             y += LINE * size
         for line in given.setting(run).splitlines():
             canvas.label(0, y + 0.5 * size, line, mono=True, scale=SMALL, color=faint)
             y += LINE * SMALL * size
-        for row in records(rows):
+        for row in records(data[data["run"] == run]):
             absent, note = words.missing(row), printed_note(row.last_bytes, row.layer)
             parts = [] if absent else [(0.0, float(row.last_bytes), looks[row.layer])]
             value = f"{row.layer}: {absent}" if absent else format_bytes(row.last_bytes)
@@ -179,7 +176,7 @@ def draw_scenarios(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     height = y - 0.4 * _GAP * size
     high = float(max(1, data[["disk_bytes", "last_bytes"]].max().fillna(0).max()))
     _byte_axis(canvas, high, height, 0.75)
-    legend: list[Any] = [(layer, looks[layer]) for layer in ("partition", "filesystem")]
+    legend: list[Any] = [(layer, looks[layer]) for layer in ROOT]
     if data["grew"].notna().any():
         legend.append(("before the boot", Look(canvas.style.ink), "|"))
     canvas.fit(height, height * 1.7, legend=legend)
@@ -188,21 +185,19 @@ def draw_scenarios(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 def draw_prediction(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     """Draw predicted and measured sizes as dots on one axis, each pair with its verdict."""
     size, style = canvas.pt, canvas.style
-    high = float(max(1, data[["predicted_bytes", "measured_bytes"]].max().fillna(0).max()))
+    sizes = data[["predicted_bytes", "measured_bytes"]].astype(float)
+    high = max(1.0, *sizes.max().fillna(0))
     step = (2 * LINE + 0.5) * size
     names = words.prediction_names(data, given)
     for number, (name, row) in enumerate(zip(names, records(data), strict=True)):
         y = (number + 0.5) * step
         lines = wrap(name or "this run", _NAME_SHARE * canvas.width, size)
         _draw_names(canvas, [lines[0] + "…" * (len(lines) > 1), words.name_of(row.layer)], y)
-        known = [float(one) for one in (row.predicted_bytes, row.measured_bytes) if pd.notna(one)]
-        canvas.ax.plot(known, [y] * len(known), linewidth=0.15 * size)
-        # What was measured is drawn inside a prediction that came true.
-        if pd.notna(row.predicted_bytes):
-            canvas.mark(float(row.predicted_bytes), y, "D", Look(style.ink), markersize=0.95 * size)
-        if pd.notna(row.measured_bytes):
-            look = canvas.look(row.layer)
-            canvas.mark(float(row.measured_bytes), y, "o", look, markersize=0.55 * size)
+        # What was measured is drawn inside a prediction that came true; NaN is not drawn.
+        predicted, measured = sizes.iloc[number]
+        canvas.ax.plot([predicted, measured], [y, y], linewidth=0.15 * size)
+        canvas.mark(predicted, y, "D", Look(style.ink), markersize=0.95 * size)
+        canvas.mark(measured, y, "o", canvas.look(row.layer), markersize=0.55 * size)
         verdict = words.verdict(row.right)
         text = f"{_SIGNS.get(verdict, '')}{verdict}"
         canvas.label(high, y, text, bold=True, offset=(size, 0.6 * size))
@@ -225,18 +220,16 @@ def draw_stages(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     looks = {run: series[number % len(series)] for number, run in enumerate(names)}
     # A run from a snapshot begins amid the others' stages.
     order = data.groupby("stage", sort=False)["start_s"].max().sort_values(kind="stable").index
-    rows = []
-    for stage in order:
-        bars = []
-        for row in records(data[data["stage"] == stage]):
-            part = float(row.start_s), float(row.end_s), looks[row.run]
-            bars.append(Bar([part], format_seconds(row.duration_s)))
-        rows.append((str(stage), bars))
-    height = _draw_rows(canvas, rows)
+
+    def bar(row: Any) -> Bar:
+        return Bar([(row.start_s, row.end_s, looks[row.run])], format_seconds(row.duration_s))
+
+    bars = {stage: list(map(bar, records(data[data["stage"] == stage]))) for stage in order}
+    height = _draw_rows(canvas, list(bars.items()))
     high = max(float(data["end_s"].max()), 0.1)
     canvas.ax.set(xlim=(0, high), ylim=(height, 0), yticks=[])
     ticks = _seconds(canvas, 0.0, high, 0.5)
-    canvas.ax.set_xticks(ticks, [f"{tick:g} s" for tick in ticks])
+    canvas.ax.set_xticks(list(ticks), list(ticks.values()))
     canvas.fit(height, height * 1.6, legend=[(names[run], looks[run]) for run in looks])
 
 
@@ -244,9 +237,8 @@ def draw_stages(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 _LINES = {"partition": 0.34, "filesystem": 0.17}
 
 
-def draw_timeline(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
+def draw_timeline(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
     """Draw the whole boot with the overlay file's size, and below it the growth enlarged."""
-    del given
     size, faint = canvas.pt, canvas.style.faint
     end = float(data[["time_s", "end_s"]].max().max())
     found = [(layer, one) for layer, steps in jumps(data).items() for one in steps]
@@ -259,8 +251,7 @@ def draw_timeline(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     scale = 2.8 * size / max([1.0, *overlay["size_bytes"].astype(float)])
     _draw_line(canvas, overlay, end, lambda value: base - scale * value)
     canvas.ax.plot([0, end], [base, base], color=canvas.style.grid)
-    for tick in _seconds(canvas, 0.0, end, 0.6):
-        text = f"{tick:g} s"
+    for tick, text in _seconds(canvas, 0.0, end, 0.6).items():
         canvas.label(tick, base + 0.9 * size, text, ha="center", scale=SMALL, color=faint)
     top = base + 6 * size
     height = top + 13 * size
@@ -313,7 +304,7 @@ def _draw_growth(
     high = 1.06 * max([1.0, *data.loc[layers, "size_bytes"].astype(float)])
     canvas.ax.set(ylim=(0, high), facecolor="none")
     times, sizes = _seconds(canvas, *window, 0.6), byte_ticks(high, 4)[1:]
-    canvas.ax.set_xticks(times, [f"{time:g} s" for time in times])
+    canvas.ax.set_xticks(list(times), list(times.values()))
     canvas.ax.set_yticks(sizes, [format_tick(one) for one in sizes])
     canvas.ax.grid(visible=False, axis="x")
     canvas.ax.grid(visible=True, axis="y")
@@ -346,3 +337,77 @@ def _draw_line(
     for text, down in ((words.name_of(layer), -0.6), (format_bytes(size.iloc[-1]), 0.65)):
         offset = 0.6 * canvas.pt, up - down * canvas.pt
         canvas.label(end, y[-1], text, bold=down > 0, scale=SMALL, offset=offset)
+
+
+def draw_growth(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
+    """Draw the filesystem as a line per setting, the partition dotted, the disk as a diagonal."""
+    size, ax = canvas.pt, canvas.ax
+    disks = sorted({max(1.0, float(one)) for one in data["disk_bytes"]})
+    sizes = [*disks, *data["last_bytes"].dropna().astype(float)]
+    low, high = min(sizes), max(sizes)
+    ax.plot(disks, disks, color=canvas.style.grid, linewidth=0.15 * size)
+    legend: list[Any] = []
+    groups = list(data.dropna(subset=["last_bytes"]).groupby("setting", sort=False))
+    for number, (setting, rows) in enumerate(groups):
+        series = canvas.style.series
+        look, marker = series[number % len(series)], _MARKERS[number % len(_MARKERS)]
+        # Later lines are narrower, so that those that coincide are seen.
+        width = 0.45 - 0.33 * number / len(groups)
+        for layer, line, wide in (("filesystem", "-", width), ("partition", ":", 0.1)):
+            points = rows[rows["layer"] == layer][["disk_bytes", "last_bytes"]].astype(float)
+            x, y = points.to_numpy().T
+            ax.plot(x, y, line, color=look.stroke, linewidth=wide * size)
+            if layer == "filesystem":
+                canvas.mark(x, y, marker, look)
+        name, *more = wrap(str(setting) or "filesystem", 0.9 * canvas.width, size)
+        legend.append((name + "…" * bool(more), look, marker))
+    ax.set(xscale="log", yscale="log", xlim=(disks[0] / 1.2, disks[-1] * 1.2))
+    ax.set_ylim(low / 1.5, high * 1.3)
+    ax.minorticks_off()
+    powers = range(math.ceil(math.log2(low / 1.5)), math.ceil(math.log2(high)) + 1)
+    ticks = [1 << power for power in powers][:: math.ceil(len(powers) / _MOST_TICKS)]
+    ax.set_yticks(ticks, [format_tick(one) for one in ticks])
+    ax.grid(visible=True, axis="y")
+    _name_disks(canvas, dict(zip(disks, disks, strict=True)))
+    note = "Across: the size of the disk. Dotted: the partition. Grey: the disk itself."
+    canvas.fit(16 * size, 30 * size, legend=legend, notes=[note])
+
+
+def draw_matrix(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
+    """Draw a cell per setting and disk size: whether partition (left) and filesystem grew."""
+    size, y = canvas.pt, 0.0
+    disks = sorted({int(one) for one in data["disk_bytes"]})
+    names: dict[float, str] = {}
+    same = canvas.style.looks["unallocated"]
+    for setting, rows in data.groupby("setting", sort=False):
+        lines = wrap(str(setting), _SETTING_SHARE * canvas.width, SMALL * size)
+        high = max(1.5, 1.3 * len(lines)) * size
+        for row in records(rows[rows["grew"].notna()]):
+            x = disks.index(row.disk_bytes) + 0.04 + 0.46 * ROOT.index(row.layer)
+            look = canvas.look(row.layer) if row.grew else same
+            canvas.rectangle((x, y + 0.1 * size), 0.46, high - 0.2 * size, look)
+        names[y + high / 2] = "\n".join(lines)
+        y += high
+    canvas.ax.set(xlim=(0, len(disks)), ylim=(y, 0))
+    canvas.ax.set_yticks(list(names), list(names.values()))
+    canvas.ax.grid(visible=False)
+    _name_disks(canvas, {at + 0.5: disk for at, disk in enumerate(disks)})
+    legend = [(f"{layer} grew", canvas.look(layer)) for layer in ROOT]
+    notes = ["Across: the size of the disk."] + ["Empty: not measured."] * bool(
+        data["grew"].isna().any()
+    )
+    canvas.fit(y, 1.5 * y, legend=[*legend, ("did not grow", same)], notes=notes)
+
+
+def _name_disks(canvas: Canvas, places: Mapping[float, float]) -> None:
+    """Label the disks for which the axis has room, given place on it -> size in bytes."""
+    ticks, free = {}, -math.inf
+    share_of = canvas.ax.transScale + canvas.ax.transLimits
+    for place, disk in places.items():
+        # Names at the left may leave only this much for the axis.
+        room = (0.95 - _SETTING_SHARE) * canvas.width
+        middle = share_of.transform((place, 1.0))[0] * room
+        half = 0.55 * text_width(format_tick(int(disk)), SMALL * canvas.pt)
+        if middle - half > free:
+            ticks[place], free = format_tick(int(disk)), middle + half
+    canvas.ax.set_xticks(list(ticks), list(ticks.values()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,24 +17,22 @@ LEAST_GAIN_BYTES = 1 << 20
 #: Layers between a partition and its filesystem, from the outside in; ``volume`` is one of
 #: which only the device is known.
 VOLUMES = ("raid", "luks", "physical_volume", "logical_volume", "volume")
+#: The kinds of blocks in a map of a disk, by a legend's order.
+BLOCKS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
 #: The owner of what lies in no partition: partition tables, gaps, the unallocated end.
 OUTSIDE = "outside"
 
-_FILES, _ROOT = ("image_file", "overlay_file"), ("partition", "filesystem")
+#: Of the root filesystem, from the outside in.
+ROOT = ("partition", "filesystem")
 _ORDER = {"image": 0, "before": 1, "sample": 2, "after": 3}
-_SIZES = (
-    "run", "scenario", "stage", "time_s", "layer", "device", "mountpoint", "size_bytes",
-    "used_bytes", "exact", "start_bytes",
-)  # fmt: skip
-# The kinds of extents whose bytes lie in the overlay itself.
-_WRITTEN = ("data", "written")
+_SIZES = "run scenario stage time_s layer device mountpoint size_bytes used_bytes exact start_bytes"
 # Of a partition's size: ext4's tables and journal take less unless configured otherwise.
 _OVERHEAD = 0.05
 
 
-def require(frame: pd.DataFrame, columns: tuple[str, ...], name: str) -> None:
+def require(frame: pd.DataFrame, columns: str, name: str) -> None:
     """Raise :class:`CloudlabError` unless a table has rows and these columns."""
-    missing = [column for column in columns if column not in frame.columns]
+    missing = [column for column in columns.split() if column not in frame.columns]
     if missing:
         raise CloudlabError(
             f"The {name} table lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
@@ -56,19 +56,6 @@ def one_run(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 def records(frame: pd.DataFrame) -> list[Any]:
     """Return the rows as named tuples."""
     return list(frame.itertuples())
-
-
-def run_names(frame: pd.DataFrame) -> dict[str, str]:
-    """Return run -> name in a figure: its scenario, with the run where scenarios repeat."""
-    if "run" not in frame.columns:
-        return {}
-    pairs = frame.drop_duplicates("run").reindex(columns=["run", "scenario"])
-    pairs = pairs.astype("string").fillna("")
-    pairs["again"] = pairs["scenario"].duplicated(keep=False) & (pairs["scenario"] != "")
-    return {
-        str(row.run): f"{row.scenario} ({row.run})" if row.again else str(row.scenario or row.run)
-        for row in records(pairs)
-    }
 
 
 def ordered(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -144,8 +131,13 @@ class RunSizes:
         return None if len(self.of(role)) < 2 else last - first >= LEAST_GAIN_BYTES  # noqa: PLR2004
 
 
-def _frame(rows: list[Any], **columns: str) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
+def _frame(rows: Any, columns: str) -> pd.DataFrame:
+    """Return rows or a table with these columns, whose types follow from their names."""
+    kinds = {"bytes": "Int64", "cell": "Int64", "s": "Float64"}
+    kinds |= dict.fromkeys(("grew", "whole_disk", "measured", "placed"), "boolean")
+    names = columns.split()
+    types = {one: kinds.get(one) or kinds.get(one.split("_")[-1], "string") for one in names}
+    return pd.DataFrame(rows, columns=names).astype(types)
 
 
 def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -156,21 +148,19 @@ def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
     ``image_disk`` takes the place of ``virtual_disk`` where only the image's was measured.
     """
     run = RunSizes(sizes)
-    only_image = (run.of("virtual_disk")["stage"] == "image").all()
-    roles = (*_FILES, "virtual_disk", *_ROOT)
-    found = [
-        ("image_disk" if one == roles[2] and only_image else one, run.of(one)) for one in roles
-    ]
-    mounted = run.of("filesystem").dropna(subset=["used_bytes"])
-    found.append(("used", mounted.assign(size_bytes=mounted["used_bytes"])))
+    used = run.of("filesystem").dropna(subset=["used_bytes"])
+    used = used.assign(layer="used", size_bytes=used["used_bytes"])
     others = run.rows[(run.rows["layer"] == "virtual_disk") & run.rows["role"].isna()]
-    found += [("other_disk", one) for _, one in others.groupby("device", sort=False)]
+    disks = others.assign(layer="other_disk").groupby("device", sort=False)
+    roles = ("image_file", "overlay_file", "virtual_disk", *ROOT)
     rows = [
-        (layer, one["device"].iloc[-1], one["size_bytes"].iloc[0], one["size_bytes"].iloc[-1])
-        for layer, one in found
+        (one["layer"].iloc[-1], one["device"].iloc[-1], *one["size_bytes"].iloc[[0, -1]])
+        for one in (*map(run.of, roles), used, *(rows for _, rows in disks))
         if len(one)
     ]
-    return _frame(rows, layer="string", device="string", first_bytes="Int64", last_bytes="Int64")
+    data = _frame(rows, "layer device first_bytes last_bytes")
+    only_image = (run.of("virtual_disk")["stage"] == "image").all()
+    return data.replace({"layer": {"virtual_disk": "image_disk"}}) if only_image else data
 
 
 def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -186,13 +176,39 @@ def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
         run = RunSizes(sizes, str(name))
         scenario = next(iter(run.rows["scenario"].dropna()), "")
         disk = (run.ends("virtual_disk") or (pd.NA, pd.NA))[1]
-        for role in _ROOT:
+        for role in ROOT:
             ends = run.ends(role) or (pd.NA, pd.NA)
             rows.append((name, scenario, role, *ends, run.grew(role), run.whole_disk, disk))
-    return _frame(
-        rows, run="string", scenario="string", layer="string", first_bytes="Int64",
-        last_bytes="Int64", grew="boolean", whole_disk="boolean", disk_bytes="Int64",
-    )  # fmt: skip
+    return _frame(rows, "run scenario layer first_bytes last_bytes grew whole_disk disk_bytes")
+
+
+def growth_data(sizes: pd.DataFrame, options: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of :func:`scenarios_data` and ``setting``, ordered by setting and disk.
+
+    ``options`` has a row per run: ``run``, ``disk_size_bytes``, and further columns of text.
+    ``setting`` (string) has those that differ between the runs; ``disk_bytes`` is the chosen size
+    of the disk.
+    """
+    require(options, "run disk_size_bytes", "options")
+    table = options.drop_duplicates("run").set_index("run")
+    texts = table.drop(columns="disk_size_bytes").astype("string")
+    varied = texts.loc[:, texts.ne(texts.iloc[0]).any()]
+    labels = {name: f"{name} ".replace("_", " ").replace("image ", "") for name in map(str, varied)}
+    data = scenarios_data(sizes)
+    data["disk_bytes"] = data["run"].map(table["disk_size_bytes"]).astype("Int64")
+    setting = [", ".join(map(str.__add__, labels.values(), row)) for row in varied.to_numpy()]
+    data["setting"] = data["run"].map(dict(zip(table.index, setting, strict=True)))
+    # Options are recorded without texts such as user-data; there, scenarios tell runs apart.
+    if data.duplicated(["setting", "disk_bytes", "layer"]).any():
+        data["setting"] = data["scenario"]
+    data["setting"] = data["setting"].astype("string").fillna("")
+    groups = data.groupby("setting", sort=False)
+    data = pd.concat([one.sort_values("disk_bytes", kind="stable") for _, one in groups])
+    return data.dropna(subset=["disk_bytes"]).reset_index(drop=True)
+
+
+#: Both kinds draw the same table.
+matrix_data = growth_data
 
 
 def prediction_data(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -202,11 +218,10 @@ def prediction_data(predictions: pd.DataFrame) -> pd.DataFrame:
     perhaps ``run``), ``error`` (Float64, predicted / measured - 1) and ``right`` (boolean, by
     :func:`cloudlab.units.alike`); both NA where one of the two sizes is not known.
     """
-    columns = ["scenario", "layer", "predicted_bytes", "measured_bytes"]
-    require(predictions, tuple(columns), "predictions")
-    columns += ["run"] if "run" in predictions.columns else []
-    kinds = {name: "Int64" if name.endswith("_bytes") else "string" for name in columns}
-    data = predictions[columns].astype(kinds).reset_index(drop=True)
+    columns = "scenario layer predicted_bytes measured_bytes"
+    require(predictions, columns, "predictions")
+    columns += " run" * ("run" in predictions.columns)
+    data = _frame(predictions.reset_index(drop=True), columns)
     measured = data["measured_bytes"].astype("Float64")
     data["error"] = data["predicted_bytes"].astype("Float64") / measured.mask(measured == 0) - 1
     pairs = zip(data["predicted_bytes"], data["measured_bytes"], strict=True)
@@ -221,15 +236,15 @@ def stages_data(stages: pd.DataFrame) -> pd.DataFrame:
     Columns: ``run``, ``scenario``, ``stage`` (string), ``start_s``, ``end_s``, ``duration_s``
     (Float64, seconds since launch); rows without an end are left out.
     """
-    columns = ["run", "scenario", "stage", "start_s", "end_s"]
-    require(stages, tuple(columns), "stages")
-    kinds = {name: "Float64" if name.endswith("_s") else "string" for name in columns}
-    data = stages[columns].astype(kinds).dropna(subset=["start_s", "end_s"])
-    require(data, tuple(columns), "stages")
+    columns = "run scenario stage start_s end_s"
+    require(stages, columns, "stages")
+    data = _frame(stages, columns).dropna(subset=["start_s", "end_s"])
+    require(data, columns, "stages")
     data["duration_s"] = data["end_s"] - data["start_s"]
-    # A run's number, so that runs keep their order.
-    data = data.assign(_run=pd.factorize(data["run"])[0]).sort_values(["_run", "start_s"])
-    return data.drop(columns="_run").reset_index(drop=True)
+    runs = data.groupby("run", sort=False, dropna=False)
+    return pd.concat(
+        [one.sort_values("start_s", kind="stable") for _, one in runs], ignore_index=True
+    )
 
 
 def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
@@ -242,24 +257,17 @@ def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     other rows.  Raises :class:`CloudlabError` if no size has a time.
     """
     run = RunSizes(sizes)
-    rows: list[tuple[Any, ...]] = []
-    for layer in ("virtual_disk", *_ROOT, "overlay_file"):
-        timed = run.of(layer).dropna(subset=["time_s"]).sort_values("time_s", kind="stable")
-        rows += [
-            (layer, one.device, one.stage, one.time_s, pd.NA, one.size_bytes)
-            for one in records(timed)
-        ]
-    if not rows:
+    layers = [run.of(layer) for layer in ("virtual_disk", *ROOT, "overlay_file")]
+    timed = [one.sort_values("time_s", kind="stable").dropna(subset=["time_s"]) for one in layers]
+    if not any(map(len, timed)):
         raise CloudlabError(
             "No size in the table has a time, so there is no timeline to draw.",
             hint="Only the table of a run has times; a parsed console log has none.",
         )
-    boot = records(stages_data(one_run(stages, "stages"))) if len(stages) else []
-    rows = [("stage", pd.NA, one.stage, one.start_s, one.end_s, pd.NA) for one in boot] + rows
-    return _frame(
-        rows, layer="string", device="string", stage="string", time_s="Float64",
-        end_s="Float64", size_bytes="Int64",
-    )  # fmt: skip
+    boot = [stages_data(one_run(stages, "stages")).assign(layer="stage")] if len(stages) else []
+    boot = [one.rename(columns={"start_s": "time_s"}) for one in boot]
+    columns = "layer device stage time_s end_s size_bytes"
+    return pd.concat([_frame(one, columns) for one in (*boot, *timed)], ignore_index=True)
 
 
 def jumps(data: pd.DataFrame) -> dict[str, list[tuple[float, float]]]:
@@ -275,11 +283,8 @@ def jumps(data: pd.DataFrame) -> dict[str, list[tuple[float, float]]]:
         grown = rows.index[(rows["size_bytes"].diff() >= LEAST_GAIN_BYTES).fillna(False)]
         for at in grown:
             last = first = float(rows["time_s"][at])
-            if (
-                rows["stage"][at] != "sample"
-                and (before := rows["time_s"][rows["time_s"] < first]).size
-            ):
-                first = float(before.iloc[-1])
+            if rows["stage"][at] != "sample":
+                first = float([last, *rows["time_s"][rows["time_s"] < last]][-1])
             steps = found.setdefault(str(layer), [])
             if steps and (at - 1 in grown or steps[-1][1] == last):
                 first = steps.pop()[0]
@@ -299,24 +304,21 @@ def overlay_map_data(
     """
     regions = overlay_regions(extents, partitions)
     cell = cell_bytes or regions[-1][1]
-    totals: dict[tuple[int, str], int] = {}
-    for one in records(extents[extents["kind"].isin(_WRITTEN)]):
+    totals: Counter[tuple[int, str]] = Counter()
+    # These bytes lie in the overlay itself.
+    for one in records(extents[extents["kind"].isin(("data", "written"))]):
         for left, right, owner in regions:
-            position = max(int(one.start_bytes), left)
-            stop = min(int(one.start_bytes + one.length_bytes), right)
-            while position < stop:
-                index = position // cell
-                step = min(stop, (index + 1) * cell) - position
-                totals[index, owner] = totals.get((index, owner), 0) + step
-                position += step
-    order = sorted(totals.items(), key=lambda item: item[0][0])
-    rows = [(index, owner, size) for (index, owner), size in order]
-    return _frame(rows, cell="Int64", owner="string", written_bytes="Int64")
+            start = max(int(one.start_bytes), left)
+            end = min(int(one.start_bytes + one.length_bytes), right)
+            for index in range(start // cell, -(-end // cell)) if start < end else ():
+                totals[index, owner] += min(end, (index + 1) * cell) - max(start, index * cell)
+    rows = [(*key, totals[key]) for key in sorted(totals, key=lambda key: key[0])]
+    return _frame(rows, "cell owner written_bytes")
 
 
 def overlay_regions(extents: pd.DataFrame, partitions: pd.DataFrame) -> list[tuple[int, int, str]]:
     """Return the disk as (start, end, owner) in bytes, from 0 and without gaps."""
-    require(extents, ("start_bytes", "length_bytes", "kind"), "extents")
+    require(extents, "start_bytes length_bytes kind", "extents")
     one_run(extents, "extents")
     if {"run"} <= set(extents.columns) & set(partitions.columns):
         partitions = partitions[partitions["run"].isin(extents["run"])]
@@ -349,11 +351,8 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
     """
     run = RunSizes(sizes)
     rows, volumes = run.rows, run.rows["layer"].isin(VOLUMES)
-    here = [*run.partitions, run.disk, run.root]
-    mounted = rows["device"].isin([one for one in here if one] + [*rows.loc[volumes, "device"]])
-    states = list(
-        _states(rows[mounted & rows["layer"].isin(["partition", "filesystem"]) | volumes])
-    )
+    here = {*run.partitions, run.disk, run.root, *rows.loc[volumes, "device"]} - {None}
+    states = list(_states(rows[rows["device"].isin(here) & rows["layer"].isin(ROOT) | volumes]))
     if not states:
         raise CloudlabError(
             "No partition and no filesystem of the disk was measured, so there is no map of it.",
@@ -369,11 +368,8 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
         state = "launch" if state == "image" and end > then > 0 else state  # noqa: PLW2901
         disk = then if state == "image" else _disk_at(disks[~of_image], found) or then
         blocks += [(state, measured, *block) for block in _blocks(run, found, disk, filled)]
-    return _frame(
-        blocks, state="string", measured="boolean", kind="string", device="string",
-        mountpoint="string", start_bytes="Int64", size_bytes="Int64", extent_bytes="Int64",
-        placed="boolean",
-    )  # fmt: skip
+    columns = "state measured kind device mountpoint start_bytes size_bytes extent_bytes placed"
+    return _frame(blocks, columns)
 
 
 def _disk_at(disks: pd.DataFrame, found: pd.DataFrame) -> int:
@@ -426,11 +422,10 @@ def _blocks(
     placed = bool(parts["device"].isin(starts).all())
     if not placed:
         # Cloud images that grow have their root partition last.
-        parts = parts.sort_values(
-            "device", key=lambda name: name == run.root_partition, kind="stable"
-        )
-        ends = parts["size_bytes"].cumsum()
-        starts = dict(zip(parts["device"], (ends - parts["size_bytes"]).astype(int), strict=True))
+        is_root = parts["device"] == run.root_partition
+        parts = pd.concat([parts[~is_root], parts[is_root]])
+        begin = parts["size_bytes"].cumsum() - parts["size_bytes"]
+        starts = dict(zip(parts["device"], begin.astype(int), strict=True))
     rooms = {str(row.device): (starts[row.device], int(row.size_bytes)) for row in records(parts)}
     rooms = dict(sorted(rooms.items(), key=lambda item: item[1]))
     end = max((start + size for start, size in rooms.values()), default=0)
@@ -476,13 +471,11 @@ def obstacle(data: pd.DataFrame) -> tuple[str, str, int] | None:
     The partition that begins right behind the root partition, the root partition, and the
     byte where they meet; None where unallocated space or nothing follows.
     """
-    rows = data[(data["state"] == data["state"].iloc[-1]) & data["placed"]]
-    parts = rows[rows["kind"] == "partition"]
-    ends = parts["start_bytes"] + parts["size_bytes"]
-    for place in rows[(rows["kind"] == "filesystem") & (rows["mountpoint"] == "/")]["start_bytes"]:
-        for row in records(parts[(parts["start_bytes"] <= place) & (place < ends)]):
-            end = int(row.start_bytes + row.size_bytes)
-            behind = parts["start_bytes"].between(end, end + LEAST_GAIN_BYTES - 1)
-            for other in parts[behind]["device"]:
-                return str(other), str(row.device), end
+    rows = records(data[(data["state"] == data["state"].iloc[-1]) & data["placed"]])
+    roots = [row for row in rows if row.kind == "filesystem" and str(row.mountpoint) == "/"]
+    parts = [row for row in rows if row.kind == "partition"]
+    for root, own, other in itertools.product(roots, parts, parts):
+        end = int(own.start_bytes + own.size_bytes)
+        if own.start_bytes <= root.start_bytes < end <= other.start_bytes < end + LEAST_GAIN_BYTES:
+            return str(other.device), str(own.device), end
     return None

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from cloudlab.figures.canvas import LINE, SMALL, Canvas, Look, text_width
 from cloudlab.figures.data import (
+    BLOCKS,
     OUTSIDE,
     VOLUMES,
     obstacle,
@@ -21,7 +22,7 @@ from cloudlab.figures.data import (
     overlay_regions,
     records,
 )
-from cloudlab.figures.words import Given, filesystem_texts, name_of, obstacle_text, written_by_owner
+from cloudlab.figures.words import Given, block_texts, name_of, obstacle_text, written_by_owner
 from cloudlab.units import byte_ticks, format_bytes, format_tick, is_round
 
 # In units of the type size: the strips of a partition and of a volume, a filesystem with its
@@ -90,7 +91,7 @@ class _Map:
         """Return where a block is drawn, in points."""
         return self.at(row.start_bytes), self.at(row.start_bytes + row.extent_bytes)
 
-    def block(self, row: Any, top: float, texts: Sequence[str], look: Look, **more: Any) -> bool:
+    def block(self, row: Any, top: float, texts: Sequence[str], look: Look) -> bool:
         """Draw a block of a bar and the longest of its texts that fits, if any."""
         size, (left, right), y, high = self.canvas.pt, self.span(row), top, self.height
         if row.kind in self.strips:
@@ -98,7 +99,7 @@ class _Map:
         elif row.kind in ("filesystem", "used"):
             high = (_ZONE if row.kind == "filesystem" else _GAUGE) * size
             y = top + self.height - high
-        self.canvas.rectangle((left, y), right - left, high, look, **more)
+        self.canvas.rectangle((left, y), right - left, high, look)
         high -= _GAUGE * size if row.kind == "filesystem" else 0.0
         return self.write(texts, left, right, y + high / 2, look, bold=row.kind == "partition")
 
@@ -151,8 +152,8 @@ def draw_disk_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
     height = y - 0.4 * size
     canvas.ax.set(xlim=(0, canvas.width), ylim=(height, 0), yticks=[])
     _draw_axis(shape)
-    kinds = ["partition", *VOLUMES, "filesystem", "used", "unallocated"]
-    legend = [(name_of(kind), canvas.look(kind)) for kind in kinds if (data["kind"] == kind).any()]
+    kinds = [kind for kind in BLOCKS if (data["kind"] == kind).any()]
+    legend = [(name_of(kind), canvas.look(kind)) for kind in kinds]
     inside = data[data["kind"] == "filesystem"]
     notes: dict[str, Any] = {
         "Torn edges: the scale changes, to make room for small partitions.": len(shape.breaks),
@@ -167,34 +168,26 @@ def draw_disk_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 
 
 def _draw_state(shape: _Map, rows: pd.DataFrame, top: float) -> None:
-    """Draw the blocks of one state from the outside in."""
-    canvas, size, style = shape.canvas, shape.canvas.pt, shape.canvas.style
-    free, own = canvas.look("unallocated"), canvas.look("partition")
-    pale = Look(style.pale, style.faint, own.fill)
-    by_kind = {str(kind): records(group) for kind, group in rows.groupby("kind", sort=False)}
-    for row in [*by_kind["disk"], *by_kind.get("unallocated", [])]:
-        text = format_bytes(row.size_bytes)
-        texts = [f"{text} unallocated", text] if row.kind == "unallocated" else []
-        shape.block(row, top, texts, free, edgecolor=free.line)
-    for row in by_kind.get("partition", []):
-        (left, right), text = shape.span(row), format_bytes(row.size_bytes)
-        canvas.rectangle((left, top), right - left, shape.height, pale)
-        if not shape.block(row, top, [f"{row.device} {text}", row.device], own):
-            shape.unnamed[f"{row.device} {text}"] = None
-        ends = [shape.span(one)[1] for one in by_kind.get("filesystem", [])]
-        bare = max([left, *(end for end in ends if left < end < right + 0.1)])
-        texts = ["outside the filesystem"] if bare > left else [text]
-        middle = top + shape.height - (_ZONE + _GAUGE) * size / 2
-        shape.write(texts, bare, right, middle, pale)
-    for row in (one for kind in VOLUMES for one in by_kind.get(kind, [])):
-        name, text = name_of(row.kind, row.device), format_bytes(row.size_bytes)
-        texts = [*[f"{name} {text}"] * pd.notna(row.size_bytes), name, row.device]
-        shape.block(row, top, texts, canvas.look(row.kind))
-    for row in by_kind.get("filesystem", []):
-        used = [one for one in by_kind.get("used", []) if one.device == row.device]
-        shape.block(row, top, filesystem_texts(row, used), canvas.look("filesystem"))
-        for one in used:
-            shape.block(one, top, [], canvas.look("used"))
+    """Draw the blocks of one state, which the table has from the outside in."""
+    canvas = shape.canvas
+    pale = Look(canvas.style.pale, canvas.style.faint, canvas.look("partition").fill)
+    blocks = records(rows)
+    used = {row.device: row for row in blocks if row.kind == "used"}
+    ends = [shape.span(row)[1] for row in blocks if row.kind == "filesystem"]
+    for row in blocks:
+        left, right = shape.span(row)
+        look = canvas.look("unallocated" if row.kind == "disk" else row.kind)
+        texts = block_texts(row, used.get(row.device))
+        if row.kind == "partition":
+            canvas.rectangle((left, top), right - left, shape.height, pale)
+        named = shape.block(row, top, texts, look)
+        if row.kind == "partition":
+            if not named:
+                shape.unnamed[texts[0]] = None
+            bare = max([left, *(end for end in ends if left < end < right + 0.1)])
+            middle = top + shape.height - (_ZONE + _GAUGE) * canvas.pt / 2
+            outside = "outside the filesystem" if bare > left else format_bytes(row.size_bytes)
+            shape.write([outside], bare, right, middle, pale)
 
 
 def _draw_axis(shape: _Map) -> None:
@@ -244,14 +237,14 @@ def draw_overlay_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
         for number, owner in enumerate(owners)
     } | {OUTSIDE: Look(style.ink)}
     boxes = [Rectangle(_corner(number, columns), _CELL, _CELL) for number in range(count)]
-    colours = [_mixed(style.grid, style.paper, 0.4)] * count
+    colours = [canvas.faded(style.grid, 0.4)] * count
     for number, group in overlay_map_data(*tables, cell).groupby("cell"):
         found, wide = records(group), _CELL / len(group)
         x, y = _corner(int(str(number)), columns)
         for part, row in enumerate(found):
             depth = next(depth for share, depth in _DEPTHS if row.written_bytes >= share * cell)
             boxes.append(Rectangle((x + part * wide, y), wide, _CELL))
-            colours.append(_mixed(looks[row.owner].fill, style.paper, depth))
+            colours.append(canvas.faded(looks[row.owner].fill, depth))
     cells = PatchCollection(boxes, facecolors=colours, linewidth=0)
     canvas.ax.add_collection(cells, autolim=False)
     for border in sorted({round(start / cell) for start, _, _ in regions} - {0, count}):
@@ -267,8 +260,3 @@ def draw_overlay_map(canvas: Canvas, data: pd.DataFrame, given: Given) -> None:
 
 def _corner(cell: int, columns: int) -> tuple[float, float]:
     return cell % columns + (1 - _CELL) / 2, cell // columns + (1 - _CELL) / 2
-
-
-def _mixed(colour: str, paper: str, depth: float) -> tuple[float, ...]:
-    pairs = zip(to_rgb(colour), to_rgb(paper), strict=True)
-    return tuple(depth * one + (1 - depth) * other for one, other in pairs)

@@ -1,4 +1,4 @@
-"""The text of each kind of figure: its headline, its alternative text, and its labels."""
+"""The text of each kind of figure: its headline and alternative text, in this order, and labels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pandas as pd
 
 from cloudlab.figures.data import (
     OUTSIDE,
+    ROOT,
+    VOLUMES,
     RunSizes,
     jumps,
     obstacle,
     overlay_regions,
     records,
-    run_names,
 )
 from cloudlab.units import format_bytes, format_seconds, is_known, printed_note
 
@@ -57,8 +58,17 @@ class Given:
     state: str | None = None
 
     def run_names(self, frame: pd.DataFrame) -> dict[str, str]:
-        """Return run -> name of the runs in a table."""
-        return {run: self.names.get(run, name) for run, name in run_names(frame).items()}
+        """Return run -> name: the caller's, or its scenario, with the run where scenarios repeat."""
+        if "run" not in frame.columns:
+            return {}
+        pairs = frame.drop_duplicates("run").reindex(columns=["run", "scenario"])
+        pairs = pairs.astype("string").fillna("")
+        pairs["again"] = pairs["scenario"].duplicated(keep=False) & (pairs["scenario"] != "")
+        return {
+            row.run: self.names.get(row.run)
+            or (f"{row.scenario} ({row.run})" if row.again else row.scenario or row.run)
+            for row in records(pairs)
+        }
 
     def setting(self, run: str) -> str:
         """Return the settings of a run as YAML, which may be empty."""
@@ -68,14 +78,6 @@ class Given:
         """Return the heading of a state of a disk map."""
         name = self.state or STATES[str(rows["state"].iloc[0])]
         return name if rows["measured"].all() else f"{name} (deduced)"
-
-
-@dataclass(frozen=True)
-class Words:
-    """A figure's headline, and its numbers as text for people who do not see it."""
-
-    title: str
-    alt: str
 
 
 def name_of(layer: object, device: object = None) -> str:
@@ -97,9 +99,11 @@ def _alt(what: str, items: Iterable[str]) -> str:
     return f"{what}. {'; '.join(items)}."
 
 
-def _found(partition: tuple[str, str], filesystem: tuple[str, str], *, whole_disk: bool) -> str:
-    """Return a headline on partition and filesystem, of (verb, rest) each."""
-    if whole_disk:
+def _found(sizes: pd.DataFrame, fact: Callable[[RunSizes, str], tuple[str, str]]) -> str:
+    """Return a headline on partition and filesystem of a run; ``fact`` has verb and rest of one."""
+    run = RunSizes(sizes)
+    partition, filesystem = (fact(run, role) for role in ROOT)
+    if run.whole_disk:
         return f"The filesystem on the whole disk {' '.join(filesystem)}".strip()
     if partition == filesystem:
         return f"Partition and filesystem {' '.join(partition).replace('was', 'were')}".strip()
@@ -107,26 +111,30 @@ def _found(partition: tuple[str, str], filesystem: tuple[str, str], *, whole_dis
     return f"The partition {' '.join(partition).strip()}, the filesystem {second.strip()}"
 
 
-def _growth_title(run: RunSizes) -> str:
-    verbs = {True: ("grew", "to"), False: ("stayed", "at"), None: ("had", "")}
-    found = []
-    for role in ("partition", "filesystem"):
-        ends, (verb, rest) = run.ends(role), verbs[run.grew(role)]
-        size = f"{rest} {format_bytes(ends and ends[1])}".strip()
-        found.append((verb, size) if ends else ("was not measured", ""))
-    return _found(*found, whole_disk=run.whole_disk)
+def _growth(run: RunSizes, role: str) -> tuple[str, str]:
+    verb, rest = {True: ("grew", "to"), False: ("stayed", "at"), None: ("had", "")}[run.grew(role)]
+    ends = run.ends(role)
+    return (verb, f"{rest} {format_bytes(ends[1])}".strip()) if ends else ("was not measured", "")
 
 
-def layers_words(data: pd.DataFrame, given: Given) -> Words:
+def _counted(groups: Mapping[str, Sequence[str]]) -> str:
+    """Return a headline that counts the runs of each outcome."""
+    total = sum(map(len, groups.values()))
+    if len(groups) == 1:
+        return "".join(groups).capitalize() + f" in all {total} runs" * (total > 1)
+    counts = [f"{words} in {len(group)}" for words, group in groups.items()]
+    return f"Of {total} runs, {', '.join(counts)}"
+
+
+def layers_words(data: pd.DataFrame, _given: Given) -> tuple[str, str]:
     """Return the text of the sizes by layer."""
-    del given
     items = [f"{layer_name(row)} {span(row.first_bytes, row.last_bytes)}" for row in records(data)]
     last = data.drop_duplicates("layer").set_index("layer")["last_bytes"].map(format_bytes)
     title = "Sizes, layer by layer"
     if {"image_file", "virtual_disk", "filesystem"} <= set(last.index):
         title = f"A {last['image_file']} image file, a {last['virtual_disk']} disk, a "
         title += f"{last['filesystem']} filesystem"
-    return Words(title, _alt("Sizes by layer", items))
+    return title, _alt("Sizes by layer", items)
 
 
 def layer_name(row: Any) -> str:
@@ -137,7 +145,7 @@ def layer_name(row: Any) -> str:
     return name_of(row.layer, own.get(row.layer))
 
 
-def disk_map_words(data: pd.DataFrame, given: Given) -> Words:
+def disk_map_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of the disk in its states."""
     items = []
     for _, rows in data.groupby("state", sort=False):
@@ -152,7 +160,7 @@ def disk_map_words(data: pd.DataFrame, given: Given) -> Words:
     items += [f"{obstacle_text(found)}."] if found else []
     disk = format_bytes(data.loc[data["kind"] == "disk", "size_bytes"].iloc[-1])
     alt = f"Map of a disk of {disk}, to scale. {' '.join(items)}"
-    return Words(_growth_title(RunSizes(given.tables["sizes"])), alt)
+    return _found(given.tables["sizes"], _growth), alt
 
 
 def obstacle_text(found: tuple[str, str, int]) -> str:
@@ -160,51 +168,54 @@ def obstacle_text(found: tuple[str, str, int]) -> str:
     return f"{found[0]} begins where {found[1]} ends: {found[1]} has no room to grow"
 
 
-def filesystem_texts(row: Any, used: Sequence[Any]) -> list[str]:
-    """Return the labels of a filesystem's block in a disk map, from long to short."""
-    size, note = format_bytes(row.size_bytes), printed_note(row.size_bytes, "filesystem")
-    short = f"{row.mountpoint if is_known(row.mountpoint) else 'filesystem'} {size}"
-    full = f"{short}, {format_bytes(used[0].size_bytes)} used" if used else short
-    return [*[f"{one} ({note})" for one in (full, short) if note], full, short, size]
+def block_texts(row: Any, used: Any = None) -> list[str]:
+    """Return the labels of a block in a disk map, from long to short; ``used`` is what fills it."""
+    size = format_bytes(row.size_bytes)
+    if row.kind == "filesystem":
+        note = printed_note(row.size_bytes, "filesystem")
+        short = f"{row.mountpoint if is_known(row.mountpoint) else 'filesystem'} {size}"
+        full = f"{short}, {format_bytes(used.size_bytes)} used" if used else short
+        return [*[f"{one} ({note})" for one in (full, short) if note], full, short, size]
+    if row.kind in VOLUMES:
+        name = name_of(row.kind, row.device)
+        return [*[f"{name} {size}"] * is_known(row.size_bytes), name, row.device]
+    partition = [f"{row.device} {size}", str(row.device)]
+    texts = {"partition": partition, "unallocated": [f"{size} unallocated", size]}
+    return texts.get(row.kind, [])
 
 
-def scenarios_words(data: pd.DataFrame, given: Given) -> Words:
+def scenarios_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of the runs side by side."""
-    names = given.run_names(data)
-    items: list[str] = []
-    groups: dict[str, list[str]] = {words: [] for words in OUTCOMES.values()}
+    names = {run: name or "this run" for run, name in given.run_names(data).items()}
+    items = []
     for run, rows in data.groupby("run", sort=False):
-        name = names[str(run)] or "this run"
         sizes = [
-            f"{row.layer} " + (missing(row) or span(row.first_bytes, row.last_bytes))
+            f"{row.layer} {missing(row) or span(row.first_bytes, row.last_bytes)}"
             for row in records(rows)
         ]
-        items.append(f"{name}: {', '.join(sizes)}")
-        groups[outcome(rows)].append(name)
-    found = {words: group for words, group in groups.items() if group}
-    title = f"Of {len(names)} runs, " + ", ".join(
-        f"{words} in {len(group)}" for words, group in found.items()
-    )
+        items.append(f"{names[str(run)]}: {', '.join(sizes)}")
+    groups = {words: [names[run] for run in runs] for words, runs in outcomes(data).items()}
+    title = _counted(groups)
     named = ", ".join(
         f"{words} with {' and '.join(f'“{name}”' for name in group)}"
-        for words, group in found.items()
+        for words, group in groups.items()
     )
     if len(names) == 1:
-        title = _growth_title(RunSizes(given.tables["sizes"]))
-    elif len(found) == 1:
-        title = f"{next(iter(found))} in all {len(names)} runs"
-    elif len(names) <= _MOST_NAMED and len(named) <= _LONGEST_TITLE:
-        title = named
-    return Words(title[0].upper() + title[1:], _alt("Partition and filesystem", items))
+        title = _found(given.tables["sizes"], _growth)
+    elif len(groups) > 1 and len(names) <= _MOST_NAMED and len(named) <= _LONGEST_TITLE:
+        title = named[0].upper() + named[1:]
+    return title, _alt("Partition and filesystem", items)
 
 
-def outcome(rows: pd.DataFrame) -> str:
-    """Return what a headline says of the growth in one run, from its rows of a scenarios table."""
-    grew = rows.set_index("layer")["grew"]
-    if not is_known(grew["filesystem"]):
-        return OUTCOMES[None]
-    partition = is_known(grew["partition"]) and bool(grew["partition"])
-    return OUTCOMES[partition, bool(grew["filesystem"])]
+def outcomes(data: pd.DataFrame) -> dict[str, list[str]]:
+    """Return what a headline says of the growth -> the runs of a scenarios table that had it."""
+    found: dict[str, list[str]] = {words: [] for words in OUTCOMES.values()}
+    for run, rows in data.groupby("run", sort=False):
+        grew = rows.set_index("layer")["grew"]
+        partition, filesystem = (bool(grew.fillna(False)[role]) for role in ROOT)
+        known = (partition, filesystem) if is_known(grew["filesystem"]) else None
+        found[OUTCOMES[known]].append(str(run))
+    return {words: runs for words, runs in found.items() if runs}
 
 
 def missing(row: Any) -> str:
@@ -214,7 +225,7 @@ def missing(row: Any) -> str:
     return "none" if row.whole_disk and row.layer == "partition" else "not measured"
 
 
-def timeline_words(data: pd.DataFrame, given: Given) -> Words:
+def timeline_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of the sizes over time."""
     items = []
     for layer, rows in data[data["layer"] != "stage"].groupby("layer", sort=False):
@@ -224,30 +235,30 @@ def timeline_words(data: pd.DataFrame, given: Given) -> Words:
             for row in records(new)
         ]
         items.append(f"{name_of(layer)}: {', '.join(points)}")
-    stages = records(data[data["layer"] == "stage"])
     items += [
         f"{row.stage} from {format_seconds(row.time_s)} to {format_seconds(row.end_s)}"
-        for row in stages
+        for row in records(data[data["layer"] == "stage"])
     ]
-    found, facts = jumps(data), []
-    for layer in ("partition", "filesystem"):
-        if layer in found:
-            moments = []
-            for first, last in (map(format_seconds, one) for one in found[layer]):
-                moments.append(
-                    f"just before {last}" if first == last else f"between {first} and {last}"
-                )
-            facts.append(("grew", " and again ".join(moments)))
-        else:
+    grown = jumps(data)
+
+    def fact(_run: RunSizes, role: str) -> tuple[str, str]:
+        if role not in grown:
             # One measurement cannot tell.
-            once = (data["layer"] == layer).sum() < 2  # noqa: PLR2004
-            facts.append(("was not measured twice" if once else "did not grow", ""))
-    title = _found(facts[0], facts[1], whole_disk=RunSizes(given.tables["sizes"]).whole_disk)
+            once = (data["layer"] == role).sum() < 2  # noqa: PLR2004
+            return ("was not measured twice" if once else "did not grow", "")
+        ends = [tuple(map(format_seconds, step)) for step in grown[role]]
+        moments = [
+            f"just before {last}" if first == last else f"between {first} and {last}"
+            for first, last in ends
+        ]
+        return "grew", " and again ".join(moments)
+
     end = format_seconds(data[["time_s", "end_s"]].max().max())
-    return Words(title, _alt(f"Sizes over the {end} since launch", items))
+    alt = _alt(f"Sizes over the {end} since launch", items)
+    return _found(given.tables["sizes"], fact), alt
 
 
-def overlay_map_words(data: pd.DataFrame, given: Given) -> Words:
+def overlay_map_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of what the boot wrote."""
     extents = given.tables["extents"]
     disk = format_bytes(overlay_regions(extents, given.tables["partitions"])[-1][1])
@@ -258,7 +269,7 @@ def overlay_map_words(data: pd.DataFrame, given: Given) -> Words:
     if zeroed:
         title += f", {format_bytes(zeroed)} zeroed"
         alt += f" and zeroed {format_bytes(zeroed)}, which takes no room in the overlay"
-    return Words(title, _alt(alt, written_by_owner(data).values()))
+    return title, _alt(alt, written_by_owner(data).values())
 
 
 def written_by_owner(data: pd.DataFrame) -> dict[str, str]:
@@ -268,14 +279,14 @@ def written_by_owner(data: pd.DataFrame) -> dict[str, str]:
     return {owner: f"{name_of(owner)} {format_bytes(totals[owner])}" for owner in owners}
 
 
-def prediction_words(data: pd.DataFrame, given: Given) -> Words:
+def prediction_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of predicted and measured sizes."""
     items = [
         f"{name}, {row.layer}: predicted {compared(row)}, {verdict(row.right)}"
         for name, row in zip(prediction_names(data, given), records(data), strict=True)
     ]
     right = int(data["right"].fillna(False).sum())
-    return Words(f"{right} of {len(data)} predictions right", _alt("Predictions", items))
+    return f"{right} of {len(data)} predictions right", _alt("Predictions", items)
 
 
 def prediction_names(data: pd.DataFrame, given: Given) -> list[str]:
@@ -297,7 +308,7 @@ def verdict(right: object) -> str:
     return "not measured" if not is_known(right) else "right" if right else "wrong"
 
 
-def stages_words(data: pd.DataFrame, given: Given) -> Words:
+def stages_words(data: pd.DataFrame, given: Given) -> tuple[str, str]:
     """Return the text of the boot stages."""
     names = given.run_names(data)
     items = [
@@ -311,4 +322,21 @@ def stages_words(data: pd.DataFrame, given: Given) -> Words:
     title = f"{mean.idxmax()} took longest: {format_seconds(mean.max())} of {format_seconds(ends.max())}"
     if len(names) > 1:
         title = f"Boots of {span(ends.min(), ends.max(), '{} to {}', format_seconds)}"
-    return Words(title, _alt("Boot stages", items))
+    return title, _alt("Boot stages", items)
+
+
+def growth_words(data: pd.DataFrame, _given: Given) -> tuple[str, str]:
+    """Return the text of what grew, and of the sizes by setting and disk size."""
+    groups = outcomes(data)
+    found = {run: words for words, runs in groups.items() for run in runs}
+    items = []
+    for run, rows in data.groupby("run", sort=False):
+        parts = [found[str(run)]]
+        for row in records(rows):
+            place = f"{row.setting} on a disk of {format_bytes(row.disk_bytes)}".strip()
+            parts.append(f"{row.layer} {missing(row) or format_bytes(row.last_bytes)}")
+        items.append(f"{place}: {', '.join(parts)}")
+    return _counted(groups), _alt("Sizes by the disk's size", items)
+
+
+matrix_words = growth_words

@@ -431,7 +431,7 @@ class GrowthLab(BootPanel):
         self.exports.change(export={"hidden": False})
         data, _ = disk_at(run.sizes, float("inf"), None)
         if data is not None:
-            found = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after")).title
+            found, _ = disk_map_words(data, Given({"sizes": run.sizes}, {}, {}, "after"))
             self._disk.html = map_html(data, title=f"{found}.", scale_of=self._scale_of)
 
     def _export(self) -> None:

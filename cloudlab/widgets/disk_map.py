@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from cloudlab.console import printable
 from cloudlab.figures.canvas import STYLES
-from cloudlab.figures.data import VOLUMES, disk_map_data, obstacle, records
+from cloudlab.figures.data import BLOCKS, VOLUMES, disk_map_data, obstacle, records
 from cloudlab.figures.disks import ruler
-from cloudlab.figures.words import STATES, filesystem_texts, name_of, obstacle_text
+from cloudlab.figures.words import STATES, block_texts, name_of, obstacle_text
 from cloudlab.html import escaped, table_html
 from cloudlab.run.tables import layout_sizes
 from cloudlab.run.value import open_run
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 _WIDTH, _SMALL_WIDTH = 860.0, 440.0
 #: A letter's width, the room beside a text, and the heights of strips, zone and gauge.
 _LETTER, _PAD, _STRIP, _ZONE, _GAUGE = 6.6, 14, 20, 44, 7
-_KINDS = ("partition", *VOLUMES, "filesystem", "used", "unallocated")
 _ON_DISK = ("virtual_disk", "partition", "filesystem", *VOLUMES)
 
 #: Console lines that the Scrubber shows of each moment, and its step in seconds.
@@ -57,7 +56,7 @@ _LINES, _STEP_S = 8, 0.1
 
 def _colours(theme: str) -> str:
     style = STYLES[theme]
-    looks = {kind: style.looks[kind] for kind in _KINDS}
+    looks = {kind: style.looks[kind] for kind in BLOCKS}
     colours = {"pale": style.pale, "paper": style.paper, "ink": style.ink, "faint": style.faint}
     colours["edge"] = looks["unallocated"].line
     for kind, look in looks.items():
@@ -190,7 +189,7 @@ def _bar(rows: pd.DataFrame, scale: _Scale, label: str, *, small: bool) -> str:
     strips = [kind for kind in ("partition", *VOLUMES) if (rows["kind"] == kind).any()]
     high = _STRIP * len(strips) + _ZONE
     # What lies inside is drawn after what is around it.
-    order = {kind: number for number, kind in enumerate(("unallocated", *_KINDS))}
+    order = {kind: number for number, kind in enumerate(("unallocated", *BLOCKS))}
     inside = rows.assign(order=rows["kind"].map(order)).dropna(subset=["order"])
     inside = inside.sort_values(["order", "start_bytes"], kind="stable")
     used = {row.device: row for row in records(inside[inside["kind"] == "used"])}
@@ -234,15 +233,9 @@ def _bar(rows: pd.DataFrame, scale: _Scale, label: str, *, small: bool) -> str:
 
 def _label(row: Any, used: Mapping[str, Any], room: float) -> str:
     """Return the longest text that fits a part of the disk; room is in pixels."""
-    size = format_bytes(row.size_bytes)
-    texts = {
-        "partition": [f"{row.device} {size}", str(row.device)],
-        "unallocated": [f"{size} unallocated", size, ""],
-        "used": [""],
-    }.get(row.kind, [f"{name_of(row.kind, row.device)} {size}", str(row.device)])
-    if row.kind == "filesystem":
-        texts = [*filesystem_texts(row, [used[row.device]] if row.device in used else []), ""]
-    return next((printable(text) for text in texts if len(text) * _LETTER <= room), texts[-1])
+    texts = block_texts(row, used.get(row.device))
+    otherwise = str(row.device) if row.kind in ("partition", *VOLUMES) else ""
+    return printable(next((text for text in texts if len(text) * _LETTER <= room), otherwise))
 
 
 def _below(data: pd.DataFrame, scale: _Scale) -> str:
@@ -255,7 +248,7 @@ def _below(data: pd.DataFrame, scale: _Scale) -> str:
             ticks += f'<span style="left: {last:.2f}%">{format_tick(tick)}</span>'
     key = "".join(
         f'<span class="cloudlab-key" style="background: var(--{kind})"></span>{name_of(kind)}'
-        for kind in _KINDS
+        for kind in BLOCKS
         if (data["kind"] == kind).any()
     )
     found = obstacle(data)
