@@ -422,7 +422,7 @@ def _run_of(source: Run | Path | str) -> Run | None:
     if text == "-" or "\n" in text:
         return None
     is_run = (Path(text) / "run.json").exists()
-    named = text in recording_names() and not Path(text).exists()
+    named = not Path(text).exists() and text in recording_names()
     return open_run(source) if is_run or named else None
 
 
