@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from shipped import recorded
 
 from cloudlab.course import check, checks
 from cloudlab.course.cases import CASES
@@ -16,7 +17,8 @@ from cloudlab.course.checks.nb06 import PATIENTS, evidence
 from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
 from cloudlab.errors import UsageError
 from cloudlab.explanation import Reason
-from cloudlab.run.value import compare, compare_options, recorded, recordings
+from cloudlab.run import value
+from cloudlab.run.value import compare, compare_options, recordings
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
 
 GIB = 2**30
@@ -44,12 +46,20 @@ SICK = {
     "E": "growroot-disabled",
     "F": "filesystem full",
 }
-RUNS = recordings()
+RUNS = [recorded(run.name) for run in recordings()]
 LARGE = [run.name for run in RUNS if (run.root_sizes("after")[1] or 0) > 19 * GIB]
 COMPARED = compare(*RUNS)["filesystem after"]
 OPTIONS = compare_options(DEFAULT, recorded("second-boot-same-id"))
 OTHERS = ["growfs-second-boot", "growroot", "lvm-extended", "repart", "while-running"]
 NEXT = {"A": "growpart", "B": "resize2fs", "C": "lvextend", "D": "nothing"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once():
+    """Have the checks that go through all recordings read each of them once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(value, "recorded", recorded)
+        yield
 
 
 def by_loop(table, number, disk_bytes):
