@@ -445,6 +445,10 @@ def recorded(name: str) -> Run:
             f"There is no recording called {name!r}.",
             hint=suggest(name, names) or f"Recordings: {', '.join(names)}.",
         )
+    return _shipped(name)
+
+
+def _shipped(name: str) -> Run:
     return Run(recordings_folder() / name)
 
 
@@ -456,7 +460,7 @@ def recordings() -> list[Run]:
     >>> "growpart-off" in [run.name for run in cloudlab.recordings()]
     True
     """
-    return [recorded(name) for name in recording_names()]
+    return [_shipped(name) for name in recording_names()]
 
 
 def recording_names() -> list[str]:
