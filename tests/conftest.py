@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import os
 import shutil
 import signal
@@ -11,6 +12,10 @@ import pytest
 
 from cloudlab.image.cache import Image
 from cloudlab.machine.accel import choose_accel
+from cloudlab.yamltext import load_jsonschema
+
+# nbformat would load it with grammars that take over a second to compile.
+load_jsonschema()
 
 # On a busy host any example may take long, and so may making it up.
 BUSY = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -50,6 +55,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "executed" in names_used(item.function.__code__):
             item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Spare the garbage collector what is imported and collected: it lasts as long as the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")

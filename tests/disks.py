@@ -44,7 +44,7 @@ def partitioned(path: Path, script: str, size: int) -> Path:
 def copy_into(disk: Path, part: Path, offset: int) -> None:
     with part.open("rb") as source, disk.open("r+b") as target:
         while chunk := source.read(MIB):
-            if any(chunk):
+            if chunk != bytes(len(chunk)):
                 target.seek(offset + source.tell() - len(chunk))
                 target.write(chunk)
         # The host allocates a file's blocks when it writes them back.

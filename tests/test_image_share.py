@@ -1,6 +1,7 @@
 """A classroom's mirror: real clients on loopback, and everything it must not serve."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +39,11 @@ from cloudlab.image.web import Patience, Transfer
 HASTY = Patience(tries=3, first_wait_s=0.01, longest_wait_s=2.0, timeout_s=60.0)
 
 
+@functools.cache
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
 def remember(folder, name, data, **more):
     """Put a file with its record into a cache."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +57,7 @@ def remember(folder, name, data, **more):
         virtual_size_bytes=len(data),
         file_size_bytes=0,
         mtime_ns=0,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256(data),
         origin="built",
         source="a test",
         date="2026-11-22T00:00:00Z",
@@ -61,6 +67,7 @@ def remember(folder, name, data, **more):
     return cache.remember(replace(image, **more))
 
 
+@functools.cache
 def disk(size_bytes, seed=0):
     """A raw disk: an MBR's last bytes, and then noise."""
     return bytes(510) + b"\x55\xaa" + hashlib.shake_128(bytes([seed])).digest(size_bytes - 512)
@@ -196,7 +203,7 @@ def test_thirty_learners_at_once(server, tmp_path, lab_disk):
         thread.start()
     for thread in threads:
         thread.join()
-    assert hashes == [hashlib.sha256(lab_disk).hexdigest()] * 30
+    assert hashes == [sha256(lab_disk)] * 30
     for number in range(30):
         assert (tmp_path / f"part{number}").read_bytes() == lab_disk
 

@@ -99,12 +99,12 @@ def test_a_file_with_another_content(tmp_path, name, content):
     use(folder, READERS, tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_missing_or_a_folder(tmp_path, name):
+@pytest.mark.parametrize(("name", "instead"), few_pairs(FILES, ["nothing", "a folder"], 2))
+def test_a_file_that_is_missing_or_a_folder(tmp_path, name, instead):
     folder = copied(tmp_path / "run")
     (folder / name).unlink()
-    use(folder, READERS | PANELS, tmp_path)
-    (folder / name).mkdir()
+    if instead == "a folder":
+        (folder / name).mkdir()
     use(folder, READERS | PANELS, tmp_path)
 
 
@@ -171,13 +171,13 @@ EVENTS = {
 }
 
 
-@pytest.mark.parametrize("timed", [True, False], ids=["timed", "without a time"])
-@pytest.mark.parametrize("events", EVENTS.values(), ids=EVENTS)
-def test_scrubbing_through_a_cast_of_few_events(tmp_path, events, timed):
+@pytest.mark.parametrize(("events", "time"), few_pairs(EVENTS, ["timed", "without a time"], 2))
+def test_scrubbing_through_a_cast_of_few_events(tmp_path, events, time):
     folder = copied(tmp_path / "run")
-    (folder / "console.cast").write_text("\n".join(['{"version": 2}', *events]) + "\n")
+    cast = ['{"version": 2}', *EVENTS[events]]
+    (folder / "console.cast").write_text("\n".join(cast) + "\n")
     (folder / "console.log").write_text("x")
-    if not timed:
+    if time == "without a time":
         about = json.loads((folder / "run.json").read_bytes())
         (folder / "run.json").write_text(json.dumps(about | {"time_s": None}))
     scrubber = Scrubber(folder)

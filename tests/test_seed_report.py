@@ -20,6 +20,8 @@ from cloudlab.seed import SeedConfig, build_seed, new_nonce, with_nonce
 from cloudlab.sizes import check_sizes, parse_console
 
 SCRIPT = Path(str(resources.files("cloudlab.seed") / "report.sh"))
+#: A ``sleep`` for the script, which looks as often as in a guest, but sooner.
+SHORT_SLEEP = "#!/bin/sh\nexec /bin/sleep 0.2"
 FRAME = re.compile(r"@cloudlab ((before|after|sample) (\d+) (\{.*\})) (\d+)@")
 
 #: A cloud-init.log of two boots: of the first one nothing may be told.
@@ -104,6 +106,8 @@ def guest(tmp_path) -> Iterator[Path]:
     write(root / "run/cloud-init/status.json", json.dumps(STATUS, indent=1))
     write(root / "var/lib/cloud/instance/datasource", "DataSourceNoCloud: [seed=/dev/vdb]")
     write(root / "var/log/cloud-init.log", LOG)
+    write(tmp_path / "short/sleep", SHORT_SLEEP)
+    (tmp_path / "short/sleep").chmod(0o755)
     yield root
     end_watchers(root)
 
@@ -161,7 +165,10 @@ def environments() -> Iterator[bytes]:
 
 
 def environment(guest: Path) -> dict[str, str]:
-    return {**os.environ, "CLOUDLAB_ROOT": str(guest), "CLOUDLAB_CONSOLE": str(console(guest))}
+    path = f"{guest.parent / 'short'}:{os.environ['PATH']}"
+    return os.environ | {
+        "CLOUDLAB_ROOT": str(guest), "CLOUDLAB_CONSOLE": str(console(guest)), "PATH": path
+    }  # fmt: skip
 
 
 def console(guest: Path) -> Path:
@@ -431,14 +438,12 @@ def test_watcher_reports_when_runcmd_does_not(shell, guest):
 @pytest.mark.parametrize("state", ["active", "failed"])
 def test_watcher_reports_when_the_last_stage_ended_without_a_result(guest, tmp_path, state):
     """A full disk has no room for result.json."""
-    fakes = {"systemctl": f'cat "{tmp_path}/state"', "sleep": "exec /bin/sleep 0.2"}
-    for name, command in fakes.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{command}\n")
-        (tmp_path / name).chmod(0o755)
+    systemctl = tmp_path / "short/systemctl"
+    write(systemctl, f'#!/bin/sh\ncat "{tmp_path}/state"')
+    systemctl.chmod(0o755)
     (tmp_path / "state").write_text("activating\n")
-    shell = ["env", f"PATH={tmp_path}:{os.environ['PATH']}", "dash"]
-    before = report(shell, guest, "before")
-    time.sleep(3)
+    before = report(["dash"], guest, "before")
+    time.sleep(1)
     assert len(frames(guest)) == len(before)
     (tmp_path / "state").write_text(f"{state}\n")
     wait_for(lambda: [f["kind"] for f in frames(guest)].count("end") == 2, "the watcher's report")
@@ -499,6 +504,7 @@ def test_an_enlarged_disk_is_grown_by_hand(shell, guest, tmp_path, mounted, comm
     write(guest / "proc/self/mountinfo", f"21 1 {mounted}")
     for name in ("growpart", "resize2fs", "btrfs", "xfs_growfs"):
         write(fakes / name, "#!/bin/sh")
+    write(fakes / "sleep", SHORT_SLEEP)
     words = with_programs(shell, fakes)
     write(console(guest), "")
     with subprocess.Popen([*words, SCRIPT, "enlarge"], env=environment(guest)) as asking:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from console_text import GIB, MIB, block, cksum, device, disk_frames, filesystem, frame
-from examples import examples
+from examples import examples, few_pairs
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -119,8 +119,7 @@ def test_where_the_nonce_is_known_only_frames_with_it_count():
     assert [one.stage for one in parsed.blocks] == ["before", "after", "after"]
 
 
-@pytest.mark.parametrize("nonce", [None, NONCE])
-@pytest.mark.parametrize("messages", [1, 3])
+@pytest.mark.parametrize(("messages", "nonce"), few_pairs([1, 3], [None, NONCE], 2))
 def test_a_kernel_message_at_any_byte_of_a_block_changes_nothing(messages, nonce):
     text = block("after", *disk_frames(20000 * MIB, 1900 * MIB))
     text = with_nonce(text) if nonce else text

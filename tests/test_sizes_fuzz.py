@@ -258,6 +258,6 @@ def steps(log):
     ],
 )
 def test_work_grows_no_faster_than_the_log(unit):
-    small, large = steps(unit * 40), steps(unit * 160)
-    assert small > 40
+    small, large = steps(unit * 20), steps(unit * 80)
+    assert small > 20
     assert large < 5 * small

@@ -314,15 +314,15 @@ def test_earlier_runs_stand_side_by_side(default):
 
 
 def test_exports_figures_data_and_run(default, tmp_path):
-    prediction = Prediction("20G", "20G")
-    first = export(Finished(default, prediction), tmp_path)
-    second = export(Finished(default, prediction), tmp_path)
-    assert first != second, "an export never overwrites one"
-    names = {one.name for one in first.iterdir()}
+    earlier = tmp_path / default.name
+    earlier.mkdir()
+    folder = export(Finished(default, Prediction("20G", "20G")), tmp_path)
+    assert folder != earlier, "an export never overwrites one"
+    names = {one.name for one in folder.iterdir()}
     assert names == {
         "disk-map.png", "disk-map.svg", "timeline.png", "timeline.svg", "prediction.csv", "run",
     }  # fmt: skip
-    assert Run(first / "run").record == default.record
+    assert Run(folder / "run").record == default.record
 
 
 def test_the_map_tells_every_byte(sizes):

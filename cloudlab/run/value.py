@@ -422,7 +422,7 @@ def _run_of(source: Run | Path | str) -> Run | None:
     if text == "-" or "\n" in text:
         return None
     is_run = (Path(text) / "run.json").exists()
-    named = text in recording_names() and not Path(text).exists()
+    named = not Path(text).exists() and text in recording_names()
     return open_run(source) if is_run or named else None
 
 
@@ -445,6 +445,10 @@ def recorded(name: str) -> Run:
             f"There is no recording called {name!r}.",
             hint=suggest(name, names) or f"Recordings: {', '.join(names)}.",
         )
+    return _shipped(name)
+
+
+def _shipped(name: str) -> Run:
     return Run(recordings_folder() / name)
 
 
@@ -456,7 +460,7 @@ def recordings() -> list[Run]:
     >>> "growpart-off" in [run.name for run in cloudlab.recordings()]
     True
     """
-    return [recorded(name) for name in recording_names()]
+    return [_shipped(name) for name in recording_names()]
 
 
 def recording_names() -> list[str]:
