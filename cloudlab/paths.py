@@ -87,18 +87,18 @@ def read_text(path: Path) -> str:
     is not UTF-8, or is a pipe that nothing writes to.
     """
     data = bytearray()
-    with os_errors_as(UsageError, f"{path} cannot be read", hint=_TEXT):
-        # Without O_NONBLOCK, opening a named pipe waits until something writes to it.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb", buffering=0) as stream:  # noqa: PTH123 (a descriptor)
-            while len(data) <= TEXT_LIMIT_BYTES and (block := stream.read(1 << 16)) != b"":
-                if block is not None:
-                    data += block
-                elif not select.select([stream], [], [], PIPE_SILENCE_S)[0]:
-                    raise UsageError(
-                        f"{path} is a pipe that nothing has written to for a minute.", hint=_TEXT
-                    )
-            is_pipe = not stream.seekable()
+    with (
+        os_errors_as(UsageError, f"{path} cannot be read", hint=_TEXT),
+        open(path, "rb", buffering=0, opener=_open_at_once) as stream,
+    ):
+        while len(data) <= TEXT_LIMIT_BYTES and (block := stream.read(1 << 16)) != b"":
+            if block is not None:
+                data += block
+            elif not select.select([stream], [], [], PIPE_SILENCE_S)[0]:
+                raise UsageError(
+                    f"{path} is a pipe that nothing has written to for a minute.", hint=_TEXT
+                )
+        is_pipe = not stream.seekable()
     if is_pipe and not data:
         raise UsageError(f"{path} is a pipe that nothing writes to.", hint=_TEXT)
     text = _unpacked(path, bytes(data))
@@ -112,6 +112,11 @@ def read_text(path: Path) -> str:
         return text.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}.", hint=_TEXT) from error
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    # Without O_NONBLOCK, opening a named pipe waits until something writes to it.
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:

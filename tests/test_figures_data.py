@@ -136,13 +136,6 @@ def test_what_lay_on_the_image_is_the_first_state():
     assert {size for _, _, size in states(found, "disk")} == {20 * GIB}
 
 
-def test_only_what_was_known_before_the_boot_can_be_shown():
-    run = tables.with_image(tables.lab_run())
-    plot = drawn("disk-map", run, only_before=True)
-    assert plot.data["state"].unique().tolist() == ["image", "before"]
-    assert "19.9 GiB" not in plot.alt + plot.title
-
-
 def test_a_disk_that_was_not_booted_has_a_heading_of_the_callers():
     run = tables.lab_run()
     plot = drawn("disk-map", run[run["stage"] == "after"], state="lab.qcow2")
@@ -553,6 +546,12 @@ def test_missing_tables_rows_and_columns_are_named(kind):
     gone = first.columns.intersection(["size_bytes", "kind", "start_s", "measured_bytes"])
     with pytest.raises(CloudlabError, match=f"lacks the column {gone[0]}"):
         drawn(kind, first.drop(columns=gone[:1]), *others)
+
+
+def test_a_column_that_the_second_table_lacks_is_named():
+    extents, partitions = GIVEN["overlay-map"]
+    with pytest.raises(CloudlabError, match="The partitions table lacks the column device"):
+        drawn("overlay-map", extents, partitions.drop(columns="device"))
 
 
 @pytest.mark.parametrize(

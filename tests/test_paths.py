@@ -5,6 +5,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 
 from cloudlab import paths
@@ -135,9 +136,11 @@ def test_an_endless_device_is_not_read_to_its_end():
 )
 def test_what_is_not_a_text_file(make, words, tmp_path):
     make(tmp_path / "f")
+    open_files = psutil.Process().num_fds()
     with pytest.raises(UsageError, match=words) as caught:
         paths.read_text(tmp_path / "f")
     assert caught.value.hint
+    assert psutil.Process().num_fds() == open_files
 
 
 @pytest.mark.parametrize("command", ["inspect", "parse", "explain"])

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.errors import CloudlabError, UsageError
-from cloudlab.paths import whole_file
+from cloudlab.paths import os_errors_as, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Kind", "Plot", "plot"]
 
-# What a page shows.
-_MIME_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 # A caption counts more runs than these.
 _MOST_NAMED = 4
 
@@ -99,7 +97,6 @@ def plot(
     title: bool | str = True,
     names: Mapping[str, str] | None = None,
     settings: Mapping[str, str] | None = None,
-    only_before: bool = False,
     state: str | None = None,
 ) -> Plot:
     """Draw a figure.
@@ -124,8 +121,6 @@ def plot(
         Whether the finding stands above the plot, or other words for it.
     names, settings : mapping, optional
         Run -> its scenario in words, and a short YAML text to print below that.
-    only_before : bool
-        Whether to show only what was known before the boot changed anything.
     state : str, optional
         The heading of a disk map with a single state, such as of a disk that was not booted.
 
@@ -144,10 +139,7 @@ def plot(
     ):  # fmt: skip
         if value not in known:
             raise UsageError(f"Unknown {what} {value!r}.", hint=f"Choose from: {', '.join(known)}.")
-    found, tables = KINDS[kind], dict(tables)
-    if only_before and "sizes" in tables:
-        early = tables["sizes"]["stage"].isin(["image", "before"])
-        tables["sizes"] = tables["sizes"][early]
+    found = KINDS[kind]
     data = found.data(tables)
     given = Given(tables, names or {}, settings or {}, state)
     found_title, alt = found.load("words", "{}_words")(data, given)
@@ -231,20 +223,14 @@ class Plot:
         head += f'\n <desc id="{name}-desc">{html.escape(self.alt)}</desc>'
         return re.sub(r"(<svg\b[^>]*)>", lambda root: root[1] + head, text, count=1).encode()
 
-    def to_html(self, *, caption: str | None = None, form: str = "svg") -> str:
-        """Return ``<figure><img alt=...><figcaption>`` with the picture inside it.
-
-        ``caption`` is the text below, empty for none; ``form`` is ``svg`` or ``png``.
-        """
-        if form not in _MIME_TYPES:
-            raise UsageError(f"A page shows figures as svg or png, not as {form!r}.")
-        data = base64.b64encode(self.to_bytes(form)).decode()
-        caption = self.caption if caption is None else caption
-        below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    def to_html(self) -> str:
+        """Return ``<figure><img alt=...><figcaption>`` with the picture inside it, as SVG."""
+        data = base64.b64encode(self.to_bytes("svg")).decode()
         width = round(float(self.figure.get_figwidth()) * 96)
         return (
-            f'<figure><img alt="{html.escape(self.alt)}" src="data:{_MIME_TYPES[form]};base64,{data}" '
-            f'width="{width}" style="max-width: 100%; height: auto">{below}</figure>'
+            f'<figure><img alt="{html.escape(self.alt)}" src="data:image/svg+xml;base64,{data}" '
+            f'width="{width}" style="max-width: 100%; height: auto">'
+            f"<figcaption>{html.escape(self.caption)}</figcaption></figure>"
         )
 
     def _repr_html_(self) -> str:
@@ -252,12 +238,7 @@ class Plot:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    try:
-        with whole_file(path) as part:
-            part.write_bytes(data)
-    except OSError as error:
-        raise CloudlabError(
-            f"The file {path} could not be written: {error.strerror}.",
-            hint="Choose a file in a folder that exists and that you may write to.",
-        ) from error
+    hint = "Choose a file in a folder that exists and that you may write to."
+    with os_errors_as(CloudlabError, f"The file {path} could not be written", hint=hint):
+        write_whole(path, data)
     return path

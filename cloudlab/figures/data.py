@@ -319,6 +319,8 @@ def overlay_map_data(
 def overlay_regions(extents: pd.DataFrame, partitions: pd.DataFrame) -> list[tuple[int, int, str]]:
     """Return the disk as (start, end, owner) in bytes, from 0 and without gaps."""
     require(extents, "start_bytes length_bytes kind", "extents")
+    if not partitions.empty:
+        require(partitions, "device start_bytes size_bytes", "partitions")
     one_run(extents, "extents")
     if {"run"} <= set(extents.columns) & set(partitions.columns):
         partitions = partitions[partitions["run"].isin(extents["run"])]
