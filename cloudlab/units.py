@@ -50,7 +50,7 @@ def format_bytes(size_bytes: Any) -> str:
 
 
 def format_two(first_bytes: int, second_bytes: int) -> tuple[str, str]:
-    """Return two sizes to compare: as :func:`format_bytes`, in bytes if that shows them alike."""
+    """Return two sizes to compare: as :func:`format_bytes`, in bytes where that is the same text."""
     first, second = format_bytes(first_bytes), format_bytes(second_bytes)
     if first == second:
         return f"{first_bytes:,} bytes", f"{second_bytes:,} bytes"

@@ -223,7 +223,7 @@ def test_a_transcript_keeps_the_first_bytes_and_counts_the_rest(tmp_path_factory
     whole = b"".join(chunks)
     dropped = max(0, len(whole) - cap)
     assert transcript.dropped_bytes == dropped
-    note = f"\n[cloudlab: {dropped} further bytes were not kept]\n".encode() if dropped else b""
+    note = f"\n[cloudlab: {dropped:,} further bytes were not kept]\n".encode() if dropped else b""
     assert path.read_bytes() == whole[:cap] + note
 
 

@@ -5,13 +5,13 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from cloudlab.course.checks.practice import BROKEN_STORAGE, NODE_STORAGE
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudlab.course import check
 from cloudlab.course.cases import CASES
+from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
 from cloudlab.course.node import Gpt, Node, growth_of, sgdisk_options
 from cloudlab.course.shell import Shell
 from cloudlab.disk import inspect_disk

@@ -6,10 +6,10 @@ import shutil
 import subprocess
 
 import pytest
-from cloudlab.course.checks.image import CLUSTER_BYTES, GIB, written_bytes
 
 from cloudlab.course import Prediction, machine_check, runs
 from cloudlab.course.cases import CASES
+from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
 from cloudlab.image.cache import open_image

@@ -78,6 +78,17 @@ def states(found, kind, device=None):
     return list(zip(rows["state"], rows["start_bytes"], rows["size_bytes"], strict=True))
 
 
+def test_root_stays_on_the_map_where_its_disk_was_not_measured():
+    rows = [
+        row("after", "virtual_disk", 20 * GIB, device="vda", exact=False),
+        row("after", "partition", 2 * GIB, device="sdb1", exact=False),
+        row("after", "filesystem", GIB, device="sdb1", mountpoint="/", exact=False),
+    ]
+    found = data("disk-map", sizes_table(rows))
+    assert states(found, "partition") == [("after", 0, 2 * GIB)]
+    assert states(found, "unallocated") == [("after", 2 * GIB, 18 * GIB)]
+
+
 def test_the_disk_map_has_the_state_between_from_the_samples():
     found = data("disk-map", tables.lab_run())
     assert states(found, "partition", "vda1") == [
@@ -483,6 +494,13 @@ def test_runs_without_different_options_are_told_apart_by_their_scenarios():
     assert list(data("matrix", runs, options)["setting"].unique()) == ["text 0", "text 1"]
     alone = data("growth", tables.lab_run(), tables.options_table())
     assert list(alone["setting"].unique()) == [""]
+
+
+def test_a_setting_without_a_measured_filesystem_takes_no_room():
+    runs, options = tables.sweep_runs()
+    known = runs[(runs["layer"] != "filesystem") | ~runs["run"].str.contains("off")]
+    heights = [drawn("growth", one, options).figure.get_figheight() for one in (runs, known)]
+    assert heights[1] == pytest.approx(heights[0], abs=0.05)
 
 
 def test_the_headline_of_many_runs_counts_what_grew():

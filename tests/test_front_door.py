@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import cloudlab
+from cloudlab import course
 
 
 def test_at_most_30_names_and_each_can_be_had():
@@ -21,6 +22,12 @@ def test_each_name_is_documented_and_always_the_same():
         value = getattr(cloudlab, name)
         assert value.__doc__, name
         assert value is getattr(cloudlab, name), name
+
+
+def test_each_name_of_the_course_can_be_had():
+    for name in course._HOMES:
+        assert getattr(course, name) is not None, name
+    assert course._HOMES.keys() <= set(dir(course))
 
 
 def test_another_name_is_refused():

@@ -126,7 +126,9 @@ def test_a_copy_with_other_bytes_is_refused_with_its_hash(folder, monkeypatch):
         cache.recall("a.raw")
     assert cache.cached_images() == []
     (copy / "a.raw").write_bytes(DATA + b"?")
-    with pytest.raises(ChecksumError, match=f"expected {len(DATA)} bytes, found {len(DATA) + 1} b"):
+    with pytest.raises(
+        ChecksumError, match=f"expected {len(DATA):,} bytes, found {len(DATA) + 1:,} b"
+    ):
         cache.recall("a.raw")
 
 

@@ -456,9 +456,9 @@ def test_a_console_flood_is_cut_and_said_so(tmp_path, monkeypatch):
             break
     assert record.console.bytes == 100_000 + dropped
     log = (folder / "console.log").read_bytes()
-    assert log[100_000:].decode() == f"\n[cloudlab: {dropped} further bytes were not kept]\n"
+    assert log[100_000:].decode() == f"\n[cloudlab: {dropped:,} further bytes were not kept]\n"
     [warning] = record.warnings
-    assert f"the last {dropped} were not kept" in warning
+    assert f"the last {dropped:,} were not kept" in warning
 
 
 class Flooding:

@@ -413,6 +413,18 @@ def test_errors_of_a_plan_are_shown():
     assert not console.running
 
 
+def test_what_went_wrong_in_a_recording_is_no_problem_of_its_replay():
+    failed = Run(recorded("default").folder, error=CloudlabError("It did not boot."))
+    ends = []
+    for pace in (lambda: 1.0, None):
+        run = BackgroundRun(
+            lambda *_: failed, show=lambda _: None, done=lambda *end: ends.append(end), pace=pace
+        )
+        run.start()
+        assert run.wait(PATIENCE_S)
+    assert ends == [(failed, None), (failed, failed.error)]
+
+
 def test_time_passes_between_events():
     hold = threading.Event()
 

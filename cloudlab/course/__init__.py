@@ -9,7 +9,7 @@ classroom   predictions and progress of a class, in one folder
 prediction  the learner's prediction, compared with the measurement
 shell       interpreting a bootcmd
 node        a model of a node: what boots with a user-data text do to it
-checks      answers, feedback, progress; the checks of three or four notebooks each
+checks      answers, feedback, progress; the checks, one module for each notebook
 ==========  ===============================================================
 """
 
@@ -31,15 +31,12 @@ from cloudlab.errors import CloudlabError
 _HOMES = {
     name: module
     for module, names in {
-        "checks.image": ("BROKEN_HOST", "BROKEN_USER_DATA"),
-        "checks.growth": (
-            "DIAGNOSES",
-            "PATIENTS",
-            "WHEN_IT_DOES_NOT_GROW",
-            "evidence",
-            "labelled",
-        ),
-        "checks.practice": ("BROKEN_STORAGE", "NODE_STORAGE", "STUCK", "mounted"),
+        "checks.nb00": ("BROKEN_HOST",),
+        "checks.nb03": ("BROKEN_USER_DATA",),
+        "checks.nb04": ("labelled",),
+        "checks.nb06": ("DIAGNOSES", "PATIENTS", "WHEN_IT_DOES_NOT_GROW", "evidence"),
+        "checks.nb07": ("BROKEN_STORAGE", "NODE_STORAGE", "mounted"),
+        "checks.nb09": ("STUCK",),
         "classroom": ("check", "room_board", "room_predictions", "send_to_class"),
         "prediction": ("Prediction",),
         "runs": (

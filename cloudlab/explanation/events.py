@@ -261,7 +261,7 @@ _NEAR_LINES = 40
 _GREPPED = re.compile(r"^(?:/\S*[:-])?(?:\d+[:-])?")
 #: How far apart lines of one traceback or one program's output may be.
 NEAR_LINES = 80
-#: How far apart lines may be that one program wrote at once, or two of which one called the other.
+#: How far apart lines may be of one program, or of a program and one that it called.
 SOON_LINES = 12
 _TRACEBACK_LINES = 60
 # A lack of space for a program's own files: resize programs print the same of their device.

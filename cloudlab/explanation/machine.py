@@ -570,5 +570,5 @@ _NOWHERE = Line("", 0, "")
 
 
 def _completed(device: Device, other: Device, *names: str) -> Device:
-    """Return a device with what it lacks of these values as another listing shows them."""
+    """Return a device with missing values filled in from another listing."""
     return replace(device, **{one: getattr(device, one) or getattr(other, one) for one in names})

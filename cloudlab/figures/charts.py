@@ -355,6 +355,8 @@ def draw_growth(canvas: Canvas, data: pd.DataFrame, _given: Given) -> None:
         width = 0.45 - 0.33 * number / len(groups)
         for layer, line, wide in (("filesystem", "-", width), ("partition", ":", 0.1)):
             points = rows[rows["layer"] == layer][["disk_bytes", "last_bytes"]].astype(float)
+            if points.empty:
+                continue  # without a point, a line would count as one at the figure's corner
             x, y = points.to_numpy().T
             ax.plot(x, y, line, color=look.stroke, linewidth=wide * size)
             if layer == "filesystem":

@@ -424,7 +424,7 @@ def _blocks(
     placed = bool(parts["device"].isin(starts).all())
     if not placed:
         # Cloud images that grow have their root partition last.
-        is_root = parts["device"] == run.root_partition
+        is_root = (parts["device"] == run.root_partition).fillna(False)
         parts = pd.concat([parts[~is_root], parts[is_root]])
         begin = parts["size_bytes"].cumsum() - parts["size_bytes"]
         starts = dict(zip(parts["device"], begin.astype(int), strict=True))

@@ -36,7 +36,7 @@ _END_S = 2.0
 def network_warning(arch: str) -> str:
     """Return what the user should know about the network that guests of ``arch`` get here.
 
-    It is empty where the network is passt's, which counts only if it starts; else it is QEMU's.
+    Empty if passt can be started; otherwise the guest gets QEMU's user-mode network.
     """
     if not platforms.is_linux():
         why = "passt, which would prevent that, runs on Linux only."

@@ -199,7 +199,7 @@ def typed_values(**values: Any) -> dict[str, Any]:
 def _typed(name: str, value: Any) -> Any:
     if name in _ENUMS:
         # YAML and Python call growpart's "off" and resize_rootfs's "false" False.
-        word = "off" if name == "growpart" and value is False else str(value).lower()
+        word = "off" if name == "growpart" and str(value) == "False" else str(value).lower()
         try:
             return _ENUMS[name](word)
         except ValueError:

@@ -262,7 +262,8 @@ class BackgroundRun:
     def _work(self) -> None:
         try:
             self._run = self._job(self._take, self._cancel)
-            self._error = self._run.error if self._run else None
+            # What went wrong in a recording is part of what it shows.
+            self._error = self._run.error if self._run and self._pace is None else None
         except CloudlabError as error:
             self._error = error
         except Exception as error:  # noqa: BLE001 - an exception in a thread would be lost

@@ -11,7 +11,7 @@ from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
 from cloudlab.course.node import Boot, Node, growth_of
 from cloudlab.run.value import Run, recorded
-from cloudlab.units import GIB, SECTOR_BYTES, format_bytes
+from cloudlab.units import GIB, SECTOR_BYTES, format_bytes, format_two
 
 NODE_STORAGE = str(CASES["node-storage"].user_data)
 
@@ -42,7 +42,8 @@ def _larger_root(answer: Any) -> Iterator[str]:
     if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
         yield f"The wall is at {format_bytes(one.first * SECTOR_BYTES)}: the root partition ends there."
     if abs(one.size_bytes - 4 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
-        yield f"vol-a should keep its 4.0 GiB; it has {format_bytes(one.size_bytes)}."
+        right, mine = format_two(4 * GIB, one.size_bytes)
+        yield f"vol-a should keep its {right}; it has {mine}."
     if other.first < one.first:
         yield "vol-b should lie behind vol-a."
     elif other.first - one.last > _SLACK_SECTORS:
