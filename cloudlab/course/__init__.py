@@ -143,8 +143,7 @@ def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
                 # Their version of what we already gave them is no news to them.
                 kept += [name] if record.get(name) != ours else []
                 record[name] = str(ours)
-        with paths.whole_file(folder / _RECORD) as part:
-            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        paths.write_whole(folder / _RECORD, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise CloudlabError(
             f"The course could not be copied to {folder}: {error.strerror}.",

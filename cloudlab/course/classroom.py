@@ -161,11 +161,8 @@ def keep_answer(folder: Path, learner: str, data: bytes) -> None:
 
 
 def _write(path: Path, value: Answer | _Seat) -> None:
-    try:
-        with paths.whole_file(path) as part:
-            part.write_bytes(msgspec.json.encode(value))
-    except OSError as error:
-        raise CloudlabError(f"The answer could not be written: {error.strerror}.") from error
+    with paths.os_errors_as(CloudlabError, "The answer could not be written"):
+        paths.write_whole(path, msgspec.json.encode(value))
 
 
 def _sealed(learner: str, answer: Answer) -> Answer:

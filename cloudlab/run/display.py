@@ -190,8 +190,8 @@ def save_report(runs: Sequence[Run], path: Path, shown: Sequence[Plot] = ()) -> 
         "runs": "".join(map(_run_section, runs, maps)),
     }.items():
         page = page.replace(f"<!-- {name} -->", text)
-    with writing(f"The report {path} could not be written"), paths.whole_file(path) as part:
-        part.write_text(page, encoding="utf-8")
+    with writing(f"The report {path} could not be written"):
+        paths.write_whole(path, page)
     return path
 
 

@@ -330,11 +330,8 @@ def write_record(folder: Path, record: Record) -> None:
         If the host's disk does not take it.
     """
     text = json.dumps(record.to_json(), indent=2, ensure_ascii=False)
-    with (
-        writing(f"The run in {folder} could not be recorded"),
-        paths.whole_file(folder / _RUN_JSON) as part,
-    ):
-        part.write_text(text + "\n", encoding="utf-8")
+    with writing(f"The run in {folder} could not be recorded"):
+        paths.write_whole(folder / _RUN_JSON, text + "\n")
 
 
 def check_new_folder(folder: Path) -> None:

@@ -219,11 +219,9 @@ def remember_duration(job: PreparedRun, kind: Start, took_s: float) -> None:
     """Record how long a run took; a cache that cannot be written is no reason to fail."""
     known, key = _durations(), _duration_key(job, kind)
     known[key] = [*known.get(key, []), round(took_s, 1)][-_KEPT_DURATIONS:]
-    with (
-        contextlib.suppress(CloudlabError, OSError),
-        paths.whole_file(paths.make_folder(paths.cache_folder()) / "typical.json") as part,
-    ):
-        part.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    with contextlib.suppress(CloudlabError, OSError):
+        folder = paths.make_folder(paths.cache_folder())
+        paths.write_whole(folder / "typical.json", json.dumps(known, indent=1))
 
 
 def _duration_key(job: PreparedRun, kind: Start) -> str:

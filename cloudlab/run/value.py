@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
+from cloudlab import paths
 from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cast
 from cloudlab.disk import DiskLayout
 from cloudlab.errors import CloudlabError, RecordingError, UsageError, suggest
@@ -185,13 +186,9 @@ class Run:
     @cached_property
     def _transcript(self) -> bytes:
         path = self.folder / "console.log"
-        try:
+        incomplete = "The run folder is incomplete; record the run again."
+        with paths.os_errors_as(RecordingError, f"{path} cannot be read", hint=incomplete):
             return path.read_bytes()
-        except OSError as error:
-            raise RecordingError(
-                f"{path} cannot be read: {error.strerror}.",
-                hint="The run folder is incomplete; record the run again.",
-            ) from error
 
     @cached_property
     def logs(self) -> Console:

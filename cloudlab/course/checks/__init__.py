@@ -188,8 +188,7 @@ def _keep(name: str) -> None:
         path, names = paths.make_folder(Path("runs")) / _FILE, sorted({*passed(), name})
         # A file that was edited does not become an unchanged one.
         found = {"passed": names, "sha256": hash_of(*names) if is_unchanged() else ""}
-        with paths.whole_file(path) as part:
-            part.write_text(json.dumps(found) + "\n", encoding="utf-8")
+        paths.write_whole(path, json.dumps(found) + "\n")
 
 
 def passed() -> list[str]:
