@@ -446,6 +446,13 @@ def test_many_runs_are_sorted_by_what_grew():
     ]
 
 
+def test_runs_stand_in_the_order_of_their_tables():
+    # Joined as they are, the tables repeat their row numbers.
+    one, two = tables.lab_run("one"), tables.lab_run("two", scenario="growpart off")
+    one.loc[0, "size_bytes"] = pd.NA
+    assert list(data("scenarios", pd.concat([one, two]))["run"].unique()) == ["one", "two"]
+
+
 def test_what_is_missing_is_not_called_unknown():
     runs = pd.concat([tables.three_runs(), tables.whole_disk_run(), tables.unmeasured_run()])
     text = drawn("scenarios", runs).alt

@@ -97,8 +97,9 @@ class Prediction:
             return partition[1] if partition else disk_bytes
         if partition is None:
             return None
-        starts = RunSizes(run.sizes).of("partition")["start_bytes"].dropna()
-        return disk_bytes - int(starts.iloc[-1]) if len(starts) else None
+        starts = [row.start_bytes for row in RunSizes(run.sizes).of("partition")]
+        start = next((one for one in reversed(starts) if one is not None), None)
+        return None if start is None else disk_bytes - start
 
     def verdicts(self, run: Run) -> dict[str, bool | None]:
         """Return layer -> whether the prediction was right; None where that is not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,8 @@ _ORDER = {"image": 0, "before": 1, "sample": 2, "after": 3}
 _SIZES = "run scenario stage time_s layer device mountpoint size_bytes used_bytes exact start_bytes"
 # Of a partition's size: ext4's tables and journal take less unless configured otherwise.
 _OVERHEAD = 0.05
+# (layer, mountpoint) of the root filesystem, (layer, stage) of the image's disk.
+_AT_ROOT, _OF_IMAGE = ("filesystem", "/"), ("virtual_disk", "image")
 
 
 def require(frame: pd.DataFrame, columns: str, name: str) -> None:
@@ -58,72 +60,83 @@ def records(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples())
 
 
-def ordered(sizes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per thing and moment, exact where there is a choice, ordered by time."""
+def _measurements(sizes: pd.DataFrame) -> list[Any]:
+    """Return one row per thing and moment, exact where there is a choice, ordered by time.
+
+    Rows are named tuples with None for NA, and have ``order``, that of the stages, ``moment``,
+    and ``role``, still None.  Only the time of samples separates moments: rounded and exact rows
+    of another stage come from different console lines.
+    """
     require(sizes, _SIZES, "sizes")
-    rows = sizes[sizes["size_bytes"].notna()].copy()
-    # A console without marks prints its report when the boot is done.
-    rows["stage"] = rows["stage"].astype("string").fillna("after")
-    rows["_order"] = rows["stage"].map(_ORDER).astype("Float64").fillna(_ORDER["sample"])
-    # Rounded and exact rows of one stage come from different console lines, so only the time
-    # of samples separates moments.
-    rows["_time"] = rows["time_s"].astype("Float64").where(rows["stage"] == "sample", 0.0)
-    rows = rows.sort_values("exact", kind="stable", na_position="first")
-    # A device may hold several mounted filesystems, but a partition is one thing.
-    rows["_mount"] = rows["mountpoint"].where(rows["layer"] == "filesystem")
-    keys = ["run", "stage", "_time", "layer", "device", "_mount"]
-    rows = rows.drop_duplicates(keys, keep="last").sort_index()
-    return rows.sort_values(["_order", "_time"], kind="stable", na_position="first")
+    table = sizes[sizes["size_bytes"].notna()].reindex(columns=[*_SIZES.split(), "line"])
+    table = table.astype(object).where(table.notna(), None).assign(order=0, moment=0.0, role=None)
+    found: dict[Any, tuple[int, int, Any]] = {}
+    for number, row in enumerate(records(table)):
+        # A console without marks prints its report when the boot is done.
+        stage = row.stage or "after"
+        moment = (row.time_s or 0.0) * (stage == "sample")
+        # A device may hold several mounted filesystems, but a partition is one thing.
+        mount = row.mountpoint if row.layer == "filesystem" else None
+        key = (row.run, stage, moment, row.layer, row.device, mount)
+        rank = (None, False, True).index(row.exact)
+        if key not in found or rank >= found[key][0]:
+            order = _ORDER.get(stage, _ORDER["sample"])
+            found[key] = rank, number, row._replace(stage=stage, order=order, moment=moment)
+    by_row = sorted(found.values(), key=lambda ranked: ranked[1])
+    return sorted((row for *_, row in by_row), key=lambda row: (row.order, row.moment))
 
 
 class RunSizes:
     """The sizes of one run, with those of its root told from the rest.
 
-    ``rows`` has one row per thing and moment, ordered by time, and a column ``role``: the layer
-    where the row is about the image or overlay file, the disk that holds root, or the partition
-    or filesystem of root; else NA.  ``disk``, ``root`` (what is mounted at /) and
+    ``rows`` has one measurement per thing and moment, ordered by time.  Its ``role`` is its layer
+    where it is of the image or overlay file, of the disk that holds root, or of the partition or
+    filesystem of root; else None.  ``disk``, ``root`` (what is mounted at /) and
     ``root_partition`` (below LVM or encryption the largest one) are devices or None,
-    ``partitions`` those of the disk.  ``run`` names one run of a table that holds several.
+    ``partitions`` those of the disk.
     """
 
-    def __init__(self, sizes: pd.DataFrame, run: str | None = None) -> None:
-        rows = ordered(one_run(sizes, "sizes") if run is None else sizes[sizes["run"] == run])
-        if rows.empty:
+    def __init__(self, sizes: pd.DataFrame) -> None:
+        rows = _measurements(one_run(sizes, "sizes"))
+        if not rows:
             raise CloudlabError("The sizes table holds no sizes, so there is nothing to draw.")
-
-        def largest(these: pd.Series[bool]) -> list[str]:
-            found = rows[these & device.notna()].sort_values("size_bytes", kind="stable")
-            return list(dict.fromkeys(found["device"][::-1]))
-
-        layer, device = rows["layer"], rows["device"]
-        at_root = (layer == "filesystem") & (rows["mountpoint"] == "/").fillna(False)
-        self.root: str | None = next(iter(device[at_root].dropna()[::-1]), None)
-        # The host's row of the image has the image's name for a device.
-        named = (layer == "virtual_disk") & device.notna() & (rows["stage"] != "image")
-        disks = sorted(largest(named), key=lambda disk: not str(self.root).startswith(disk))
-        self.disk: str | None = next(iter(disks), None)
-        partitions = largest(layer == "partition")
-        self.partitions = [one for one in partitions if one.startswith(self.disk or "")]
-        roots = sorted(self.partitions, key=lambda one: one != self.root)
-        self.root_partition: str | None = next(iter(roots), None)
-        of_disk = (layer == "virtual_disk") & (~named | (device == self.disk).fillna(False))
-        own = (layer == "partition") & (device == self.root_partition).fillna(False)
-        keep = layer.str.endswith("_file") | of_disk | own | at_root
-        self.rows = rows.assign(role=layer.where(keep))
+        devices: dict[str, dict[str, None]] = {"virtual_disk": {}, "partition": {}}
+        by_size = sorted(rows, key=lambda row: row.size_bytes)
+        # The largest first, and of equals the one that was measured last.
+        for row in by_size[::-1]:
+            # The host's row of the image has the image's name for a device.
+            if row.layer in devices and row.device and (row.layer, row.stage) != _OF_IMAGE:
+                devices[row.layer][row.device] = None
+        at_root = [row.device for row in rows if (row.layer, row.mountpoint) == _AT_ROOT]
+        self.root: str | None = next(filter(None, reversed(at_root)), None)
+        self.disk = max(devices["virtual_disk"], key=str(self.root).startswith, default=None)
+        self.partitions = [one for one in devices["partition"] if one.startswith(self.disk or "")]
+        of_root = [one for one in self.partitions if one == self.root]
+        self.root_partition = next(iter([*of_root, *self.partitions]), None)
+        own = {"virtual_disk": (None, self.disk), "partition": (self.root_partition or "",)}
+        self.rows = [
+            row._replace(role=row.layer)
+            if row.layer.endswith("_file")
+            or (row.layer, row.mountpoint) == _AT_ROOT
+            or (row.layer, row.stage) == _OF_IMAGE
+            or row.device in own.get(row.layer, ())
+            else row
+            for row in rows
+        ]
 
     @property
     def whole_disk(self) -> bool:
         """Whether the root filesystem lies on the disk itself, without a partition."""
         return not self.partitions and self.root is not None and self.root == self.disk
 
-    def of(self, role: str) -> pd.DataFrame:
+    def of(self, role: str) -> list[Any]:
         """Return the measurements of one role, ordered by time."""
-        return self.rows[(self.rows["role"] == role).fillna(False)]
+        return [row for row in self.rows if row.role == role]
 
     def ends(self, role: str) -> tuple[int, int] | None:
         """Return the first and the last measured size in bytes, or None."""
-        found = self.of(role)["size_bytes"]
-        return (int(found.iloc[0]), int(found.iloc[-1])) if len(found) else None
+        found = self.of(role)
+        return (int(found[0].size_bytes), int(found[-1].size_bytes)) if found else None
 
     def grew(self, role: str) -> bool | None:
         """Return whether 1 MiB or more was gained; None for fewer than two measurements."""
@@ -148,19 +161,21 @@ def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
     ``image_disk`` takes the place of ``virtual_disk`` where only the image's was measured.
     """
     run = RunSizes(sizes)
-    used = run.of("filesystem").dropna(subset=["used_bytes"])
-    used = used.assign(layer="used", size_bytes=used["used_bytes"])
-    others = run.rows[(run.rows["layer"] == "virtual_disk") & run.rows["role"].isna()]
-    disks = others.assign(layer="other_disk").groupby("device", sort=False)
-    roles = ("image_file", "overlay_file", "virtual_disk", *ROOT)
+    layers = {role: run.of(role) for role in ("image_file", "overlay_file", "virtual_disk", *ROOT)}
+    used = [row for row in layers["filesystem"] if row.used_bytes is not None]
+    layers["used"] = [row._replace(size_bytes=row.used_bytes) for row in used]
+    only_image = all(row.stage == "image" for row in layers["virtual_disk"])
+    names = {"virtual_disk": "image_disk"} if only_image else {}
+    for row in run.rows:
+        if row.layer == "virtual_disk" and row.role is None:
+            names[row.device] = "other_disk"
+            layers.setdefault(row.device, []).append(row)
     rows = [
-        (one["layer"].iloc[-1], one["device"].iloc[-1], *one["size_bytes"].iloc[[0, -1]])
-        for one in (*map(run.of, roles), used, *(rows for _, rows in disks))
-        if len(one)
+        (names.get(layer, layer), one[-1].device, one[0].size_bytes, one[-1].size_bytes)
+        for layer, one in layers.items()
+        if one
     ]
-    data = _frame(rows, "layer device first_bytes last_bytes")
-    only_image = (run.of("virtual_disk")["stage"] == "image").all()
-    return data.replace({"layer": {"virtual_disk": "image_disk"}}) if only_image else data
+    return _frame(rows, "layer device first_bytes last_bytes")
 
 
 def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
@@ -171,10 +186,11 @@ def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
     not measured), ``whole_disk`` (boolean: there is no partition), ``disk_bytes`` (Int64), in
     the runs' order.
     """
+    require(sizes, _SIZES, "sizes")
     rows = []
-    for name in ordered(sizes).sort_index()["run"].drop_duplicates():
-        run = RunSizes(sizes, str(name))
-        scenario = next(iter(run.rows["scenario"].dropna()), "")
+    for name, own in sizes[sizes["size_bytes"].notna()].groupby("run", sort=False):
+        run = RunSizes(own)
+        scenario = next((row.scenario for row in run.rows if row.scenario is not None), "")
         disk = (run.ends("virtual_disk") or (pd.NA, pd.NA))[1]
         for role in ROOT:
             ends = run.ends(role) or (pd.NA, pd.NA)
@@ -257,9 +273,13 @@ def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     other rows.  Raises :class:`CloudlabError` if no size has a time.
     """
     run = RunSizes(sizes)
-    layers = [run.of(layer) for layer in ("virtual_disk", *ROOT, "overlay_file")]
-    timed = [one.sort_values("time_s", kind="stable").dropna(subset=["time_s"]) for one in layers]
-    if not any(map(len, timed)):
+    timed = [
+        (row.layer, row.device, row.stage, row.time_s, None, row.size_bytes)
+        for layer in ("virtual_disk", *ROOT, "overlay_file")
+        for row in sorted(run.of(layer), key=lambda row: row.time_s or 0.0)
+        if row.time_s is not None
+    ]
+    if not timed:
         raise CloudlabError(
             "No size in the table has a time, so there is no timeline to draw.",
             hint="Only the table of a run has times; a parsed console log has none.",
@@ -267,7 +287,7 @@ def timeline_data(sizes: pd.DataFrame, stages: pd.DataFrame) -> pd.DataFrame:
     boot = [stages_data(one_run(stages, "stages")).assign(layer="stage")] if len(stages) else []
     boot = [one.rename(columns={"start_s": "time_s"}) for one in boot]
     columns = "layer device stage time_s end_s size_bytes"
-    return pd.concat([_frame(one, columns) for one in (*boot, *timed)], ignore_index=True)
+    return pd.concat([_frame(one, columns) for one in (*boot, timed)], ignore_index=True)
 
 
 def jumps(data: pd.DataFrame) -> dict[str, list[tuple[float, float]]]:
@@ -352,83 +372,86 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
     its own tables out; where only that little is missing, its extent is its partition's.
     """
     run = RunSizes(sizes)
-    rows, volumes = run.rows, run.rows["layer"].isin(VOLUMES)
-    here = {*run.partitions, run.disk, run.root, *rows.loc[volumes, "device"]} - {None}
-    states = list(_states(rows[rows["device"].isin(here) & rows["layer"].isin(ROOT) | volumes]))
-    if not states:
+    volumes = [row for row in run.rows if row.layer in VOLUMES]
+    here = {*run.partitions, run.disk, run.root, *(row.device for row in volumes)} - {None}
+    of_root = [row for row in run.rows if row.layer in ROOT and row.device in here]
+    rows = [row for row in run.rows if row in volumes or row in of_root]
+    if not rows:
         raise CloudlabError(
             "No partition and no filesystem of the disk was measured, so there is no map of it.",
             hint="The console has no report of this run: see `cloudlab explain` for the reason.",
         )
-    disks = run.of("virtual_disk")
-    of_image = disks["stage"] == "image"
-    then = int(next(iter(disks[of_image]["size_bytes"][::-1]), 0))
+    disks = [row for row in run.of("virtual_disk") if row.stage != "image"]
+    of_image = [row.size_bytes for row in run.of("virtual_disk") if row.stage == "image"]
+    then = [0, *of_image][-1]
     blocks: list[tuple[Any, ...]] = []
     filled: dict[Any, int] = {}
-    for state, measured, found in states:
-        end = (found["start_bytes"] + found["size_bytes"]).fillna(0).max()
-        state = "launch" if state == "image" and end > then > 0 else state  # noqa: PLW2901
-        disk = then if state == "image" else _disk_at(disks[~of_image], found) or then
+    for state, measured, found in _states(rows):
+        ends = [row.start_bytes + row.size_bytes for row in found if row.start_bytes is not None]
+        state = "launch" if state == "image" and max(ends, default=0) > then > 0 else state  # noqa: PLW2901
+        # As last or else first measured.
+        now = max((row.order, row.moment) for row in found)
+        until = [row for row in disks if (row.order, row.moment) <= now]
+        sizes_ = [then, *(row.size_bytes for row in (*disks[:1], *until))]
+        disk = then if state == "image" else sizes_[-1]
         blocks += [(state, measured, *block) for block in _blocks(run, found, disk, filled)]
     columns = "state measured kind device mountpoint start_bytes size_bytes extent_bytes placed"
     return _frame(blocks, columns)
 
 
-def _disk_at(disks: pd.DataFrame, found: pd.DataFrame) -> int:
-    """Return the disk's size in a state, as last or else first measured; 0 where it was not."""
-    order = found["_order"].max()
-    time = found[found["_order"] == order]["_time"].max()
-    same = (disks["_order"] == order) & (disks["_time"] <= time).fillna(value=True)
-    until = disks[(disks["_order"] < order) | same]
-    return int(next(iter([*until["size_bytes"][::-1], *disks["size_bytes"]]), 0))
-
-
-def _states(rows: pd.DataFrame) -> Iterator[tuple[str, bool, pd.DataFrame]]:
+def _states(rows: Sequence[Any]) -> Iterator[tuple[str, bool, list[Any]]]:
     """Yield the states of the disk: name, whether measured, and the latest row of each thing."""
 
-    def latest(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.drop_duplicates(["layer", "device"], keep="last")
+    def latest(these: Iterable[Any]) -> list[Any]:
+        found: dict[Any, Any] = {}
+        for row in these:
+            found.pop((row.layer, row.device), None)
+            found[row.layer, row.device] = row
+        return list(found.values())
 
-    def grew(now: pd.DataFrame, role: str) -> bool:
-        sizes = [one.loc[(one["role"] == role).fillna(False), "size_bytes"] for one in (first, now)]
-        return sizes[1].sum() - sizes[0].sum() >= LEAST_GAIN_BYTES
+    def grew(now: Sequence[Any], role: str) -> bool:
+        sizes = [sum(row.size_bytes for row in one if row.role == role) for one in (first, now)]
+        return bool(sizes[1] - sizes[0] >= LEAST_GAIN_BYTES)
 
-    first = rows.head(0)
+    first: list[Any] = []
     for stage in ("image", "before"):
-        if (rows["stage"] == stage).any():
-            first = latest(rows[rows["_order"] <= _ORDER[stage]])
+        if any(row.stage == stage for row in rows):
+            first = latest(row for row in rows if row.order <= _ORDER[stage])
             yield stage, True, first
     last = latest(rows)
-    if (rows["_order"] <= _ORDER["before"]).all():
+    if all(row.order <= _ORDER["before"] for row in rows):
         return
-    both = len(first) and grew(last, "partition") and grew(last, "filesystem")
+    both = bool(first) and grew(last, "partition") and grew(last, "filesystem")
     if both:
-        early = rows[rows["_order"] <= _ORDER["sample"]].dropna(subset=["_time"])
-        moments = [latest(early[early["_time"] <= time]) for time in early["_time"].unique()]
+        early = [row for row in rows if row.order <= _ORDER["sample"]]
+        times = dict.fromkeys(row.moment for row in early)
+        moments = [latest(row for row in early if row.moment <= time) for time in times]
         between = [one for one in moments if grew(one, "partition") and not grew(one, "filesystem")]
-        deduced = latest(pd.concat([last, first[first["layer"] == "filesystem"]]))
+        deduced = latest([*last, *(row for row in first if row.layer == "filesystem")])
         yield "partition", bool(between), [deduced, *between][-1]
     yield "filesystem" if both else "after", True, last
 
 
 def _blocks(
-    run: RunSizes, found: pd.DataFrame, disk: int, filled: dict[Any, int]
+    run: RunSizes, found: Sequence[Any], disk: int, filled: dict[Any, int]
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the blocks of a state: kind, device, mount point, start, size, extent, placed.
 
     ``filled`` collects the extents of filesystems that filled their partition in a former state.
     """
-    parts = found[found["layer"] == "partition"]
-    known = run.rows[run.rows["layer"] == "partition"].dropna(subset=["start_bytes"])
-    starts = dict(zip(known["device"], known["start_bytes"].astype(int), strict=True))
-    placed = bool(parts["device"].isin(starts).all())
+    parts = [row for row in found if row.layer == "partition"]
+    starts = {
+        row.device: row.start_bytes
+        for row in run.rows
+        if row.layer == "partition" and row.start_bytes is not None
+    }
+    placed = all(row.device in starts for row in parts)
     if not placed:
         # Cloud images that grow have their root partition last.
-        is_root = (parts["device"] == run.root_partition).fillna(False)
-        parts = pd.concat([parts[~is_root], parts[is_root]])
-        begin = parts["size_bytes"].cumsum() - parts["size_bytes"]
-        starts = dict(zip(parts["device"], begin.astype(int), strict=True))
-    rooms = {str(row.device): (starts[row.device], int(row.size_bytes)) for row in records(parts)}
+        parts.sort(key=lambda row: row.device == run.root_partition)
+        ends = itertools.accumulate(row.size_bytes for row in parts)
+        starts = {row.device: end - row.size_bytes for row, end in zip(parts, ends, strict=True)}
+    rooms = {str(row.device): (starts[row.device], row.size_bytes) for row in parts}
     rooms = dict(sorted(rooms.items(), key=lambda item: item[1]))
     end = max((start + size for start, size in rooms.values()), default=0)
     # Guessed places and rounded sizes may add up to more than the disk.
@@ -442,28 +465,28 @@ def _blocks(
         end = max(end, start + size)
     for device, (start, size) in rooms.items():
         yield "partition", device, None, start, size, size, placed
-    inside = found[found["layer"] == "filesystem"]
-    volumes = [
-        (row.layer, row.device, row.size_bytes) for row in records(found) if row.layer in VOLUMES
+    inside = [row for row in found if row.layer == "filesystem"]
+    volumes: list[tuple[str, Any, int | None]] = [
+        (row.layer, row.device, row.size_bytes) for row in found if row.layer in VOLUMES
     ]
     names = {*rooms, run.disk, *(device for _, device, _ in volumes)}
     # Below LVM or encryption the table may hold no more than root's device.
-    volumes += [("volume", one, pd.NA) for one in inside["device"] if rooms and one not in names]
+    volumes += [("volume", row.device, None) for row in inside if rooms and row.device not in names]
     start, room = rooms.get(run.root_partition or "", (0, disk))
     taken = dict.fromkeys(VOLUMES, 0)
-    for layer, device, size in volumes:
-        extent = room - taken[layer] if pd.isna(size) else int(size)
+    for layer, device, volume in volumes:
+        extent = room - taken[layer] if volume is None else volume
         rooms[device] = start + taken[layer], extent
         taken[layer] += extent
-        yield layer, device, None, rooms[device][0], size, extent, placed
-    for row in records(inside):
-        start, room = rooms.get(row.device, (0, disk))
+        yield layer, device, None, rooms[device][0], volume, extent, placed
+    for row in inside:
+        start, room = rooms.get(str(row.device), (0, disk))
         key, most = (row.device, row.size_bytes), row.size_bytes + room * _OVERHEAD
         if row.size_bytes <= room <= most:
             filled[key] = room
         extent = filled.get(key, row.size_bytes)
         yield "filesystem", row.device, row.mountpoint, start, row.size_bytes, extent, placed
-        if is_known(row.used_bytes):
+        if row.used_bytes is not None:
             yield "used", row.device, row.mountpoint, start, row.used_bytes, row.used_bytes, placed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shutil
@@ -16,7 +17,7 @@ from cloudlab import paths
 from cloudlab.course.cases import CASES
 from cloudlab.course.prediction import LAYERS, Prediction, ends
 from cloudlab.errors import CloudlabError, RecordingError
-from cloudlab.figures.data import RunSizes, disk_map_data, records
+from cloudlab.figures.data import RunSizes, disk_map_data
 from cloudlab.figures.words import span, verdict
 from cloudlab.html import escaped, table_html
 from cloudlab.image.recipe import Recipe
@@ -110,7 +111,9 @@ def playable(recordings: Iterable[Run]) -> list[Run]:
     return [one for one in recordings if one.name not in others]
 
 
-def choices(user_data: str) -> dict[str, str]:
+# A panel compares with every recording at each change.
+@functools.lru_cache(maxsize=256)
+def choices(user_data: str) -> Mapping[str, str]:
     """Return what a user-data text sets, key by key, without what cloudlab adds.
 
     A text that is no cloud-config counts as one choice, the whole of it.
@@ -271,11 +274,13 @@ def proof_html(run: Run) -> str:
     sizes = RunSizes(run.sizes)
     found = []
     for layer in LAYERS:
-        rows = sizes.of(layer).dropna(subset=["line"])
-        # Of the samples in between, those that saw a change.
-        changed = rows["size_bytes"].ne(rows["size_bytes"].shift())
-        for row in records(rows[(rows["stage"] != "sample") | changed]):
-            number = int(row.line)
+        last = None
+        for row in sizes.of(layer):
+            # Of the samples in between, those that saw a change.
+            last, same = row.size_bytes, row.stage == "sample" and row.size_bytes == last
+            number = row.line
+            if number is None or same:
+                continue
             said = lines[number - 1].text[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
             time_s = f"{row.time_s:.1f}"
