@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -166,7 +167,8 @@ def second_ticks(largest_s: float, most: int) -> list[float]:
         if largest_s <= step * most:
             break
     if step > largest_s:
-        # Two ticks have room: the other is the largest number of one digit.
-        unit = 10.0 ** math.floor(math.log10(largest_s))
+        # Two ticks have room: the other is the largest number of one digit.  A logarithm would
+        # take 999999.9999999999 for a million.
+        unit = 10.0 ** Decimal(largest_s).adjusted()
         step = largest_s // unit * unit
     return [round(number * step, 6) for number in range(int(largest_s / step) + 1)]

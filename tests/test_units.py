@@ -1,6 +1,7 @@
 """Sizes and durations as text: one form, and what lsblk and df print instead."""
 
 import ast
+import math
 import re
 from pathlib import Path
 
@@ -154,6 +155,7 @@ def test_seconds_have_round_ticks():
     assert units.second_ticks(0.9, 5) == [0, 0.2, 0.4, 0.6, 0.8]
     assert units.second_ticks(49.481, 1) == [0, 40]
     assert units.second_ticks(0.0, 3) == [0, 0.0005, 0.001]
+    assert units.second_ticks(math.nextafter(1e6, 0), 1) == [0, 900_000]
 
 
 @given(largest=st.floats(0.001, 1e6), most=st.integers(1, 20))
