@@ -27,8 +27,8 @@ DTYPES = {
 
 def sizes_table(rows):
     """Return a sizes table from rows that leave out what is not known."""
-    full = [{column: row.get(column, pd.NA) for column in DTYPES} for row in rows]
-    return pd.DataFrame(full, columns=list(DTYPES)).astype(DTYPES)
+    columns = {name: [row.get(name, pd.NA) for row in rows] for name in DTYPES}
+    return pd.DataFrame({name: pd.array(columns[name], DTYPES[name]) for name in DTYPES})
 
 
 def row(stage, layer, size, **more):

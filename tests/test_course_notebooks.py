@@ -111,6 +111,7 @@ def lab_command(installed: Path) -> list[str]:
     return [sys.executable, "-I", "-c", path, "lab"]
 
 
+@pytest.mark.slow
 def test_the_wheel_brings_the_course(wheel, tmp_path):
     mine = tmp_path / "mine"
     argv = [*lab_command(wheel), "--folder", mine, "--copy-only"]

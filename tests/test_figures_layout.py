@@ -46,7 +46,12 @@ def many_runs(count):
     return pd.concat(runs, ignore_index=True)
 
 
-WIDE = tables.sweep_runs(
+def sweep(*given):
+    return dict(zip(("sizes", "options"), tables.sweep_runs(*given), strict=True))
+
+
+SWEEP = sweep()
+WIDE = sweep(
     [3, 4, 5, 6, 7, 8, 10, 12, 20, 21, 40, 1000, 4096], [*NAMES[:3], "lab-bookworm-ext4-r1"]
 )
 
@@ -92,14 +97,14 @@ CASES = {
     "overlay-1M": ("overlay-map", overlay(MIB, 2, 1)),
     "overlay-2T": ("overlay-map", overlay(2 * TIB, 5, 16)),
     "prediction-10": ("prediction", {"predictions": pd.concat(PREDICTIONS)}),
-    "growth-12": ("growth", dict(zip(("sizes", "options"), tables.sweep_runs(), strict=True))),
-    "growth-wide": ("growth", dict(zip(("sizes", "options"), WIDE, strict=True))),
+    "growth-12": ("growth", SWEEP),
+    "growth-wide": ("growth", WIDE),
     "growth-1": ("growth", {"sizes": RUN, "options": tables.options_table()}),
     "growth-unmeasured": (
         "growth", {"sizes": tables.unmeasured_run(), "options": tables.options_table("none")}
     ),
-    "matrix-12": ("matrix", dict(zip(("sizes", "options"), tables.sweep_runs(), strict=True))),
-    "matrix-wide": ("matrix", dict(zip(("sizes", "options"), WIDE, strict=True))),
+    "matrix-12": ("matrix", SWEEP),
+    "matrix-wide": ("matrix", WIDE),
     "matrix-1": ("matrix", {"sizes": RUN, "options": tables.options_table()}),
     "matrix-whole-disk": (
         "matrix", {"sizes": tables.whole_disk_run(), "options": tables.options_table("whole")}
