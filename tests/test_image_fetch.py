@@ -1184,13 +1184,20 @@ def test_auto_fetches_the_default_where_its_publisher_answers(tls, tmp_path, dis
     assert "from its publisher" in reason
 
 
-@pytest.mark.parametrize("how", ["path", "tilde", "bare name"])
+@pytest.mark.parametrize("how", ["path", "tilde", "bare name", "Path"])
 def test_a_path_is_told_from_a_name(how, tmp_path, disk, monkeypatch):
     path = tmp_path / "mine.qcow2"
     path.write_bytes(disk)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    choice = {"path": str(path), "tilde": "~/mine.qcow2", "bare name": "mine.qcow2"}[how]
-    image, reason = choose_image(choice)
+    choices = {"path": str(path), "tilde": "~/mine.qcow2", "bare name": "mine.qcow2", "Path": path}
+    image, reason = choose_image(choices[how])
     assert image.path == path
     assert reason == "your own file"
+    assert choose_image(image)[0] is image
+
+
+def test_a_path_that_is_not_there_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ImageError, match=r"no-such\.img"):
+        choose_image(Path("no-such.img"))

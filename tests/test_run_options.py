@@ -96,6 +96,20 @@ def test_other_options_can_be_the_base(image):
     assert other.seed.resize_rootfs is ResizeRootfs.NOBLOCK
 
 
+def test_a_scenario_named_after_its_options_follows_them(image):
+    base = make_options(image, disk_size="30G")
+    assert make_options("auto", base, growpart="off").scenario == "partition kept"
+    assert make_options("auto", base, growpart="off", scenario="mine").scenario == "mine"
+
+
+def test_another_image_for_the_same_options(image, tmp_path):
+    other = make_guest(tmp_path / "other.img", "")
+    base = make_options(image, disk_size="30G")
+    options = make_options(other, base)
+    assert (options.image.path, options.disk_size_bytes) == (other, 30 << 30)
+    assert make_options("auto", base) == base
+
+
 REFUSED = {
     "name": ({"growpat": "off"}, "no option 'growpat'", "growpart"),
     "image": ({"seed": SeedConfig()}, "no option 'seed'", "disk_size"),

@@ -469,7 +469,7 @@ def choose_offer(offers: list[Offer], request: str, arch: str | None, mirror: st
 
 
 def choose_image(
-    choice: str = "auto",
+    choice: Image | Path | str = "auto",
     *,
     arch: str | None = None,
     mirror: str | None = None,
@@ -485,8 +485,9 @@ def choose_image(
 
     Parameters
     ----------
-    choice : str
-        ``auto``, a name of the catalogue, the cache or the mirror, a URL, or a path.
+    choice : Image, Path or str
+        An image, which is returned as it is, a file, or ``auto``, a name of the catalogue, the
+        cache or the mirror, a URL, or a path.
     arch : str, optional
         Default: this host's.
     mirror : str, optional
@@ -506,12 +507,15 @@ def choose_image(
     --------
     >>> image, reason = cloudlab.choose_image("debian-12-generic")
     """
+    if isinstance(choice, Image):
+        return choice, "the image you gave"
     fetch_one = functools.partial(fetch, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
     if choice == "auto":
         return _automatic(check_arch(arch), mirror, builder, fetch_one)
     # A bare word is a file only if it is there.
-    if not is_url(choice) and (
-        os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file()
+    if isinstance(choice, Path) or (
+        not is_url(choice)
+        and (os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file())
     ):
         image = cache.open_image(Path(choice), arch=arch)
         if image.origin == "file":

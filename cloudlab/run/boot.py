@@ -29,7 +29,6 @@ from cloudlab.errors import (
     SnapshotError,
 )
 from cloudlab.image.cache import Image
-from cloudlab.image.fetch import choose_image
 from cloudlab.machine import snapshots
 from cloudlab.machine.config import qemu_argv
 from cloudlab.machine.process import Machine
@@ -80,7 +79,7 @@ def boot(
     options: Options | None = None,
     folder: Path | None = None,
     *,
-    image: Image | str = "auto",
+    image: Image | Path | str = "auto",
     on_event: OnEvent = ignore_events,
     cancel: threading.Event | None = None,
     **values: Any,
@@ -90,12 +89,10 @@ def boot(
     Parameters
     ----------
     options : Options, optional
-        Everything that the outcome depends on; or give ``image`` and ``values`` instead.
+        Everything that the outcome depends on, but for ``image`` and ``values``.
     folder : Path, optional
         New or empty; by default :func:`dated_folder`.
-    image : Image or str
-        An image, or what :func:`~cloudlab.image.fetch.choose_image` accepts.
-    **values
+    image, **values
         As for :func:`~cloudlab.run.options.make_options`.
     on_event : callable
         Called with every :class:`~cloudlab.run.monitor.RunEvent`, from another thread.
@@ -113,11 +110,7 @@ def boot(
     >>> run.root_sizes("after").partition_bytes
     2097152000
     """
-    if options is None:
-        chosen = image if isinstance(image, Image) else choose_image(image, cancel=cancel)[0]
-        options = make_options(chosen, **values)
-    elif values:
-        options = make_options(options.image, options, **values)
+    options = make_options(image, options, cancel=cancel, **values)
     jobs = [(options, folder or dated_folder(options.scenario))]
     [run] = boot_many(jobs, on_event=on_event, cancel=cancel, numbered=folder is None)
     if run.error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -146,14 +147,24 @@ _SIZES = {
 }
 
 
-def make_options(image: Image, base: Options | None = None, **values: Any) -> Options:
+def make_options(
+    image: Image | Path | str = "auto",
+    base: Options | None = None,
+    *,
+    cancel: threading.Event | None = None,
+    **values: Any,
+) -> Options:
     """Return options from plain values, as people write them.
 
     Parameters
     ----------
-    image : Image
+    image : Image, Path or str
+        What :func:`~cloudlab.image.fetch.choose_image` accepts; ``auto`` is that of ``base``.
     base : Options, optional
-        Where values that are not given come from.
+        Where values that are not given come from.  A scenario that is named after its growth
+        options follows them.
+    cancel : threading.Event, optional
+        Setting it ends a download of the image.
     **values
         Any field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
         ``disk_size``, ``enlarge_to`` and ``memory`` as text such as ``"20G"``; choices as text such as
@@ -163,19 +174,26 @@ def make_options(image: Image, base: Options | None = None, **values: Any) -> Op
     ------
     UsageError
         For an unknown name or value, with the accepted ones.
+    CloudlabError
+        As of choosing an image.
 
     Examples
     --------
-    >>> image, _ = cloudlab.choose_image()
-    >>> options = cloudlab.make_options(image, growpart="off", disk_size="30G")
+    >>> options = cloudlab.make_options(growpart="off", disk_size="30G")
     >>> options.scenario, options.disk_size_bytes
     ('partition kept', 32212254720)
     """
+    # Whoever reads a record needs no downloads.
+    from cloudlab.image.fetch import choose_image
+
     given = typed_values(**values)
+    if base is not None and image == "auto":
+        image = base.image
+    image, _ = choose_image(image, cancel=cancel)
     first = replace(base, image=image) if base is not None else Options(image)
     of_seed = {name: given.pop(name) for name in _SEED_NAMES & given.keys()}
     seed = replace(first.seed, **of_seed)
-    if base is None:
+    if first.scenario == scenario_name(first.seed):
         given.setdefault("scenario", scenario_name(seed))
     return replace(first, seed=seed, **given)
 

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudlab.disk import check_overlay_size, inspect_disk
 from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root, repartitioned
 from cloudlab.html import escaped
 from cloudlab.image.cache import Image
-from cloudlab.image.fetch import choose_image
 from cloudlab.image.recipe import Variant
 from cloudlab.run.options import Options, make_options
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
@@ -76,16 +76,15 @@ class Forecast:
 
 
 def predict(
-    options: Options | None = None, *, image: Image | str = "auto", **values: Any
+    options: Options | None = None, *, image: Image | Path | str = "auto", **values: Any
 ) -> Forecast:
     """Return what a boot will make of root's partition and filesystem, and the arithmetic.
 
     Parameters
     ----------
     options : Options, optional
-        What would be booted; or give ``image`` and ``values``, as to :func:`cloudlab.boot`.
-    image : Image or str
-    **values
+        What would be booted, but for ``image`` and ``values``.
+    image, **values
         As for :func:`cloudlab.make_options`.
 
     Raises
@@ -100,11 +99,7 @@ def predict(
     >>> print(cloudlab.predict(disk_size="20G", resize_rootfs="false").steps[-1])
     resize_rootfs is false, so the filesystem keeps its size.
     """
-    if options is None:
-        chosen = image if isinstance(image, Image) else choose_image(image)[0]
-        options = make_options(chosen, **values)
-    elif values:
-        options = make_options(options.image, options, **values)
+    options = make_options(image, options, **values)
     base = options.image
     check_overlay_size(base.path, base.format, options.disk_size_bytes)
     return forecast(options, read_root(inspect_disk(base.path, base.format)))

@@ -392,7 +392,7 @@ def _check(name: str, value: Any) -> None:
     """Raise :class:`UsageError` if there is no such option or value."""
     if name in BUILD_OPTIONS:
         make_recipe(**{name: str(value)})
-    elif name == "image" and not isinstance(value, Image | str):
+    elif name == "image" and not isinstance(value, Image | Path | str):
         raise UsageError(f"image has no value {value!r}.", hint="Give a name, a path or a URL.")
     elif name in ("base", "keep_overlay"):
         raise UsageError(f"A sweep does not take the option {name!r}.", hint="Leave it out.")
@@ -438,10 +438,7 @@ def _image(picked: Mapping[str, Any], mirror: str | None, cancel: threading.Even
     if picked and "image" not in picked:
         words: dict[str, Any] = {name: str(value) for name, value in picked.items()}
         return build_image(**words)
-    image = picked.get("image", "auto")
-    return (
-        image if isinstance(image, Image) else choose_image(image, mirror=mirror, cancel=cancel)[0]
-    )
+    return choose_image(picked.get("image", "auto"), mirror=mirror, cancel=cancel)[0]
 
 
 def _image_here(image: Image, mirror: str | None, cancel: threading.Event | None) -> Image:
