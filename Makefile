@@ -12,7 +12,7 @@ ARTICLE := default growpart-off resize-rootfs-false
 # Of Debian, for test-fresh.
 SUITE ?= trixie
 
-# Images of containers set this; each worker and each command of the tests would compile everything.
+# Images of containers set this; each worker and each command of the tests would compile anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Target -> the jobs whose programs it needs.
@@ -70,6 +70,7 @@ test: host-test .venv/installed-dev check
 
 # Many of these tests wait for something: two workers for each core take a fifth less time, and
 # less still when each begins in another part of the suite, as tests that wait stand together.
+# That ignores groups of tests, of which only boots, browsers and executed notebooks have need.
 test-fast: host-test-fast .venv/installed-dev
 	$(BIN)/pytest -n 4 --dist worksteal --hypothesis-profile few \
 	  -m "not vm and not boots and not builds and not browser and not slow"

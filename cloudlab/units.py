@@ -169,6 +169,6 @@ def second_ticks(largest_s: float, most: int) -> list[float]:
     if step > largest_s:
         # Two ticks have room: the other is the largest number of one digit.  A logarithm would
         # take 999999.9999999999 for a million.
-        unit = 10.0 ** Decimal(largest_s).adjusted()
+        unit = 10.0 ** Decimal(float(largest_s)).adjusted()
         step = largest_s // unit * unit
     return [round(number * step, 6) for number in range(int(largest_s / step) + 1)]

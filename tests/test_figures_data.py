@@ -107,6 +107,43 @@ def test_the_disk_map_has_the_state_between_from_the_samples():
     assert found["placed"].all()
 
 
+def test_values_that_a_table_from_elsewhere_may_hold_change_nothing():
+    sizes, stray = tables.lab_run(), sizes_table([row("after", pd.NA, GIB, device="vda9")])
+    expected = data("layers", sizes).to_dict()
+    assert data("layers", sizes.astype({"exact": "string"})).to_dict() == expected
+    assert data("layers", pd.concat([sizes, stray])).to_dict() == expected
+    seed = sizes.assign(device=sizes["device"].replace("vdb", "filesystem"))
+    assert list(data("layers", seed)["last_bytes"]) == list(data("layers", sizes)["last_bytes"])
+    none = sizes.mask((sizes["layer"] == "virtual_disk") & (sizes["device"] == "vda"))
+    image = sizes_table([row("image", "virtual_disk", 2 * GIB)])
+    zero = sizes_table([row("after", "virtual_disk", 0, device="vda")])
+    for one in (image, pd.concat([image, zero])):
+        found = data("disk-map", pd.concat([one, none]))
+        assert states(found, "disk")[0][2] > 2 * GIB  # what was measured lies on it
+
+
+def test_a_sample_without_a_time_is_no_other_sample():
+    samples = [
+        row("sample", "overlay_file", 5 * MIB, device="o", time_s=0.0),
+        row("sample", "overlay_file", 7 * MIB, device="o"),
+    ]
+    sizes = pd.concat([tables.lab_run(), sizes_table(samples)])
+    found = data("timeline", sizes, tables.stages_table().head(0))
+    overlay = found[found["layer"] == "overlay_file"]
+    assert 5 * MIB in set(overlay["size_bytes"])
+    late = tables.lab_run().assign(time_s=pd.NA).astype({"time_s": "Float64"})
+    measured = data("disk-map", late).set_index("state")["measured"]
+    assert not measured["partition"].any()
+    assert measured["filesystem"].all()
+
+
+@pytest.mark.parametrize("column", ["run", "size_bytes"])
+def test_a_table_without_runs_or_sizes_is_no_empty_figure(column):
+    sizes = tables.lab_run()
+    with pytest.raises(CloudlabError, match="nothing to draw"):
+        data("scenarios", sizes.assign(**{column: sizes[column].mask(sizes["stage"].notna())}))
+
+
 def test_the_state_between_is_marked_where_it_was_deduced():
     plot = drawn("disk-map", tables.lab_run(samples=False))
     measured = plot.data.drop_duplicates("state").set_index("state")["measured"]

@@ -276,6 +276,15 @@ def test_each_proof_quotes_its_console_line_and_leads_to_it(default):
         assert f"{size:,}" in text
 
 
+def test_a_proof_without_a_time_or_a_whole_line_number_has_its_line(default, monkeypatch):
+    sizes = default.sizes
+    bare = sizes.assign(time_s=sizes["time_s"].mask(sizes["stage"] == "after"))
+    monkeypatch.setitem(vars(default), "sizes", bare.astype({"line": "float64"}))
+    lines = re.findall(r'data-line="(\d+)"', proof_html(default))
+    monkeypatch.setitem(vars(default), "sizes", sizes)
+    assert lines == re.findall(r'data-line="(\d+)"', proof_html(default))
+
+
 def test_evidence_leads_to_its_console_line():
     text = linked("<li>line 587, console: <code>line 3</code></li>")
     assert text.count("<button") == 1

@@ -63,9 +63,10 @@ def records(frame: pd.DataFrame) -> list[Any]:
 def _measurements(sizes: pd.DataFrame) -> list[Any]:
     """Return one row per thing and moment, exact where there is a choice, ordered by time.
 
-    Rows are named tuples with None for NA, and have ``order``, that of the stages, ``moment``,
-    and ``role``, still None.  Only the time of samples separates moments: rounded and exact rows
-    of another stage come from different console lines.
+    Rows are named tuples with None for NA, and have ``line``, ``order``, that of the stages,
+    ``moment``, and ``role``, still None.  Only the time of samples separates moments (-1 where it
+    is not known): rounded and exact rows of another stage come from different console lines.
+    Rows of one moment stand as in the table.
     """
     require(sizes, _SIZES, "sizes")
     table = sizes[sizes["size_bytes"].notna()].reindex(columns=[*_SIZES.split(), "line"])
@@ -73,12 +74,13 @@ def _measurements(sizes: pd.DataFrame) -> list[Any]:
     found: dict[Any, tuple[int, int, Any]] = {}
     for number, row in enumerate(records(table)):
         # A console without marks prints its report when the boot is done.
-        stage = row.stage or "after"
-        moment = (row.time_s or 0.0) * (stage == "sample")
+        stage = "after" if row.stage is None else row.stage
+        time_s = -1.0 if row.time_s is None else row.time_s
+        moment = time_s if stage == "sample" else 0.0
         # A device may hold several mounted filesystems, but a partition is one thing.
         mount = row.mountpoint if row.layer == "filesystem" else None
         key = (row.run, stage, moment, row.layer, row.device, mount)
-        rank = (None, False, True).index(row.exact)
+        rank = -1 if row.exact is None else bool(row.exact)
         if key not in found or rank >= found[key][0]:
             order = _ORDER.get(stage, _ORDER["sample"])
             found[key] = rank, number, row._replace(stage=stage, order=order, moment=moment)
@@ -105,18 +107,21 @@ class RunSizes:
         # The largest first, and of equals the one that was measured last.
         for row in by_size[::-1]:
             # The host's row of the image has the image's name for a device.
-            if row.layer in devices and row.device and (row.layer, row.stage) != _OF_IMAGE:
+            named = row.device is not None and (row.layer, row.stage) != _OF_IMAGE
+            if named and row.layer in devices:
                 devices[row.layer][row.device] = None
         at_root = [row.device for row in rows if (row.layer, row.mountpoint) == _AT_ROOT]
-        self.root: str | None = next(filter(None, reversed(at_root)), None)
+        mounted = [device for device in at_root if device is not None]
+        self.root: str | None = [None, *mounted][-1]
         self.disk = max(devices["virtual_disk"], key=str(self.root).startswith, default=None)
         self.partitions = [one for one in devices["partition"] if one.startswith(self.disk or "")]
         of_root = [one for one in self.partitions if one == self.root]
         self.root_partition = next(iter([*of_root, *self.partitions]), None)
-        own = {"virtual_disk": (None, self.disk), "partition": (self.root_partition or "",)}
+        # The only disk may have no name; a partition without one is not known to be root's.
+        own = {"virtual_disk": {None, self.disk}, "partition": {self.root_partition} - {None}}
         self.rows = [
             row._replace(role=row.layer)
-            if row.layer.endswith("_file")
+            if str(row.layer).endswith("_file")
             or (row.layer, row.mountpoint) == _AT_ROOT
             or (row.layer, row.stage) == _OF_IMAGE
             or row.device in own.get(row.layer, ())
@@ -164,15 +169,15 @@ def layers_data(sizes: pd.DataFrame) -> pd.DataFrame:
     layers = {role: run.of(role) for role in ("image_file", "overlay_file", "virtual_disk", *ROOT)}
     used = [row for row in layers["filesystem"] if row.used_bytes is not None]
     layers["used"] = [row._replace(size_bytes=row.used_bytes) for row in used]
-    only_image = all(row.stage == "image" for row in layers["virtual_disk"])
-    names = {"virtual_disk": "image_disk"} if only_image else {}
+    if all(row.stage == "image" for row in layers["virtual_disk"]):
+        layers = {{"virtual_disk": "image_disk"}.get(one, one): layers[one] for one in layers}
+    others: dict[Any, list[Any]] = {}
     for row in run.rows:
         if row.layer == "virtual_disk" and row.role is None:
-            names[row.device] = "other_disk"
-            layers.setdefault(row.device, []).append(row)
+            others.setdefault(row.device, []).append(row)
     rows = [
-        (names.get(layer, layer), one[-1].device, one[0].size_bytes, one[-1].size_bytes)
-        for layer, one in layers.items()
+        (layer, one[-1].device, one[0].size_bytes, one[-1].size_bytes)
+        for layer, one in (*layers.items(), *(("other_disk", one) for one in others.values()))
         if one
     ]
     return _frame(rows, "layer device first_bytes last_bytes")
@@ -195,6 +200,8 @@ def scenarios_data(sizes: pd.DataFrame) -> pd.DataFrame:
         for role in ROOT:
             ends = run.ends(role) or (pd.NA, pd.NA)
             rows.append((name, scenario, role, *ends, run.grew(role), run.whole_disk, disk))
+    if not rows:
+        raise CloudlabError("The sizes table holds no sizes of a run, so there is nothing to draw.")
     return _frame(rows, "run scenario layer first_bytes last_bytes grew whole_disk disk_bytes")
 
 
@@ -372,10 +379,13 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
     its own tables out; where only that little is missing, its extent is its partition's.
     """
     run = RunSizes(sizes)
-    volumes = [row for row in run.rows if row.layer in VOLUMES]
-    here = {*run.partitions, run.disk, run.root, *(row.device for row in volumes)} - {None}
-    of_root = [row for row in run.rows if row.layer in ROOT and row.device in here]
-    rows = [row for row in run.rows if row in volumes or row in of_root]
+    volumes = {row.device for row in run.rows if row.layer in VOLUMES}
+    here = {*run.partitions, run.disk, run.root, *volumes} - {None}
+    rows = [
+        row
+        for row in run.rows
+        if row.layer in VOLUMES or (row.layer in ROOT and row.device in here)
+    ]
     if not rows:
         raise CloudlabError(
             "No partition and no filesystem of the disk was measured, so there is no map of it.",
@@ -389,11 +399,11 @@ def disk_map_data(sizes: pd.DataFrame) -> pd.DataFrame:
     for state, measured, found in _states(rows):
         ends = [row.start_bytes + row.size_bytes for row in found if row.start_bytes is not None]
         state = "launch" if state == "image" and max(ends, default=0) > then > 0 else state  # noqa: PLW2901
-        # As last or else first measured.
+        # The disk's size as last, or else as first measured.
         now = max((row.order, row.moment) for row in found)
         until = [row for row in disks if (row.order, row.moment) <= now]
-        sizes_ = [then, *(row.size_bytes for row in (*disks[:1], *until))]
-        disk = then if state == "image" else sizes_[-1]
+        last = [0, *(row.size_bytes for row in (*disks[:1], *until))][-1]
+        disk = then if state == "image" else last or then
         blocks += [(state, measured, *block) for block in _blocks(run, found, disk, filled)]
     columns = "state measured kind device mountpoint start_bytes size_bytes extent_bytes placed"
     return _frame(blocks, columns)
@@ -423,7 +433,7 @@ def _states(rows: Sequence[Any]) -> Iterator[tuple[str, bool, list[Any]]]:
         return
     both = bool(first) and grew(last, "partition") and grew(last, "filesystem")
     if both:
-        early = [row for row in rows if row.order <= _ORDER["sample"]]
+        early = [row for row in rows if row.order <= _ORDER["sample"] and row.moment >= 0]
         times = dict.fromkeys(row.moment for row in early)
         moments = [latest(row for row in early if row.moment <= time) for time in times]
         between = [one for one in moments if grew(one, "partition") and not grew(one, "filesystem")]
@@ -476,9 +486,9 @@ def _blocks(
     taken = dict.fromkeys(VOLUMES, 0)
     for layer, device, volume in volumes:
         extent = room - taken[layer] if volume is None else volume
-        rooms[device] = start + taken[layer], extent
+        rooms[str(device)] = start + taken[layer], extent
+        yield layer, device, None, start + taken[layer], volume, extent, placed
         taken[layer] += extent
-        yield layer, device, None, rooms[device][0], volume, extent, placed
     for row in inside:
         start, room = rooms.get(str(row.device), (0, disk))
         key, most = (row.device, row.size_bytes), row.size_bytes + room * _OVERHEAD

@@ -274,16 +274,16 @@ def proof_html(run: Run) -> str:
     sizes = RunSizes(run.sizes)
     found = []
     for layer in LAYERS:
-        last = None
-        for row in sizes.of(layer):
+        before = None
+        for row in (one for one in sizes.of(layer) if one.line is not None):
             # Of the samples in between, those that saw a change.
-            last, same = row.size_bytes, row.stage == "sample" and row.size_bytes == last
-            number = row.line
-            if number is None or same:
+            changed = row.size_bytes != before
+            before, number = row.size_bytes, int(row.line)
+            if row.stage == "sample" and not changed:
                 continue
             said = lines[number - 1].text[:_QUOTED] if number <= len(lines) else ""
             name = f"{layer} {row.device}, {row.stage}"
-            time_s = f"{row.time_s:.1f}"
+            time_s = "" if row.time_s is None else f"{row.time_s:.1f}"
             found.append((name, f"{row.size_bytes:,}", time_s, f"line {number}", said))
     head = ("size of", "bytes", "seconds", "console", "what it says")
     return linked(table_html(head, found, code=("what it says",)))
