@@ -84,8 +84,8 @@ def _measurements(sizes: pd.DataFrame) -> list[Any]:
         if key not in found or rank >= found[key][0]:
             order = _ORDER.get(stage, _ORDER["sample"])
             found[key] = rank, number, row._replace(stage=stage, order=order, moment=moment)
-    by_row = sorted(found.values(), key=lambda ranked: ranked[1])
-    return sorted((row for *_, row in by_row), key=lambda row: (row.order, row.moment))
+    in_time = sorted(found.values(), key=lambda one: (one[2].order, one[2].moment, one[1]))
+    return [row for *_, row in in_time]
 
 
 class RunSizes:
@@ -415,6 +415,7 @@ def _states(rows: Sequence[Any]) -> Iterator[tuple[str, bool, list[Any]]]:
     def latest(these: Iterable[Any]) -> list[Any]:
         found: dict[Any, Any] = {}
         for row in these:
+            # Its place is that of its latest row: what was measured together stands together.
             found.pop((row.layer, row.device), None)
             found[row.layer, row.device] = row
         return list(found.values())
