@@ -65,8 +65,13 @@ def readable_folders(own: Path) -> list[Path]:
 def expand(path: str | Path) -> Path:
     """Return ``path`` with a leading ``~`` or ``~user`` replaced by that home folder.
 
-    Raise a UsageError if there is no such user.
+    Raise a UsageError if there is no such user, or it is no path.
     """
+    if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+        raise UsageError(
+            f"There is no path {str(path)[:80]!r}.",
+            hint="Give a file's or folder's path, as text or a Path.",
+        )
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cloudlab import tools
+from cloudlab import platforms, tools
 
 
 def _jobs() -> dict[str, list[str]]:
@@ -58,6 +58,9 @@ def main(jobs: Sequence[str]) -> int:
         return 0
     packages, unknown = tools.packages_for(needs, manager)
     argv = tools.install_argv(packages, manager) if packages else None
+    if not manager and platforms.is_macos():
+        print(tools.install_hint(*needs), file=sys.stderr)
+        return 1
     if unknown:
         print(f"No known package provides: {', '.join(unknown)}", file=sys.stderr)
     if argv is None:

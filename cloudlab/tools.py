@@ -133,7 +133,7 @@ def check_arch(arch: str | None) -> str:
     """Return ``amd64`` or ``arm64`` for either's usual names; this host's for None."""
     if arch is None:
         return host_arch()
-    if arch.lower() not in ARCHITECTURES:
+    if str(arch).lower() not in ARCHITECTURES:
         raise UsageError(
             f"The architecture {arch!r} is not supported.", hint="Choose amd64 or arm64."
         )

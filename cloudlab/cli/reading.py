@@ -136,13 +136,7 @@ def figure(args: argparse.Namespace) -> None:
         rows = [[kind.name, kind.title] for kind in figures.KINDS.values()]
         terminal.print_table(("kind", "shows"), rows)
         return
-    kind = figures.KINDS.get(args.kind)
-    if kind is None:
-        kinds = f"Kinds: {', '.join(figures.KINDS)}; --kind help describes them."
-        raise UsageError(
-            f"There is no figure of the kind {args.kind!r}.",
-            hint=f"{suggest(args.kind, figures.KINDS)} {kinds}".strip(),
-        )
+    kind = figures.find_kind(args.kind)
     if not args.run:
         raise UsageError(
             "Name a run folder or a recording to draw.",

@@ -28,6 +28,7 @@ from cloudlab.disk.table import (
     read_table,
 )
 from cloudlab.errors import DiskError, ToolTimeoutError
+from cloudlab.paths import expand
 from cloudlab.units import format_bytes
 
 _CHECK_TIMEOUT_S = 10.0
@@ -208,7 +209,7 @@ def inspect_disk(
     >>> layout.partitions[-1].filesystem.type
     'ext4'
     """
-    chain = backing_chain(Path(path), format)
+    chain = backing_chain(expand(path), format)
     in_use = is_in_use(chain[0])
     # While a machine is writing, its disk always looks damaged.
     depths = range(0 if in_use else len(chain) if check_backing else 1)

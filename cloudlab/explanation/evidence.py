@@ -224,7 +224,7 @@ def _read(source: EvidenceSource) -> Iterator[Document]:
         with _spooled(sys.stdin.buffer) as copy:
             yield _document("standard input", copy)
         return
-    path = Path(source)
+    path = paths.expand(source)
     try:
         if path.is_dir():
             for member in sorted(path.rglob("*"))[:_MOST_MEMBERS]:

@@ -19,12 +19,12 @@ import html
 import importlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import CloudlabError, UsageError, suggest
 from cloudlab.paths import os_errors_as, write_whole
 
 if TYPE_CHECKING:
@@ -87,6 +87,18 @@ KINDS: dict[str, Kind] = {
 }
 
 
+def find_kind(name: str) -> Kind:
+    """Return a kind of figure by its name; raise :class:`UsageError` if there is none."""
+    return KINDS[_known("kind of figure", name, KINDS)]
+
+
+def _known(what: str, value: str, known: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in known:
+        hint = suggest(value, known, f"Choose from: {', '.join(known)}.")
+        raise UsageError(f"There is no {what} {value!r:.80}.", hint=hint)
+    return value
+
+
 def plot(
     kind: str,
     tables: Mapping[str, pd.DataFrame],
@@ -134,12 +146,8 @@ def plot(
     from cloudlab.figures.canvas import SIZES, STYLES, draw_to_fit
     from cloudlab.figures.words import Given
 
-    for what, value, known in (
-        ("kind of figure", kind, list(KINDS)), ("size", size, SIZES), ("style", style, STYLES),
-    ):  # fmt: skip
-        if value not in known:
-            raise UsageError(f"Unknown {what} {value!r}.", hint=f"Choose from: {', '.join(known)}.")
-    found = KINDS[kind]
+    found = find_kind(kind)
+    size, style = _known("size", size, SIZES), _known("style", style, STYLES)
     data = found.data(tables)
     given = Given(tables, names or {}, settings or {}, state)
     found_title, alt = found.load("words", "{}_words")(data, given)

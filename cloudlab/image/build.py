@@ -99,7 +99,7 @@ def build_image(
     filesystem: str = Filesystem.EXT4,
     variant: str = Variant.PLAIN,
     arch: str | None = None,
-    output: Path | None = None,
+    output: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Return the lab image of this recipe, from the cache or newly built (about a minute).
@@ -112,7 +112,7 @@ def build_image(
     arch : str, optional
         ``amd64`` or ``arm64``; default: this host's.  Another one's packages are installed under
         user emulation, which takes some ten times as long.
-    output : Path, optional
+    output : Path or str, optional
         Where to put a copy, which is then returned.
     progress : callable
         Called with each :class:`BuildStep`, sometimes from another thread.
@@ -130,12 +130,13 @@ def build_image(
     >>> run = cloudlab.boot(image=image)
     """
     recipe = make_recipe(suite, filesystem, variant, check_arch(arch))
+    path = paths.expand(output).absolute() if output is not None else None
     image = recall(recipe.name) or _build_alone(recipe, progress or (lambda _: None))
-    if output is None:
+    if path is None:
         return image
-    with paths.whole_file(output.absolute()) as part:
+    problem, hint = f"The image {path} could not be written", "Choose a folder that exists."
+    with paths.os_errors_as(BuildError, problem, hint=hint), paths.whole_file(path) as part:
         shutil.copyfile(image.path, part)
-    path = output.absolute()
     return replace(image, name=path.name, path=path, mtime_ns=path.stat().st_mtime_ns)
 
 

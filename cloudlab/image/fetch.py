@@ -186,6 +186,11 @@ def fetch(
     >>> image = cloudlab.fetch("ubuntu-24.04")
     >>> run = cloudlab.boot(image=image)
     """
+    if not isinstance(name_or_url, str):
+        raise UsageError(
+            f"There is nothing to fetch by {name_or_url!r:.80}.",
+            hint="Give a name or a URL; cloudlab.choose_image() opens a file.",
+        )
     digest = parse_digest(checksum) if checksum else None
     arch = check_arch(arch) if arch else None
     known = catalogue or load_catalogue()
@@ -509,6 +514,10 @@ def choose_image(
     """
     if isinstance(choice, Image):
         return choice, "the image you gave"
+    if not isinstance(choice, str | Path):
+        raise UsageError(
+            f"The image cannot be {choice!r:.80}.", hint="Give an Image, a name, a path or a URL."
+        )
     fetch_one = functools.partial(fetch, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
     if choice == "auto":
         return _automatic(check_arch(arch), mirror, builder, fetch_one)

@@ -237,7 +237,9 @@ def keep(
     # Another process may have taken the same snapshot meanwhile; then that one stays.
     with contextlib.suppress(OSError):
         part.rename(part.parent / key)
-    _hold_limit(part.parent, spare=key)
+    # Another process may delete one meanwhile.
+    with contextlib.suppress(OSError):
+        _hold_limit(part.parent, spare=key)
 
 
 def delete(snapshot: Snapshot) -> None:

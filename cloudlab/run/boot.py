@@ -8,7 +8,7 @@ import functools
 import importlib
 import re
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +27,7 @@ from cloudlab.errors import (
     InterruptedRunError,
     RecordingError,
     SnapshotError,
+    UsageError,
 )
 from cloudlab.image.cache import Image
 from cloudlab.machine import snapshots
@@ -73,11 +74,12 @@ _QEMU_OVERHEAD_BYTES = 200 << 20
 CLOCK_SLACK_S = 5.0
 
 _EXTENDED_BYTES = 1024
+_LONGEST_NAME = 100
 
 
 def boot(
     options: Options | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     *,
     image: Image | Path | str = "auto",
     on_event: OnEvent = ignore_events,
@@ -90,7 +92,7 @@ def boot(
     ----------
     options : Options, optional
         Everything that the outcome depends on, but for ``image`` and ``values``.
-    folder : Path, optional
+    folder : Path or str, optional
         New or empty; by default :func:`dated_folder`.
     image, **values
         As for :func:`~cloudlab.run.options.make_options`.
@@ -119,7 +121,7 @@ def boot(
 
 
 def boot_many(
-    jobs: Sequence[tuple[Options, Path]],
+    jobs: Iterable[tuple[Options, Path | str]],
     *,
     on_event: OnEvent = ignore_events,
     cancel: threading.Event | None = None,
@@ -134,7 +136,7 @@ def boot_many(
 
     Parameters
     ----------
-    jobs : sequence of (Options, Path)
+    jobs : iterable of (Options, Path or str)
         Options and run folder of each.
     on_event, cancel
         As for :func:`boot`.
@@ -149,6 +151,8 @@ def boot_many(
 
     Raises
     ------
+    UsageError
+        If a job is another thing, or ``parallel`` less than 1.
     CloudlabError
         If a run could not be prepared; then none was started.
 
@@ -160,30 +164,46 @@ def boot_many(
     >>> cloudlab.compare(*cloudlab.boot_many(jobs))
     """
     stop, shared = cancel or threading.Event(), read_slots()
+    pairs = [*jobs] if isinstance(jobs, Iterable) else [jobs]
+    for pair in pairs:
+        a_pair = isinstance(pair, tuple | list) and len(pair) == 2  # noqa: PLR2004
+        if not a_pair or not isinstance(pair[0], Options):
+            hint = "Give pairs: Options, such as of make_options(), and a run folder."
+            raise UsageError(f"This cannot be booted: {pair!r:.80}.", hint=hint)
+    limit = max_parallel([options for options, _ in pairs], parallel)
+    prepared: list[PreparedRun] = []
     with contextlib.ExitStack() as undo:
-        prepared = []
-        for options, wanted in jobs:
+
+        async def run_all() -> list[Run]:
+            host = _Host(asyncio.Semaphore(limit), shared, Planner(), on_event, stop, enlarge)
+            # From here on each run ends by itself.
+            undo.pop_all()
+            runs = await asyncio.gather(
+                *(_run(job, host) for job in prepared), return_exceptions=True
+            )
+            for run in runs:
+                if isinstance(run, BaseException):
+                    raise run
+            return [run for run in runs if isinstance(run, Run)]
+
+        for options, wanted in pairs:
             folder = claim(wanted, undo, numbered=numbered)
             prepared.append(prepare(options, folder, undo, on_event))
-        limit = parallel or max_parallel([options for options, _ in jobs])
-        undo.pop_all()
-
-    async def run_all() -> list[Run]:
-        host = _Host(asyncio.Semaphore(limit), shared, Planner(), on_event, stop, enlarge)
-        runs = await asyncio.gather(*(_run(job, host) for job in prepared), return_exceptions=True)
-        for run in runs:
-            if isinstance(run, BaseException):
-                raise run
-        return [run for run in runs if isinstance(run, Run)]
-
-    return _drive(run_all, stop)
+        return _drive(run_all, stop)
 
 
-def max_parallel(options: Sequence[Options]) -> int:
-    """Return how many of these runs this host can carry at once, if no other user boots any.
+def max_parallel(options: Sequence[Options], wanted: int | None = None) -> int:
+    """Return how many of these runs go on at once: as wanted, or as many as this host can carry.
 
-    :mod:`cloudlab.machine.slots` limits the machines of all users.
+    That is if no other user boots any: :mod:`cloudlab.machine.slots` limits the machines of all.
+    Raise :class:`UsageError` unless ``wanted`` is a number of machines.
     """
+    if wanted is not None:
+        if not isinstance(wanted, int) or wanted < 1:
+            raise UsageError(
+                f"{wanted!r:.80} machines cannot run at a time.", hint="Choose 1 or more."
+            )
+        return wanted
     need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
     room = psutil.virtual_memory().available // need
     return int(max(1, min(len(options), platforms.usable_cores(), room)))
@@ -193,7 +213,7 @@ def dated_folder(scenario: str, parent: Path = Path("runs")) -> Path:
     """Return the folder of a new run, named by the present second and its scenario."""
     second = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     words = re.sub(r"[^\w.-]+", "-", scenario).strip("-")
-    return parent / f"{second}-{words or 'run'}"
+    return parent / f"{second}-{words[:_LONGEST_NAME] or 'run'}"
 
 
 @dataclass(frozen=True)
@@ -340,12 +360,16 @@ def _finish(job: PreparedRun, log: BootLog, error: BaseException | None) -> Run:
     known = error if isinstance(error, CloudlabError) else None
     try:
         with writing(f"The run in {job.folder} could not be recorded"):
-            try:
-                tables.write_csv(sizes, job.folder / "sizes.csv")
-                frame = tables.extents_frame(record.name, extents)
-                tables.write_csv(frame, job.folder / "extents.csv")
-            finally:
-                write_record(job.folder, record)
+            tables.write_csv(sizes, job.folder / "sizes.csv")
+            frame = tables.extents_frame(record.name, extents)
+            tables.write_csv(frame, job.folder / "extents.csv")
+    except RecordingError as problem:
+        if error is None:
+            failure = RecordedError(type(problem).__name__, str(problem))
+            record = replace(record, outcome=Outcome.FAILED, error=failure)
+        known = known or problem
+    try:
+        write_record(job.folder, record)
     except RecordingError as problem:
         known = known or problem
     return Run(job.folder, record, error=known, parsed=parsed, sizes=sizes)

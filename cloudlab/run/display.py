@@ -8,7 +8,8 @@ an overlay, with the figure that fits; the course's own calls do the same.  A
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from cloudlab.disk import DiskLayout, Overlay, by_region, inspect_disk, overlay_
 from cloudlab.errors import CloudlabError, UsageError
 from cloudlab.html import escaped, table_html
 from cloudlab.image.cache import Image
-from cloudlab.run.record import Outcome, writing
+from cloudlab.run.record import Outcome, Record, writing
 from cloudlab.run.tables import (
     extents_frame,
     layout_sizes,
@@ -64,9 +65,27 @@ _TABLES: dict[str, Callable[[Run], pd.DataFrame]] = {
 }
 
 
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return names of which each occurs once: the second of a name gets a number behind it."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def titles(runs: Sequence[Run]) -> list[str]:
+    """Return what tables and figures call each of several runs: its scenario, if it is the only one."""
+    count = Counter(run.scenario for run in runs)
+    return distinct(
+        run.scenario if count[run.scenario] == 1 else f"{run.scenario} ({run.name})" for run in runs
+    )
+
+
 def plot(
     kind: str,
-    runs: Sequence[Run],
+    runs: Run | Iterable[Run],
     ax: Axes | None = None,
     *,
     tables: Mapping[str, pd.DataFrame] | None = None,
@@ -78,7 +97,7 @@ def plot(
     ----------
     kind : str
         A name of :data:`cloudlab.figures.KINDS`.
-    runs : sequence of Run
+    runs : Run or iterable of Run
     ax : Axes, optional
         Where to draw; by default a new figure.
     tables : mapping, optional
@@ -89,7 +108,7 @@ def plot(
     Raises
     ------
     UsageError
-        If there is no such kind, or it shows one run only.
+        If there is no such kind, or it shows one run only, or no run was given.
     CloudlabError
         If a run lacks what the figure shows.
 
@@ -101,23 +120,31 @@ def plot(
     """
     import pandas as pd
 
-    if kind not in figures.KINDS:
+    wanted = figures.find_kind(kind)
+    found = [*runs] if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
+    for run in found:
+        if not isinstance(getattr(run, "record", None), Record):
+            hint = f"Open it first: cloudlab.open_run({str(run)!r:.80})."
+            raise UsageError(f"{run!r:.80} is no run.", hint=hint)
+    if not found:
+        raise UsageError("No run was given to draw.", hint="Give a run, or several as a list.")
+    if wanted.one_run and len(found) > 1:
         raise UsageError(
-            f"There is no figure of the kind {kind!r}.", hint=f"Kinds: {', '.join(figures.KINDS)}."
-        )
-    if figures.KINDS[kind].one_run and len(runs) != 1:
-        raise UsageError(
-            f"The figure {kind} shows one run; {len(runs)} were given.",
+            f"The figure {kind} shows one run; {len(found)} were given.",
             hint="Draw one figure for each run, or all in one with the kind scenarios.",
         )
-    frames = {
-        name: pd.concat([_TABLES[name](run) for run in runs], ignore_index=True)
-        for name in figures.KINDS[kind].tables
-        if name in _TABLES
-    }
+    names = distinct(run.name for run in found)
+    frames = {}
+    for table in {*wanted.tables} & {*_TABLES}:
+        parts = [_TABLES[table](run) for run in found]
+        # Two runs of one name may lie in different folders.
+        for number, (run, name) in enumerate(zip(found, names, strict=True)):
+            if name != run.name:
+                parts[number] = parts[number].assign(run=name)
+        frames[table] = pd.concat(parts, ignore_index=True)
     frames |= tables or {}
-    options.setdefault("names", {run.name: run.scenario for run in runs})
-    options.setdefault("settings", {run.name: _settings(run) for run in runs})
+    options.setdefault("names", dict(zip(names, titles(found), strict=True)))
+    options.setdefault("settings", dict(zip(names, map(_settings, found), strict=True)))
     return figures.plot(kind, frames, ax, **options)
 
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-import msgspec
-
-from cloudlab import paths
 from cloudlab.disk import parse_disk_size
-from cloudlab.errors import UsageError
+from cloudlab.errors import UsageError, suggest
 from cloudlab.image.cache import Image
 from cloudlab.machine.config import Accel, Firmware, Network, check_shape
 from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+from cloudlab.seed.config import Checked, field_types, typed
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import GIB, format_two
 
@@ -39,7 +37,7 @@ class Start(StrEnum):
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """Everything that the outcome of one run depends on.
 
     Attributes
@@ -82,7 +80,7 @@ class Options:
     Raises
     ------
     UsageError
-        If the machine would have no sensible shape.
+        For a value of another type, and if the machine would have no sensible shape.
 
     Examples
     --------
@@ -114,7 +112,18 @@ class Options:
     start: Start = Start.AUTO
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image, Image):
+            raise UsageError(
+                f"The image cannot be {self.image!r:.80}.",
+                hint="Options take an Image; make_options() takes its name, path or URL.",
+            )
+        super().__post_init__()
         check_shape(self.memory_bytes, self.cpus)
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise UsageError(
+                f"A boot cannot end within {self.timeout_s:g} seconds.",
+                hint="Choose a larger timeout_s (--timeout).",
+            )
         larger = self.enlarge_to_bytes
         if larger is not None and larger <= self.disk_size_bytes:
             disk, target = format_two(self.disk_size_bytes, larger)
@@ -131,15 +140,7 @@ SCENARIOS: dict[str, SeedConfig] = {
     "partition kept": SeedConfig(growpart=GrowpartMode.OFF),
 }
 
-_TYPES = get_type_hints(SeedConfig) | get_type_hints(Options)
-_ENUMS: dict[str, type[StrEnum]] = {
-    name: kind
-    for name, hint in _TYPES.items()
-    for kind in (hint, *get_args(hint))  # an enum, or an enum or None
-    if isinstance(kind, type) and issubclass(kind, StrEnum)
-}
-_SEED_NAMES = frozenset(one.name for one in fields(SeedConfig))
-_NAMES = frozenset(one.name for one in fields(Options)) - {"image", "seed"}
+_TYPES = field_types(SeedConfig) | field_types(Options)
 _SIZES = {
     "disk_size": ("disk_size_bytes", "disk size"),
     "enlarge_to": ("enlarge_to_bytes", "size to enlarge the disk to"),
@@ -166,7 +167,7 @@ def make_options(
     cancel : threading.Event, optional
         Setting it ends a download of the image.
     **values
-        Any field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
+        Any other field of :class:`Options` or :class:`~cloudlab.seed.SeedConfig` by its name;
         ``disk_size``, ``enlarge_to`` and ``memory`` as text such as ``"20G"``; choices as text such as
         ``growpart="off"``; a Path in place of a text is read; None leaves a value out.
 
@@ -187,11 +188,16 @@ def make_options(
     from cloudlab.image.fetch import choose_image
 
     given = typed_values(**values)
-    if base is not None and image == "auto":
+    if not isinstance(base, Options | None):
+        raise UsageError(
+            f"Options cannot be {base!r:.80}.",
+            hint="Give what make_options(...) returned, or each option by its name.",
+        )
+    if base is not None and isinstance(image, str) and image == "auto":
         image = base.image
     image, _ = choose_image(image, cancel=cancel)
     first = replace(base, image=image) if base is not None else Options(image)
-    of_seed = {name: given.pop(name) for name in _SEED_NAMES & given.keys()}
+    of_seed = {name: given.pop(name) for name in field_types(SeedConfig) if name in given}
     seed = replace(first.seed, **of_seed)
     if first.scenario == scenario_name(first.seed):
         given.setdefault("scenario", scenario_name(seed))
@@ -203,35 +209,20 @@ def typed_values(**values: Any) -> dict[str, Any]:
 
     They are given as to :func:`make_options`, which see; None leaves a value out.
     """
+    known = sorted((_TYPES.keys() | _SIZES) - {"image", "seed"})
     given: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in _SIZES.keys() | _SEED_NAMES | _NAMES:
-            known = ", ".join(sorted(_SIZES.keys() | _SEED_NAMES | _NAMES))
-            raise UsageError(f"There is no option {name!r}.", hint=f"Options: {known}.")
-        if value is not None:
-            field_name, what = _SIZES.get(name, (name, ""))
-            given[field_name] = parse_disk_size(str(value), what) if what else _typed(name, value)
+        if name not in known:
+            hint = suggest(name, known, f"Options: {', '.join(known)}.")
+            raise UsageError(f"There is no option {name!r}.", hint=hint)
+        if value is None:
+            continue
+        field_name, what = _SIZES.get(name, (name, ""))
+        if field_name in given or (what and values.get(field_name) is not None):
+            raise UsageError(f"Both {name} and {field_name} were given.", hint="Leave one out.")
+        kind = _TYPES[field_name]
+        given[field_name] = parse_disk_size(str(value), what) if what else typed(name, value, kind)
     return given
-
-
-def _typed(name: str, value: Any) -> Any:
-    if name in _ENUMS:
-        # YAML and Python call growpart's "off" and resize_rootfs's "false" False.
-        word = "off" if name == "growpart" and str(value) == "False" else str(value).lower()
-        try:
-            return _ENUMS[name](word)
-        except ValueError:
-            raise UsageError(
-                f"{name} has no value {value!r}.", hint=f"Choose one of: {', '.join(_ENUMS[name])}."
-            ) from None
-    try:
-        return msgspec.convert(
-            paths.read_text(value) if isinstance(value, Path) else value, _TYPES[name]
-        )
-    except msgspec.ValidationError as error:
-        raise UsageError(
-            f"{name} has no value {value!r}.", hint=f"{str(error).replace('`', '')}."
-        ) from error
 
 
 def scenario_name(seed: SeedConfig) -> str:

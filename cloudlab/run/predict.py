@@ -19,7 +19,7 @@ from cloudlab.html import escaped
 from cloudlab.image.cache import Image
 from cloudlab.image.recipe import Variant
 from cloudlab.run.options import Options, make_options
-from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig
+from cloudlab.seed import GrowpartMode, ResizeRootfs, SeedConfig, to_user_data
 from cloudlab.seed.iso import USER_DATA_FILE, VOLUME_ID
 from cloudlab.units import TIB, format_bytes
 
@@ -91,6 +91,8 @@ def predict(
     ------
     UsageError
         For a disk that is smaller than the image, and as :func:`cloudlab.make_options`.
+    SeedError
+        For options that no seed can be made of.
     CloudlabError
         If the image cannot be had or read.
 
@@ -100,6 +102,7 @@ def predict(
     resize_rootfs is false, so the filesystem keeps its size.
     """
     options = make_options(image, options, **values)
+    to_user_data(options.seed)
     base = options.image
     check_overlay_size(base.path, base.format, options.disk_size_bytes)
     return forecast(options, read_root(inspect_disk(base.path, base.format)))
@@ -127,8 +130,12 @@ class _Forecaster:
                 "the image was not built by cloudlab; this holds for growpart "
                 f"{'.'.join(map(str, _USUAL_GROWPART))} and a disk that only cloud-init grows."
             )
-        if options.user_data is not None or seed.bootcmd or seed.extra_yaml:
-            self._doubts.append("user-data of your own, or bootcmd, may change the disk first.")
+        if options.user_data is not None or options.vendor_data is not None or seed.extra_yaml:
+            self._doubts.append(
+                "texts of your own may change these options; they are not read here."
+            )
+        if seed.bootcmd:
+            self._doubts.append("bootcmd may change the disk first.")
         if options.enlarge_to_bytes is not None:
             self._doubts.append("the disk is enlarged afterwards; this holds until then.")
         if seed.resize_rootfs is ResizeRootfs.NOBLOCK:
@@ -176,6 +183,7 @@ class _Forecaster:
         reasons = {
             "cloud-init does not find its seed": not self._runs,
             "growpart is off": self._seed.growpart is GrowpartMode.OFF,
+            "Linux has no gpart": self._seed.growpart is GrowpartMode.GPART,
             "The image lacks growpart": self._variant == Variant.NO_GROWPART,
             "growpart.devices does not name it": devices and not {"/", own}.intersection(devices),
             "growpart skips a root on LVM": on_lvm and own not in devices,

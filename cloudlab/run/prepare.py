@@ -62,7 +62,7 @@ class PreparedRun:
     leftovers: list[Path]
 
 
-def claim(folder: Path, undo: contextlib.ExitStack, *, numbered: bool = False) -> Path:
+def claim(folder: Path | str, undo: contextlib.ExitStack, *, numbered: bool = False) -> Path:
     """Make a folder, new or empty, the folder of one new run and return its absolute path.
 
     ``undo`` receives the callbacks that remove what was created; ``numbered`` appends a number
@@ -73,7 +73,7 @@ def claim(folder: Path, undo: contextlib.ExitStack, *, numbered: bool = False) -
     CloudlabError
         If the folder is taken or cannot be created.
     """
-    folder = folder.absolute()
+    folder = paths.expand(folder).absolute()
     try:
         str(folder).encode()
     except UnicodeEncodeError:
@@ -82,7 +82,8 @@ def claim(folder: Path, undo: contextlib.ExitStack, *, numbered: bool = False) -
             f"The folder's name {os.fsencode(folder)!r} is not UTF-8; nothing was started.",
             hint="Choose another folder with --output.",
         ) from None
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    # Not Path.exists, which raises for a name that is too long.
+    created = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
     undo.callback(_remove_folders, created)
     if numbered:
         folder = paths.free_folder(folder)

@@ -47,6 +47,7 @@ _RUN_JSON = "run.json"
 #: How often a folder is claimed that other runs create and remove at the same time.
 _CLAIM_TRIES = 100
 _NO_ROOM = "Free some space there, or choose another folder with --output."
+_NO_FOLDER = "Choose a folder that exists and that you may write to."
 _DAMAGED = "The file was changed after it was recorded; record the run again."
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -312,7 +313,8 @@ def writing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RecordingError(f"{what}: {error.strerror}.", hint=_NO_ROOM) from error
+        hint = _NO_ROOM if error.errno in {errno.ENOSPC, errno.EDQUOT} else _NO_FOLDER
+        raise RecordingError(f"{what}: {error.strerror}.", hint=hint) from error
     except ToolFailedError as error:
         # qemu-img writes the overlay.
         full = os.strerror(errno.ENOSPC)

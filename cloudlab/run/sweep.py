@@ -39,6 +39,7 @@ from cloudlab.run.display import plot
 from cloudlab.run.options import Options, make_options, typed_values
 from cloudlab.run.record import Outcome
 from cloudlab.run.value import Run
+from cloudlab.sizes import sizes_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,7 +115,12 @@ class Sweep:
         """The sizes tables of all runs in one (:data:`cloudlab.sizes.SIZES_COLUMNS`)."""
         import pandas as pd
 
-        return pd.concat([run.sizes for run in self.runs] or [pd.DataFrame()], ignore_index=True)
+        found = [sizes_frame([])]
+        for run in self.runs:
+            # What a failed run left of its table may be damaged.
+            with contextlib.suppress(CloudlabError):
+                found.append(run.sizes)
+        return pd.concat(found[1:] or found, ignore_index=True)
 
     @property
     def failed(self) -> pd.DataFrame:
@@ -167,7 +173,8 @@ def sweep(
         Setting it ends the sweep.
     **values
         As for :func:`cloudlab.make_options`, and ``image``, or ``suite``, ``filesystem`` and
-        ``variant`` of an image to build.  A list has the values to combine.
+        ``variant`` of an image to build.  A list, range, set, iterator, array or Series has the
+        values to combine.
 
     Raises
     ------
@@ -182,6 +189,7 @@ def sweep(
     >>> sweep.plot("growth").save("growth.svg")
     PosixPath('growth.svg')
     """
+    max_parallel([], parallel)  # whether it is a number, before anything is built
     rows = _grid(values, pairwise=pairwise, most=most)
     cells = _cells(rows, mirror, cancel)
     if folder is None:
@@ -281,7 +289,7 @@ class _Work:
             with contextlib.suppress(BrokenProcessPool):
                 self._follow(lambda cell: executor.submit(run_cell, cell))
         if self.left:
-            workers = parallel or max_parallel([cell.options for cell in self.left.values()])
+            workers = max_parallel([cell.options for cell in self.left.values()], parallel)
             with futures.ThreadPoolExecutor(workers, "cloudlab-sweep") as pool:
                 self._follow(lambda cell: pool.submit(run_cell, cell, self.cancel))
 
@@ -353,7 +361,12 @@ class _Work:
 
 def _grid(values: Mapping[str, Any], *, pairwise: bool, most: int) -> list[dict[str, Any]]:
     """Return the combinations of values that a sweep runs, after checking each value."""
-    axes = {name: one if isinstance(one, list) else [one] for name, one in values.items()}
+    # Of other sequences, text and tuples are the value of an option.
+    lists = (list, range, set, Iterator)
+    axes = {
+        name: [*one] if isinstance(one, lists) or hasattr(one, "__array__") else [one]
+        for name, one in values.items()
+    }
     for name, value in [(name, value) for name, choices in axes.items() for value in choices]:
         _check(name, value)
     empty = [name for name, choices in axes.items() if not choices]
@@ -393,7 +406,9 @@ def _check(name: str, value: Any) -> None:
     if name in BUILD_OPTIONS:
         make_recipe(**{name: str(value)})
     elif name == "image" and not isinstance(value, Image | Path | str):
-        raise UsageError(f"image has no value {value!r}.", hint="Give a name, a path or a URL.")
+        raise UsageError(
+            f"The image cannot be {value!r:.80}.", hint="Give an Image, a name, a path or a URL."
+        )
     elif name in ("base", "keep_overlay"):
         raise UsageError(f"A sweep does not take the option {name!r}.", hint="Leave it out.")
     elif name == "enlarge_to":
@@ -478,10 +493,10 @@ def _word(value: Any) -> str:
 
 
 def _is_done(folder: Path) -> bool:
-    try:
-        return Run(folder).outcome is Outcome.DONE
-    except CloudlabError:
-        return False
+    with contextlib.suppress(CloudlabError):
+        run = Run(folder)
+        return run.outcome is Outcome.DONE and not run.sizes.empty
+    return False
 
 
 def _is_broken(future: futures.Future[CellResult]) -> bool:

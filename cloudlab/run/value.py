@@ -16,7 +16,7 @@ from cloudlab.console import Console, ConsoleLine, LineSplitter, Stage, read_cas
 from cloudlab.disk import DiskLayout
 from cloudlab.errors import CloudlabError, RecordingError, UsageError, suggest
 from cloudlab.run import tables
-from cloudlab.run.display import plot, run_html, save_report
+from cloudlab.run.display import distinct, plot, run_html, save_report, titles
 from cloudlab.run.record import Outcome, Record, RecordedImage, RecordedOptions, read_record
 from cloudlab.sizes import ConsoleParser, ParsedConsole
 
@@ -45,7 +45,7 @@ class Run:
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or str
         The run folder.
     record : Record, optional
         What its ``run.json`` holds, if it was read already.
@@ -71,18 +71,19 @@ class Run:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         record: Record | None = None,
         *,
         error: CloudlabError | None = None,
         parsed: ParsedConsole | None = None,
         sizes: pd.DataFrame | None = None,
     ) -> None:
-        self.folder = folder
-        self.record: Record = record or read_record(folder)
+        # What is read later is found wherever the process goes meanwhile.
+        self.folder = paths.expand(folder).absolute()
+        self.record: Record = record or read_record(self.folder)
         self.error = error
-        #: The run's name, which is its folder's.
-        self.name: str = self.record.name or folder.name
+        #: The run's name, which its folder had when it was recorded.
+        self.name: str = self.record.name or self.folder.name
         #: What tables and figures call the run.
         self.scenario: str = self.record.scenario or self.name
         #: What was chosen.
@@ -201,6 +202,7 @@ class Run:
 
     def tool_output(self, when: Moment) -> Console:
         """Return what ``lsblk`` and ``df -h`` printed before or after growth."""
+        _check_moment(when, "before", "after")
         marks = [f"@cloudlab {when} {number} ".encode() for number in (0, 1)]
         edges = [line.number for line in self.console if line.raw.startswith(tuple(marks))]
         if not edges:
@@ -220,7 +222,10 @@ class Run:
         ------
         RecordingError
             If the disk was not read then, with the reason.
+        UsageError
+            For another word.
         """
+        _check_moment(when, "image", "before", "after")
         layout = self.record.disk_after if when == "after" else self.record.disk_before
         if layout is None:
             moment = "before the boot"
@@ -244,6 +249,7 @@ class Run:
 
         That is by the guest, or by the host where the guest reported nothing.
         """
+        _check_moment(when, "before", "after")
         rows = self.sizes[self.sizes["stage"] == when]
         rows = rows[(rows["mountpoint"] == "/") & rows["exact"]]
         found = {
@@ -297,16 +303,24 @@ class Run:
 
     def save_report(self, path: Path | str) -> Path:
         """Write the HTML report of this run; return its path."""
-        return save_report([self], Path(path))
+        return save_report([self], paths.expand(path))
 
     def _repr_html_(self) -> str:
         return run_html(self)
 
 
-def compare(*runs: Run) -> pd.DataFrame:
+def _check_moment(when: str, *known: str) -> None:
+    if when not in known:
+        raise UsageError(
+            f"There is no moment {when!r}.", hint=f"Choose one of: {', '.join(known)}."
+        )
+
+
+def compare(*runs: Run | Path | str) -> pd.DataFrame:
     """Return root partition and root filesystem before and after, in bytes, a row per run.
 
-    A row is named by its scenario, or by the run's folder where two runs share a scenario.
+    Runs are given as to :func:`open_run`.  A row is named by its scenario, and by the run's name
+    besides where two runs share a scenario.
 
     Examples
     --------
@@ -317,17 +331,19 @@ def compare(*runs: Run) -> pd.DataFrame:
     import pandas as pd
 
     rows: dict[str, tuple[int | None, ...]] = {}
-    for run in runs:
+    opened = [open_run(run) for run in runs]
+    for run, name in zip(opened, titles(opened), strict=True):
         before, after = run.root_sizes("before"), run.root_sizes("after")
-        name = run.folder.name if run.scenario in rows else run.scenario
         rows[name] = (before[0], after[0], before[1], after[1])
     columns = ["partition before", "partition after", "filesystem before", "filesystem after"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns).astype("Int64")
     return frame.rename_axis(columns="run")
 
 
-def compare_options(*runs: Run) -> pd.DataFrame:
+def compare_options(*runs: Run | Path | str) -> pd.DataFrame:
     """Return what runs were made with: a row for each option, a column for each run.
+
+    Runs are given as to :func:`open_run`.
 
     Examples
     --------
@@ -337,7 +353,11 @@ def compare_options(*runs: Run) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = {run.name: {"image": run.image.name, **vars(run.options)} for run in runs}
+    opened = [open_run(run) for run in runs]
+    columns = {
+        name: {"image": run.image.name, **vars(run.options)}
+        for run, name in zip(opened, distinct(run.name for run in opened), strict=True)
+    }
     return pd.DataFrame(columns).rename_axis(columns="option")
 
 
@@ -348,6 +368,8 @@ def open_run(run: Run | Path | str) -> Run:
     ------
     RecordingError
         If there is none, with the closest name of a recording.
+    UsageError
+        If it is no path.
 
     Examples
     --------
@@ -358,15 +380,15 @@ def open_run(run: Run | Path | str) -> Run:
     """
     if isinstance(run, Run):
         return run
-    name, names = str(run), recording_names()
+    folder, name, names = paths.expand(run), str(run), recording_names()
     # A run folder of the user's comes before a recording of the same name.
-    if name in names and not (Path(run) / "run.json").exists():
+    if name in names and not (folder / "run.json").exists():
         return recorded(name)
     try:
-        return Run(Path(run))
+        return Run(folder)
     except RecordingError as error:
         # Not Path.exists, which raises for a name that is too long.
-        if os.path.exists(run):  # noqa: PTH110
+        if os.path.exists(folder):  # noqa: PTH110
             raise
         hint = suggest(name, names) or f"Recordings: {', '.join(names)}."
         raise RecordingError(error.message, hint=hint) from error
@@ -387,7 +409,7 @@ def explain(*sources: Run | Path | str) -> Explanation:
     ParseError
         If a source cannot be read.
     UsageError
-        If there is none.
+        If there is none, or there are several runs.
 
     Examples
     --------
@@ -396,11 +418,11 @@ def explain(*sources: Run | Path | str) -> Explanation:
     """
     from cloudlab.explanation import explain_files
 
-    if not sources:
+    if not any(map(str, sources)):
         raise UsageError("There is nothing to explain.", hint="Name a file, a run or a recording.")
+    runs = list(map(_run_of, sources))
     files: list[Path | str] = []
-    for source in sources:
-        run = _run_of(source)
+    for source, run in zip(sources, runs, strict=True):
         if run is None:
             files.append(source)  # type: ignore[arg-type]
         elif len(sources) == 1:
@@ -408,6 +430,11 @@ def explain(*sources: Run | Path | str) -> Explanation:
         else:
             names = ("console.log", "user-data")
             files += [path for name in names if (path := run.folder / name).exists()]
+    if (count := len(runs) - runs.count(None)) > 1:
+        raise UsageError(
+            f"{count} runs were given, each of a machine of its own.",
+            hint="Explain one after the other; cloudlab.compare() puts their sizes side by side.",
+        )
     return explain_files(files)
 
 
@@ -415,11 +442,17 @@ def _run_of(source: Run | Path | str) -> Run | None:
     """Return the run that a source is; None if it is evidence of another kind."""
     if isinstance(source, Run):
         return source
+    if not isinstance(source, str | Path):
+        raise UsageError(
+            f"There is nothing to explain in {source!r:.80}.",
+            hint="Give runs, files or texts, each as an argument of its own.",
+        )
     text = str(source)
     if text == "-" or "\n" in text:
         return None
-    is_run = (Path(text) / "run.json").exists()
-    named = not Path(text).exists() and text in recording_names()
+    # Not Path.exists, which raises for a text that is too long for a path.
+    is_run = os.path.exists(os.path.join(text, "run.json"))  # noqa: PTH110, PTH118
+    named = text in recording_names() and not os.path.exists(text)  # noqa: PTH110
     return open_run(source) if is_run or named else None
 
 

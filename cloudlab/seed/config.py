@@ -8,14 +8,18 @@ import re
 import secrets
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import cache
 from importlib import resources
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+import msgspec
 import yaml
 
-from cloudlab.errors import SeedError
+from cloudlab.errors import SeedError, UsageError
+from cloudlab.paths import read_text
 from cloudlab.seed.check import (
     Document,
     Problem,
@@ -92,8 +96,62 @@ class Profile(StrEnum):
     FULL = "full"
 
 
+#: Texts that may have several lines; a file of any other has one, and its end does not count.
+_DOCUMENTS = {"user_data", "meta_data", "vendor_data", "network_config", "extra_yaml"}
+
+
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """Return the value of an option as its type has it.
+
+    A choice may be given as text such as ``off``, a number by numpy; a Path in place of a text is
+    read.
+
+    Raises
+    ------
+    UsageError
+        For a value that the type does not have, with what it has.
+    """
+    choices = [one for one in (kind, *get_args(kind)) if one in StrEnum.__subclasses__()]
+    if choices and value is not None:
+        # YAML and Python call growpart's "off" and resize_rootfs's "false" False.
+        word = "off" if name == "growpart" and str(value) == "False" else str(value).lower()
+        try:
+            return choices[0](word)
+        except ValueError:
+            raise UsageError(
+                f"{name} has no value {value!r}.", hint=f"Choose one of: {', '.join(choices[0])}."
+            ) from None
+    given = value
+    if isinstance(value, Path):
+        value = read_text(value)
+        value = value if name in _DOCUMENTS else value.strip()
+    elif type(value).__module__ == "numpy":
+        value = value.tolist()
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name} has no value {given!r:.80}.", hint=f"{str(error).replace('`', '')}."
+        ) from error
+
+
+@cache
+def field_types(kind: Any) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind)}
+
+
+class Checked:
+    """A dataclass of options, each of which is :func:`typed` as it is created."""
+
+    def __post_init__(self) -> None:
+        for name, kind in field_types(type(self)).items():  # type: ignore[arg-type]
+            object.__setattr__(self, name, typed(name, getattr(self, name), kind))
+
+
 @dataclass(frozen=True)
-class User:
+class User(Checked):
     """A user of the guest, besides the image's default user.
 
     Attributes
@@ -114,7 +172,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class SeedConfig:
+class SeedConfig(Checked):
     """Cloud-init options.  For an option that is None or empty, cloud-init's default applies.
 
     Attributes
@@ -145,6 +203,11 @@ class SeedConfig:
         partition and filesystem by hand.
     instance_id : str or None
         None makes a fresh one; with a used one cloud-init skips what runs once per instance.
+
+    Raises
+    ------
+    UsageError
+        For a value of another type; what a type has is taken in the forms of :func:`typed`.
 
     Examples
     --------

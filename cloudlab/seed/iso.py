@@ -9,9 +9,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloudlab.errors import SeedError
+from cloudlab.errors import SeedError, UsageError
 from cloudlab.paths import expand, os_errors_as, write_whole
-from cloudlab.seed.config import Profile, Seed, SeedConfig, build_seed
+from cloudlab.seed.config import Profile, Seed, SeedConfig, build_seed, typed
 
 #: What cloud-init's NoCloud datasource looks for: the volume's label, and a file.
 VOLUME_ID = "cidata"
@@ -33,10 +33,10 @@ def write_seed(
     path: Path | str,
     config: SeedConfig | None = None,
     *,
-    user_data: str | None = None,
-    meta_data: str | None = None,
-    vendor_data: str | None = None,
-    network_config: str | None = None,
+    user_data: Path | str | None = None,
+    meta_data: Path | str | None = None,
+    vendor_data: Path | str | None = None,
+    network_config: Path | str | None = None,
     check: bool = True,
     overwrite: bool = False,
 ) -> Seed:
@@ -47,7 +47,9 @@ def write_seed(
     path : Path or str
     config : SeedConfig, optional
         By default, options without cloudlab's report, with the full profile.
-    user_data, meta_data, vendor_data, network_config, check
+    user_data, meta_data, vendor_data, network_config : str or Path, optional
+        As of :func:`build_seed`; a Path is read.
+    check : bool
         As of :func:`build_seed`.
     overwrite : bool
         Whether an existing file is replaced.
@@ -61,6 +63,8 @@ def write_seed(
     ------
     SeedError
         If an option or a text is not valid, ``path`` exists, or it cannot be written.
+    UsageError
+        If an argument has another type, or a file of a text cannot be read.
 
     Examples
     --------
@@ -74,12 +78,20 @@ def write_seed(
             f"{path} exists; nothing was written.",
             hint="Choose another name, or replace it with --force (in Python, overwrite=True).",
         )
+    if not isinstance(config, SeedConfig | None):
+        raise UsageError(
+            f"The options of a seed cannot be {config!r:.80}.",
+            hint="Give a SeedConfig; a text has a name: user_data=...",
+        )
+    texts = {
+        "user_data": user_data,
+        "meta_data": meta_data,
+        "vendor_data": vendor_data,
+        "network_config": network_config,
+    }
     seed = build_seed(
         config or SeedConfig(report=False, profile=Profile.FULL),
-        user_data=user_data,
-        meta_data=meta_data,
-        vendor_data=vendor_data,
-        network_config=network_config,
+        **{name: typed(name, text, str | None) for name, text in texts.items()},
         check=check,
     )
     write_iso(seed, path)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
-from cloudlab.errors import ParseError
+from cloudlab.errors import ParseError, UsageError
+from cloudlab.paths import expand, os_errors_as
 from cloudlab.sizes.frames import BlockBuilder, Frame, FrameReader, GuestBlock, Stage
 from cloudlab.sizes.lines import MAX_LINE_BYTES, MAX_ROW_CHARS, Listing, Unread, pieces, texts
 from cloudlab.sizes.listings import TRIGGER, Place, begin_listing, may_begin
 from cloudlab.sizes.report import ParsedConsole, Report, exact_report
 
 #: What :func:`parse_console` reads from.
-Source = BinaryIO | bytes | bytearray | str | Iterable[bytes] | Iterable[str]
+Source = BinaryIO | Path | bytes | bytearray | str | Iterable[bytes] | Iterable[str]
 
 # A listing is over when nothing of it was seen for so many lines.
 _MAX_GAP_LINES = 200
@@ -268,8 +271,8 @@ def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
 
     Parameters
     ----------
-    source : binary file, bytes, str, or iterable of either
-        The log; an iterable gives pieces of it, cut anywhere, with their line ends.
+    source : binary file, Path, bytes, str, or iterable of these two
+        The log; a Path names its file, an iterable gives pieces of it, cut anywhere, with their line ends.
         Lines are counted by their line feeds and read up to 64 KiB each.
     nonce : str, optional
         As of :class:`ConsoleParser`.
@@ -277,7 +280,9 @@ def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
     Raises
     ------
     ParseError
-        If it is empty, not text, or holds no sizes that could be read.
+        If it is empty, not text, or holds no sizes that could be read, or the file cannot be read.
+    UsageError
+        If it is none of these.
 
     Examples
     --------
@@ -294,6 +299,9 @@ def parse_console(source: Source, nonce: str | None = None) -> ParsedConsole:
         line_number = _feed_all(parser, lines, line_number)
     parsed = parser.result()
     if not parsed.reports and not parsed.samples:
+        if isinstance(source, str) and os.path.isfile(source):  # noqa: PTH113 - of any text
+            hint = f"To read the file: cloudlab.parse(Path({source!r}))"
+            raise ParseError(f"The text {source!r} is a file's name, not a log.", hint=hint)
         raise _no_sizes(beginning, parsed)
     return parsed
 
@@ -349,6 +357,15 @@ def whole_lines(source: Source, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
 
 
 def _chunks(source: Source, size: int) -> Iterator[bytes]:
+    if isinstance(source, Path):
+        with os_errors_as(ParseError, f"{source} cannot be read"), expand(source).open("rb") as log:
+            yield from _chunks(log, size)
+        return
+    if not isinstance(source, Iterable):
+        raise UsageError(
+            f"A console log cannot be {source!r:.80}.",
+            hint="Give a path, an open file, or the text itself.",
+        )
     read = getattr(source, "read", None)
     chunks: Iterable[Any] = source
     if isinstance(source, str | bytes | bytearray):
