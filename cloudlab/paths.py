@@ -67,10 +67,9 @@ def expand(path: str | Path) -> Path:
 
     Raise a UsageError if there is no such user, or it is no path.
     """
-    if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+    if not isinstance(path, str | Path) or not str(path):
         raise UsageError(
-            f"There is no path {str(path)[:80]!r}.",
-            hint="Give a file's or folder's path, as text or a Path.",
+            f"{path!r:.80} is no path.", hint="Give a file's or folder's path, as text or a Path."
         )
     try:
         return Path(path).expanduser()

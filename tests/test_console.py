@@ -280,6 +280,24 @@ def test_a_console_is_a_sequence_and_shows_its_beginning():
     assert repr(long).splitlines()[-1].strip() == "(40 more lines)"
 
 
+@pytest.mark.parametrize(
+    ("line", "proves"),
+    [
+        ("You are in emergency mode. After logging in, type", True),
+        ("[   10.1] cloud-init[500]: docs: how to leave emergency mode", False),
+        ("[   10.1] cloud-init[500]: echo Kernel panic - not syncing", False),
+        (
+            "[   10.1] cloud-init[500]: Cloud-init v. 22.4 finished. Datasource DataSourceNone.",
+            True,
+        ),
+    ],
+)
+def test_what_the_users_commands_print_proves_no_failure(line, proves):
+    watcher = BootWatcher()
+    watcher.feed(ConsoleLine(1, 0.0, line.encode()))
+    assert (watcher.failure is not None) == proves
+
+
 def test_a_pattern_that_is_no_regular_expression_is_refused():
     with pytest.raises(UsageError, match=r"'\('"):
         LINES.find("(")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudlab import prerequisites, tools
+from cloudlab import platforms, prerequisites, tools
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -93,6 +93,14 @@ def test_other_systems_are_told_their_command(bare_host, monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "brew install" in said
     assert "qemu" in said.partition("brew install")[2]
+
+
+def test_a_mac_without_homebrew_is_told_to_install_it(bare_host, monkeypatch, capsys):
+    monkeypatch.setattr(platforms, "is_macos", lambda: True)
+    assert prerequisites.main(["run"]) == 1
+    said = capsys.readouterr().err
+    assert "https://brew.sh" in said
+    assert "brew install" in said
 
 
 @pytest.mark.parametrize("manager", ["dnf", "zypper", "pacman", "apk", "brew"])

@@ -377,6 +377,32 @@ def test_one_run_that_cannot_be_prepared_takes_the_others_back(tmp_path):
     assert left_behind(tmp_path / "runs") == []
 
 
+def test_runs_that_cannot_begin_leave_nothing(tmp_path, monkeypatch):
+    """As where the host has no thread left."""
+    real = threading.Thread.start
+
+    def start(thread):
+        if thread.name == "cloudlab-runs":
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="new thread"):
+        boot(guest_options(tmp_path, report()), tmp_path / "runs" / "run")
+    assert not registry.list_running()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_whose_tables_cannot_be_written_failed(tmp_path):
+    """A later look at it, such as a sweep's, must not take it for done."""
+    in_the_way = once_launched(lambda _: (tmp_path / "run" / "sizes.csv").mkdir())
+    error = fail(
+        RecordingError, guest_options(tmp_path, report()), tmp_path / "run", on_event=in_the_way
+    )
+    assert "could not be recorded" in error.message
+    assert "may write to" in error.hint
+
+
 def test_one_run_that_fails_leaves_the_others_alone(tmp_path):
     good = guest_options(tmp_path, report())
     (tmp_path / "other").mkdir()

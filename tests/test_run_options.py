@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from guests import make_guest
 
@@ -143,6 +144,57 @@ def test_a_wrong_value_is_refused_with_the_accepted_ones(image, values, said, ac
     assert said in caught.value.message
     for word in accepted.split(", "):
         assert word in caught.value.hint
+
+
+def test_options_take_values_as_people_write_them(image, tmp_path):
+    (tmp_path / "name").write_text("vm\n")
+    (tmp_path / "user-data").write_text("#cloud-config\n")
+    seed = SeedConfig("off", resize_rootfs="false", profile="full", runcmd=["a", ["b", "c"]])
+    assert (seed.growpart, seed.resize_rootfs) == (GrowpartMode.OFF, ResizeRootfs.FALSE)
+    assert (seed.profile, seed.runcmd) == (Profile.FULL, ("a", ("b", "c")))
+    options = Options(
+        image,
+        np.int64(30 << 30),
+        firmware="bios",
+        network="user",
+        start="cold",
+        timeout_s=np.float64(5),
+        cpus=np.int32(2),
+        keep_overlay=np.True_,
+        user_data=tmp_path / "user-data",
+    )
+    assert options.firmware is Firmware.BIOS
+    assert options.network is Network.USER
+    assert options.start is Start.COLD
+    assert type(options.disk_size_bytes) is type(options.cpus) is int
+    assert options.keep_overlay is True
+    # A document keeps its end, a name does not.
+    assert options.user_data == "#cloud-config\n"
+    assert make_options(image, hostname=tmp_path / "name").seed.hostname == "vm"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"disk_size_bytes": None},
+        {"network": None},
+        {"cpus": "2"},
+        {"seed": None},
+        {"scenario": None},
+    ],
+    ids=lambda one: next(iter(one)),
+)
+def test_options_refuse_other_types(image, values):
+    with pytest.raises(UsageError, match=next(iter(values))) as caught:
+        Options(image, **values)
+    assert "Expected" in caught.value.hint
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_boot_needs_some_time(image, seconds):
+    with pytest.raises(UsageError, match="cannot end within") as caught:
+        make_options(image, timeout_s=seconds)
+    assert "--timeout" in caught.value.hint
 
 
 def test_choice_takes_a_member_or_its_text():

@@ -134,6 +134,7 @@ def test_growpart_before_0_34_fails_on_an_mbr_beyond_2_tib():
     ("variant", "values", "partition", "why"),
     [
         pytest.param("plain", {"growpart": "off"}, 2000 * MIB, "growpart is off", id="off"),
+        pytest.param("plain", {"growpart": "gpart"}, 2000 * MIB, "no gpart", id="gpart"),
         pytest.param("plain", {"growpart_devices": ["/boot"]}, 2000 * MIB, "devices", id="other"),
         pytest.param("plain", {"attach_seed": False}, 2000 * MIB, "seed", id="no seed"),
         pytest.param("plain", {"seed_label": "OTHER"}, 2000 * MIB, "seed", id="wrong label"),
@@ -164,6 +165,8 @@ def test_a_filesystem_on_the_whole_disk_grows_without_a_partition():
         pytest.param("", {}, "not built by cloudlab", id="published"),
         pytest.param("plain", {"bootcmd": ["true"]}, "bootcmd", id="bootcmd"),
         pytest.param("plain", {"user_data": "#cloud-config\n"}, "of your own", id="user-data"),
+        pytest.param("plain", {"vendor_data": "#cloud-config\n"}, "of your own", id="vendor-data"),
+        pytest.param("plain", {"extra_yaml": "users: []"}, "of your own", id="extra YAML"),
         pytest.param("plain", {"resize_rootfs": "noblock"}, "noblock", id="noblock"),
         pytest.param("plain", {"enlarge_to": "30G"}, "enlarged afterwards", id="enlarged"),
         pytest.param("repart", {"disk_size": "3T"}, "still be at work", id="growfs"),

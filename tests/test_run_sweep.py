@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from console_text import GIB
@@ -29,6 +30,7 @@ from cloudlab.image.share import ShareServer
 from cloudlab.machine import registry
 from cloudlab.run import sweep as module
 from cloudlab.run.sweep import CellResult, run_cell
+from cloudlab.sizes import SIZES_COLUMNS
 
 #: The options of every sweep that boots a guest of a few sectors.
 TINY = {"accel": "tcg", "timeout_s": 300}
@@ -81,6 +83,19 @@ def test_a_grid_has_every_combination_once_in_the_order_of_its_lists(tmp_path, i
     assert done.runs == []
 
 
+def test_values_come_in_any_collection(tmp_path, image):
+    sizes = {"4G", "8G"}
+    for one in (sizes, iter(sizes), np.array([*sizes]), pd.Series([*sizes])):
+        cells, _ = planned(
+            tmp_path, image, disk_size=one, memory_bytes=range(1 << 30, 1 << 31, 1 << 29)
+        )
+        assert {cell.options.disk_size_bytes for cell in cells} == {4 * GIB, 8 * GIB}
+        assert {cell.options.memory_bytes for cell in cells} == {GIB, 3 * GIB // 2}
+    # A tuple is the value of an option that has several.
+    [cell], _ = planned(tmp_path, image, runcmd=("true", "uptime"))
+    assert cell.options.seed.runcmd == ("true", "uptime")
+
+
 def test_different_words_for_the_same_options_are_one_run(tmp_path, image):
     cells, done = planned(tmp_path, image, disk_size=["4G", "4096M"], growpart=["off", False])
     assert len(cells) == 1
@@ -118,7 +133,7 @@ HOSTILE = {
     "unknown value": ({"growpart": ["auto", "of"]}, "growpart has no value 'of'"),
     "wrong type": ({"cpus": [1, "two"]}, "cpus has no value 'two'"),
     "no size": ({"disk_size": ["4G", "4 elephants"]}, "4 elephants"),
-    "no image": ({"image": [3]}, "image has no value 3"),
+    "no image": ({"image": [3]}, "The image cannot be 3"),
     "unknown filesystem": ({"filesystem": ["ext4", "zfs"]}, "no filesystem 'zfs'"),
     "image and filesystem": ({"image": "x", "filesystem": ["xfs"]}, "an image and its filesystem"),
     "overlays": ({"keep_overlay": True}, "does not take the option 'keep_overlay'"),
@@ -206,6 +221,13 @@ def test_two_sweeps_cannot_share_a_folder_at_the_same_time(tmp_path, image):
     assert list(done.table["reason"]) == ["tried"]
 
 
+def test_a_sweep_without_runs_has_an_empty_table(tmp_path, image):
+    _, done = planned(tmp_path, image, cpus=[1, 2])
+    assert list(done.sizes.columns) == list(SIZES_COLUMNS)
+    with pytest.raises(UsageError, match="No run"):
+        done.plot()
+
+
 def test_the_time_left_is_estimated_from_the_runs_that_have_ended(tmp_path, image):
     news = []
     planned(tmp_path, image, disk_size=["4G", "8G", "16G"], on_progress=news.append)
@@ -261,6 +283,13 @@ def test_runs_are_kept_and_only_failed_ones_are_repeated(tmp_path, image):
     wider = cl.sweep(tmp_path / "sweep", executor=Elsewhere(), growpart=[None, "off"], **values)
     assert [run.record.started for run in wider.runs] == started
     assert list(wider.table["outcome"]).count("done") == 2
+    # A finished run whose table was lost is repeated.
+    (done.runs[0].folder / "sizes.csv").unlink()
+    whole = cl.sweep(tmp_path / "sweep", **values)
+    assert [run.record.started == begun for run, begun in zip(whole.runs, started, strict=True)] == [
+        False, True,
+    ]  # fmt: skip
+    assert set(whole.sizes["run"]) == {run.name for run in done.runs}
 
 
 @pytest.mark.vm

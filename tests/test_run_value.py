@@ -194,8 +194,8 @@ def test_a_figure_of_several_runs_needs_a_kind_for_them(off):
 
 def test_runs_side_by_side(off, copied):
     table = compare(off, recorded("default"), copied)
-    assert list(table.index) == ["growpart-off", "default", "mine"]
-    assert list(table.loc["mine"]) == [
+    assert list(table.index) == ["growpart-off", "default (default)", "default (mine)"]
+    assert list(table.loc["default (mine)"]) == [
         PARTITION,
         GROWN.partition_bytes,
         FILESYSTEM,
@@ -205,6 +205,22 @@ def test_runs_side_by_side(off, copied):
     options = compare_options(off, recorded("default"))
     assert options.loc["growpart", "growpart-off"] == "off"
     assert options.loc["growpart", "default"] is None
+
+
+def test_runs_of_one_name_stay_apart(copied, tmp_path):
+    """As build/demo/default and the one of last week."""
+    assert copied.name == recorded("default").name
+    pair = recorded("default"), copied
+    assert list(compare(*pair).index) == ["default (default)", "default (mine)"]
+    assert list(compare_options(*pair).columns) == ["default", "default (2)"]
+    drawn = cloudlab.plot("scenarios", pair)
+    assert list(drawn.data["run"].unique()) == ["default", "default (2)"]
+    assert "default (default): partition" in drawn.alt
+    assert "default (mine): partition" in drawn.alt
+    stages = cloudlab.plot("stages", pair).data
+    assert not stages.duplicated(["run", "stage"]).any()
+    twice = shutil.copytree(copied.folder, tmp_path / "old" / "mine")
+    assert compare(copied, twice).index[-1] == "default (mine) (2)"
 
 
 def test_opening_a_run(copied, monkeypatch):
@@ -223,7 +239,7 @@ def test_opening_a_run(copied, monkeypatch):
 @pytest.mark.parametrize("name", ["nowhere", "", ".", "x" * 300, "a\x00b", "/dev/null", "\udcff"])
 def test_what_is_no_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError if name else UsageError) as caught:
         open_run(name)
     assert caught.value.hint
 

@@ -94,7 +94,7 @@ def find_kind(name: str) -> Kind:
 
 def _known(what: str, value: str, known: Collection[str]) -> str:
     if not isinstance(value, str) or value not in known:
-        hint = suggest(value, known, f"Choose from: {', '.join(known)}.")
+        hint = f"{suggest(value, known)} Choose from: {', '.join(known)}.".strip()
         raise UsageError(f"There is no {what} {value!r:.80}.", hint=hint)
     return value
 

@@ -76,10 +76,11 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def titles(runs: Sequence[Run]) -> list[str]:
-    """Return what tables and figures call each of several runs: its scenario, if it is the only one."""
+    """Return what tables and figures call each of several runs: its scenario, or also its folder."""
     count = Counter(run.scenario for run in runs)
     return distinct(
-        run.scenario if count[run.scenario] == 1 else f"{run.scenario} ({run.name})" for run in runs
+        run.scenario if count[run.scenario] == 1 else f"{run.scenario} ({run.folder.name})"
+        for run in runs
     )
 
 

@@ -319,7 +319,7 @@ def _check_moment(when: str, *known: str) -> None:
 def compare(*runs: Run | Path | str) -> pd.DataFrame:
     """Return root partition and root filesystem before and after, in bytes, a row per run.
 
-    Runs are given as to :func:`open_run`.  A row is named by its scenario, and by the run's name
+    Runs are given as to :func:`open_run`.  A row is named by its scenario, and by the run's folder
     besides where two runs share a scenario.
 
     Examples

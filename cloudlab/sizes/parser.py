@@ -362,10 +362,7 @@ def _chunks(source: Source, size: int) -> Iterator[bytes]:
             yield from _chunks(log, size)
         return
     if not isinstance(source, Iterable):
-        raise UsageError(
-            f"A console log cannot be {source!r:.80}.",
-            hint="Give a path, an open file, or the text itself.",
-        )
+        raise _no_log(source)
     read = getattr(source, "read", None)
     chunks: Iterable[Any] = source
     if isinstance(source, str | bytes | bytearray):
@@ -373,7 +370,16 @@ def _chunks(source: Source, size: int) -> Iterator[bytes]:
     elif read is not None:
         chunks = iter(lambda: read(size) or None, None)
     for chunk in chunks:
+        if not isinstance(chunk, str | bytes | bytearray | memoryview):
+            raise _no_log(source)
         yield chunk.encode("utf-8", "replace") if isinstance(chunk, str) else bytes(chunk)
+
+
+def _no_log(source: object) -> UsageError:
+    return UsageError(
+        f"A console log cannot be {source!r:.80}.",
+        hint="Give a path, an open file, or the text itself.",
+    )
 
 
 def _no_sizes(beginning: bytes, parsed: ParsedConsole) -> ParseError:
