@@ -173,6 +173,20 @@ def test_large_numbers_in_tables_have_separators(path):
     assert re.findall(r"<t[dh][^>]*>\s*(\d{7,})\s*<", "".join(pages)) == []
 
 
+def test_a_wrong_label_and_a_wrong_file_name_are_opposites():
+    [path] = [path for path in NOTEBOOKS if path.name.startswith("03")]
+    [table] = [text for text in map(shown, outputs(executed(path))) if "filesystem grew" in text]
+    rows = [line.split()[-2:] for line in table.splitlines()[-2:]]
+    assert rows == [["False", "False"], ["True", "True"]]
+
+
+@each(NOTEBOOKS)
+def test_no_table_lacks_a_value(path):
+    pages = [str(output.get("data", {}).get("text/html", "")) for output in outputs(executed(path))]
+    lacking = re.findall(r"<tr>(?:(?!</tr>).)*&lt;NA&gt;.*?</tr>", "".join(pages), re.DOTALL)
+    assert lacking == []
+
+
 def test_the_kinds_of_clusters_are_counted_over_the_whole_disk():
     [path] = [path for path in NOTEBOOKS if path.name.startswith("02")]
     recording = recorded("default")

@@ -70,9 +70,18 @@ def test_root_before_and_after(off):
     assert off.root_sizes("after") == RootSizes(PARTITION, FILESYSTEM)
     assert recorded("default").root_sizes("after") == GROWN
     # Without a report from the guest: what the host read off the disk.
-    assert recorded("no-seed").root_sizes("before") == RootSizes(None, None)
+    assert recorded("no-seed").root_sizes("before") == RootSizes(PARTITION, FILESYSTEM)
     assert recorded("no-seed").root_sizes("after") == RootSizes(PARTITION, FILESYSTEM)
     assert recorded("whole-disk").root_sizes("after").partition_bytes is None
+
+
+@pytest.mark.parametrize("name", ["wrong-label", "wrong-file-name", "no-seed"])
+def test_root_before_a_boot_that_reported_nothing_is_the_images(name):
+    run = recorded(name)
+    assert run.root_sizes("before") == RootSizes(PARTITION, FILESYSTEM)
+    assert run.root_sizes("after") == (
+        GROWN if name == "wrong-file-name" else run.root_sizes("before")
+    )
 
 
 def test_the_sizes_table_has_its_columns(off):

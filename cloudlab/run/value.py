@@ -250,8 +250,10 @@ class Run:
         That is by the guest, or by the host where the guest reported nothing.
         """
         _check_moment(when, "before", "after")
-        rows = self.sizes[self.sizes["stage"] == when]
-        rows = rows[(rows["mountpoint"] == "/") & rows["exact"]]
+        rows = self.sizes[(self.sizes["mountpoint"] == "/") & self.sizes["exact"]]
+        # The host reads the disk before the launch, and so the image's.
+        host = "image" if when == "before" and not (rows["stage"] == when).any() else when
+        rows = rows[rows["stage"] == host]
         found = {
             str(layer): int(size_bytes)
             for layer, size_bytes in zip(rows["layer"], rows["size_bytes"], strict=True)
