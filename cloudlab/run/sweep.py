@@ -162,7 +162,7 @@ def sweep(
         Refuse to do more runs than this.
     executor : Executor or str, optional
         Where the runs go: a process pool, ``Client.get_executor()`` of Dask, or the address of a
-        Dask scheduler, which needs ``cloudlab[dask]``.  Default: a pool on this host.
+        Dask scheduler, which needs the extra ``dask``.  Default: a pool on this host.
     parallel : int, optional
         How many runs of the default pool go on at a time; default: as cores and memory allow.
     mirror : str, optional
@@ -520,7 +520,7 @@ def _dask_executor(address: str) -> Iterator[futures.Executor]:
         client = Client(address, timeout=_CONNECT_S)
     except ImportError:
         raise UsageError(
-            "Dask is not installed.", hint="Install it with: pip install 'cloudlab[dask]'"
+            "Dask is not installed.", hint="Install it with: pip install distributed"
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(
