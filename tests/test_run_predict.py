@@ -8,12 +8,13 @@ from pathlib import Path
 import atlas as atlas_script
 import pandas as pd
 import pytest
-from disks import Bytes
+from disks import Bytes, partitioned
 
 import cloudlab as cl
-from cloudlab.disk import DiskLayout, Partition
+from cloudlab import tools
+from cloudlab.disk import DiskLayout, Partition, inspect_disk
 from cloudlab.disk.filesystem import Filesystem, identify
-from cloudlab.disk.growth import Root, grown_filesystem, grown_partition
+from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root
 from cloudlab.errors import UsageError
 from cloudlab.image.cache import Image
 from cloudlab.image.recipe import Variant, make_recipe
@@ -128,6 +129,33 @@ def test_growpart_before_0_34_fails_on_an_mbr_beyond_2_tib():
     # As its recording shows; a disk of just 2 TiB is no trouble.
     assert cl.recorded("mbr").root_sizes("after").partition_bytes == 2000 * MIB
     assert told("mbr", disk_size="2T").partition_bytes == 2 * TIB - MIB - 33 * 512
+
+
+@pytest.mark.parametrize(
+    ("extended", "behind", "why"),
+    [
+        pytest.param(75776, "", "ends with sector 81,919", id="room behind"),
+        pytest.param(157696, "", "163,806", id="enlarged before"),
+        pytest.param(157600, "", "ends with sector 163,743", id="end kept for a GPT"),
+        pytest.param(75776, "6: start=65536, size=4096", "boot record", id="logical one behind"),
+        pytest.param(75776, "1: start=81920, size=2048", "73,728", id="primary one behind"),
+        pytest.param(75776, "1: start=90112, size=2048", "81,919", id="primary one later"),
+        pytest.param(43104, "1: start=49248, size=2048", "less than 1 MiB", id="full"),
+    ],
+)
+def test_growpart_cannot_grow_a_logical_partition_beyond_its_extended_one(
+    tmp_path, extended, behind, why
+):
+    script = f"2: start=6144, size={extended}, type=5\n5: start=8192, size=40960\n{behind}\n"
+    disk = partitioned(tmp_path / "disk", f"label: dos\n{script}", 80 * MIB)
+    tools.run(["mkfs.ext4", "-q", "-F", "-E", f"offset={4 * MIB}", disk, "20M"])
+    root = read_root(inspect_disk(disk))
+    assert root.partition.number == 5
+    old, new = (grown_partition(root, 80 * MIB, version) for version in ((0, 33), (0, 34)))
+    tools.run(["growpart", disk, "5"], check=False)
+    [size_bytes] = [one.size_bytes for one in inspect_disk(disk).partitions if one.number == 5]
+    assert size_bytes in {old.size_bytes, new.size_bytes}
+    assert why in " ".join(old.steps)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cloudlab.disk.filesystem import HEAD_BYTES, Filesystem
 from cloudlab.disk.layout import DiskLayout
 from cloudlab.disk.reader import backing_chain, open_disk
-from cloudlab.disk.table import Partition
+from cloudlab.disk.table import FIRST_LOGICAL, Partition
 from cloudlab.errors import DiskError
 
 #: growpart ignores a smaller gain (its option --fudge).
@@ -118,11 +118,6 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
         count -= count % (LEAST_GAIN_BYTES // sector)
         steps.append("growpart rounds its size down to whole MiB.")
     size_bytes = count * sector
-    if table == "dos" and start + count > _MBR_SECTORS:
-        steps.append(
-            "growpart asks for one sector more, sfdisk refuses, and the partition stays as it is."
-        )
-        return Result(part.size_bytes, tuple(steps))
     if size_bytes - part.size_bytes < LEAST_GAIN_BYTES:
         gain = max(0, size_bytes - part.size_bytes)
         steps.append(
@@ -130,10 +125,36 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
             "partition stays as it is."
         )
         return Result(part.size_bytes, tuple(steps))
+    if why := _refusal(root, start + count):
+        steps.append(f"{why}, so sfdisk refuses, and the partition stays as it is.")
+        return Result(part.size_bytes, tuple(steps))
     steps.append(
         f"It begins with sector {start:,}, so it has {count:,} sectors: {size_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))
+
+
+def _refusal(root: Root, end: int) -> str:
+    """Return why an MBR cannot have the root partition end before sector ``end``; empty if it can.
+
+    growpart never moves an extended partition's end, and sfdisk writes no logical partition that
+    leaves it or covers the boot record that precedes another one.
+    """
+    part, others = root.partition, root.layout.partitions
+    if root.layout.table == "dos" and end > _MBR_SECTORS:
+        return "growpart asks for one sector more"
+    if root.layout.table != "dos" or (part.number or 0) < FIRST_LOGICAL:
+        return ""
+    if any(
+        one.number and one.number >= FIRST_LOGICAL and one.start_bytes >= part.end_bytes
+        for one in others
+    ):
+        return "The next logical partition's boot record lies between the two"
+    extended = max((one.end_bytes for one in others if one.container), default=0)
+    if end * root.layout.sector_bytes <= extended:
+        return ""
+    last = extended // root.layout.sector_bytes - 1
+    return f"A logical partition cannot leave its extended one, which ends with sector {last:,}"
 
 
 def repartitioned(root: Root, disk_bytes: int) -> Result:

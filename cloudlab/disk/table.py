@@ -33,6 +33,8 @@ IMPOSSIBLE_BYTES = 1 << 62
 _BOOT_SIGNATURE = b"\x55\xaa"
 #: The MBR types of extended partitions.
 EXTENDED_TYPES = frozenset({"5", "f", "85"})
+#: Logical partitions are numbered from this.
+FIRST_LOGICAL = 5
 _PROTECTIVE_TYPE = "ee"
 _UNUSED_GUID = bytes(16)
 
@@ -256,7 +258,7 @@ def _read_logical(
             if f"{kind:x}" in EXTENDED_TYPES and count:
                 link = link or base + start * SECTOR_BYTES
             elif kind and count:
-                entry = _mbr_entry(5 + len(found), flag, kind, start, count)
+                entry = _mbr_entry(FIRST_LOGICAL + len(found), flag, kind, start, count)
                 found.append(replace(entry, start_bytes=at + entry.start_bytes))
         if link is None:
             return found
