@@ -37,6 +37,9 @@ _SMALL_BYTES = 4 << 20
 _RESUME = "What has arrived is kept: the same command resumes the download."
 _CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy."
 
+#: Seconds within which a server has to answer to count as reachable.
+PROBE_TIMEOUT_S = 3.0
+
 T = TypeVar("T")
 
 
@@ -266,6 +269,15 @@ def open_url(
     except (OSError, http.client.HTTPException) as error:
         raise broken(url, error) from error
     return response
+
+
+def answers(url: str) -> bool:
+    """Return whether ``url`` can be fetched, asked once and briefly."""
+    try:
+        open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
+    except (TransientError, DownloadError):
+        return False
+    return True
 
 
 def retry_after_s(header: str | None) -> float | None:
