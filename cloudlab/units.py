@@ -63,10 +63,9 @@ def lsblk_size(size_bytes: int) -> str:
 
     Source: util-linux, lib/strutils.c, size_to_human_string
     """
+    # lsblk chooses the unit before it rounds, so a GiB less a byte is 1024M.
     power = _power(size_bytes)
     tenths = (size_bytes * 10 * 2 + (1 << 10 * power)) // (2 << 10 * power)
-    if tenths >= 10240 and power < len(_LETTERS) - 1:  # noqa: PLR2004
-        tenths, power = 10, power + 1
     number = f"{tenths / 10:g}" if tenths % 10 else str(tenths // 10)
     return number + _LETTERS[power]
 
