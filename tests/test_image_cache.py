@@ -1,15 +1,20 @@
 """The cache on its own: what counts as an image, and what ``cloudlab verify`` says of one."""
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
 from command import cloudlab
 
+from cloudlab import platforms
 from cloudlab.errors import ChecksumError
 from cloudlab.image import cache
+
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
 
 DATA = bytes(510) + b"\x55\xaa" + bytes(4096)
 
@@ -84,16 +89,32 @@ def test_a_copied_cache_is_hashed_once_and_used(folder, monkeypatch):
         assert cache.read_record(image.name) == found[image.name], "so it is not hashed again"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
+@contextlib.contextmanager
+def read_only(folder):
+    """Mount ``folder`` read-only on itself; root may write to any other."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@needs_mount
 def test_a_copied_cache_that_cannot_be_written_is_used(folder, monkeypatch):
     remember(folder)
-    copy = copied(folder, monkeypatch)
-    subprocess.run(["mount", "--bind", copy, copy], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", copy], check=True)
+    with read_only(copied(folder, monkeypatch)):
         assert [image.name for image in cache.cached_images()] == ["a.raw"]
-    finally:
-        subprocess.run(["umount", "-l", copy], check=True)
+
+
+@needs_mount
+def test_verify_goes_on_in_a_cache_that_cannot_be_written(folder, monkeypatch):
+    names = [remember(folder, name).name for name in ("a.raw", "b.raw")]
+    copy = copied(folder, monkeypatch)
+    with read_only(copy):
+        done = verify()
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"ok  (\S+)", done.stdout) == names
 
 
 def test_a_shared_cache_is_read_after_the_learners_own(folder, tmp_path, monkeypatch):
@@ -148,6 +169,17 @@ def test_verify_counts_a_record_that_cannot_be_read(folder):
     assert done.returncode == 1
     assert "b.raw.jsoncannotberead" in "".join(done.stderr.split())
     assert "ok  a.raw" in done.stdout
+
+
+@pytest.mark.skipif(not platforms.is_linux(), reason="needs a file that root cannot read")
+def test_verify_goes_on_after_an_image_that_cannot_be_read(folder):
+    remember(folder).path.unlink()
+    (folder / "a.raw").symlink_to("/proc/self/mem")
+    remember(folder, "b.raw")
+    done = verify()
+    assert done.returncode == 1
+    assert "a.raw cannot be read" in " ".join(done.stderr.split())
+    assert "ok  b.raw" in done.stdout
 
 
 def test_verify_passes_over_what_was_removed(folder):

@@ -269,10 +269,14 @@ def recall(name: str, folder: Path | None = None) -> Image | None:
         return None
     image = check_unchanged(recorded)
     if image != recorded:
-        # In a cache that cannot be written, the next process has to hash it again.
-        with contextlib.suppress(OSError):
-            remember(image)
+        _remember_if_writable(image)
     return image
+
+
+def _remember_if_writable(image: Image) -> None:
+    # In a cache that cannot be written, the next process has to hash it again.
+    with contextlib.suppress(OSError):
+        remember(image)
 
 
 def check_unchanged(image: Image) -> Image:
@@ -394,13 +398,18 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
 def verify(image: Image) -> Image:
     """Hash the whole image and, if the hash is right, record the file's modification time.
 
-    Raise a ChecksumError with both hashes if it is wrong.
+    Raise a ChecksumError with both hashes if it is wrong, an ImageError if it cannot be read.
     """
-    actual = sha256_of(image.path)
+    hint = "Correct its permissions, or copy it anew."
+    with paths.os_errors_as(ImageError, f"The image {image.path} cannot be read", hint=hint):
+        actual, status = sha256_of(image.path), image.path.stat()
     if image.sha256 and actual != image.sha256:
         raise ChecksumError(
             f"The image {image.path} is not what was recorded on {image.date}: expected "
             f"SHA-256 {image.sha256}, found {actual}.",
             hint=f"Remove it with: rm '{image.path}'",
         )
-    return image if image.path.stat().st_mtime_ns == image.mtime_ns else remember(image)
+    found = replace(image, file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    if found != image:
+        _remember_if_writable(found)
+    return found
