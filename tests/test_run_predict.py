@@ -1,6 +1,7 @@
 """What a boot will make of a disk, by arithmetic, compared with the boots of the atlas."""
 
 import gzip
+import struct
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -212,6 +213,38 @@ def test_a_filesystem_whose_arithmetic_is_unknown_is_not_guessed():
     head = bytearray(root.head)
     head[1024 + 101] |= 0x2  # bigalloc
     assert grown_filesystem(replace(root, head=bytes(head)), 4 * GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "at", "value"),
+    [
+        pytest.param("ext4", 1024 + 32, bytes(4), id="no blocks per group"),
+        pytest.param("ext4", 1024 + 32, b"\xff" * 4, id="blocks per group"),
+        pytest.param("ext4", 1024 + 0xFE, bytes(2), id="no descriptor"),
+        pytest.param("ext4", 1024 + 0xFE, b"\xff" * 2, id="descriptor"),
+        pytest.param("ext4", 1024 + 40, b"\xff" * 4, id="inodes"),
+        pytest.param("ext4", 1024 + 0x10C + 15 * 4, b"\xff" * 4, id="journal"),
+        pytest.param("xfs", 4, bytes(4), id="no block"),
+        pytest.param("xfs", 84, bytes(4), id="no group"),
+        pytest.param("xfs", 96, b"\xff" * 4, id="log"),
+        pytest.param("btrfs", 65536 + 0x90, bytes(4), id="no sector"),
+        pytest.param("btrfs", 65536 + 0x90, b"\xff" * 4, id="sector"),
+    ],
+)
+def test_of_a_damaged_superblock_no_size_is_calculated(filesystem, at, value):
+    root = root_of(filesystem)
+    head = bytearray(root.head)
+    head[at : at + len(value)] = value
+    assert grown_filesystem(replace(root, head=bytes(head)), 3 * GIB) is None
+
+
+def test_a_filesystem_of_many_small_groups_is_calculated_at_once():
+    root = root_of()
+    head = bytearray(root.head)
+    struct.pack_into("<I", head, 1024 + 32, 4096)  # blocks per group
+    struct.pack_into("<I", head, 1024 + 40, 256)  # inodes per group
+    found = grown_filesystem(replace(root, head=bytes(head)), 1 << 60)
+    assert "groups do not fit" in " ".join(found.steps)
 
 
 def test_its_words_carry_the_arithmetic():

@@ -31,6 +31,8 @@ _REPART_GRAIN_BYTES = 4096
 #: What the filesystems' drivers leave out at the end rather than make a group of it.
 _LEAST_XFS_GROUP_BLOCKS, _LEAST_EXT_GROUP_BLOCKS = 64, 50
 
+#: Of a block group, without the feature 64bit.
+_EXT_DESCRIPTOR_BYTES = 32
 _EXT_SPARSE_SUPER, _EXT_BIGALLOC = 0x1, 0x200  # ro_compat
 _EXT_META_BG, _EXT_64BIT = 0x10, 0x80  # incompat
 _EXT_SPARSE_SUPER2 = 0x200  # compat
@@ -172,20 +174,18 @@ def repartitioned(root: Root, disk_bytes: int) -> Result:
 def grown_filesystem(root: Root, device_bytes: int) -> Result | None:
     """Return the size that statfs, and so ``df``, reports once the filesystem fills its device.
 
-    None for a filesystem, or a feature of one, whose arithmetic is not known here.
+    None for a filesystem, or a feature of one, whose arithmetic is not known here, and for a
+    damaged superblock.
     """
-    kind = root.filesystem.type
+    kind, found = root.filesystem.type, None
     if kind in {"ext2", "ext3", "ext4"}:
         geometry = _ext_geometry(root.head)
-        return None if geometry is None else _grown_ext(geometry, device_bytes)
-    if kind == "xfs":
-        return _grown_xfs(root.head, device_bytes)
-    if kind == "btrfs" and root.filesystem.devices == 1:
-        (sector,) = struct.unpack_from("<I", root.head, 65536 + 0x90)
-        size_bytes = device_bytes // sector * sector
-        step = f"btrfs counts all of its device, in sectors of {sector:,} bytes"
-        return Result(size_bytes, (f"{step}: {size_bytes:,} bytes.",))
-    return None
+        found = None if geometry is None else _grown_ext(geometry, device_bytes)
+    elif kind == "xfs":
+        found = _grown_xfs(root.head, device_bytes)
+    elif kind == "btrfs" and root.filesystem.devices == 1:
+        found = _grown_btrfs(root.head, device_bytes)
+    return found if found and 0 < found.size_bytes <= device_bytes else None
 
 
 # ext4: https://docs.kernel.org/filesystems/ext4/super.html
@@ -221,6 +221,13 @@ def _ext_geometry(head: bytes) -> _Ext | None:
     (reserved,) = struct.unpack_from("<H", block, 0xCE)
     (descriptor_bytes,) = struct.unpack_from("<H", block, 0xFE)
     block_bytes = 1024 << log_size
+    if not (incompat & _EXT_64BIT):
+        descriptor_bytes = _EXT_DESCRIPTOR_BYTES
+    if (
+        not _EXT_DESCRIPTOR_BYTES <= descriptor_bytes <= block_bytes
+        or not 0 < per_group <= 8 * block_bytes
+    ):
+        return None
     # A copy of the journal's inode; its last two words are the size.
     high, low = struct.unpack_from("<II", block, 0x10C + 15 * 4)
     return _Ext(
@@ -229,7 +236,7 @@ def _ext_geometry(head: bytes) -> _Ext | None:
         per_group=per_group,
         inode_table=-(-inodes * inode_bytes // block_bytes),
         groups=-(-(blocks - first) // per_group),
-        descriptors_per_block=block_bytes // (descriptor_bytes if incompat & _EXT_64BIT else 32),
+        descriptors_per_block=block_bytes // descriptor_bytes,
         reserved=reserved,
         journal=(high << 32 | low) // block_bytes,
         sparse=bool(ro_compat & _EXT_SPARSE_SUPER),
@@ -246,11 +253,12 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
     own, copies = 2 + ext.inode_table, 1 + kept
     counted = f"{blocks:,}, in {groups:,} groups"
     steps = [f"ext4 counts whole blocks of {ext.block_bytes:,} bytes: {counted}."]
-    least = own + (copies if _has_copy(ext, groups - 1) else 0) + _LEAST_EXT_GROUP_BLOCKS
+    has_copy = _copies(ext, groups) > _copies(ext, groups - 1)
+    least = own + (copies if has_copy else 0) + _LEAST_EXT_GROUP_BLOCKS
     if 0 < rest < least:
         blocks, groups = blocks - rest, groups - 1
         steps.append(f"The last group would have {rest} blocks, too few to be used.")
-    with_copy = [group for group in range(groups) if _has_copy(ext, group)]
+    with_copy = _copies(ext, groups)
     beyond = max(0, groups - kept * ext.descriptors_per_block)
     meta = 0
     if beyond:
@@ -258,44 +266,45 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
             f"The descriptors of {beyond:,} groups do not fit into the reserved "
             "blocks, so they lie in meta block groups."
         )
-        within = [one for one in with_copy if one < kept * ext.descriptors_per_block]
+        within = _copies(ext, kept * ext.descriptors_per_block)
         meta = 3 * (beyond // ext.descriptors_per_block)
         meta += min(2, beyond % ext.descriptors_per_block)
-        supers = len(within) * copies + len(with_copy) - len(within)
+        supers = within * copies + with_copy - within
     else:
-        supers = len(with_copy) * copies
+        supers = with_copy * copies
     overhead = ext.first + groups * own + supers + meta + ext.journal
     size_bytes = (blocks - overhead) * ext.block_bytes
     steps.append(
         f"df leaves out {overhead:,} of them: {own} in each group for bitmaps and "
-        f"inodes, {copies:,} in each of {len(with_copy)} groups for a copy of the "
+        f"inodes, {copies:,} in each of {with_copy:,} groups for a copy of the "
         f"superblock and the descriptors, {ext.journal:,} for the journal. "
         f"{size_bytes:,} bytes are left."
     )
     return Result(size_bytes, tuple(steps))
 
 
-def _has_copy(ext: _Ext, group: int) -> bool:
-    """Tell whether a group holds a copy of the superblock: 0, 1 and powers of 3, 5 and 7."""
-    if not ext.sparse or group <= 1:
-        return True
+def _copies(ext: _Ext, groups: int) -> int:
+    """Return in how many of the first groups a superblock is: 0, 1 and the powers of 3, 5 and 7."""
+    if not ext.sparse:
+        return groups
+    count = min(groups, 2)
     for base in (3, 5, 7):
         power = base
-        while power < group:
-            power *= base
-        if power == group:
-            return True
-    return False
+        while power < groups:
+            count, power = count + 1, power * base
+    return count
 
 
 # xfs: xfs_sb in the kernel's fs/xfs/libxfs/xfs_format.h; big endian
 
 
-def _grown_xfs(head: bytes, device_bytes: int) -> Result:
+def _grown_xfs(head: bytes, device_bytes: int) -> Result | None:
     (block_bytes,) = struct.unpack_from(">I", head, 4)
     (log_start,) = struct.unpack_from(">Q", head, 48)
     (group_blocks,) = struct.unpack_from(">I", head, 84)
     (log_blocks,) = struct.unpack_from(">I", head, 96)
+    if not block_bytes or not group_blocks:
+        return None
     blocks = device_bytes // block_bytes
     steps = [f"xfs counts whole blocks of {block_bytes:,} bytes: {blocks:,}."]
     rest = blocks % group_blocks
@@ -311,3 +320,15 @@ def _grown_xfs(head: bytes, device_bytes: int) -> Result:
         f"{group_blocks * block_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))
+
+
+# btrfs: https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html
+
+
+def _grown_btrfs(head: bytes, device_bytes: int) -> Result | None:
+    (sector,) = struct.unpack_from("<I", head, 65536 + 0x90)
+    if not sector:
+        return None
+    size_bytes = device_bytes // sector * sector
+    step = f"btrfs counts all of its device, in sectors of {sector:,} bytes"
+    return Result(size_bytes, (f"{step}: {size_bytes:,} bytes.",))
