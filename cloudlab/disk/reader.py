@@ -276,14 +276,13 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
         tempfile.TemporaryDirectory(
             prefix="cloudlab-", dir=platforms.socket_folder("cloudlab-12345678/nbd")
         ) as folder,
-        _served(chain, Path(folder)) as connection,
-        connection.makefile("rb") as answers,
+        _served(chain, Path(folder)) as reader,
     ):
-        yield _NbdReader(connection, answers)
+        yield reader
 
 
 @contextlib.contextmanager
-def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
+def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[_NbdReader]:
     errors = folder / "errors"
     address = folder / "nbd"
     # Without --persistent, qemu-nbd exits when its only client disconnects; bound to this
@@ -301,15 +300,22 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
         )
     try:
         deadline = tools.Deadline.after(_TIMEOUT_S)
-        while (connection := _connect(address)) is None:
-            if process.poll() is not None:
-                output = errors.read_text(encoding="utf-8", errors="replace").strip()
-                raise DiskError(f"QEMU cannot open {chain[0].path}: {output}")
+        while (connection := _connect(address)) is None and process.poll() is None:
             if deadline.expired:
                 raise ToolTimeoutError(f"qemu-nbd did not start within {_TIMEOUT_S:g} s.")
             time.sleep(_POLL_S)
-        with connection:
-            yield connection
+        if connection is None:
+            raise _refusal(chain, errors)
+        with connection, connection.makefile("rb") as answers:
+            try:
+                reader = _NbdReader(connection, answers)
+            except DiskError:
+                # It listens before it opens the disk, and breaks off if it cannot.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=tools.GRACE_S)
+                    raise _refusal(chain, errors) from None
+                raise
+            yield reader
     finally:
         process.terminate()
         try:
@@ -317,6 +323,11 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _refusal(chain: tuple[Layer, ...], errors: Path) -> DiskError:
+    output = errors.read_text(encoding="utf-8", errors="replace").strip()
+    return DiskError(f"QEMU cannot open {chain[0].path}: {output}")
 
 
 def _connect(address: Path) -> socket.socket | None:
