@@ -11,7 +11,7 @@ import pytest
 from command import cloudlab
 
 from cloudlab import platforms
-from cloudlab.errors import ChecksumError
+from cloudlab.errors import ChecksumError, ImageError
 from cloudlab.image import cache
 
 needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
@@ -136,6 +136,29 @@ def test_without_a_record_in_the_own_cache_the_shared_image_is_used(folder, tmp_
     theirs = remember(tmp_path / "shared" / "images")
     monkeypatch.setenv("CLOUDLAB_SHARED", str(tmp_path / "shared"))
     assert cache.recall("a.raw") == theirs
+
+
+@pytest.mark.parametrize("broken", ["image", "record", "both"])
+def test_a_broken_copy_of_ones_own_does_not_hide_the_shared_image(
+    broken, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(tmp_path / "shared"))
+    (tmp_path / "shared" / "images").mkdir(parents=True)
+    theirs = remember(tmp_path / "shared" / "images")
+    ours = remember(folder)
+    if broken != "record":
+        ours.path.write_bytes(DATA[:100])
+    if broken != "image":
+        ours.path.with_name("a.raw.json").write_text("{")
+    assert cache.recall("a.raw") == theirs
+    assert cache.cached_images() == [theirs]
+    # Opened by its path, and verified, it is the broken one.
+    with pytest.raises(ImageError, match=re.escape(str(ours.path))):
+        cache.open_image(ours.path)
+    assert str(ours.path) in "".join(verify().stderr.split())
+    theirs.path.write_bytes(DATA[:100])
+    with pytest.raises(ImageError, match=re.escape(str(ours.path))):
+        cache.recall("a.raw")
 
 
 def test_a_copy_with_other_bytes_is_refused_with_its_hash(folder, monkeypatch):

@@ -261,16 +261,25 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise
-    an ImageError if the image's record cannot be read, or as of :func:`check_unchanged`.
+    Without a ``folder`` it is the user's own cache, then the shared one; the first image that is
+    what was recorded counts.  Raise the first ImageError if there is only one whose record cannot
+    be read, or as of :func:`check_unchanged`.
     """
-    recorded = read_record(name, folder)
-    if recorded is None:
-        return None
-    image = check_unchanged(recorded)
-    if image != recorded:
-        _remember_if_writable(image)
-    return image
+    problems = []
+    for one in [folder] if folder else paths.readable_folders(paths.images_folder()):
+        try:
+            if (recorded := read_record(name, one)) is None:
+                continue
+            image = check_unchanged(recorded)
+        except ImageError as error:
+            problems.append(error)
+            continue
+        if image != recorded:
+            _remember_if_writable(image)
+        return image
+    if problems:
+        raise problems[0]
+    return None
 
 
 def _remember_if_writable(image: Image) -> None:
@@ -309,7 +318,7 @@ def check_unchanged(image: Image) -> Image:
 def read_record(name: str, folder: Path | None = None) -> Image | None:
     """Return what is recorded of ``name``, unchecked; None where record or image is missing.
 
-    Raise an ImageError if the record cannot be read.
+    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise an ImageError if the record cannot be read.
     """
     if folder is None:
         found = (read_record(name, one) for one in paths.readable_folders(paths.images_folder()))
