@@ -33,17 +33,29 @@ PIPE_SILENCE_S = 60.0
 #: Seconds after which a folder of another host's or container's process counts as left behind.
 _LEFT_AFTER_S = 86400.0
 
+_HOMELESS = "This user has no home folder, and the variable HOME is not set."
 _TEXT = "Name a text file in UTF-8."
 
 
 def cache_folder() -> Path:
-    """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches."""
+    """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches.
+
+    Raise a CloudlabError if that is in the home folder of a user who has none.
+    """
     chosen = os.environ.get("CLOUDLAB_CACHE")
     if chosen:
         return expand(chosen).absolute()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("cloudlab", appauthor=False))
+    try:
+        folder = Path(platformdirs.user_cache_dir("cloudlab", appauthor=False))
+    except RuntimeError:
+        folder = Path("~")
+    if folder.parts[0] == "~":  # as older versions of platformdirs leave it
+        raise CloudlabError(
+            _HOMELESS, hint="Set CLOUDLAB_CACHE to a folder for the cache, or HOME to yours."
+        )
+    return folder
 
 
 def images_folder() -> Path:
@@ -80,9 +92,10 @@ def expand(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        user = Path(path).parts[0]
+        user = Path(path).parts[0].removeprefix("~")
+        why = f"There is no user {user}." if user else _HOMELESS
         raise UsageError(
-            f"{path} has no home folder to start from: there is no user {user.removeprefix('~')}.",
+            f"{path} has no home folder to start from. {why}",
             hint=f"Write the whole path, or ./{path} for a folder of that name.",
         ) from None
 

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -95,9 +96,40 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
 @pytest.mark.parametrize("way", ["cache", "path"])
 def test_a_home_folder_of_nobody_is_a_usage_error(way, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", "~nouser/x")
-    with pytest.raises(UsageError, match="no user nouser") as caught:
+    with pytest.raises(UsageError, match="There is no user nouser") as caught:
         paths.cache_folder() if way == "cache" else paths.expand("~nouser/x")
     assert "./~nouser/x" in caught.value.hint
+
+
+@pytest.mark.skipif(not ROOT_OF_LINUX, reason="becoming a user without a name needs root")
+def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path):
+    code = """
+import os
+from cloudlab import paths
+from cloudlab.errors import CloudlabError
+import platformdirs
+os.setuid(54321)
+for ask in (paths.images_folder, lambda: paths.expand("~/x"), lambda: paths.expand("~nouser/x")):
+    try:
+        print(ask())
+    except CloudlabError as error:
+        print(type(error).__name__, str(error).replace("\\n", " "))
+"""
+    homes = {"HOME", "XDG_CACHE_HOME", "CLOUDLAB_CACHE"}
+    env = {name: value for name, value in os.environ.items() if name not in homes}
+    for chosen in ({}, {"CLOUDLAB_CACHE": "/srv/c"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=env | chosen,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        cache, own, other = done.stdout.splitlines()
+        expected = "CloudlabError This user has no home folder.*Set CLOUDLAB_CACHE .*or HOME"
+        assert re.match("/srv/c/images" if chosen else expected, cache)
+        assert re.match(r"UsageError ~/x has no.* This user has no home folder.*whole path", own)
+        assert "There is no user nouser." in other
 
 
 def test_a_text_is_read_up_to_its_limit(tmp_path):
