@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -203,6 +204,21 @@ def test_verify_goes_on_after_an_image_that_cannot_be_read(folder):
     assert done.returncode == 1
     assert "a.raw cannot be read" in " ".join(done.stderr.split())
     assert "ok  b.raw" in done.stdout
+
+
+def test_a_hint_to_remove_a_file_is_a_command_for_any_folder(tmp_path):
+    folder = tmp_path / "it's my cache"
+    folder.mkdir()
+    image = remember(folder)
+    image.path.write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(ChecksumError) as caught:
+        cache.verify(image)
+    assert shlex.split(caught.value.hint)[-2:] == ["rm", str(image.path)]
+    record = folder / "a.raw.json"
+    record.write_text("{")
+    with pytest.raises(ImageError) as caught:
+        cache.recall("a.raw", folder)
+    assert shlex.split(caught.value.hint)[-2:] == ["rm", str(record)]
 
 
 def test_verify_passes_over_what_was_removed(folder):

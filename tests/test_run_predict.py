@@ -1,6 +1,7 @@
 """What a boot will make of a disk, by arithmetic, compared with the boots of the atlas."""
 
 import gzip
+import shlex
 import struct
 from dataclasses import replace
 from functools import cache
@@ -16,7 +17,7 @@ from cloudlab import tools
 from cloudlab.disk import DiskLayout, Partition, inspect_disk
 from cloudlab.disk.filesystem import Filesystem, identify
 from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root
-from cloudlab.errors import UsageError
+from cloudlab.errors import DiskError, UsageError
 from cloudlab.image.cache import Image
 from cloudlab.image.recipe import Variant, make_recipe
 from cloudlab.run.options import make_options
@@ -202,6 +203,13 @@ def test_it_says_where_it_is_not_sure(variant, values, doubt):
     found = forecast(options_of(variant, **values), root_of())
     assert doubt in " ".join(found.doubts)
     assert f"Not sure: {found.doubts[0]}" in str(found)
+
+
+def test_a_disk_without_a_filesystem_is_inspected_next(tmp_path):
+    disk = partitioned(tmp_path / "my disk.raw", "label: gpt\nstart=2048\n", 8 * MIB)
+    with pytest.raises(DiskError, match=r"No filesystem .* my disk\.raw") as caught:
+        cl.predict(image=disk, disk_size="1G")
+    assert shlex.split(caught.value.hint)[-3:] == ["cloudlab", "inspect", str(disk)]
 
 
 def test_a_filesystem_whose_arithmetic_is_unknown_is_not_guessed():

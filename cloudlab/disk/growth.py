@@ -8,6 +8,7 @@ boots checks it.
 
 from __future__ import annotations
 
+import shlex
 import struct
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ def read_root(layout: DiskLayout) -> Root:
     if not found:
         raise DiskError(
             f"No filesystem was recognised in {layout.path.name}.",
-            hint=f"See what it holds: cloudlab inspect {layout.path.name}",
+            hint=f"See what it holds: cloudlab inspect {shlex.quote(str(layout.path))}",
         )
     partition = max(found, key=lambda one: one.size_bytes)
     with open_disk(backing_chain(layout.path, layout.format)) as reader:

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -336,9 +337,13 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
         ) from error
     except _BAD_RECORD as error:
         raise ImageError(
-            f"The record {record} cannot be read: {error}.", hint=f"Remove it with: rm '{record}'"
+            f"The record {record} cannot be read: {error}.", hint=_removal(record)
         ) from error
     return image if image.path.is_file() else None
+
+
+def _removal(path: Path) -> str:
+    return f"Remove it with: rm {shlex.quote(str(path))}"
 
 
 def recorded_names(folder: Path | None = None) -> list[str]:
@@ -416,7 +421,7 @@ def verify(image: Image) -> Image:
         raise ChecksumError(
             f"The image {image.path} is not what was recorded on {image.date}: expected "
             f"SHA-256 {image.sha256}, found {actual}.",
-            hint=f"Remove it with: rm '{image.path}'",
+            hint=_removal(image.path),
         )
     found = replace(image, file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
     if found != image:
