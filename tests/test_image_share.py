@@ -866,3 +866,33 @@ def test_a_mirror_cannot_overwrite_what_a_learner_has(tmp_path, teacher, learner
     assert cache.recall("own.raw") == own
     assert image.schema_path == learner / f"{wanted}.schema.json"
     assert image.schema_path.read_bytes() == bait.read_bytes()
+
+
+FULL = """
+import os, resource, sys
+from cloudlab.errors import CloudlabError
+from cloudlab.image.share import ShareServer
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.open("/", os.O_RDONLY))
+except OSError:
+    pass
+for _ in range(int(sys.argv[1])):
+    os.close(files.pop())
+for _ in range(2):  # nothing is left open by the first
+    try:
+        ShareServer(address="127.0.0.1", port=0).close()
+        print("served")
+    except CloudlabError as error:
+        print(error.message)
+"""
+
+
+@pytest.mark.parametrize("free", [1, 2, 3, 10])
+def test_a_server_that_cannot_start_says_so(free):
+    argv = [sys.executable, "-c", FULL, str(free)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    expected = "served" if free == 10 else "The server could not start: Too many open files."
+    assert done.stdout.splitlines() == [expected] * 2
