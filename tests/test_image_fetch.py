@@ -403,6 +403,31 @@ def test_a_range_that_was_not_asked_for_starts_over(server, disk, images):
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
 
 
+@pytest.mark.parametrize(
+    "span", ["1000-1000/50", "1000-999/5000", "1000-1000/1000", "1000-9999/5000"]
+)
+def test_a_range_that_ends_before_it_begins_starts_over(span, server, disk):
+    def of_unknown_length(handler):
+        handler.send_response(200)
+        handler.send_header("ETag", '"1"')
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3e8\r\n" + disk[:1000] + b"\r\n")
+
+    def impossible(handler):
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {span}")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(bytes(2 << 20))
+
+    url = server.put(PATH, disk)
+    server.fail(PATH, of_unknown_length, impossible)
+    image = fetch(url, checksum=sha256(disk), patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert [headers.get("Range") for headers in server.asked(PATH)] == [None, "bytes=1000-", None]
+
+
 def test_a_length_that_is_too_short_is_found_by_the_checksum(server, disk, images):
     url = server.put(PATH, disk)
     server.fail(PATH, faulty.declare(1000))
