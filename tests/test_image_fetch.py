@@ -146,6 +146,25 @@ def test_a_cached_image_of_another_checksum_will_not_do(server, disk, newer_disk
     assert image.path.read_bytes() == newer_disk
 
 
+@pytest.mark.parametrize(
+    ("path", "arch"),
+    [
+        ("/foo_arm64.qcow2", "arm64"),
+        ("/amd64-mirror/foo-arm64.img", "arm64"),
+        ("/arm64/foo-x86_64.img", "amd64"),
+        ("/OL9U4_aarch64-kvm.qcow2", "arm64"),
+        ("/OL9U4_x86_64-kvm.qcow2", "amd64"),
+        ("/for-amd64-and-AArch64.img", "arm64"),
+        ("/arm64/disk.img", "arm64"),
+        ("/disk.img?arch=arm64", "arm64"),
+        ("/arm64v8.img", "arm64"),
+        ("/farm64/x86_640.img", host_arch()),
+    ],
+)
+def test_the_architecture_is_the_last_one_that_the_file_name_has(path, arch, server, disk):
+    assert fetch(server.put(path, disk), patience=HASTY).arch == arch
+
+
 def test_a_url_of_another_architecture_is_fetched_once(server, disk):
     foreign = "arm64" if host_arch() == "amd64" else "amd64"
     path = f"/images/x-{foreign}.img"

@@ -47,6 +47,9 @@ _MIRROR_HINT = (
     "instructor's host, and use the same version of cloudlab on both."
 )
 
+#: An architecture in a file's name: foo_arm64.qcow2, OL9U4_x86_64-kvm.qcow2.
+_ARCH = re.compile(rf"(?<![a-z])(?:{'|'.join(ARCHITECTURES)})(?!\d)")
+
 #: Seconds between two looks at another process's download.
 _POLL_S = 0.2
 
@@ -415,8 +418,9 @@ def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -
 def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
     filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(filename).stem)[:100].lstrip(".-_") or "image"
-    words = re.split(r"[^a-z0-9_]+", url.lower())
-    arch = arch or check_arch(next((word for word in words if word in ARCHITECTURES), None))
+    # A mirror may be named after an architecture, too: the file's name says it better.
+    named = [_ARCH.findall(text.lower()) for text in (filename, url)]
+    arch = arch or check_arch(next((found[-1] for found in named if found), None))
     # Without a checksum, https proves nothing about the file, and the label says so.
     trust = (Trust.PINNED if digest else Trust.UNVERIFIED).value
     details = {"requested": url, "quirks": known.quirks_of_file(filename)}
