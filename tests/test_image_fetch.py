@@ -622,6 +622,32 @@ def test_redirects_are_followed_and_recorded(server, disk):
     assert image.details["final_url"] == url
 
 
+def test_many_redirects_are_not_called_a_circle(server, disk):
+    for one in range(12):
+        server.fail(f"/{one}", *[faulty.status(302, Location=f"/{one + 1}")] * 20)
+    with pytest.raises(DownloadError, match=r"/10 is the end of more than 10 redirects"):
+        fetch(f"{server.url}/0", patience=HASTY)
+    server.put("/12", disk)
+    assert fetch(f"{server.url}/2", patience=HASTY).path.read_bytes() == disk
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "x-amd64.img answered 302 without a Location"),
+        ({"Location": "http://[::1/x"}, r"redirects to 'http://\[::1/x', which is not a URL: Inv"),
+        ({"Location": "http://x:port/"}, r"redirects to 'http://x:port/', which is not a URL: non"),
+        ({"Location": f"http://{'a' * 80}.x/"}, r"redirects to 'http://aa.*not a URL: .*too long"),
+    ],
+    ids=["none", "address", "port", "label"],
+)
+def test_a_redirect_to_nowhere_blames_the_server_that_sent_it(headers, words, server):
+    server.fail(PATH, *[faulty.status(302, **headers)] * 3)
+    with pytest.raises(DownloadError, match=words) as caught:
+        fetch(server.url + PATH, patience=HASTY)
+    assert f"{server.url}{PATH}" in caught.value.message
+
+
 def test_redirects_in_a_circle(server):
     server.fail("/a", *[faulty.status(302, Location="/b")] * 20)
     server.fail("/b", *[faulty.status(302, Location="/a")] * 20)
