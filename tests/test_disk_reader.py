@@ -12,9 +12,15 @@ import pytest
 from disks import MIB, shown
 
 from cloudlab import tools
-from cloudlab.disk import inspect_disk
-from cloudlab.disk.reader import backing_chain, open_disk
-from cloudlab.errors import CloudlabError, DiskError, ToolNotFoundError
+from cloudlab.disk import check_safe, inspect_disk
+from cloudlab.disk.reader import backing_chain, is_in_use, open_disk
+from cloudlab.errors import (
+    CloudlabError,
+    DiskError,
+    ToolNotFoundError,
+    UnsafeImageError,
+    UsageError,
+)
 
 
 @pytest.fixture
@@ -74,6 +80,34 @@ def test_a_disk_in_use_is_read_and_said_to_be_in_use(qcow2):
     assert not after.in_use
     assert "out of date" in text
     assert "out of date" not in shown(qcow2)
+
+
+@pytest.mark.parametrize("name", ["block.qcow2", "shared-write lock.qcow2"])
+def test_a_disk_is_not_in_use_because_its_name_says_lock(name, qcow2):
+    disk = qcow2.rename(qcow2.with_name(name))
+    with disk.open("r+b") as stream:
+        stream.seek(40)
+        stream.write(b"\xff" * 8)  # QEMU cannot open it, and names it
+    assert not is_in_use(backing_chain(disk)[0])
+
+
+def test_a_feature_that_qemu_lacks_is_no_damage(qcow2):
+    with qcow2.open("r+b") as stream:
+        stream.seek(72)
+        stream.write(b"\x80")
+    with pytest.raises(DiskError, match="Unknown incompatible feature: 8000"):
+        inspect_disk(qcow2)
+    with pytest.raises(UnsafeImageError, match="Unknown incompatible feature: 8000") as caught:
+        check_safe(qcow2)
+    assert "damaged" not in caught.value.message
+    assert "newer QEMU" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["foo", "", "QCOW2", ["raw"]])
+def test_a_format_that_is_none_is_the_callers_mistake(name, qcow2):
+    with pytest.raises(UsageError, match="format of a disk cannot be") as caught:
+        inspect_disk(qcow2, name)
+    assert "qcow2 or raw" in caught.value.hint
 
 
 def test_no_server_outlives_its_block(qcow2):

@@ -45,6 +45,9 @@ _POLL_S = 0.005
 #: qemu-img check: 0 is fine, 3 means leaked clusters, which only waste space.
 _CHECK_FINE = frozenset({0, 3})
 _COMPLAINT_CHARACTERS = 500
+#: What QEMU says of a file that another one writes to: Failed to get shared "write" lock.
+_LOCKED = re.compile(r'Failed to get (?:shared )?"[a-z ]+" lock')
+_UNSUPPORTED = "Unsupported qcow2 feature(s): "
 _PROTOCOL = re.compile(r"[^/]*:")
 
 _NEWSTYLE = b"NBDMAGICIHAVEOPT"
@@ -150,7 +153,7 @@ def is_in_use(layer: Layer) -> bool:
     """
     argv = ["qemu-img", "info", "-f", layer.format, str(layer.path)]
     done = tools.run(argv, timeout_s=_TIMEOUT_S, check=False)
-    return done.returncode != 0 and "lock" in done.stderr
+    return done.returncode != 0 and _LOCKED.search(done.stderr) is not None
 
 
 def qemu_filename(chain: tuple[Layer, ...]) -> str:
@@ -175,6 +178,8 @@ def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
 
     Raises
     ------
+    DiskError
+        If this QEMU lacks a feature of the image, which says nothing of its state.
     ToolNotFoundError, ToolTimeoutError
     """
     if chain[0].format == "raw":
@@ -183,6 +188,12 @@ def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
     done = tools.run(argv, timeout_s=timeout_s, check=False)
     if done.returncode in _CHECK_FINE:
         return ""
+    _, unsupported, feature = done.stderr.strip().partition(_UNSUPPORTED)
+    if unsupported:
+        raise DiskError(
+            f"QEMU does not support a feature of {chain[0].path}: {feature}.",
+            hint="Install a newer QEMU, or use an image that older ones can open.",
+        )
     return (done.stderr.strip() or done.stdout.strip())[:_COMPLAINT_CHARACTERS]
 
 
