@@ -36,10 +36,10 @@ def format_bytes(size_bytes: Any) -> str:
     size_bytes : int, float or NA
         Bytes; may be negative (a difference).
     """
-    if not is_known(size_bytes):
+    if not is_known(size_bytes) or math.isinf(size_bytes):
         return "unknown"
     size = abs(float(size_bytes))
-    sign = "-" if size_bytes < 0 else ""
+    sign = "-" if round(size_bytes) < 0 else ""
     power = 0
     while size >= 1024 and power < len(_UNITS) - 1:  # noqa: PLR2004
         size /= 1024

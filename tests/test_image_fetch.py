@@ -1267,6 +1267,12 @@ def test_a_path_is_told_from_a_name(how, tmp_path, disk, monkeypatch):
     assert choose_image(image)[0] is image
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x\0"], ids=["long", "zero"])
+def test_what_can_be_no_file_is_looked_up_as_a_name(name):
+    with pytest.raises(CloudlabError, match=r"no image called|no path"):
+        choose_image(name)
+
+
 def test_a_path_that_is_not_there_is_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageError, match=r"no-such\.img"):

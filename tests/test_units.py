@@ -41,6 +41,10 @@ PACKAGE = Path(units.__file__).parent
         (pd.NA, "unknown"),
         (None, "unknown"),
         (float("nan"), "unknown"),
+        (float("inf"), "unknown"),
+        (float("-inf"), "unknown"),
+        (-0.4, "0 B"),
+        (-0.6, "-1 B"),
     ],
 )
 def test_a_size_has_one_form(size, text):

@@ -527,10 +527,10 @@ def choose_image(
     if choice == "auto":
         index = Transfer("the mirror's index", progress, patience=patience, cancel=cancel)
         return _automatic(check_arch(arch), mirror, builder, fetch_one, index)
-    # A bare word is a file only if it is there.
+    # A bare word is a file only if it is there.  Path.is_file() raises for a long one.
     if isinstance(choice, Path) or (
         not is_url(choice)
-        and (os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file())
+        and (os.sep in choice or choice.startswith((".", "~")) or os.path.isfile(choice))  # noqa: PTH113
     ):
         image = cache.open_image(Path(choice), arch=arch)
         if image.origin == "file":
