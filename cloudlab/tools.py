@@ -70,6 +70,8 @@ _FIRMWARE_FOLDERS = (
 
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+#: Debian's names of these -> the kernel's and QEMU's.
+CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class Program(NamedTuple):
@@ -218,7 +220,7 @@ def find_uefi(arch: str) -> tuple[Path, Path] | None:
     fit, the first by name is meant to be preferred.  One with Secure Boot is not taken: it
     starts signed boot loaders only, or needs a machine that is made for it.
     """
-    cpu = {"amd64": "x86_64", "arm64": "aarch64"}.get(arch)
+    cpu = CPUS.get(arch)
     found: dict[str, Path] = {}
     for folder in _FIRMWARE_FOLDERS:
         for path in Path(folder).glob("*.json"):

@@ -180,7 +180,7 @@ def grown_filesystem(root: Root, device_bytes: int) -> Result | None:
     """
     kind, found = root.filesystem.type, None
     if kind in {"ext2", "ext3", "ext4"}:
-        geometry = _ext_geometry(root.head)
+        geometry = _ext_geometry(root)
         found = None if geometry is None else _grown_ext(geometry, device_bytes)
     elif kind == "xfs":
         found = _grown_xfs(root.head, device_bytes)
@@ -207,14 +207,11 @@ class _Ext:
     sparse: bool
 
 
-def _ext_geometry(head: bytes) -> _Ext | None:
-    block = head[1024:2048]
+def _ext_geometry(root: Root) -> _Ext | None:
+    block = root.head[1024:2048]
     compat, incompat, ro_compat = struct.unpack_from("<III", block, 92)
     if ro_compat & _EXT_BIGALLOC or incompat & _EXT_META_BG or compat & _EXT_SPARSE_SUPER2:
         return None
-    (blocks,) = struct.unpack_from("<I", block, 4)
-    if incompat & _EXT_64BIT:
-        blocks |= struct.unpack_from("<I", block, 0x150)[0] << 32
     (first, log_size) = struct.unpack_from("<II", block, 20)
     (per_group,) = struct.unpack_from("<I", block, 32)
     (inodes,) = struct.unpack_from("<I", block, 40)
@@ -229,6 +226,7 @@ def _ext_geometry(head: bytes) -> _Ext | None:
         or not 0 < per_group <= 8 * block_bytes
     ):
         return None
+    blocks = (root.filesystem.size_bytes or 0) // block_bytes
     # A copy of the journal's inode; its last two words are the size.
     high, low = struct.unpack_from("<II", block, 0x10C + 15 * 4)
     return _Ext(
