@@ -33,7 +33,6 @@ PIPE_SILENCE_S = 60.0
 #: Seconds after which a folder of another host's or container's process counts as left behind.
 _LEFT_AFTER_S = 86400.0
 
-_HOMELESS = "This user has no home folder, and the variable HOME is not set."
 _TEXT = "Name a text file in UTF-8."
 
 
@@ -53,7 +52,8 @@ def cache_folder() -> Path:
         folder = Path("~")
     if folder.parts[0] == "~":  # as older versions of platformdirs leave it
         raise CloudlabError(
-            _HOMELESS, hint="Set CLOUDLAB_CACHE to a folder for the cache, or HOME to yours."
+            "This user has no home folder, and the variable HOME is not set.",
+            hint="Set CLOUDLAB_CACHE to a folder for the cache, or HOME to yours.",
         )
     return folder
 
@@ -93,9 +93,9 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         user = Path(path).parts[0].removeprefix("~")
-        why = f"There is no user {user}." if user else _HOMELESS
+        why = f"there is no user {user}" if user else "this user has none, and HOME is not set"
         raise UsageError(
-            f"{path} has no home folder to start from. {why}",
+            f"{path} has no home folder to start from: {why}.",
             hint=f"Write the whole path, or ./{path} for a folder of that name.",
         ) from None
 

@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path):
 @pytest.mark.parametrize("way", ["cache", "path"])
 def test_a_home_folder_of_nobody_is_a_usage_error(way, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_CACHE", "~nouser/x")
-    with pytest.raises(UsageError, match="There is no user nouser") as caught:
+    with pytest.raises(UsageError, match="no user nouser") as caught:
         paths.cache_folder() if way == "cache" else paths.expand("~nouser/x")
     assert "./~nouser/x" in caught.value.hint
 
@@ -128,8 +128,10 @@ for ask in (paths.images_folder, lambda: paths.expand("~/x"), lambda: paths.expa
         cache, own, other = done.stdout.splitlines()
         expected = "CloudlabError This user has no home folder.*Set CLOUDLAB_CACHE .*or HOME"
         assert re.match("/srv/c/images" if chosen else expected, cache)
-        assert re.match(r"UsageError ~/x has no.* This user has no home folder.*whole path", own)
-        assert "There is no user nouser." in other
+        assert re.match(
+            r"UsageError ~/x has no home folder.*: this user has none, .*whole path", own
+        )
+        assert "there is no user nouser." in other
 
 
 def test_a_text_is_read_up_to_its_limit(tmp_path):
