@@ -15,11 +15,13 @@ import os
 import select
 import shutil
 import tempfile
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from cloudlab import platforms
 from cloudlab.errors import CloudlabError, UsageError
 
 #: The longest text that a user may name as a file: user-data, keys, a catalogue.
@@ -28,17 +30,32 @@ TEXT_LIMIT_BYTES = 1 << 20
 #: How long a pipe that something has open may stay silent, in seconds.
 PIPE_SILENCE_S = 60.0
 
+#: Seconds after which a folder of another host's or container's process counts as left behind.
+_LEFT_AFTER_S = 86400.0
+
 _TEXT = "Name a text file in UTF-8."
 
 
 def cache_folder() -> Path:
-    """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches."""
+    """Return the cache's absolute path: ``$CLOUDLAB_CACHE``, else the platform's place for caches.
+
+    Raise a CloudlabError if that is in the home folder of a user who has none.
+    """
     chosen = os.environ.get("CLOUDLAB_CACHE")
     if chosen:
         return expand(chosen).absolute()
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("cloudlab", appauthor=False))
+    try:
+        folder = Path(platformdirs.user_cache_dir("cloudlab", appauthor=False))
+    except RuntimeError:
+        folder = Path("~")
+    if folder.parts[0] == "~":  # as older versions of platformdirs leave it
+        raise CloudlabError(
+            "This user has no home folder, and the variable HOME is not set.",
+            hint="Set CLOUDLAB_CACHE to a folder for the cache, or HOME to yours.",
+        )
+    return folder
 
 
 def images_folder() -> Path:
@@ -74,9 +91,10 @@ def expand(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        user = Path(path).parts[0]
+        user = Path(path).parts[0].removeprefix("~")
+        why = f"there is no user {user}" if user else "this user has none, and HOME is not set"
         raise UsageError(
-            f"{path} has no home folder to start from: there is no user {user.removeprefix('~')}.",
+            f"{path} has no home folder to start from: {why}.",
             hint=f"Write the whole path, or ./{path} for a folder of that name.",
         ) from None
 
@@ -191,20 +209,31 @@ def free_folder(folder: Path) -> Path:
 def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     """Yield an empty folder in ``root``; what is still there when the block ends is deleted.
 
-    What processes left there that died before that is deleted as well.
+    What processes left there that died before that is deleted as well, after a day if they ran
+    on another host or in another container.
     """
-    import psutil
-
     for left in make_folder(root, private=True).glob("*.part"):
-        owner = left.stem.rpartition(".")[2]
-        if not owner.isdigit() or not psutil.pid_exists(int(owner)):
+        if _is_left_behind(left):
             shutil.rmtree(left, ignore_errors=True)
-    part = root / f"{name}.{uuid.uuid4().hex}.{os.getpid()}.part"
+    owner = f"{platforms.process_space()}.{os.getpid()}"
+    part = root / f"{name}.{uuid.uuid4().hex}.{owner}.part"
     part.mkdir(mode=0o700)
     try:
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_left_behind(folder: Path) -> bool:
+    """Return whether the process that made a scratch folder is gone, as far as this one can see."""
+    import psutil
+
+    space, _, pid = folder.stem.rpartition(".")
+    if space.endswith(f".{platforms.process_space()}") and pid.isdigit():
+        return not psutil.pid_exists(int(pid))
+    with contextlib.suppress(OSError):
+        return time.time() - folder.stat().st_mtime > _LEFT_AFTER_S
+    return False
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,13 @@ from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
 from cloudlab import platforms
-from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError, UsageError
+from cloudlab.errors import (
+    ToolError,
+    ToolFailedError,
+    ToolNotFoundError,
+    ToolTimeoutError,
+    UsageError,
+)
 
 #: How long a program that was told to end may take before it is killed, in seconds.
 GRACE_S = 5.0
@@ -63,6 +70,8 @@ _FIRMWARE_FOLDERS = (
 
 #: What programs and people call the architectures of our images -> what Debian calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+#: Debian's names of these -> the kernel's and QEMU's.
+CPUS = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 class Program(NamedTuple):
@@ -211,7 +220,7 @@ def find_uefi(arch: str) -> tuple[Path, Path] | None:
     fit, the first by name is meant to be preferred.  One with Secure Boot is not taken: it
     starts signed boot loaders only, or needs a machine that is made for it.
     """
-    cpu = {"amd64": "x86_64", "arm64": "aarch64"}.get(arch)
+    cpu = CPUS.get(arch)
     found: dict[str, Path] = {}
     for folder in _FIRMWARE_FOLDERS:
         for path in Path(folder).glob("*.json"):
@@ -229,10 +238,11 @@ def find_uefi(arch: str) -> tuple[Path, Path] | None:
             files = [Path(one["filename"]) for one in flash]
             is_raw = all(one["format"] == "raw" for one in flash)
             is_secure = "secure-boot" in about["features"]
-        except (OSError, ValueError, KeyError, TypeError):
+            is_ours = any(machine.startswith(("pc-q35-", "virt-")) for machine in machines)
+            fits = is_ours and is_raw and not is_secure and all(file.exists() for file in files)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # of a firmware that is loaded in another way, or of a future kind
-        is_ours = any(machine.startswith(("pc-q35-", "virt-")) for machine in machines)
-        if is_ours and is_raw and not is_secure and all(file.exists() for file in files):
+        if fits:
             return files[0], files[1]
     return None
 
@@ -289,6 +299,8 @@ def run(
     Raises
     ------
     ToolNotFoundError, ToolFailedError, ToolTimeoutError
+    ToolError
+        If the program is there but cannot be started.
     """
     words = [os.fspath(word) for word in argv]
     if "/" not in words[0]:
@@ -306,9 +318,13 @@ def run(
             start_new_session=True,
         )
     except OSError as error:
-        raise ToolNotFoundError(
-            f"{words[0]} could not be started: {error.strerror}.",
-            hint=install_hint(Path(words[0]).name),
+        problem = f"{words[0]} could not be started: {error.strerror}"
+        if isinstance(error, FileNotFoundError) and error.filename == words[0]:
+            hint = install_hint(Path(words[0]).name)
+            raise ToolNotFoundError(f"{problem}.", hint=hint) from error
+        about = f" ({error.filename})" if error.filename not in {None, words[0]} else ""
+        raise ToolError(
+            f"{problem}{about}.", hint=f"The command was: {shlex.join(words)}"
         ) from error
     try:
         text = data if isinstance(data, bytes) else None
@@ -317,7 +333,7 @@ def run(
         _end_group(process, grace_s)
         raise ToolTimeoutError(
             f"{Path(words[0]).name} did not end within {timeout_s:g} s and was stopped.",
-            hint=f"The command was: {' '.join(words)}",
+            hint=f"The command was: {shlex.join(words)}",
         ) from None
     except BaseException:
         _end_group(process, grace_s)
@@ -328,7 +344,7 @@ def run(
             f"{Path(words[0]).name} failed with exit code {process.returncode}: {output}",
             returncode=process.returncode,
             output=output,
-            hint=f"The command was: {' '.join(words)}",
+            hint=f"The command was: {shlex.join(words)}",
         )
     return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
 

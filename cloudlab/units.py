@@ -36,10 +36,10 @@ def format_bytes(size_bytes: Any) -> str:
     size_bytes : int, float or NA
         Bytes; may be negative (a difference).
     """
-    if not is_known(size_bytes):
+    if not is_known(size_bytes) or math.isinf(size_bytes):
         return "unknown"
     size = abs(float(size_bytes))
-    sign = "-" if size_bytes < 0 else ""
+    sign = "-" if round(size_bytes) < 0 else ""
     power = 0
     while size >= 1024 and power < len(_UNITS) - 1:  # noqa: PLR2004
         size /= 1024
@@ -63,10 +63,9 @@ def lsblk_size(size_bytes: int) -> str:
 
     Source: util-linux, lib/strutils.c, size_to_human_string
     """
+    # lsblk chooses the unit before it rounds, so a GiB less a byte is 1024M.
     power = _power(size_bytes)
     tenths = (size_bytes * 10 * 2 + (1 << 10 * power)) // (2 << 10 * power)
-    if tenths >= 10240 and power < len(_LETTERS) - 1:  # noqa: PLR2004
-        tenths, power = 10, power + 1
     number = f"{tenths / 10:g}" if tenths % 10 else str(tenths // 10)
     return number + _LETTERS[power]
 

@@ -72,11 +72,15 @@ class YamlFault(ValueError):  # noqa: N818 (it is turned into an error of the ca
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Reads every scalar as text: ``version: 18.04`` stays ``18.04``."""
+    """Reads every scalar as text: ``version: 18.04`` stays ``18.04``, also with a tag ``!!float``."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's way)
         first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:merge"]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors = yaml.SafeLoader.yaml_constructors | {
+        f"tag:yaml.org,2002:{kind}": yaml.SafeLoader.construct_yaml_str
+        for kind in ("null", "bool", "int", "float", "binary", "timestamp")
     }
 
 

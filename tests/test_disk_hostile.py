@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from cloudlab import tools
 from cloudlab.disk.filesystem import identify
 from cloudlab.disk.layout import read_layout
+from cloudlab.disk.reader import backing_chain, open_disk
+from cloudlab.disk.table import read_table
 from cloudlab.errors import CloudlabError
 from cloudlab.formats import format_of, parse_qcow2_header
 
@@ -155,6 +157,32 @@ def test_broken_chains_of_logical_partitions_end(links, numbers, message):
     assert [each.number for each in partitions] == numbers
     assert any(message in warning for warning in warnings)
     assert reader.reads < 20
+
+
+GARBAGE = (0x99, 2**31 - 1, 2**31 - 1)
+RECORDS = {
+    "beyond-all": ebr((0x83, 1, 10), (0x05, 200, 100), GARBAGE, (0x99, 1, 2**31)),
+    "beyond-the-extended-one": ebr((0x83, 1, 10), (0x05, 200, 100), (0x99, 5000, 10)),
+    "within": ebr((0x83, 1, 10), (0x05, 200, 100), (0x99, 300, 10), (0x99, 400, 0)),
+    "link-last": ebr(GARBAGE, (0x83, 1, 10), GARBAGE, (0x05, 200, 100)),
+    "links": ebr((0x05, 200, 100), (0x83, 1, 10), (0x05, 2**31, 1)),
+    "without-a-type": ebr((0, 1, 10), (0x05, 200, 100)),
+}
+
+
+@pytest.mark.parametrize("second", [(0x83, 95, 9), (0x83, 95, 5)], ids=["longer", "shorter"])
+@pytest.mark.parametrize("first", RECORDS.values(), ids=RECORDS)
+def test_logical_partitions_are_counted_as_linux_counts_them(tmp_path, first, second):
+    # The second record has a place of 100 sectors, which its last entry keeps or leaves.
+    records = {64: first, 264: ebr((0x83, 1, 10), (0, 0, 0), second)}
+    disk = tmp_path / "disk"
+    disk.write_bytes(mbr_disk({0: EXTENDED, **records}))
+    done = tools.run(["partx", "-g", "-b", "-o", "NR,START,SIZE", "--show", disk])
+    theirs = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
+    with open_disk(backing_chain(disk, "raw")) as reader:
+        table = read_table(reader)
+    ours = [[one.number, one.start_bytes // 512, one.size_bytes] for one in table.partitions]
+    assert sorted(ours) == sorted(theirs)
 
 
 def test_an_endless_chain_of_logical_partitions_is_cut():

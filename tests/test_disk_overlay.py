@@ -1,6 +1,7 @@
 """Making overlays, and seeing what was written to them."""
 
 import json
+import re
 from itertools import pairwise
 
 import pytest
@@ -69,9 +70,25 @@ def test_a_size_over_the_limit_is_refused_for_that_reason(text):
     assert "16T" in caught.value.hint
 
 
-def test_decimal_units_are_explained():
-    with pytest.raises(UsageError, match="binary units: write 20G"):
-        parse_disk_size("20GB")
+@pytest.mark.parametrize(
+    ("text", "write"),
+    [
+        ("20GB", "20G"),
+        ("20 gb", "20G"),
+        ("16TB", "16T"),
+        ("20KB", None),
+        ("0GB", None),
+        ("17TB", None),
+        ("2 0GB", None),
+        ("9" * 5000 + "GB", None),
+    ],
+    ids=lambda value: str(value)[:8],
+)
+def test_decimal_units_are_explained_if_binary_ones_would_do(text, write):
+    with pytest.raises(UsageError) as caught:
+        parse_disk_size(text)
+    found = re.search(r"binary units: write (\w+)\.", caught.value.hint)
+    assert (found and found[1]) == write
 
 
 UBUNTU = """label: gpt

@@ -12,9 +12,15 @@ import pytest
 from disks import MIB, shown
 
 from cloudlab import tools
-from cloudlab.disk import inspect_disk
-from cloudlab.disk.reader import backing_chain, open_disk
-from cloudlab.errors import DiskError, ToolNotFoundError
+from cloudlab.disk import check_safe, inspect_disk
+from cloudlab.disk.reader import backing_chain, is_in_use, open_disk
+from cloudlab.errors import (
+    CloudlabError,
+    DiskError,
+    ToolNotFoundError,
+    UnsafeImageError,
+    UsageError,
+)
 
 
 @pytest.fixture
@@ -76,6 +82,34 @@ def test_a_disk_in_use_is_read_and_said_to_be_in_use(qcow2):
     assert "out of date" not in shown(qcow2)
 
 
+@pytest.mark.parametrize("name", ["block.qcow2", "shared-write lock.qcow2"])
+def test_a_disk_is_not_in_use_because_its_name_says_lock(name, qcow2):
+    disk = qcow2.rename(qcow2.with_name(name))
+    with disk.open("r+b") as stream:
+        stream.seek(40)
+        stream.write(b"\xff" * 8)  # QEMU cannot open it, and names it
+    assert not is_in_use(backing_chain(disk)[0])
+
+
+def test_a_feature_that_qemu_lacks_is_no_damage(qcow2):
+    with qcow2.open("r+b") as stream:
+        stream.seek(72)
+        stream.write(b"\x80")
+    with pytest.raises(DiskError, match="Unknown incompatible feature: 8000"):
+        inspect_disk(qcow2)
+    with pytest.raises(UnsafeImageError, match="Unknown incompatible feature: 8000") as caught:
+        check_safe(qcow2)
+    assert "damaged" not in caught.value.message
+    assert "newer QEMU" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["foo", "", "QCOW2", ["raw"]])
+def test_a_format_that_is_none_is_the_callers_mistake(name, qcow2):
+    with pytest.raises(UsageError, match="format of a disk cannot be") as caught:
+        inspect_disk(qcow2, name)
+    assert "qcow2 or raw" in caught.value.hint
+
+
 def test_no_server_outlives_its_block(qcow2):
     with open_disk(backing_chain(qcow2)):
         assert len(servers(qcow2)) == 1
@@ -115,6 +149,41 @@ def test_a_server_that_dies_is_an_error(qcow2):
             reader.read(0, 512)
 
 
+LISTENS_AND_FAILS = """#!{python}
+import socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[sys.argv.index("-k") + 1])
+listening.listen()
+connection, _ = listening.accept()
+{answer}
+sys.exit("Active L1 table offset invalid")
+"""
+
+
+@pytest.mark.parametrize("answer", ["", "connection.sendall(b'NBDMAGIC')"])
+def test_why_the_server_breaks_off_is_said(answer, qcow2, tmp_path, monkeypatch):
+    # qemu-nbd listens first and opens the disk then, so a client may be connected already.
+    fake = tmp_path / "bin" / "qemu-nbd"
+    fake.parent.mkdir()
+    fake.write_text(LISTENS_AND_FAILS.format(python=sys.executable, answer=answer))
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    with (
+        pytest.raises(DiskError, match=f"cannot open {qcow2}: Active L1 table offset invalid"),
+        open_disk(backing_chain(qcow2)),
+    ):
+        pass
+
+
+def test_a_disk_that_qemu_cannot_open_is_refused_with_its_reason(qcow2):
+    with qcow2.open("r+b") as stream:
+        stream.seek(40)
+        stream.write(b"\xff" * 8)  # the offset of the L1 table
+    for _ in range(5):
+        with pytest.raises(DiskError, match="Active L1 table"), open_disk(backing_chain(qcow2)):
+            pass
+
+
 def test_damaged_clusters_are_an_error_that_names_the_place(qcow2):
     tools.run(["qemu-io", "-f", "qcow2", "-c", "write 0 1M", qcow2])
     with qcow2.open("r+b") as stream:
@@ -136,7 +205,7 @@ UNREADABLE = {
     "folder": (lambda path: path.mkdir() or path, "neither a file nor a block device"),
     "fifo": (lambda path: os.mkfifo(path) or path, "neither a file nor a block device"),
     "link-to-itself": (lambda path: path.symlink_to(path) or path, "symbolic links"),
-    "nul-in-name": (lambda path: Path(f"{path}\0"), "null"),
+    "nul-in-name": (lambda path: Path(f"{path}\0"), "There is no path"),
     "vmdk": (lambda path: write_head(path, b"KDMV"), "format vmdk"),
     "qcow-1": (lambda path: write_head(path, b"QFI\xfb\0\0\0\1"), "format qcow;"),
     "magic-only": (lambda path: path.write_bytes(b"QFI\xfb") and path, "cut off"),
@@ -146,7 +215,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize(("make", "message"), UNREADABLE.values(), ids=UNREADABLE)
 def test_what_is_no_disk_is_told(tmp_path, make, message):
-    with pytest.raises(DiskError, match=message):
+    with pytest.raises(CloudlabError, match=message):
         inspect_disk(make(tmp_path / "disk"))
 
 

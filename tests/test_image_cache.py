@@ -1,15 +1,21 @@
 """The cache on its own: what counts as an image, and what ``cloudlab verify`` says of one."""
 
+import contextlib
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 
 import pytest
 from command import cloudlab
 
-from cloudlab.errors import ChecksumError
+from cloudlab import platforms
+from cloudlab.errors import ChecksumError, ImageError
 from cloudlab.image import cache
+
+needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
 
 DATA = bytes(510) + b"\x55\xaa" + bytes(4096)
 
@@ -84,16 +90,32 @@ def test_a_copied_cache_is_hashed_once_and_used(folder, monkeypatch):
         assert cache.read_record(image.name) == found[image.name], "so it is not hashed again"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a read-only folder needs root")
+@contextlib.contextmanager
+def read_only(folder):
+    """Mount ``folder`` read-only on itself; root may write to any other."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@needs_mount
 def test_a_copied_cache_that_cannot_be_written_is_used(folder, monkeypatch):
     remember(folder)
-    copy = copied(folder, monkeypatch)
-    subprocess.run(["mount", "--bind", copy, copy], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", copy], check=True)
+    with read_only(copied(folder, monkeypatch)):
         assert [image.name for image in cache.cached_images()] == ["a.raw"]
-    finally:
-        subprocess.run(["umount", "-l", copy], check=True)
+
+
+@needs_mount
+def test_verify_goes_on_in_a_cache_that_cannot_be_written(folder, monkeypatch):
+    names = [remember(folder, name).name for name in ("a.raw", "b.raw")]
+    copy = copied(folder, monkeypatch)
+    with read_only(copy):
+        done = verify()
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"ok  (\S+)", done.stdout) == names
 
 
 def test_a_shared_cache_is_read_after_the_learners_own(folder, tmp_path, monkeypatch):
@@ -115,6 +137,29 @@ def test_without_a_record_in_the_own_cache_the_shared_image_is_used(folder, tmp_
     theirs = remember(tmp_path / "shared" / "images")
     monkeypatch.setenv("CLOUDLAB_SHARED", str(tmp_path / "shared"))
     assert cache.recall("a.raw") == theirs
+
+
+@pytest.mark.parametrize("broken", ["image", "record", "both"])
+def test_a_broken_copy_of_ones_own_does_not_hide_the_shared_image(
+    broken, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(tmp_path / "shared"))
+    (tmp_path / "shared" / "images").mkdir(parents=True)
+    theirs = remember(tmp_path / "shared" / "images")
+    ours = remember(folder)
+    if broken != "record":
+        ours.path.write_bytes(DATA[:100])
+    if broken != "image":
+        ours.path.with_name("a.raw.json").write_text("{")
+    assert cache.recall("a.raw") == theirs
+    assert cache.cached_images() == [theirs]
+    # Opened by its path, and verified, it is the broken one.
+    with pytest.raises(ImageError, match=re.escape(str(ours.path))):
+        cache.open_image(ours.path)
+    assert str(ours.path) in "".join(verify().stderr.split())
+    theirs.path.write_bytes(DATA[:100])
+    with pytest.raises(ImageError, match=re.escape(str(ours.path))):
+        cache.recall("a.raw")
 
 
 def test_a_copy_with_other_bytes_is_refused_with_its_hash(folder, monkeypatch):
@@ -148,6 +193,32 @@ def test_verify_counts_a_record_that_cannot_be_read(folder):
     assert done.returncode == 1
     assert "b.raw.jsoncannotberead" in "".join(done.stderr.split())
     assert "ok  a.raw" in done.stdout
+
+
+@pytest.mark.skipif(not platforms.is_linux(), reason="needs a file that root cannot read")
+def test_verify_goes_on_after_an_image_that_cannot_be_read(folder):
+    remember(folder).path.unlink()
+    (folder / "a.raw").symlink_to("/proc/self/mem")
+    remember(folder, "b.raw")
+    done = verify()
+    assert done.returncode == 1
+    assert "a.raw cannot be read" in " ".join(done.stderr.split())
+    assert "ok  b.raw" in done.stdout
+
+
+def test_a_hint_to_remove_a_file_is_a_command_for_any_folder(tmp_path):
+    folder = tmp_path / "it's my cache"
+    folder.mkdir()
+    image = remember(folder)
+    image.path.write_bytes(DATA[:-1] + b"?")
+    with pytest.raises(ChecksumError) as caught:
+        cache.verify(image)
+    assert shlex.split(caught.value.hint)[-2:] == ["rm", str(image.path)]
+    record = folder / "a.raw.json"
+    record.write_text("{")
+    with pytest.raises(ImageError) as caught:
+        cache.recall("a.raw", folder)
+    assert shlex.split(caught.value.hint)[-2:] == ["rm", str(record)]
 
 
 def test_verify_passes_over_what_was_removed(folder):

@@ -152,6 +152,14 @@ def test_a_file_is_known_by_its_name(filename, entry):
     assert (found.name if found else None) == entry
 
 
+@pytest.mark.parametrize("version", [11, 13, 14])
+def test_a_refused_file_is_not_called_another_release(version):
+    name = f"debian-{version}-nocloud-amd64.raw"
+    with pytest.raises(ImageError, match=f"cannot use {name}, .*hold no cloud-init") as caught:
+        catalogue.load_catalogue().quirks_of_file(name)
+    assert not re.search(r"Debian \d", caught.value.message)
+
+
 def test_no_entry_is_taken_for_another_one():
     images = catalogue.load_catalogue()
     for row in images.rows():
@@ -213,8 +221,10 @@ def test_a_bad_catalogue_gets_file_line_and_key(change, line, key, tmp_path):
         (("title: My image", "titel: My image"), "images.mine.titel: .*Did you mean title[?]"),
         (("    title: My image\n", ""), "the key 'title' is missing"),
         (("    checksums:", "    quirks: {}\n    x-checksums:"), "unknown"),
+        (("    title: My image", "    !!int 3: My image"), "images.mine.3: this key is unknown"),
+        (("images:", "!!null ~: x\nimages:"), "~: this key is unknown"),
     ],
-    ids=["mistyped", "missing", "unknown"],
+    ids=["mistyped", "missing", "unknown", "number", "nothing"],
 )
 def test_a_bad_catalogue_gets_the_reason_in_plain_words(change, words, tmp_path):
     assert change[0] in OWN
@@ -255,6 +265,13 @@ def test_merges_that_double_over_and_over_are_stopped(tmp_path):
     lines += [f"x-{n}: &a{n} {{p: {{<<: *a{n - 1}}}, q: {{<<: *a{n - 1}}}}}" for n in range(1, 40)]
     with pytest.raises(ImageError, match=r"line 15.*too many values"):
         own("\n".join(lines), tmp_path)
+
+
+def test_a_scalar_with_a_tag_is_text_as_any_other(tmp_path):
+    text = OWN.replace("version: 1.0", "version: !!float 1.0")
+    mine = own(text + "    quirks: {!!int 3: !!null ~}\n", tmp_path).find("mine", "amd64")
+    assert mine.url == "https://example.org/1.0/mine-x86_64.qcow2"
+    assert mine.quirks == {"3": "~"}
 
 
 def test_an_alias_stands_for_its_value_anywhere(tmp_path):

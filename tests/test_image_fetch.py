@@ -146,6 +146,25 @@ def test_a_cached_image_of_another_checksum_will_not_do(server, disk, newer_disk
     assert image.path.read_bytes() == newer_disk
 
 
+@pytest.mark.parametrize(
+    ("path", "arch"),
+    [
+        ("/foo_arm64.qcow2", "arm64"),
+        ("/amd64-mirror/foo-arm64.img", "arm64"),
+        ("/arm64/foo-x86_64.img", "amd64"),
+        ("/OL9U4_aarch64-kvm.qcow2", "arm64"),
+        ("/OL9U4_x86_64-kvm.qcow2", "amd64"),
+        ("/for-amd64-and-AArch64.img", "arm64"),
+        ("/arm64/disk.img", "arm64"),
+        ("/disk.img?arch=arm64", "arm64"),
+        ("/arm64v8.img", "arm64"),
+        ("/farm64/x86_640.img", host_arch()),
+    ],
+)
+def test_the_architecture_is_the_last_one_that_the_file_name_has(path, arch, server, disk):
+    assert fetch(server.put(path, disk), patience=HASTY).arch == arch
+
+
 def test_a_url_of_another_architecture_is_fetched_once(server, disk):
     foreign = "arm64" if host_arch() == "amd64" else "amd64"
     path = f"/images/x-{foreign}.img"
@@ -403,6 +422,31 @@ def test_a_range_that_was_not_asked_for_starts_over(server, disk, images):
     assert fetch(url, patience=HASTY).path.read_bytes() == disk
 
 
+@pytest.mark.parametrize(
+    "span", ["1000-1000/50", "1000-999/5000", "1000-1000/1000", "1000-9999/5000"]
+)
+def test_a_range_that_ends_before_it_begins_starts_over(span, server, disk):
+    def of_unknown_length(handler):
+        handler.send_response(200)
+        handler.send_header("ETag", '"1"')
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3e8\r\n" + disk[:1000] + b"\r\n")
+
+    def impossible(handler):
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {span}")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            handler.wfile.write(bytes(2 << 20))
+
+    url = server.put(PATH, disk)
+    server.fail(PATH, of_unknown_length, impossible)
+    image = fetch(url, checksum=sha256(disk), patience=HASTY)
+    assert image.path.read_bytes() == disk
+    assert [headers.get("Range") for headers in server.asked(PATH)] == [None, "bytes=1000-", None]
+
+
 def test_a_length_that_is_too_short_is_found_by_the_checksum(server, disk, images):
     url = server.put(PATH, disk)
     server.fail(PATH, faulty.declare(1000))
@@ -576,6 +620,32 @@ def test_redirects_are_followed_and_recorded(server, disk):
     assert image.path.read_bytes() == disk
     assert image.source == server.url + "/old"
     assert image.details["final_url"] == url
+
+
+def test_many_redirects_are_not_called_a_circle(server, disk):
+    for one in range(12):
+        server.fail(f"/{one}", *[faulty.status(302, Location=f"/{one + 1}")] * 20)
+    with pytest.raises(DownloadError, match=r"/10 is the end of more than 10 redirects"):
+        fetch(f"{server.url}/0", patience=HASTY)
+    server.put("/12", disk)
+    assert fetch(f"{server.url}/2", patience=HASTY).path.read_bytes() == disk
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({}, "x-amd64.img answered 302 without a Location"),
+        ({"Location": "http://[::1/x"}, r"redirects to 'http://\[::1/x', which is not a URL: Inv"),
+        ({"Location": "http://x:port/"}, r"redirects to 'http://x:port/', which is not a URL: non"),
+        ({"Location": f"http://{'a' * 80}.x/"}, r"redirects to 'http://aa.*not a URL: .*too long"),
+    ],
+    ids=["none", "address", "port", "label"],
+)
+def test_a_redirect_to_nowhere_blames_the_server_that_sent_it(headers, words, server):
+    server.fail(PATH, *[faulty.status(302, **headers)] * 3)
+    with pytest.raises(DownloadError, match=words) as caught:
+        fetch(server.url + PATH, patience=HASTY)
+    assert f"{server.url}{PATH}" in caught.value.message
 
 
 def test_redirects_in_a_circle(server):
@@ -1195,6 +1265,12 @@ def test_a_path_is_told_from_a_name(how, tmp_path, disk, monkeypatch):
     assert image.path == path
     assert reason == "your own file"
     assert choose_image(image)[0] is image
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x\0"], ids=["long", "zero"])
+def test_what_can_be_no_file_is_looked_up_as_a_name(name):
+    with pytest.raises(CloudlabError, match=r"no image called|no path"):
+        choose_image(name)
 
 
 def test_a_path_that_is_not_there_is_no_name(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ from cloudlab.errors import (
     CloudlabError,
     DownloadError,
     ImageError,
+    InterruptedRunError,
     UsageError,
 )
 from cloudlab.image import cache, share
@@ -146,6 +147,39 @@ def test_auto_takes_the_lab_image_from_the_mirror(server):
     chosen, reason = choose_image(arch="amd64", mirror=server.url)
     assert chosen.name == LAB
     assert reason == f"from the mirror {server.url}"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_auto_takes_only_plain_images_from_a_mirror(plain, tmp_path):
+    folder = tmp_path / "other"
+    name = LAB.replace("ext4", "xfs")
+    if plain:
+        remember(folder, f"{name}.raw", disk(1 << 20), details={"variant": "plain"})
+    # The newest comes first in the index.
+    remember(folder, "full.raw", disk(1 << 20, 1), details={"variant": "full"})
+    with share.ShareServer(address="127.0.0.1", folder=folder) as server:
+        assert server.images()[0].name == "full.raw"
+        if plain:
+            assert choose_image(arch="amd64", mirror=server.url)[0].name == f"{name}.raw"
+        else:
+            with pytest.raises(DownloadError, match=f"does not hold {LAB}.*it holds full.raw"):
+                choose_image(arch="amd64", mirror=server.url)
+
+
+def test_auto_shows_that_it_waits_for_a_mirror_and_can_be_stopped():
+    seen, stop = [], threading.Event()
+
+    def show(progress):
+        seen.append(progress.words())
+        stop.set()
+
+    with faulty.FaultyServer() as mirror:
+        mirror.fail(f"/{cache.INDEX}", *[faulty.status(503)] * 4)
+        with pytest.raises(InterruptedRunError):
+            choose_image(mirror=mirror.url, progress=show, cancel=stop)
+        assert "trying again" in seen[0]
+        with pytest.raises(DownloadError, match="after 3 failed attempts"):
+            choose_image(mirror=mirror.url, patience=HASTY)
 
 
 def test_what_a_mirror_does_not_hold_is_said_with_what_it_holds(server):
@@ -832,3 +866,33 @@ def test_a_mirror_cannot_overwrite_what_a_learner_has(tmp_path, teacher, learner
     assert cache.recall("own.raw") == own
     assert image.schema_path == learner / f"{wanted}.schema.json"
     assert image.schema_path.read_bytes() == bait.read_bytes()
+
+
+FULL = """
+import os, resource, sys
+from cloudlab.errors import CloudlabError
+from cloudlab.image.share import ShareServer
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+files = []
+try:
+    while True:
+        files.append(os.open("/", os.O_RDONLY))
+except OSError:
+    pass
+for _ in range(int(sys.argv[1])):
+    os.close(files.pop())
+for _ in range(2):  # nothing is left open by the first
+    try:
+        ShareServer(address="127.0.0.1", port=0).close()
+        print("served")
+    except CloudlabError as error:
+        print(error.message)
+"""
+
+
+@pytest.mark.parametrize("free", [1, 2, 3, 10])
+def test_a_server_that_cannot_start_says_so(free):
+    argv = [sys.executable, "-c", FULL, str(free)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    expected = "served" if free == 10 else "The server could not start: Too many open files."
+    assert done.stdout.splitlines() == [expected] * 2

@@ -3,8 +3,9 @@
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
-import psutil
 import pytest
 
 from cloudlab import paths
@@ -141,15 +142,15 @@ def test_a_damaged_snapshot_in_a_read_only_cache_stays(tmp_path, monkeypatch):
 
 
 def test_what_a_dead_process_left_is_swept():
-    with subprocess.Popen(["true"]) as dead:
-        pass
-    assert not psutil.pid_exists(dead.pid)
-    root = paths.make_folder(paths.snapshots_folder(), private=True)
-    (root / f"key.{dead.pid}.part").mkdir()
-    (root / "key.1.part").mkdir()
+    code = (
+        "import os\nfrom cloudlab.machine import snapshots\n"
+        "with snapshots.saving('key') as part: print(part, flush=True); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    left = Path(done.stdout.strip())
+    assert left.exists()
     with snapshots.saving("other"):
-        assert {path.name for path in folders()} >= {"key.1.part"}
-        assert not (root / f"key.{dead.pid}.part").exists()
+        assert not left.exists()
 
 
 def test_a_record_of_another_machine_is_not_followed_out_of_its_folder(tmp_path):

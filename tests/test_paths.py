@@ -1,16 +1,24 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
+import contextlib
 import gzip
 import os
+import re
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
 
-from cloudlab import paths
+from cloudlab import paths, platforms
 from cloudlab.cli import main
 from cloudlab.errors import CloudlabError, DiskError, UsageError
+
+ROOT_OF_LINUX = platforms.is_linux() and os.geteuid() == 0
 
 
 def test_the_cache_moves_with_the_variable(monkeypatch, tmp_path):
@@ -91,6 +99,39 @@ def test_a_home_folder_of_nobody_is_a_usage_error(way, monkeypatch):
     with pytest.raises(UsageError, match="no user nouser") as caught:
         paths.cache_folder() if way == "cache" else paths.expand("~nouser/x")
     assert "./~nouser/x" in caught.value.hint
+
+
+@pytest.mark.skipif(not ROOT_OF_LINUX, reason="becoming a user without a name needs root")
+def test_a_user_without_a_home_folder_is_told_what_to_set(tmp_path):
+    code = """
+import os
+from cloudlab import paths
+from cloudlab.errors import CloudlabError
+import platformdirs
+os.setuid(54321)
+for ask in (paths.images_folder, lambda: paths.expand("~/x"), lambda: paths.expand("~nouser/x")):
+    try:
+        print(ask())
+    except CloudlabError as error:
+        print(type(error).__name__, str(error).replace("\\n", " "))
+"""
+    homes = {"HOME", "XDG_CACHE_HOME", "CLOUDLAB_CACHE"}
+    env = {name: value for name, value in os.environ.items() if name not in homes}
+    for chosen in ({}, {"CLOUDLAB_CACHE": "/srv/c"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=env | chosen,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        cache, own, other = done.stdout.splitlines()
+        expected = "CloudlabError This user has no home folder.*Set CLOUDLAB_CACHE .*or HOME"
+        assert re.match("/srv/c/images" if chosen else expected, cache)
+        assert re.match(
+            r"UsageError ~/x has no home folder.*: this user has none, .*whole path", own
+        )
+        assert "there is no user nouser." in other
 
 
 def test_a_text_is_read_up_to_its_limit(tmp_path):
@@ -178,3 +219,55 @@ def test_each_gets_a_free_folder_of_its_own(tmp_path):
         got = list(pool.map(lambda _: paths.free_folder(tmp_path / "a" / "run"), range(40)))
     assert {path.name for path in got} == {"run", *(f"run-{number}" for number in range(2, 41))}
     assert all(path.is_dir() for path in got)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from cloudlab import paths
+with paths.scratch_folder(Path(sys.argv[1]), "run") as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held(root):
+    """Yield the scratch folder of another process, and the process."""
+    argv, pipe = [sys.executable, "-c", HOLD, str(root)], subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as process:
+        yield Path(process.stdout.readline().strip()), process
+
+
+def test_a_scratch_folder_is_deleted_with_its_process(tmp_path):
+    with held(tmp_path) as (folder, process):
+        with paths.scratch_folder(tmp_path, "run"):
+            assert folder.is_dir()
+        process.kill()
+        process.wait()
+        with paths.scratch_folder(tmp_path, "run") as own:
+            assert list(tmp_path.iterdir()) == [own]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not ROOT_OF_LINUX, reason="a namespace of processes needs root on Linux")
+def test_a_scratch_folder_of_another_container_stays(tmp_path):
+    container = ["unshare", "--fork", "--pid", "--mount-proc"]
+    with held(tmp_path) as (folder, _):
+        argv = [*container, sys.executable, "-c", HOLD, str(tmp_path)]
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        assert list(tmp_path.iterdir()) == [folder]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", ["a-host-12.1", "a-host-12.99999999", "99999999", "x"])
+@pytest.mark.parametrize(("age_s", "is_left"), [(3600, False), (90000, True)])
+def test_a_scratch_folder_of_an_unknown_process_is_deleted_after_a_day(
+    owner, age_s, is_left, tmp_path
+):
+    left = tmp_path / f"run.0.{owner}.part"
+    left.mkdir()
+    then = time.time() - age_s
+    os.utime(left, (then, then))
+    with paths.scratch_folder(tmp_path, "run"):
+        assert left.exists() != is_left

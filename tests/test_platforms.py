@@ -270,6 +270,17 @@ def test_a_boot_of_this_host_has_a_name():
     assert platforms.boot_id() == platforms.boot_id()
 
 
+def test_processes_that_can_look_up_one_another_share_a_word(macos, monkeypatch):
+    here = platforms.process_space()
+    macos["kern.bootsessionuuid"] = "1F6C"
+    assert here != platforms.process_space()
+    macos.clear()
+    nameless = platforms.process_space()
+    monkeypatch.setattr("platform.node", lambda: "another.example")
+    assert nameless != platforms.process_space()
+    assert platforms.process_space().isalnum()
+
+
 def test_cores_are_counted_with_and_without_affinity(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5}, raising=False)
     assert platforms.usable_cores() == 2

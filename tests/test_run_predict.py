@@ -1,6 +1,8 @@
 """What a boot will make of a disk, by arithmetic, compared with the boots of the atlas."""
 
 import gzip
+import shlex
+import struct
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,13 +10,14 @@ from pathlib import Path
 import atlas as atlas_script
 import pandas as pd
 import pytest
-from disks import Bytes
+from disks import Bytes, partitioned
 
 import cloudlab as cl
-from cloudlab.disk import DiskLayout, Partition
+from cloudlab import tools
+from cloudlab.disk import DiskLayout, Partition, inspect_disk
 from cloudlab.disk.filesystem import Filesystem, identify
-from cloudlab.disk.growth import Root, grown_filesystem, grown_partition
-from cloudlab.errors import UsageError
+from cloudlab.disk.growth import Root, grown_filesystem, grown_partition, read_root
+from cloudlab.errors import DiskError, UsageError
 from cloudlab.image.cache import Image
 from cloudlab.image.recipe import Variant, make_recipe
 from cloudlab.run.options import make_options
@@ -131,6 +134,33 @@ def test_growpart_before_0_34_fails_on_an_mbr_beyond_2_tib():
 
 
 @pytest.mark.parametrize(
+    ("extended", "behind", "why"),
+    [
+        pytest.param(75776, "", "ends with sector 81,919", id="room behind"),
+        pytest.param(157696, "", "163,806", id="enlarged before"),
+        pytest.param(157600, "", "ends with sector 163,743", id="end kept for a GPT"),
+        pytest.param(75776, "6: start=65536, size=4096", "boot record", id="logical one behind"),
+        pytest.param(75776, "1: start=81920, size=2048", "73,728", id="primary one behind"),
+        pytest.param(75776, "1: start=90112, size=2048", "81,919", id="primary one later"),
+        pytest.param(43104, "1: start=49248, size=2048", "less than 1 MiB", id="full"),
+    ],
+)
+def test_growpart_cannot_grow_a_logical_partition_beyond_its_extended_one(
+    tmp_path, extended, behind, why
+):
+    script = f"2: start=6144, size={extended}, type=5\n5: start=8192, size=40960\n{behind}\n"
+    disk = partitioned(tmp_path / "disk", f"label: dos\n{script}", 80 * MIB)
+    tools.run(["mkfs.ext4", "-q", "-F", "-E", f"offset={4 * MIB}", disk, "20M"])
+    root = read_root(inspect_disk(disk))
+    assert root.partition.number == 5
+    old, new = (grown_partition(root, 80 * MIB, version) for version in ((0, 33), (0, 34)))
+    tools.run(["growpart", disk, "5"], check=False)
+    [size_bytes] = [one.size_bytes for one in inspect_disk(disk).partitions if one.number == 5]
+    assert size_bytes in {old.size_bytes, new.size_bytes}
+    assert why in " ".join(old.steps)
+
+
+@pytest.mark.parametrize(
     ("variant", "values", "partition", "why"),
     [
         pytest.param("plain", {"growpart": "off"}, 2000 * MIB, "growpart is off", id="off"),
@@ -178,6 +208,13 @@ def test_it_says_where_it_is_not_sure(variant, values, doubt):
     assert f"Not sure: {found.doubts[0]}" in str(found)
 
 
+def test_a_disk_without_a_filesystem_is_inspected_next(tmp_path):
+    disk = partitioned(tmp_path / "my disk.raw", "label: gpt\nstart=2048\n", 8 * MIB)
+    with pytest.raises(DiskError, match=r"No filesystem .* my disk\.raw") as caught:
+        cl.predict(image=disk, disk_size="1G")
+    assert shlex.split(caught.value.hint)[-3:] == ["cloudlab", "inspect", str(disk)]
+
+
 def test_a_filesystem_whose_arithmetic_is_unknown_is_not_guessed():
     root = root_of()
     other = replace(root, filesystem=Filesystem("f2fs"))
@@ -187,6 +224,38 @@ def test_a_filesystem_whose_arithmetic_is_unknown_is_not_guessed():
     head = bytearray(root.head)
     head[1024 + 101] |= 0x2  # bigalloc
     assert grown_filesystem(replace(root, head=bytes(head)), 4 * GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "at", "value"),
+    [
+        pytest.param("ext4", 1024 + 32, bytes(4), id="no blocks per group"),
+        pytest.param("ext4", 1024 + 32, b"\xff" * 4, id="blocks per group"),
+        pytest.param("ext4", 1024 + 0xFE, bytes(2), id="no descriptor"),
+        pytest.param("ext4", 1024 + 0xFE, b"\xff" * 2, id="descriptor"),
+        pytest.param("ext4", 1024 + 40, b"\xff" * 4, id="inodes"),
+        pytest.param("ext4", 1024 + 0x10C + 15 * 4, b"\xff" * 4, id="journal"),
+        pytest.param("xfs", 4, bytes(4), id="no block"),
+        pytest.param("xfs", 84, bytes(4), id="no group"),
+        pytest.param("xfs", 96, b"\xff" * 4, id="log"),
+        pytest.param("btrfs", 65536 + 0x90, bytes(4), id="no sector"),
+        pytest.param("btrfs", 65536 + 0x90, b"\xff" * 4, id="sector"),
+    ],
+)
+def test_of_a_damaged_superblock_no_size_is_calculated(filesystem, at, value):
+    root = root_of(filesystem)
+    head = bytearray(root.head)
+    head[at : at + len(value)] = value
+    assert grown_filesystem(replace(root, head=bytes(head)), 3 * GIB) is None
+
+
+def test_a_filesystem_of_many_small_groups_is_calculated_at_once():
+    root = root_of()
+    head = bytearray(root.head)
+    struct.pack_into("<I", head, 1024 + 32, 4096)  # blocks per group
+    struct.pack_into("<I", head, 1024 + 40, 256)  # inodes per group
+    found = grown_filesystem(replace(root, head=bytes(head)), 1 << 60)
+    assert "groups do not fit" in " ".join(found.steps)
 
 
 def test_its_words_carry_the_arithmetic():

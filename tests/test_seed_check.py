@@ -1,8 +1,10 @@
 """What the learner typed is checked before the guest stumbles over it."""
 
+import http.server
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -196,13 +198,70 @@ def test_oversized_text_is_one_problem(text):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"type": 7}'], ids=["empty", "list", "cut off", "no schema"]
+    "content",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("[]", id="list"),
+        pytest.param("{", id="cut off"),
+        pytest.param('{"type": 7}', id="no schema"),
+        pytest.param('{"properties": []}', id="list of properties"),
+        pytest.param('{"$defs": []}', id="list of definitions"),
+        pytest.param('{"$defs": {"a": []}}', id="definition is a list"),
+        pytest.param('{"$defs": {"a": {"properties": []}}}', id="definition's properties"),
+        pytest.param('{"$defs": {"a": {"type": "foo"}}}', id="definition's type"),
+    ],
 )
 def test_broken_schema_file_is_refused(tmp_path, content):
     path = tmp_path / "schema.json"
     path.write_text(content)
     with pytest.raises(SeedError):
         load_schema(path)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param({"$ref": "#/nope"}, id="nowhere"),
+        pytest.param({"$ref": "#"}, id="itself"),
+        pytest.param({"$ref": "http://["}, id="malformed"),
+        pytest.param({"id": "http://[", "allOf": [{"$ref": "x"}]}, id="malformed base"),
+        pytest.param({"patternProperties": {"((": {}}}, id="pattern"),
+    ],
+)
+def test_schema_that_cannot_be_applied_is_refused(tmp_path, schema):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    with pytest.raises(SeedError, match="schema of cloud-init cannot be used") as refusal:
+        check("#cloud-config\nruncmd: [ls]\n", load_schema(path))
+    assert "again" in refusal.value.hint
+
+
+def test_schema_never_makes_cloudlab_read_other_files_or_the_network(tmp_path):
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for url in (f"http://127.0.0.1:{server.server_port}/x", other.as_uri()):
+            with pytest.raises(SeedError, match="Unresolvable"):
+                check("#cloud-config\nruncmd: [ls]\n", {"$ref": url})
+        server.shutdown()
+    assert requests == []
+
+
+@pytest.mark.parametrize("keywords", [{"message": 5}, {"message": "x", "severity": "x"}])
+def test_our_own_keywords_in_an_images_schema_are_harmless(keywords):
+    (problem,) = check("#cloud-config\nruncmd: [ls]\n", {"type": "string", **keywords})
+    assert problem.severity is Severity.WARNING
 
 
 def test_schema_is_read_from_the_image_s_record(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from guests import alive, wait_until
 
 from cloudlab import tools
-from cloudlab.errors import ToolFailedError, ToolNotFoundError, ToolTimeoutError
+from cloudlab.errors import ToolError, ToolFailedError, ToolNotFoundError, ToolTimeoutError
 from cloudlab.tools import Deadline, find_tool, find_uefi, install_argv, run
 
 
@@ -61,6 +62,32 @@ def test_a_missing_program_comes_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setattr(tools, "_SYSTEM_FOLDERS", ())
     with pytest.raises(ToolNotFoundError, match=r"apt-get install .* qemu-utils"):
         find_tool("qemu-img")
+
+
+@pytest.mark.parametrize(
+    ("argv", "cwd", "kind", "words"),
+    [
+        pytest.param(["/no/such"], None, ToolNotFoundError, "No such file", id="missing"),
+        pytest.param(["true"], "none", ToolError, r"No such file .*\(.*/none\)", id="folder"),
+        pytest.param(["./file"], ".", ToolError, "Permission denied", id="not executable"),
+        pytest.param(["true", "x" * 3_000_000], None, ToolError, "too long", id="long"),
+    ],
+)
+def test_a_program_that_cannot_be_started(argv, cwd, kind, words, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ToolError, match=words) as caught:
+        run(argv, cwd=tmp_path / cwd if cwd else None)
+    assert type(caught.value) is kind
+    assert ("Install" in caught.value.hint) is (kind is ToolNotFoundError)
+
+
+def test_a_failed_command_can_be_pasted(tmp_path):
+    folder = tmp_path / "it's here"
+    for script, timeout_s in (("exit 3", 60), ("sleep 60", 0.3)):
+        with pytest.raises((ToolFailedError, ToolTimeoutError)) as caught:
+            run(["sh", "-c", script, str(folder)], timeout_s=timeout_s, grace_s=0)
+        command = caught.value.hint.removeprefix("The command was: ")
+        assert shlex.split(command)[1:] == ["-c", script, str(folder)]
 
 
 def test_standard_input_is_empty_unless_given():
@@ -248,6 +275,12 @@ def test_the_first_firmware_that_fits_is_taken(tmp_path, monkeypatch):
     firmware(own, "32-arm", targets=[{"architecture": "aarch64", "machines": ["virt-*"]}])
     firmware(own, "33-memory", mapping={"device": "memory", "filename": "/f"})
     firmware(own, "34-deleted")[1].unlink()
+    firmware(own, "35-null", targets=[{"architecture": "x86_64", "machines": [None]}])
+    flash = {
+        part: {"filename": "/" + "f" * 300, "format": "raw"}
+        for part in ("executable", "nvram-template")
+    }
+    firmware(own, "36-long-name", mapping=flash)
     assert find_uefi("amd64") is None
     last = firmware(system, "60-plain")
     assert find_uefi("amd64") == last

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from disks import partitioned
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudlab import units
+from cloudlab import tools, units
 from cloudlab.sizes import parse_size
 from cloudlab.units import KIB, MIB
 
@@ -40,6 +41,10 @@ PACKAGE = Path(units.__file__).parent
         (pd.NA, "unknown"),
         (None, "unknown"),
         (float("nan"), "unknown"),
+        (float("inf"), "unknown"),
+        (float("-inf"), "unknown"),
+        (-0.4, "0 B"),
+        (-0.6, "-1 B"),
     ],
 )
 def test_a_size_has_one_form(size, text):
@@ -87,12 +92,24 @@ def words(part):
         (2040913920, "1.9G", "2.0G"),
         (2097152000, "2G", "2.0G"),
         (21148409856, "19.7G", "20G"),
-        (GIB - 1, "1G", "1.0G"),
+        (MIB - 512, "1023.5K", "1.0M"),
+        (1073686528, "1023.9M", "1.0G"),
+        (1073741312, "1024M", "1.0G"),
+        (GIB - 1, "1024M", "1.0G"),
         (10 * GIB - 1, "10G", "10G"),
     ],
 )
 def test_sizes_are_printed_as_the_tools_do(size, lsblk, df):
     assert (units.lsblk_size(size), units.df_size(size)) == (lsblk, df)
+
+
+@pytest.mark.parametrize("sectors", [2047, 2097049, 2097050, 2097151, 2097152, 4089447])
+def test_lsblk_size_is_what_util_linux_prints(tmp_path, sectors):
+    # partx prints sizes by the same function, also of a disk that is a file.
+    script = f"label: dos\nstart=2048, size={sectors}\n"
+    disk = partitioned(tmp_path / "disk", script, 3 * GIB)
+    done = tools.run(["partx", "--noheadings", "--output", "SIZE", "--show", disk])
+    assert units.lsblk_size(sectors * 512) == done.stdout.strip()
 
 
 @pytest.mark.parametrize(

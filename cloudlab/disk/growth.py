@@ -8,13 +8,14 @@ boots checks it.
 
 from __future__ import annotations
 
+import shlex
 import struct
 from dataclasses import dataclass
 
 from cloudlab.disk.filesystem import HEAD_BYTES, Filesystem
 from cloudlab.disk.layout import DiskLayout
 from cloudlab.disk.reader import backing_chain, open_disk
-from cloudlab.disk.table import Partition
+from cloudlab.disk.table import FIRST_LOGICAL, Partition
 from cloudlab.errors import DiskError
 
 #: growpart ignores a smaller gain (its option --fudge).
@@ -31,6 +32,8 @@ _REPART_GRAIN_BYTES = 4096
 #: What the filesystems' drivers leave out at the end rather than make a group of it.
 _LEAST_XFS_GROUP_BLOCKS, _LEAST_EXT_GROUP_BLOCKS = 64, 50
 
+#: Of a block group, without the feature 64bit.
+_EXT_DESCRIPTOR_BYTES = 32
 _EXT_SPARSE_SUPER, _EXT_BIGALLOC = 0x1, 0x200  # ro_compat
 _EXT_META_BG, _EXT_64BIT = 0x10, 0x80  # incompat
 _EXT_SPARSE_SUPER2 = 0x200  # compat
@@ -75,7 +78,7 @@ def read_root(layout: DiskLayout) -> Root:
     if not found:
         raise DiskError(
             f"No filesystem was recognised in {layout.path.name}.",
-            hint=f"See what it holds: cloudlab inspect {layout.path.name}",
+            hint=f"See what it holds: cloudlab inspect {shlex.quote(str(layout.path))}",
         )
     partition = max(found, key=lambda one: one.size_bytes)
     with open_disk(backing_chain(layout.path, layout.format)) as reader:
@@ -118,11 +121,6 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
         count -= count % (LEAST_GAIN_BYTES // sector)
         steps.append("growpart rounds its size down to whole MiB.")
     size_bytes = count * sector
-    if table == "dos" and start + count > _MBR_SECTORS:
-        steps.append(
-            "growpart asks for one sector more, sfdisk refuses, and the partition stays as it is."
-        )
-        return Result(part.size_bytes, tuple(steps))
     if size_bytes - part.size_bytes < LEAST_GAIN_BYTES:
         gain = max(0, size_bytes - part.size_bytes)
         steps.append(
@@ -130,10 +128,36 @@ def grown_partition(root: Root, disk_bytes: int, growpart: tuple[int, ...]) -> R
             "partition stays as it is."
         )
         return Result(part.size_bytes, tuple(steps))
+    if why := _refusal(root, start + count):
+        steps.append(f"{why}, so sfdisk refuses, and the partition stays as it is.")
+        return Result(part.size_bytes, tuple(steps))
     steps.append(
         f"It begins with sector {start:,}, so it has {count:,} sectors: {size_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))
+
+
+def _refusal(root: Root, end: int) -> str:
+    """Return why an MBR cannot have the root partition end before sector ``end``; empty if it can.
+
+    growpart never moves an extended partition's end, and sfdisk writes no logical partition that
+    leaves it or covers the boot record that precedes another one.
+    """
+    part, others = root.partition, root.layout.partitions
+    if root.layout.table == "dos" and end > _MBR_SECTORS:
+        return "growpart asks for one sector more"
+    if root.layout.table != "dos" or (part.number or 0) < FIRST_LOGICAL:
+        return ""
+    if any(
+        one.number and one.number >= FIRST_LOGICAL and one.start_bytes >= part.end_bytes
+        for one in others
+    ):
+        return "The next logical partition's boot record lies between the two"
+    extended = max((one.end_bytes for one in others if one.container), default=0)
+    if end * root.layout.sector_bytes <= extended:
+        return ""
+    last = extended // root.layout.sector_bytes - 1
+    return f"A logical partition cannot leave its extended one, which ends with sector {last:,}"
 
 
 def repartitioned(root: Root, disk_bytes: int) -> Result:
@@ -151,20 +175,18 @@ def repartitioned(root: Root, disk_bytes: int) -> Result:
 def grown_filesystem(root: Root, device_bytes: int) -> Result | None:
     """Return the size that statfs, and so ``df``, reports once the filesystem fills its device.
 
-    None for a filesystem, or a feature of one, whose arithmetic is not known here.
+    None for a filesystem, or a feature of one, whose arithmetic is not known here, and for a
+    damaged superblock.
     """
-    kind = root.filesystem.type
+    kind, found = root.filesystem.type, None
     if kind in {"ext2", "ext3", "ext4"}:
-        geometry = _ext_geometry(root.head)
-        return None if geometry is None else _grown_ext(geometry, device_bytes)
-    if kind == "xfs":
-        return _grown_xfs(root.head, device_bytes)
-    if kind == "btrfs" and root.filesystem.devices == 1:
-        (sector,) = struct.unpack_from("<I", root.head, 65536 + 0x90)
-        size_bytes = device_bytes // sector * sector
-        step = f"btrfs counts all of its device, in sectors of {sector:,} bytes"
-        return Result(size_bytes, (f"{step}: {size_bytes:,} bytes.",))
-    return None
+        geometry = _ext_geometry(root)
+        found = None if geometry is None else _grown_ext(geometry, device_bytes)
+    elif kind == "xfs":
+        found = _grown_xfs(root.head, device_bytes)
+    elif kind == "btrfs" and root.filesystem.devices == 1:
+        found = _grown_btrfs(root.head, device_bytes)
+    return found if found and 0 < found.size_bytes <= device_bytes else None
 
 
 # ext4: https://docs.kernel.org/filesystems/ext4/super.html
@@ -185,14 +207,11 @@ class _Ext:
     sparse: bool
 
 
-def _ext_geometry(head: bytes) -> _Ext | None:
-    block = head[1024:2048]
+def _ext_geometry(root: Root) -> _Ext | None:
+    block = root.head[1024:2048]
     compat, incompat, ro_compat = struct.unpack_from("<III", block, 92)
     if ro_compat & _EXT_BIGALLOC or incompat & _EXT_META_BG or compat & _EXT_SPARSE_SUPER2:
         return None
-    (blocks,) = struct.unpack_from("<I", block, 4)
-    if incompat & _EXT_64BIT:
-        blocks |= struct.unpack_from("<I", block, 0x150)[0] << 32
     (first, log_size) = struct.unpack_from("<II", block, 20)
     (per_group,) = struct.unpack_from("<I", block, 32)
     (inodes,) = struct.unpack_from("<I", block, 40)
@@ -200,6 +219,14 @@ def _ext_geometry(head: bytes) -> _Ext | None:
     (reserved,) = struct.unpack_from("<H", block, 0xCE)
     (descriptor_bytes,) = struct.unpack_from("<H", block, 0xFE)
     block_bytes = 1024 << log_size
+    if not (incompat & _EXT_64BIT):
+        descriptor_bytes = _EXT_DESCRIPTOR_BYTES
+    if (
+        not _EXT_DESCRIPTOR_BYTES <= descriptor_bytes <= block_bytes
+        or not 0 < per_group <= 8 * block_bytes
+    ):
+        return None
+    blocks = (root.filesystem.size_bytes or 0) // block_bytes
     # A copy of the journal's inode; its last two words are the size.
     high, low = struct.unpack_from("<II", block, 0x10C + 15 * 4)
     return _Ext(
@@ -208,7 +235,7 @@ def _ext_geometry(head: bytes) -> _Ext | None:
         per_group=per_group,
         inode_table=-(-inodes * inode_bytes // block_bytes),
         groups=-(-(blocks - first) // per_group),
-        descriptors_per_block=block_bytes // (descriptor_bytes if incompat & _EXT_64BIT else 32),
+        descriptors_per_block=block_bytes // descriptor_bytes,
         reserved=reserved,
         journal=(high << 32 | low) // block_bytes,
         sparse=bool(ro_compat & _EXT_SPARSE_SUPER),
@@ -225,11 +252,12 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
     own, copies = 2 + ext.inode_table, 1 + kept
     counted = f"{blocks:,}, in {groups:,} groups"
     steps = [f"ext4 counts whole blocks of {ext.block_bytes:,} bytes: {counted}."]
-    least = own + (copies if _has_copy(ext, groups - 1) else 0) + _LEAST_EXT_GROUP_BLOCKS
+    has_copy = _copies(ext, groups) > _copies(ext, groups - 1)
+    least = own + (copies if has_copy else 0) + _LEAST_EXT_GROUP_BLOCKS
     if 0 < rest < least:
         blocks, groups = blocks - rest, groups - 1
         steps.append(f"The last group would have {rest} blocks, too few to be used.")
-    with_copy = [group for group in range(groups) if _has_copy(ext, group)]
+    with_copy = _copies(ext, groups)
     beyond = max(0, groups - kept * ext.descriptors_per_block)
     meta = 0
     if beyond:
@@ -237,44 +265,45 @@ def _grown_ext(ext: _Ext, device_bytes: int) -> Result:
             f"The descriptors of {beyond:,} groups do not fit into the reserved "
             "blocks, so they lie in meta block groups."
         )
-        within = [one for one in with_copy if one < kept * ext.descriptors_per_block]
+        within = _copies(ext, kept * ext.descriptors_per_block)
         meta = 3 * (beyond // ext.descriptors_per_block)
         meta += min(2, beyond % ext.descriptors_per_block)
-        supers = len(within) * copies + len(with_copy) - len(within)
+        supers = within * copies + with_copy - within
     else:
-        supers = len(with_copy) * copies
+        supers = with_copy * copies
     overhead = ext.first + groups * own + supers + meta + ext.journal
     size_bytes = (blocks - overhead) * ext.block_bytes
     steps.append(
         f"df leaves out {overhead:,} of them: {own} in each group for bitmaps and "
-        f"inodes, {copies:,} in each of {len(with_copy)} groups for a copy of the "
+        f"inodes, {copies:,} in each of {with_copy:,} groups for a copy of the "
         f"superblock and the descriptors, {ext.journal:,} for the journal. "
         f"{size_bytes:,} bytes are left."
     )
     return Result(size_bytes, tuple(steps))
 
 
-def _has_copy(ext: _Ext, group: int) -> bool:
-    """Tell whether a group holds a copy of the superblock: 0, 1 and powers of 3, 5 and 7."""
-    if not ext.sparse or group <= 1:
-        return True
+def _copies(ext: _Ext, groups: int) -> int:
+    """Return in how many of the first groups a superblock is: 0, 1 and the powers of 3, 5 and 7."""
+    if not ext.sparse:
+        return groups
+    count = min(groups, 2)
     for base in (3, 5, 7):
         power = base
-        while power < group:
-            power *= base
-        if power == group:
-            return True
-    return False
+        while power < groups:
+            count, power = count + 1, power * base
+    return count
 
 
 # xfs: xfs_sb in the kernel's fs/xfs/libxfs/xfs_format.h; big endian
 
 
-def _grown_xfs(head: bytes, device_bytes: int) -> Result:
+def _grown_xfs(head: bytes, device_bytes: int) -> Result | None:
     (block_bytes,) = struct.unpack_from(">I", head, 4)
     (log_start,) = struct.unpack_from(">Q", head, 48)
     (group_blocks,) = struct.unpack_from(">I", head, 84)
     (log_blocks,) = struct.unpack_from(">I", head, 96)
+    if not block_bytes or not group_blocks:
+        return None
     blocks = device_bytes // block_bytes
     steps = [f"xfs counts whole blocks of {block_bytes:,} bytes: {blocks:,}."]
     rest = blocks % group_blocks
@@ -290,3 +319,15 @@ def _grown_xfs(head: bytes, device_bytes: int) -> Result:
         f"{group_blocks * block_bytes:,} bytes."
     )
     return Result(size_bytes, tuple(steps))
+
+
+# btrfs: https://btrfs.readthedocs.io/en/latest/dev/On-disk-format.html
+
+
+def _grown_btrfs(head: bytes, device_bytes: int) -> Result | None:
+    (sector,) = struct.unpack_from("<I", head, 65536 + 0x90)
+    if not sector:
+        return None
+    size_bytes = device_bytes // sector * sector
+    step = f"btrfs counts all of its device, in sectors of {sector:,} bytes"
+    return Result(size_bytes, (f"{step}: {size_bytes:,} bytes.",))

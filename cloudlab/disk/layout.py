@@ -27,7 +27,7 @@ from cloudlab.disk.table import (
     other_table,
     read_table,
 )
-from cloudlab.errors import DiskError, ToolTimeoutError
+from cloudlab.errors import DiskError, ToolTimeoutError, UsageError
 from cloudlab.paths import expand
 from cloudlab.units import format_bytes
 
@@ -199,6 +199,8 @@ def inspect_disk(
 
     Raises
     ------
+    UsageError
+        If the format is another one.
     DiskError
         If the disk cannot be opened or read.
     ToolNotFoundError, ToolTimeoutError
@@ -209,6 +211,11 @@ def inspect_disk(
     >>> layout.partitions[-1].filesystem.type
     'ext4'
     """
+    if format not in (None, "qcow2", "raw"):
+        raise UsageError(
+            f"The format of a disk cannot be {format!r:.80}.",
+            hint="Give qcow2 or raw, or leave it out.",
+        )
     chain = backing_chain(expand(path), format)
     in_use = is_in_use(chain[0])
     # While a machine is writing, its disk always looks damaged.

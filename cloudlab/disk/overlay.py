@@ -103,8 +103,7 @@ def parse_disk_size(text: str, what: str = "disk size") -> int:
         Unless it is a whole number with M, G or T (or MiB, GiB, TiB) up to 16T.
     """
     hint = "Accepted are whole numbers with M, G or T up to 16T, such as 512M, 20G or 20GiB."
-    match = _SIZE.fullmatch(text.strip())
-    size_bytes = int(match[1]) * _UNITS[match[2].upper()] if match else 0
+    size_bytes = _size_of(text)
     if 0 < size_bytes <= SIZE_LIMIT_BYTES:
         return size_bytes
     if size_bytes:
@@ -113,10 +112,15 @@ def parse_disk_size(text: str, what: str = "disk size") -> int:
             f"The {what} {text!r:.80} is over the limit of {limit}.",
             hint=f"Choose at most {limit}.",
         )
-    decimal = re.fullmatch(r"([0-9]+)\s*([KMGT])B", text.strip(), re.IGNORECASE | re.ASCII)
-    if decimal:
-        hint = f"cloudlab counts in binary units: write {decimal[1]}{decimal[2].upper()}. {hint}"
+    binary = text.strip().upper().removesuffix("B")
+    if 0 < _size_of(binary) <= SIZE_LIMIT_BYTES:
+        hint = f"cloudlab counts in binary units: write {binary.replace(' ', '')}. {hint}"
     raise UsageError(f"The {what} {text!r:.80} was not understood.", hint=hint)
+
+
+def _size_of(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    return int(match[1]) * _UNITS[match[2].upper()] if match else 0
 
 
 def check_safe(path: Path, expected_format: str | None = None) -> DiskLayout:

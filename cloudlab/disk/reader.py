@@ -45,6 +45,9 @@ _POLL_S = 0.005
 #: qemu-img check: 0 is fine, 3 means leaked clusters, which only waste space.
 _CHECK_FINE = frozenset({0, 3})
 _COMPLAINT_CHARACTERS = 500
+#: What QEMU says of a file that another one writes to: Failed to get shared "write" lock.
+_LOCKED = re.compile(r'Failed to get (?:shared )?"[a-z ]+" lock')
+_UNSUPPORTED = "Unsupported qcow2 feature(s): "
 _PROTOCOL = re.compile(r"[^/]*:")
 
 _NEWSTYLE = b"NBDMAGICIHAVEOPT"
@@ -150,7 +153,7 @@ def is_in_use(layer: Layer) -> bool:
     """
     argv = ["qemu-img", "info", "-f", layer.format, str(layer.path)]
     done = tools.run(argv, timeout_s=_TIMEOUT_S, check=False)
-    return done.returncode != 0 and "lock" in done.stderr
+    return done.returncode != 0 and _LOCKED.search(done.stderr) is not None
 
 
 def qemu_filename(chain: tuple[Layer, ...]) -> str:
@@ -175,6 +178,8 @@ def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
 
     Raises
     ------
+    DiskError
+        If this QEMU lacks a feature of the image, which says nothing of its state.
     ToolNotFoundError, ToolTimeoutError
     """
     if chain[0].format == "raw":
@@ -183,6 +188,12 @@ def damage(chain: tuple[Layer, ...], *, timeout_s: float) -> str:
     done = tools.run(argv, timeout_s=timeout_s, check=False)
     if done.returncode in _CHECK_FINE:
         return ""
+    _, unsupported, feature = done.stderr.strip().partition(_UNSUPPORTED)
+    if unsupported:
+        raise DiskError(
+            f"QEMU does not support a feature of {chain[0].path}: {feature}.",
+            hint="Install a newer QEMU, or use an image that older ones can open.",
+        )
     return (done.stderr.strip() or done.stdout.strip())[:_COMPLAINT_CHARACTERS]
 
 
@@ -276,14 +287,13 @@ def open_disk(chain: tuple[Layer, ...]) -> Iterator[Reader]:
         tempfile.TemporaryDirectory(
             prefix="cloudlab-", dir=platforms.socket_folder("cloudlab-12345678/nbd")
         ) as folder,
-        _served(chain, Path(folder)) as connection,
-        connection.makefile("rb") as answers,
+        _served(chain, Path(folder)) as reader,
     ):
-        yield _NbdReader(connection, answers)
+        yield reader
 
 
 @contextlib.contextmanager
-def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
+def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[_NbdReader]:
     errors = folder / "errors"
     address = folder / "nbd"
     # Without --persistent, qemu-nbd exits when its only client disconnects; bound to this
@@ -301,15 +311,22 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
         )
     try:
         deadline = tools.Deadline.after(_TIMEOUT_S)
-        while (connection := _connect(address)) is None:
-            if process.poll() is not None:
-                output = errors.read_text(encoding="utf-8", errors="replace").strip()
-                raise DiskError(f"QEMU cannot open {chain[0].path}: {output}")
+        while (connection := _connect(address)) is None and process.poll() is None:
             if deadline.expired:
                 raise ToolTimeoutError(f"qemu-nbd did not start within {_TIMEOUT_S:g} s.")
             time.sleep(_POLL_S)
-        with connection:
-            yield connection
+        if connection is None:
+            raise _refusal(chain, errors)
+        with connection, connection.makefile("rb") as answers:
+            try:
+                reader = _NbdReader(connection, answers)
+            except DiskError:
+                # It listens before it opens the disk, and breaks off if it cannot.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=tools.GRACE_S)
+                    raise _refusal(chain, errors) from None
+                raise
+            yield reader
     finally:
         process.terminate()
         try:
@@ -317,6 +334,11 @@ def _served(chain: tuple[Layer, ...], folder: Path) -> Iterator[socket.socket]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _refusal(chain: tuple[Layer, ...], errors: Path) -> DiskError:
+    output = errors.read_text(encoding="utf-8", errors="replace").strip()
+    return DiskError(f"QEMU cannot open {chain[0].path}: {output}")
 
 
 def _connect(address: Path) -> socket.socket | None:

@@ -33,6 +33,8 @@ IMPOSSIBLE_BYTES = 1 << 62
 _BOOT_SIGNATURE = b"\x55\xaa"
 #: The MBR types of extended partitions.
 EXTENDED_TYPES = frozenset({"5", "f", "85"})
+#: Logical partitions are numbered from this.
+FIRST_LOGICAL = 5
 _PROTECTIVE_TYPE = "ee"
 _UNUSED_GUID = bytes(16)
 
@@ -242,7 +244,8 @@ def _read_logical(
         f"Partition {entry.number} is a second extended partition; its contents were ignored."
         for entry in containers[1:]
     ]
-    base = at = containers[0].start_bytes
+    outer = containers[0]
+    at, record_bytes = outer.start_bytes, outer.size_bytes
     found: list[Partition] = []
     seen: set[int] = set()
     while at not in seen and len(seen) < _LINK_LIMIT and len(found) < _LOGICAL_LIMIT:
@@ -252,15 +255,18 @@ def _read_logical(
             warnings.append(f"The chain of logical partitions is broken at byte {at:,}.")
             return found
         link = None
-        for flag, kind, start, count in _mbr_slots(sector):
-            if f"{kind:x}" in EXTENDED_TYPES and count:
-                link = link or base + start * SECTOR_BYTES
-            elif kind and count:
-                entry = _mbr_entry(5 + len(found), flag, kind, start, count)
-                found.append(replace(entry, start_bytes=at + entry.start_bytes))
+        for slot, values in enumerate(_mbr_slots(sector)):
+            entry = _mbr_entry(FIRST_LOGICAL + len(found), *values)
+            placed = replace(entry, start_bytes=at + entry.start_bytes)
+            is_inside = entry.end_bytes <= record_bytes and placed.end_bytes <= outer.end_bytes
+            if entry.container and entry.size_bytes:
+                link = link or entry
+            # As the kernel does: the last two entries may be garbage.
+            elif entry.size_bytes and (slot < 2 or is_inside):
+                found.append(placed)
         if link is None:
             return found
-        at = link
+        at, record_bytes = outer.start_bytes + link.start_bytes, link.size_bytes
     warnings.append("The chain of logical partitions is circular or has too many links.")
     return found
 

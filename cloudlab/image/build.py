@@ -39,7 +39,7 @@ from cloudlab.image.recipe import (
     make_recipe,
     reserve_core,
 )
-from cloudlab.tools import check_arch, install_hint, now, run, which
+from cloudlab.tools import CPUS, check_arch, install_hint, now, run, which
 from cloudlab.units import format_bytes
 
 #: The most disk that a build takes, in bytes: 1.4 GiB were measured.
@@ -184,8 +184,7 @@ def check_host(recipe: Recipe) -> None:
             hint=install_hint(*missing),
         )
     if recipe.is_foreign and run(["arch-test", recipe.arch], check=False).returncode:
-        cpu = {"amd64": "x86_64", "arm64": "aarch64"}[recipe.arch]
-        registration = BINFMT_FOLDER / f"qemu-{cpu}.conf"
+        registration = BINFMT_FOLDER / f"qemu-{CPUS[recipe.arch]}.conf"
         hint = install_hint(str(registration))
         if registration.exists():
             hint = (

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -261,18 +262,31 @@ def remember(image: Image) -> Image:
 def recall(name: str, folder: Path | None = None) -> Image | None:
     """Return the cached image called ``name``, or None where it is not (wholly) there.
 
-    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise
-    an ImageError if the image's record cannot be read, or as of :func:`check_unchanged`.
+    Without a ``folder`` it is the user's own cache, then the shared one; the first image that is
+    what was recorded counts.  Raise the first ImageError if there is only one whose record cannot
+    be read, or as of :func:`check_unchanged`.
     """
-    recorded = read_record(name, folder)
-    if recorded is None:
-        return None
-    image = check_unchanged(recorded)
-    if image != recorded:
-        # In a cache that cannot be written, the next process has to hash it again.
-        with contextlib.suppress(OSError):
-            remember(image)
-    return image
+    problems = []
+    for one in [folder] if folder else paths.readable_folders(paths.images_folder()):
+        try:
+            if (recorded := read_record(name, one)) is None:
+                continue
+            image = check_unchanged(recorded)
+        except ImageError as error:
+            problems.append(error)
+            continue
+        if image != recorded:
+            _remember_if_writable(image)
+        return image
+    if problems:
+        raise problems[0]
+    return None
+
+
+def _remember_if_writable(image: Image) -> None:
+    # In a cache that cannot be written, the next process has to hash it again.
+    with contextlib.suppress(OSError):
+        remember(image)
 
 
 def check_unchanged(image: Image) -> Image:
@@ -305,7 +319,7 @@ def check_unchanged(image: Image) -> Image:
 def read_record(name: str, folder: Path | None = None) -> Image | None:
     """Return what is recorded of ``name``, unchecked; None where record or image is missing.
 
-    Raise an ImageError if the record cannot be read.
+    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise an ImageError if the record cannot be read.
     """
     if folder is None:
         found = (read_record(name, one) for one in paths.readable_folders(paths.images_folder()))
@@ -323,9 +337,13 @@ def read_record(name: str, folder: Path | None = None) -> Image | None:
         ) from error
     except _BAD_RECORD as error:
         raise ImageError(
-            f"The record {record} cannot be read: {error}.", hint=f"Remove it with: rm '{record}'"
+            f"The record {record} cannot be read: {error}.", hint=_removal(record)
         ) from error
     return image if image.path.is_file() else None
+
+
+def _removal(path: Path) -> str:
+    return f"Remove it with: rm {shlex.quote(str(path))}"
 
 
 def recorded_names(folder: Path | None = None) -> list[str]:
@@ -394,13 +412,18 @@ def open_image(path: Path, *, arch: str | None = None) -> Image:
 def verify(image: Image) -> Image:
     """Hash the whole image and, if the hash is right, record the file's modification time.
 
-    Raise a ChecksumError with both hashes if it is wrong.
+    Raise a ChecksumError with both hashes if it is wrong, an ImageError if it cannot be read.
     """
-    actual = sha256_of(image.path)
+    hint = "Correct its permissions, or copy it anew."
+    with paths.os_errors_as(ImageError, f"The image {image.path} cannot be read", hint=hint):
+        actual, status = sha256_of(image.path), image.path.stat()
     if image.sha256 and actual != image.sha256:
         raise ChecksumError(
             f"The image {image.path} is not what was recorded on {image.date}: expected "
             f"SHA-256 {image.sha256}, found {actual}.",
-            hint=f"Remove it with: rm '{image.path}'",
+            hint=_removal(image.path),
         )
-    return image if image.path.stat().st_mtime_ns == image.mtime_ns else remember(image)
+    found = replace(image, file_size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    if found != image:
+        _remember_if_writable(found)
+    return found

@@ -150,7 +150,7 @@ class Catalogue:
         return [image for by_arch in self.images.values() for image in by_arch.values()]
 
     def recognise(self, filename: str) -> Published | None:
-        """Return the image that a file is by its name, or None."""
+        """Return the image that a file is by its name, or another issue of it, or None."""
         name = filename.lower()
         known = (image for image in self.rows() if image.known_by)
         return next((one for one in known if all(word in name for word in one.known_by)), None)
@@ -165,8 +165,7 @@ class Catalogue:
             return {}
         if published.refused:
             raise ImageError(
-                f"cloudlab cannot use {filename}: by its name it is {published.title}. "
-                f"{published.refused}",
+                f"cloudlab cannot use {filename}, judged by its name: {published.refused}",
                 hint="If it is another image, rename the file.",
             )
         # That quirk is about the catalogue's own entry.

@@ -191,10 +191,11 @@ class Download:
         else:
             spans = response.headers.get("Content-Range", "")
             match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", spans)
-            if not match or int(match[1]) != offset or (total not in {None, int(match[3])}):
+            first, last, length = (int(text) for text in match.groups()) if match else (0, 0, 0)
+            if first != offset or not first <= last < length or total not in {None, length}:
                 self.discard()
                 raise TransientError(f"{self.url} sent another range than asked for: {spans!r}")
-            total = int(match[3])
+            total = length
         promised = self._size_bytes
         if promised is not None and total not in {None, promised}:
             raise DownloadError(

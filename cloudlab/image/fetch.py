@@ -47,11 +47,11 @@ _MIRROR_HINT = (
     "instructor's host, and use the same version of cloudlab on both."
 )
 
+#: An architecture in a file's name: foo_arm64.qcow2, OL9U4_x86_64-kvm.qcow2.
+_ARCH = re.compile(rf"(?<![a-z])(?:{'|'.join(ARCHITECTURES)})(?!\d)")
+
 #: Seconds between two looks at another process's download.
 _POLL_S = 0.2
-
-#: Seconds within which a publisher has to answer for ``auto`` to fetch from it.
-PROBE_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -418,8 +418,9 @@ def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -
 def _from_url(url: str, arch: str | None, digest: Digest | None, known: Catalogue) -> _Source:
     filename = re.split(r"[?#]", url)[0].partition("://")[2].rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(filename).stem)[:100].lstrip(".-_") or "image"
-    words = re.split(r"[^a-z0-9_]+", url.lower())
-    arch = arch or check_arch(next((word for word in words if word in ARCHITECTURES), None))
+    # A mirror may be named after an architecture, too: the file's name says it better.
+    named = [_ARCH.findall(text.lower()) for text in (filename, url)]
+    arch = arch or check_arch(next((found[-1] for found in named if found), None))
     # Without a checksum, https proves nothing about the file, and the label says so.
     trust = (Trust.PINNED if digest else Trust.UNVERIFIED).value
     details = {"requested": url, "quirks": known.quirks_of_file(filename)}
@@ -481,6 +482,7 @@ def choose_image(
     builder: Callable[[], Image] | None = None,
     progress: Progress | None = None,
     cancel: threading.Event | None = None,
+    patience: Patience = PATIENT,
 ) -> tuple[Image, str]:
     """Return the image that ``choice`` names, and why it is this one.
 
@@ -502,6 +504,7 @@ def choose_image(
     progress : callable, optional
         Called with the progress of a download.
     cancel : threading.Event, optional
+    patience : Patience
 
     Raises
     ------
@@ -518,13 +521,16 @@ def choose_image(
         raise UsageError(
             f"The image cannot be {choice!r:.80}.", hint="Give an Image, a name, a path or a URL."
         )
-    fetch_one = functools.partial(fetch, arch=arch, mirror=mirror, progress=progress, cancel=cancel)
+    fetch_one = functools.partial(
+        fetch, arch=arch, mirror=mirror, progress=progress, cancel=cancel, patience=patience
+    )
     if choice == "auto":
-        return _automatic(check_arch(arch), mirror, builder, fetch_one)
-    # A bare word is a file only if it is there.
+        index = Transfer("the mirror's index", progress, patience=patience, cancel=cancel)
+        return _automatic(check_arch(arch), mirror, builder, fetch_one, index)
+    # A bare word is a file only if it is there.  Path.is_file() raises for a long one.
     if isinstance(choice, Path) or (
         not is_url(choice)
-        and (os.sep in choice or choice.startswith((".", "~")) or Path(choice).is_file())
+        and (os.sep in choice or choice.startswith((".", "~")) or os.path.isfile(choice))  # noqa: PTH113
     ):
         image = cache.open_image(Path(choice), arch=arch)
         if image.origin == "file":
@@ -541,14 +547,10 @@ def _automatic(
     mirror: str | None,
     builder: Callable[[], Image] | None,
     fetch_one: Callable[[str], Image],
+    index: Transfer,
 ) -> tuple[Image, str]:
     lab, default = make_recipe(arch=arch).name, load_catalogue().default
-    # Variants of the lab image are used only where they are named.
-    plain = (
-        image
-        for image in cache.cached_images()
-        if image.arch == arch and image.details.get("variant", "plain") == "plain"
-    )
+    plain = (image for image in cache.cached_images() if _is_automatic(image, arch))
     for reason, found in (
         ("the lab image in the cache", find_cached(lab, arch)),
         ("the course's default, in the cache", find_cached(default, arch)),
@@ -557,7 +559,7 @@ def _automatic(
         if found is not None:
             return found, reason
     if mirror := mirror or os.environ.get("CLOUDLAB_MIRROR"):
-        name = _best_on_mirror(mirror_url(mirror), arch, lab, default)
+        name = _best_on_mirror(mirror_url(mirror), index, arch, lab, default)
         return fetch_one(name), f"from the mirror {mirror}"
     if _reachable(default, arch):
         image = fetch_one(default)
@@ -574,10 +576,14 @@ def _automatic(
     return image, "built here: none is in the cache and no publisher could be reached"
 
 
-def _best_on_mirror(base: str, arch: str, *wishes: str) -> str:
-    """Return the first of ``wishes`` that the mirror holds, else its first image for ``arch``."""
-    offers = read_index(base, Transfer(base))
-    held = [offer.image for offer in offers if offer.image.arch == arch]
+def _is_automatic(image: Image, arch: str) -> bool:
+    """Return whether ``auto`` may take an image: variants of the lab image have to be named."""
+    return image.arch == arch and image.details.get("variant", "plain") == "plain"
+
+
+def _best_on_mirror(base: str, index: Transfer, arch: str, *wishes: str) -> str:
+    """Return the first of ``wishes`` that the mirror holds, else its first image for ``auto``."""
+    held = [one.image for one in read_index(base, index) if _is_automatic(one.image, arch)]
     for wish in wishes:
         if any(matches(image, wish, arch) for image in held):
             return wish
@@ -587,11 +593,4 @@ def _best_on_mirror(base: str, arch: str, *wishes: str) -> str:
 def _reachable(name: str, arch: str) -> bool:
     """Return whether the publisher of ``name`` answers, asked once and briefly."""
     published = load_catalogue().images[name].get(arch)
-    if published is None:
-        return False
-    url = published.checksum_url or published.url
-    try:
-        web.open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
-    except (web.TransientError, DownloadError):
-        return False
-    return True
+    return published is not None and web.answers(published.checksum_url or published.url)

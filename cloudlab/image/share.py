@@ -109,7 +109,7 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
     UsageError
         If the address is not this host's, or the given port is taken.
     CloudlabError
-        If no address was given and this host is on no network.
+        If no address was given and this host is on no network, or no more files can be opened.
     """
 
     def __init__(
@@ -131,11 +131,15 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopped = asyncio.Event()
         self._ready = threading.Event()
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve()), name="cloudlab-share", daemon=True
-        )
+        self._failure: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="cloudlab-share", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if self._failure is not None:
+            self._socket.close()
+            hint = "Close other programs, or raise the limit on open files: ulimit -n 4096"
+            with paths.os_errors_as(CloudlabError, "The server could not start", hint=hint):
+                raise self._failure
 
     def images(self) -> list[Image]:
         """Return the images that are served at this moment, newest first."""
@@ -150,6 +154,17 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._serve())
+        except Exception as error:
+            if self._ready.is_set():
+                raise
+            self._failure = error
+        finally:
+            self._ready.set()
 
     async def _serve(self) -> None:
         server = _Server(self._folder, self._accept, self._site)

@@ -35,7 +35,11 @@ _REDIRECT_CODES = {301, 302, 303, 307, 308}
 _PROGRESS_S = 0.1
 _SMALL_BYTES = 4 << 20
 _RESUME = "What has arrived is kept: the same command resumes the download."
+_LOOK = "Try again later, or open the URL in a browser to see where it leads."
 _CONNECT = "Check the network, and http_proxy and https_proxy if there is a proxy."
+
+#: Seconds within which a server has to answer to count as reachable.
+PROBE_TIMEOUT_S = 3.0
 
 T = TypeVar("T")
 
@@ -164,14 +168,28 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def http_error_302(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any
     ) -> Any:
-        # Before urllib looks at the scheme, whose message does not say what is wrong with it.
-        url = urllib.parse.urljoin(req.full_url, headers.get("Location", ""))
+        # Before urllib looks at it, whose messages do not say what is wrong with a redirect.
+        location = headers.get("Location", "")
         try:
+            if not location:
+                raise DownloadError(
+                    f"{req.full_url} answered {code} without a Location.", hint=_LOOK
+                )
+            if len(getattr(req, "redirect_dict", {})) >= self.max_redirections:
+                raise DownloadError(
+                    f"{req.full_url} is the end of more than {self.max_redirections} redirects.",
+                    hint=_LOOK,
+                )
+            url = urllib.parse.urljoin(req.full_url, location)
             _check_scheme(url, allow_http=self._allow_http, origin=req.full_url)
-        except DownloadError:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, http.client.InvalidURL) as error:
+            raise DownloadError(
+                f"{req.full_url} redirects to {location!r}, which is not a URL: {error}.",
+                hint=_LOOK,
+            ) from error
+        finally:
             fp.close()
-            raise
-        return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
@@ -244,7 +262,7 @@ def open_url(
         if error.code in _REDIRECT_CODES:
             raise DownloadError(
                 f"{error.url} redirects in a circle.",
-                hint="Try again later, or open the URL in a browser to see where it leads.",
+                hint=_LOOK,
             ) from error
         said = f"{error.url} answered {error.code} {error.reason}"
         if error.code in _RETRIED_CODES:
@@ -266,6 +284,15 @@ def open_url(
     except (OSError, http.client.HTTPException) as error:
         raise broken(url, error) from error
     return response
+
+
+def answers(url: str) -> bool:
+    """Return whether ``url`` can be fetched, asked once and briefly."""
+    try:
+        open_url(url, allow_http=True, timeout_s=PROBE_TIMEOUT_S, method="HEAD").close()
+    except (TransientError, DownloadError):
+        return False
+    return True
 
 
 def retry_after_s(header: str | None) -> float | None:

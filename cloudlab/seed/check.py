@@ -54,6 +54,8 @@ _TEMPLATE_HEADER = re.compile(r"##\s*template:\s*jinja", re.IGNORECASE)
 _TYPES = {"object": "keys with values", "array": "a list", "string": "text", "null": "nothing"}
 _TYPES |= {"boolean": "true or false", "integer": "a whole number", "number": "a number"}
 
+_SCHEMA_HINT = "Fetch or build the image again."
+
 
 class Severity(StrEnum):
     """error: cloud-init refuses, ignores or misreads it; warning: it may not do as meant."""
@@ -138,7 +140,7 @@ def kind_of(value: object) -> str:
 def load_schema(path: Path | None) -> dict[str, Any] | None:
     """Return cloud-init's schema from an image's ``schema_path``; None where there is none.
 
-    Raise a SeedError if the file cannot be read or is not a JSON schema.
+    Raise a SeedError if the file cannot be read or is not a JSON schema, down to its ``$defs``.
     """
     if path is None:
         return None
@@ -147,12 +149,14 @@ def load_schema(path: Path | None) -> dict[str, Any] | None:
 
     try:
         schema = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        Draft4Validator.check_schema(schema)
+        parts = msgspec.convert(schema.get("$defs", {}), dict[str, Any])
+        for part in (schema, *parts.values()):
+            Draft4Validator.check_schema(part)
     except (OSError, msgspec.MsgspecError, SchemaError) as error:
         reason = getattr(error, "message", None) or getattr(error, "strerror", None) or error
         raise SeedError(
             f"{path} is not a JSON schema of cloud-init: {reason}.",
-            hint="Fetch or build the image again.",
+            hint=_SCHEMA_HINT,
         ) from error
     return schema
 
@@ -171,6 +175,11 @@ def check_user_data(
         about disks, growth, commands and passwords are checked in depth.
     header : bool
         Whether the first line must be ``#cloud-config``.
+
+    Raises
+    ------
+    SeedError
+        If the image's schema refers to what it does not hold.
     """
     found = list(_check_kind(text)) if header else []
     if header and not is_cloud_config(text):
@@ -248,11 +257,9 @@ def _own_schema(images: dict[str, Any]) -> dict[str, Any]:
 
 def _schema_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
     load_jsonschema()
-    from jsonschema import Draft4Validator, FormatChecker
     from jsonschema.exceptions import best_match
 
-    validator = Draft4Validator(schema, format_checker=FormatChecker())
-    for error in validator.iter_errors(_jsonable(document.value)):
+    for error in _schema_errors(_jsonable(document.value), schema):
         # Of several forms that a value may have, the nearest one explains most.
         closest = best_match([error])
         path = tuple(closest.absolute_path)
@@ -261,13 +268,32 @@ def _schema_problems(document: Document, schema: dict[str, Any]) -> Iterator[Pro
                 message = f"cloud-init ignores the unknown key {key!r}{remedy}"
                 place = document.text.place((*path, key), key=True)
                 yield Problem(*place, message, Severity.WARNING, unknown_key=True)
-        elif message := error.schema.get("message"):
-            severity = Severity(error.schema.get("severity", "warning"))
+        elif isinstance(message := error.schema.get("message"), str):
+            severity = Severity.WARNING
+            if error.schema.get("severity") == "error":
+                severity = Severity.ERROR
             words = message.replace("{found}", kind_of(error.instance))
             yield document.problem(tuple(error.absolute_path), words, severity)
         else:
             words = f"{'.'.join(map(str, path))}: {_broken_rule(closest)}".removeprefix(": ")
             yield document.problem(path, words, Severity.WARNING)
+
+
+def _schema_errors(value: Any, schema: dict[str, Any]) -> list[Any]:
+    """Return jsonschema's errors; raise a SeedError for a schema that cannot be applied."""
+    from jsonschema import Draft4Validator, FormatChecker
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    # Without a registry, jsonschema downloads what a $ref names, and a mirror may send the schema.
+    validator = Draft4Validator(schema, registry=Registry(), format_checker=FormatChecker())
+    try:
+        return list(validator.iter_errors(value))
+    except (Unresolvable, RecursionError, ValueError, re.error) as error:
+        reason = "it refers to itself" if isinstance(error, RecursionError) else error
+        raise SeedError(
+            f"The image's schema of cloud-init cannot be used: {reason}.", hint=_SCHEMA_HINT
+        ) from error
 
 
 def _unknown_keys(error: Any) -> Iterator[tuple[str, str]]:
