@@ -184,7 +184,7 @@ def report(shell: list[str], guest: Path, *words: str) -> list[dict]:
 
 
 def frames(guest: Path) -> list[dict]:
-    return [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("ascii"))]
+    return [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("utf-8"))]
 
 
 def test_every_frame_carries_the_runs_nonce(each_shell, guest, tmp_path):
@@ -365,14 +365,14 @@ def test_long_logs_are_capped(shell, guest):
             log.write(f"date - cc_growpart.py[DEBUG]: {number} {'x' * 3000}\n")
             log.write(f"date - util.py[WARNING]: {number} {backslashes}\n")
     report(shell, guest, "after")
-    lines = console(guest).read_text("ascii").splitlines()
+    lines = console(guest).read_text("utf-8").splitlines()
     assert max(map(len, lines)) < 2000
     assert len(of_kind(frames(guest), "log")) <= 44
 
 
 def test_cksum_and_the_parser_agree_with_every_frame(shell, guest):
     report(shell, guest, "after")
-    text = console(guest).read_text("ascii")
+    text = console(guest).read_text("utf-8")
     matches = list(FRAME.finditer(text))
     assert [int(match[3]) for match in matches] == list(range(len(matches)))
     for match in matches:
@@ -388,7 +388,7 @@ def test_people_s_tables_come_with_the_frames(each_shell, guest):
     (exact,) = [found for found in parsed.reports if found.exact]
     assert exact.block is not None
     assert exact.block.complete
-    lines = console(guest).read_text("ascii").splitlines()
+    lines = console(guest).read_text("utf-8").splitlines()
     lsblk, df = lines.index("$ lsblk"), lines.index("$ df -h")
     assert lsblk < df
     assert "Filesystem" in lines[df + 1]
@@ -523,7 +523,7 @@ def test_sampler_reports_every_change_and_ends_with_after(shell, guest):
         return re.findall(r'@cloudlab sample \d+ .*"nvme0n1p1".*?"size_bytes":(\d+),"start', text())
 
     def text() -> str:
-        return console(guest).read_text("ascii")
+        return console(guest).read_text("utf-8")
 
     wait_for(lambda: f"{4096000 * 512}" in samples(), "the first sample")
     write(part, 41943040 - 227328)
@@ -542,7 +542,7 @@ def test_samples_say_until_when_the_sizes_before_them_held(shell, guest):
     report(shell, guest, "before", "sample")
 
     def begins() -> list[dict]:
-        found = [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("ascii"))
+        found = [json.loads(match[4]) for match in FRAME.finditer(console(guest).read_text("utf-8"))
                  if match[2] == "sample"]  # fmt: skip
         return of_kind(found, "begin")
 
@@ -563,7 +563,7 @@ def test_samples_say_until_when_the_sizes_before_them_held(shell, guest):
 def test_the_sampler_ends_by_itself(shell, guest):
     report(shell, guest, "before", "sample")
     mark = guest / "run/cloudlab/sampling"
-    wait_for(lambda: "@cloudlab sample" in console(guest).read_text("ascii"), "the first sample")
+    wait_for(lambda: "@cloudlab sample" in console(guest).read_text("utf-8"), "the first sample")
     assert mark.exists()
     # Nothing changes but the time; the watcher stays.
     write(guest / "proc/uptime", "1000.00 5.00")
