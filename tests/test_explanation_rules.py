@@ -844,6 +844,38 @@ def test_lsblk_breaks_a_row_after_a_long_name():
     assert found.statements[-1].finding == kept(Reason.LOGICAL_VOLUME)
 
 
+STARTS = """\
+$ lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS
+NAME   TYPE        SIZE    START FSTYPE MOUNTPOINTS
+vda    disk 42949672960
+├─vda1 part 20434649088     2048 ext4   /
+"""
+
+
+@pytest.mark.parametrize(
+    ("behind", "finding"),
+    [
+        ("└─vda2 part  1022361600 39915520 swap   [SWAP]\n", kept(Reason.WALL)),
+        ("└─vda2 part  1022361600 79915520 swap   [SWAP]\n", kept(None)),
+        ("└─vda14 part      1022976       34\n", kept(None)),
+        ("├─vda2 part        1024 39915518\n└─vda5 part 1022361600 39915520 swap [SWAP]\n", kept(Reason.WALL)),
+    ],
+    ids=["right behind it", "at the end", "before it", "in an extended one"],
+)  # fmt: skip
+def test_what_lies_behind_root_shows_in_lsblks_column_of_starts(behind, finding):
+    for said in ("", "NOCHANGE: partition 1 is size 39911424. it cannot be grown\n"):
+        found = told(f"$ growpart /dev/vda 1\n{said}{STARTS}{behind}", Subject.PARTITION)
+        assert found.finding == finding
+        assert ("swapoff" in found.fix) == (finding == kept(Reason.WALL))
+        assert "begin behind it?" not in found.fix
+
+
+def test_a_start_that_only_some_partitions_have_shows_no_room():
+    found = told(STARTS + "└─vda2 part  1022361600          swap   [SWAP]\n", Subject.PARTITION)
+    assert found.finding == kept(None)
+    assert "does vda2 begin behind it?" in found.fix
+
+
 def test_the_swap_behind_root_is_removed_whatever_kept_it_from_growing():
     swap = "/dev/vda2    20971520 23068671  2097152   1G 82 Linux swap / Solaris\n"
     walled = HALF.rstrip() + "\n" + swap + "\n" + ON_VDA1

@@ -105,6 +105,8 @@ class Device:
     at : Line
     tolerance_bytes : int
         By how much rounding may have changed the size.
+    start_bytes : int or None
+        Where a partition begins on its disk; None where the listing does not show it.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Device:
     fstype: str
     at: Line
     tolerance_bytes: int = 0
+    start_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,20 +263,25 @@ def _fstype_in(text: str, start: int = 0) -> str:
 def _read_listings(document: Document, facts: Facts) -> None:
     reports = document.parsed.reports if document.parsed else ()
     texts = {line.number: line for line in document.lines}
-    details = _json_details(document) if reports else {}
     for report in reports:
         tree, first = _Tree(), len(facts.devices)
+        names = {"", *(row.name for row in report.lsblk)}
         for row in report.lsblk:
             at = texts.get(row.line) or Line(document.name, row.line, row.name)
             depth = at.text.find(row.name)
-            parent = tree.parent(depth, row.name)
+            parent, shown = tree.parent(depth, row.name), row.cells.get("PKNAME")
+            parent = (
+                parent if shown is None or short_name(shown) not in names else short_name(shown)
+            )
             fstype = _fstype_in(at.text, max(depth, 0) + len(row.name))
-            parent, fstype = details.get(row.name) or (parent, fstype)
+            fstype = row.cells.get("FSTYPE") or fstype
             kind = row.type or ("part" if disk_of(row.name) else "disk")
             tolerance = 0 if report.exact else rounding(row.size_bytes)
             about = row.name, row.size_bytes, kind, parent, row.mountpoints, fstype
+            start = row.cells.get("START", "")  # the kernel counts it in 512 bytes on every disk
+            start_bytes = int(start) * SECTOR_BYTES if start.isdigit() else None
             if at.text:  # else it is a hypervisor's
-                facts.devices.append(Device(*about, at, tolerance))
+                facts.devices.append(Device(*about, at, tolerance, start_bytes))
                 document.kinds.add("lsblk")
         rows = facts.devices[first:]
         if any(disk_of(one.parent) == one.name for one in rows):  # lsblk -s: what is below follows
@@ -304,22 +312,6 @@ def _json_objects(document: Document, key: str) -> Iterator[Any]:
             yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
         except (ValueError, RecursionError, KeyError):
             continue
-
-
-def _json_details(document: Document) -> dict[str, tuple[str, str]]:
-    """Return parent and filesystem type by device, from ``lsblk -J``."""
-    found: dict[str, tuple[str, str]] = {}
-
-    def walk(devices: Any, parent: str, depth: int) -> None:
-        for one in devices if isinstance(devices, list) and depth < 20 else ():  # noqa: PLR2004
-            if isinstance(one, dict):
-                name = short_name(str(one.get("name") or one.get("path") or ""))
-                found[name] = parent, str(one.get("fstype") or "")
-                walk(one.get("children"), name, depth + 1)
-
-    for devices in _json_objects(document, "blockdevices"):
-        walk(devices, "", 0)
-    return found
 
 
 def _without_sizes(document: Document) -> Iterator[Device]:

@@ -29,6 +29,8 @@ MBR_LIMIT_BYTES = 2**32 * 512
 # A partition's start is aligned, and the table's copy takes some room.
 _ALIGNMENT_BYTES = 2 << 20
 _LEAST_ROOT_BYTES = 128 << 20
+# The kernel shows only the two sectors of an extended partition that have its own table.
+_EXTENDED_BYTES = 1024
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
 # Of all blocks, where lsblk may have rounded the device's size.
@@ -427,7 +429,30 @@ class Machine(EventLog):
         draft = min(self._edits[1], default=1 << 62)
         found = [one for one in found if one.at.order < draft and not self.outdated(one.at)]
         exact = [one for one in found if not one.rounded]
-        return next(reversed(exact or found), None)
+        return next(reversed(exact or found), None) or self._listed_table
+
+    @cached_property
+    def _listed_table(self) -> Table | None:
+        """What the column START of lsblk shows of the table, where it has all partitions."""
+        disk, listed = self.devices.get(self.disk), self._listed_parts
+        slack = max((one.tolerance_bytes for one in listed), default=0)
+        if disk is None or slack > (disk.size_bytes or 0) // 100:
+            return None
+        table = Table(disk.name, disk.at, rounded=slack > 0)
+        for one in listed:
+            if one.start_bytes is None:
+                return None
+            kind = "Extended" if one.size_bytes == _EXTENDED_BYTES else one.fstype
+            end_bytes = one.start_bytes + (one.size_bytes or 0)
+            table.parts.append(Part(one.name, one.start_bytes, end_bytes, kind))
+        return table
+
+    @property
+    def _listed_parts(self) -> list[Device]:
+        """The partitions of root's disk in listings; none where a size is missing or outdated."""
+        found = [one for one in self.devices.values() if disk_of(one.name) == self.disk != ""]
+        known = all(one.size_bytes is not None and not self.outdated(one.at) for one in found)
+        return found if known else []
 
     @property
     def part(self) -> Part | None:
@@ -450,27 +475,22 @@ class Machine(EventLog):
             return self._listed_room(disk_bytes)
         disk_bytes = table.size_bytes or disk_bytes
         slack = _ALIGNMENT_BYTES + (disk_bytes // 100 if table.rounded else 0)
-        followers = [one for one in table.parts if one.start_bytes >= part.end_bytes - slack // 4]
-        following = [one for one in followers if one.name != part.name]
+        following = [one for one in table.parts if one.start_bytes > part.start_bytes]
         behind = min(following, key=lambda one: one.start_bytes, default=None)
         end = max(one.end_bytes for one in table.parts)
         free = (behind.start_bytes if behind else disk_bytes) - part.end_bytes
-        blocked = behind is not None and free < max(LEAST_GAIN_BYTES, slack // 2)
+        blocked = behind is not None and free <= max(LEAST_GAIN_BYTES, slack // 2)
+        listed = (part, behind) if table is self._listed_table else ()
         return Room(
             free if free > slack else 0,
             disk_bytes - end if disk_bytes - end > slack else 0,
             behind if blocked else None,
-            (table.at,),
+            (table.at, *(self.devices[one.name].at for one in listed if one)),
         )
 
     def _listed_room(self, disk_bytes: int | None) -> Room:
-        disk = self.devices.get(self.disk)
-        parts = [
-            one for one in self.devices.values() if self.disk and disk_of(one.name) == self.disk
-        ]
+        disk, parts = self.devices.get(self.disk), self._listed_parts
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
-            return Room(None, None, None, ())
-        if any(one.size_bytes is None or self.outdated(one.at) for one in parts):
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)

@@ -10,29 +10,25 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cloudlab.errors import ParseError
 from cloudlab.sizes.lines import (
     MAX_INT,
+    POWERS,
     STAMP,
     Column,
     Header,
     Listing,
     Unread,
     header_words,
+    parse_size,
     prefix_pattern,
+    unescape,
 )
 
-_POWERS = {letter: power for power, letter in enumerate("BKMGTPEZY")}
-_SIZE = re.compile(
-    r"(?P<whole>\d{1,24})(?:[.,](?P<part>\d{1,9}))?\s?(?P<unit>[BKMGTPEZYkmgt]?)(?P<si>iB?|B)?",
-    re.ASCII,
-)
-# lsblk writes \x20, the kernel's own tables \040.
-_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})|\\([0-3][0-7]{2})")
 _ANY = re.compile(r".+")
 # What people write behind a row.
 _REMARK = re.compile(r"(?:<|#|←|\().*")
@@ -54,6 +50,8 @@ class LsblkRow:
     mountpoints : tuple of str
     line : int
         The transcript's line, from 1.
+    cells : mapping of str to str
+        What all columns hold, by their names; of JSON, PKNAME is the device around it.
     """
 
     name: str
@@ -61,6 +59,7 @@ class LsblkRow:
     type: str
     mountpoints: tuple[str, ...]
     line: int
+    cells: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,54 +85,6 @@ class DfRow:
     available_bytes: int | None
     mountpoint: str | None
     line: int
-
-
-def parse_size(text: str, *, base: int = 1024) -> int:
-    """Return the bytes that lsblk or df mean by ``text``: ``19.9G``, ``366K``, ``512B``, ``4096``.
-
-    Rounded text gives rounded bytes.
-
-    Parameters
-    ----------
-    text : str
-        K to Y are powers of ``base``, ``Gi`` and ``GiB`` powers of 1024, and ``GB`` powers of
-        1000, as GNU programs print them.
-    base : int
-        1000 for what ``df -H`` prints.
-
-    Raises
-    ------
-    ParseError
-        If it is not a size, or more than 2**63 - 1 bytes.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    unit, si = (match["unit"], match["si"]) if match else ("", None)
-    # Not a fraction of a byte, nor bytes with a prefix alone; but macOS has "0Bi".
-    if match is None or (unit in {"", "B"} and (match["part"] or (si and unit + si != "Bi"))):
-        raise ParseError(
-            f"{text[:40]!r} is not a size.",
-            hint="A size is a number with an optional unit from B to Y, such as 19.9G or 366K.",
-        )
-    part = match["part"] or ""
-    factor: int = {None: base, "B": 1000}.get(si, 1024) ** _POWERS[unit.upper() or "B"]
-    # Whole numbers only: a float cannot hold every byte count.
-    scale: int = 10 ** len(part)
-    size_bytes = (int(match["whole"] + part) * factor * 2 + scale) // (2 * scale)
-    if size_bytes > MAX_INT:
-        raise ParseError(
-            f"{text[:40]!r} is more than any disk holds.", hint="The limit is 2**63 - 1 bytes."
-        )
-    return size_bytes
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    raw = _ESCAPE.sub(
-        lambda match: bytes([int(match[1], 16) if match[1] else int(match[2], 8)]),
-        text.encode("utf-8", "surrogatepass"),
-    )
-    return raw.decode("utf-8", "replace")
 
 
 class Place(NamedTuple):
@@ -177,6 +128,7 @@ _DRAWN = re.compile(r"[│ ]*[├└]|[| ]*[|`]-")
 _CELLS = {
     "MAJ:MIN": re.compile(r"\d+:\d+"),
     "SIZE": re.compile(r"\d+(?:[.,]\d+)?[BKMGTPEZY]?", re.ASCII),
+    "START": re.compile(r"\d+", re.ASCII),
     "TYPE": re.compile(r"[a-z][\w-]*", re.ASCII),
     "MOUNTPOINT": _MOUNTPOINT,
     "MOUNTPOINTS": _MOUNTPOINT,
@@ -210,13 +162,14 @@ class _Lsblk(Listing):
             raise ParseError("The device has no name or no size.")
         mounts = cells.get("MOUNTPOINTS") or cells.get("MOUNTPOINT") or ""
         # lsblk --raw puts an escaped line feed between several; JSON has a list.
-        points = mounts if isinstance(mounts, list) else _unescape(str(mounts)).split("\n")
+        points = mounts if isinstance(mounts, list) else unescape(str(mounts)).split("\n")
         return LsblkRow(
-            name=_unescape(name.removeprefix("/dev/").removeprefix("mapper/")),
+            name=unescape(name.removeprefix("/dev/").removeprefix("mapper/")),
             size_bytes=parse_size(str(size)),
             type=str(cells.get("TYPE") or ""),
             mountpoints=tuple(str(one) for one in points if one),
             line=line,
+            cells={key: str(cell) for key, cell in cells.items() if cell is not None},
         )
 
     def accepts(self, cells: Mapping[str, re.Match[str]]) -> bool:
@@ -247,7 +200,7 @@ class _Lsblk(Listing):
             cells = header.cells(body) if indented else None
             if cells:
                 point = cells["MOUNTPOINTS"][0] if "MOUNTPOINTS" in cells else ""
-                points = [one for one in _unescape(point).split("\n") if one]
+                points = [one for one in unescape(point).split("\n") if one]
                 last = self.rows[-1]
                 self.rows[-1] = replace(last, mountpoints=(*last.mountpoints, *points))
                 return True
@@ -329,10 +282,11 @@ class _LsblkJson(_Lsblk):
             self.unread.append(Unread(self.tool, json.dumps(device)[:200], cells.get("", 0)))
 
 
-def _flattened(devices: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _flattened(devices: Sequence[dict[str, Any]], parent: str = "") -> Iterator[dict[str, Any]]:
     for device in devices:
-        yield device
-        yield from _flattened(device.get("children") or [])
+        yield device | {"pkname": parent or device.get("pkname") or ""}
+        name = next((str(device[one]) for one in ("name", "path", "kname") if device.get(one)), "")
+        yield from _flattened(device.get("children") or [], name)
 
 
 def _begin_pairs(place: Place) -> Listing | None:
@@ -463,7 +417,7 @@ class _Df(Listing):
         filesystem, point = cells.get("FILESYSTEM"), cells.get("MOUNTPOINT")
         if size is None or (filesystem == "total" and point in {None, "-"}):
             return None
-        return DfRow(filesystem, size, used, available, point and _unescape(point), line)
+        return DfRow(filesystem, size, used, available, point and unescape(point), line)
 
     def add(self, row: object, cells: Mapping[str, Any]) -> None:
         """Add a row; if it shows that units are powers of 1000, those before were so, too."""
@@ -537,7 +491,7 @@ def _df_header(text: str) -> tuple[Header | None, int | None]:
         if name.endswith(("-blocks", "kbytes")):
             known, blocks = "SIZE", _BLOCKS.fullmatch(name)
             base = 1000 if blocks and blocks[3] == "B" and blocks[2] else 1024
-            power = _POWERS[blocks[2].upper() or "B"] if blocks else 0
+            power = POWERS[blocks[2].upper() or "B"] if blocks else 0
             block_bytes = int(blocks[1] or 1) * int(base**power) if blocks else 0
         columns.append(_DF_COLUMNS.get(known) or Column(name.lower(), _ANY, optional=True))
     found = {column.name for column in columns}
