@@ -828,6 +828,37 @@ def test_a_disk_has_its_images_size_only_if_nobody_chooses_such_a_size(size_byte
     assert told(f"{idle}\n{host}{listed}", Subject.PARTITION).finding == finding
 
 
+LABELLED = """\
+NAME          FSTYPE LABEL UUID                                 MOUNTPOINT
+nvme1n1
+├─nvme1n1p1   xfs    /     2fb60c6e-7c4f-4e88-b1a5-a1b2c3d4e5f6
+└─nvme1n1p128
+nvme0n1
+└─nvme0n1p1   ext4   root  3fb60c6e-7c4f-4e88-b1a5-a1b2c3d4e5f6 /
+"""
+SUBVOLUMES = """\
+NAME   FSTYPE FSVER LABEL UUID                                 FSAVAIL FSUSE% MOUNTPOINTS
+vda
+├─vda1
+└─vda2 btrfs        ROOT  a0b1c2d3-1111-2222-3333-444455556666    5,9G    64% /var
+                                                                              /
+"""
+
+
+@pytest.mark.parametrize(
+    ("listed", "root"),
+    [
+        (LABELLED, "nvme0n1p1"),
+        ("NAME        MOUNTPOINT FSTYPE LABEL\nvda\n├─vda1                 ext4   /\n└─vda2      /          ext4   root\n", "vda2"),
+        ("NAME   FSTYPE LABEL\nvda\n└─vda1 ext4   /\n", ""),
+        (SUBVOLUMES, "vda2"),
+    ],
+    ids=["before the UUID", "behind the mount points", "without mount points", "a further line"],
+)  # fmt: skip
+def test_a_label_is_no_mount_point(listed, root):
+    assert told(f"$ lsblk -f\n{listed}$ uptime\n", Subject.PARTITION).device == root
+
+
 def test_lsblk_breaks_a_row_after_a_long_name():
     rows = (
         "  └─dm_crypt-0\n              253:0    0 928.4G  0 crypt\n"

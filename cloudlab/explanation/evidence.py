@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from cloudlab import paths
 from cloudlab.console import printable
@@ -142,6 +142,17 @@ class Document:
     layout: DiskLayout | None = None
     total_lines: int = 0
     kinds: set[str] = field(default_factory=set)
+
+    def json_objects(self, key: str) -> Iterator[Any]:
+        """Yield the values of JSON objects that have ``key`` first."""
+        if not any(f'"{key}"' in line.text for line in self.lines):
+            return
+        text = "\n".join(line.text for line in self.lines)
+        for match in re.finditer(r'\{\s*"' + key + '"', text):
+            try:
+                yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
+            except (ValueError, RecursionError, KeyError):
+                continue
 
     @property
     def is_log(self) -> bool:

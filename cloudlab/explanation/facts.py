@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,10 +10,14 @@ from typing import Any
 
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.names import (
+    CONTAINERS,
     IMAGE,
     IMAGE_DISK,
     IMAGE_FILE,
+    cylinder_bytes,
     disk_of,
+    fstype_in,
+    parted_size,
     partition_name,
     rounding,
     short_name,
@@ -25,12 +28,6 @@ from cloudlab.seed.check import is_cloud_config, read_document
 from cloudlab.sizes.lines import PROMPT
 from cloudlab.units import SECTOR_BYTES
 
-_FSTYPE = re.compile(
-    r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
-    r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
-)
-#: Ends of the types of what fills a partition and is no filesystem.
-CONTAINERS = ("_member", "_LUKS")
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
@@ -255,11 +252,6 @@ class _Tree:
         return parent
 
 
-def _fstype_in(text: str, start: int = 0) -> str:
-    match = _FSTYPE.search(text, start)
-    return match[1] if match else ""
-
-
 def _read_listings(document: Document, facts: Facts) -> None:
     reports = document.parsed.reports if document.parsed else ()
     texts = {line.number: line for line in document.lines}
@@ -273,7 +265,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
             parent = (
                 parent if shown is None or short_name(shown) not in names else short_name(shown)
             )
-            fstype = _fstype_in(at.text, max(depth, 0) + len(row.name))
+            fstype = fstype_in(at.text, max(depth, 0) + len(row.name))
             fstype = row.cells.get("FSTYPE") or fstype
             kind = row.type or ("part" if disk_of(row.name) else "disk")
             tolerance = 0 if report.exact else rounding(row.size_bytes)
@@ -293,7 +285,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
             document.kinds.add("df")
             if at.text and mount.mountpoint:
                 sizes = mount.size_bytes, mount.available_bytes
-                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, _fstype_in(at.text)))
+                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, fstype_in(at.text)))
     for line in document.lines:  # /proc/partitions counts in KiB
         if match := re.fullmatch(r"\s*\d+\s+\d+\s+(\d{4,})\s+([a-z][\w-]*)", line.text):
             disk = disk_of(match[2])
@@ -302,42 +294,54 @@ def _read_listings(document: Document, facts: Facts) -> None:
             document.kinds.add("/proc/partitions")
 
 
-def _json_objects(document: Document, key: str) -> Iterator[Any]:
-    """Yield the values of JSON objects that have ``key`` first."""
-    if not any(f'"{key}"' in line.text for line in document.lines):
-        return
-    text = "\n".join(line.text for line in document.lines)
-    for match in re.finditer(r'\{\s*"' + key + '"', text):
-        try:
-            yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
-        except (ValueError, RecursionError, KeyError):
-            continue
-
-
 def _without_sizes(document: Document) -> Iterator[Device]:
     """Yield the rows of ``lsblk -f`` and ``blkid``, which show filesystems and mount points only."""
-    tree = None
+    tree, columns, row = None, (0, 0), None
     for line in document.lines:
         if match := re.match(r'(/dev/\S+): .*\bTYPE="(\w+)"', line.text):
             name = short_name(match[1])
             yield Device(name, None, "part" if disk_of(name) else "", "", (), match[2], line)
         words = line.text.split()
-        if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
-            tree = _Tree()
+        mounts = tuple(_mounts_between(line.text, *columns))
+        if row and re.fullmatch(r"[ │|]+/\S*", line.text):  # one more mount point
+            row = replace(row, mounts=row.mounts + mounts)
             continue
-        match = re.match(r"[ │├└─|`-]*([A-Za-z][\w.+:-]*)", line.text)
+        yield from filter(None, [row])
+        match, row = re.match(rf"[ │├└─|`-]*({_DEVICE})", line.text), None
+        if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
+            tree, columns = _Tree(), _mount_columns(line.text)
+            continue
         if tree is None or match is None or _PROMPT.match(line.text):
             tree = None
             continue
         name, depth = match[1], match.start(1)
-        mounts = tuple(word for word in words[1:] if word.startswith("/") or word == "[SWAP]")
         kind = "part" if disk_of(name) else ("disk" if depth == 0 else "dm")
-        parent, fstype = tree.parent(depth, name), _fstype_in(line.text, match.end())
-        yield Device(name, None, kind, parent, mounts, fstype, line)
+        parent, fstype = tree.parent(depth, name), fstype_in(line.text, match.end())
+        row = Device(name, None, kind, parent, mounts, fstype, line)
+    yield from filter(None, [row])
 
 
+def _mount_columns(header: str) -> tuple[int, int]:
+    """Return between which columns a header has mount points; a label may look like one."""
+    starts = [(one.start(), one[0]) for one in re.finditer(r"\S+", header)]
+    points = [n for n, (_, name) in enumerate(starts) if name.startswith("MOUNTPOINT")]
+    if not points:
+        return 0, 0
+    after = starts[points[0] + 1 :]
+    return starts[points[0]][0] - 1, after[0][0] - 1 if after else 1 << 20
+
+
+def _mounts_between(text: str, first: int, end: int) -> Iterator[str]:
+    """Yield the mount points that begin between two columns of a row."""
+    for word in re.finditer(r"\S+", text):
+        if first <= word.start() < end and (word[0].startswith("/") or word[0] == "[SWAP]"):
+            yield word[0]
+
+
+# A multipath device's name may be a long number.
+_DEVICE = r"(?:[A-Za-z]|\d\w{8})[\w.+:-]*"
 _ROW = re.compile(
-    r"[ │├└─|`-]*(?P<name>[A-Za-z][\w.+:-]*)\s+\d+:\d+\s+[01]\s+(?P<size>[\d.,]+[BKMGTP]?)\s+[01]\s+"
+    rf"[ │├└─|`-]*(?P<name>{_DEVICE})\s+\d+:\d+\s+[01]\s+(?P<size>[\d.,]+[BKMGTP]?)\s+[01]\s+"
     r"(?P<type>disk|part|lvm|crypt|raid\d+|mpath|linear|md)(?:\s+(?P<mount>/\S*|\[SWAP\]))?\s*$"
 )
 
@@ -393,12 +397,12 @@ def _read_layout(document: Document, facts: Facts) -> None:
 
 
 def _tables(document: Document) -> Iterator[Table]:
-    for value in _json_objects(document, "partitiontable"):
+    for value in document.json_objects("partitiontable"):
         yield from filter(None, [_sfdisk_json(value, document.lines[0])])
     table, sector, cylinder = None, SECTOR_BYTES, 0
     for line in document.lines:
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
-        cylinder = _cylinder_bytes(text, cylinder)
+        cylinder = cylinder_bytes(text, cylinder)
         if match := _SECTOR_SIZE.search(text):
             sector = int(match[1])
         elif (begun := _new_table(text, line, sector, table)) is not None:
@@ -427,7 +431,7 @@ def _new_table(text: str, line: Line, sector: int, before: Table | None) -> Tabl
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
         return Table(short_name(match[1]), line, int(match[2]) * sector)
     if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", text):
-        size_bytes = _parted_size(match[2], sector)
+        size_bytes = parted_size(match[2], sector)
         return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
     if match := _GPART.match(text):
         return _gpart_table(match, line)
@@ -457,12 +461,6 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
-def _cylinder_bytes(text: str, known: int) -> int:
-    """Return the size of the cylinders in which an old fdisk counts; 0 if in sectors."""
-    match = re.match(r"Units\s*[=:] (cylinders|sectors) of .*= (\d+) bytes", text)
-    return known if match is None else int(match[2]) if match[1] == "cylinders" else 0
-
-
 def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     if match := re.match(r"(/dev/\S+)\s+\*?\s+(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
@@ -479,16 +477,10 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Par
         end = (int(match[3]) + 1) * sector
         return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
     if match := re.match(r" {0,3}(\d+)\s+([\d.]+[kKMGT]?i?[Bs])\s+([\d.]+[kKMGT]?i?[Bs])\s", text):
-        start, end = (_parted_size(match[n], sector) for n in (2, 3))
+        start, end = (parted_size(match[n], sector) for n in (2, 3))
         name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip()) if end > start else None
     return None
-
-
-def _parted_size(text: str, sector: int) -> int:
-    if text.endswith("s"):
-        return int(float(text[:-1]) * sector)
-    return size_in(text.replace("kB", "KB"))
 
 
 def _sfdisk_json(value: Any, at: Line) -> Table | None:
