@@ -350,6 +350,47 @@ def test_fdisk_is_read_in_other_languages(disk, label, part):
     assert "swapoff /dev/vda2" in walled.fix
 
 
+SGDISK = """\
+# sgdisk -p /dev/vda
+Disk /dev/vda: 13107200 sectors, 50.0 GiB
+Sector size (logical/physical): {0}/{0} bytes
+
+Number  Start (sector)    End (sector)  Size       Code  Name
+   1             256         2621434   10.0 GiB    8300
+"""
+PARTED = """\
+# parted /dev/vda unit s print
+Disk /dev/vda: 13107200s
+Sector size (logical/physical): {0}B/{0}B
+Partition Table: gpt
+
+Number  Start    End       Size      File system  Name  Flags
+ 1      256s     2621434s  2621179s  xfs
+"""
+
+
+@pytest.mark.parametrize("table", [SGDISK, PARTED], ids=["sgdisk", "parted"])
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_a_disk_is_as_large_as_its_sectors(table, sector):
+    other = "Disk /dev/vdb: 9 sectors, 36.0 KiB\nSector size (logical/physical): {0}/{0} bytes\n"
+    shown = other.format(4608 - sector) + table.format(sector) + DF.format("10G")
+    assert told(shown, Subject.PARTITION).finding == kept(None)
+
+
+@pytest.mark.parametrize(
+    ("sector", "finding"), [(512, kept(Reason.MBR_2_TIB)), (4096, kept(None))], ids=str
+)
+def test_an_mbr_reaches_as_far_as_its_sectors(sector, finding):
+    end, disk_bytes = (2 << 40) // sector - 1, 3 << 40
+    table = (
+        f"Disk /dev/vda: 3 TiB, {disk_bytes} bytes, {disk_bytes // sector} sectors\n"
+        f"Sector size (logical/physical): {sector} bytes / {sector} bytes\nDisklabel type: dos\n"
+        f"\nDevice     Boot Start       End   Sectors Size Id Type\n"
+        f"/dev/vda1  *      256 {end} {end - 255}   2T 83 Linux\n"
+    )
+    assert told(table + DF.format("2.0T"), Subject.PARTITION).finding == finding
+
+
 def test_what_was_measured_before_its_device_grew_says_nothing_of_later():
     grew = "# growpart /dev/vda 1\nCHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
     failed = "# resize2fs /dev/vda1\nresize2fs: Bad magic number in super-block while trying to open /dev/vda1\n"

@@ -64,6 +64,8 @@ _USER_DATA_KEYS = frozenset(
     )
 )
 _SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
+# The size of a disk, where sgdisk and parted count its sectors before they say how large those are.
+_COUNTED = re.compile(r": (\d+)(?: sectors|s$)")
 _LABEL = re.compile(
     r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|dos)$"
 )
@@ -159,6 +161,7 @@ class Table:
     label: str = ""
     parts: list[Part] = field(default_factory=list)
     rounded: bool = False
+    sector_bytes: int = SECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,8 +408,11 @@ def _tables(document: Document) -> Iterator[Table]:
         cylinder = cylinder_bytes(text, cylinder)
         if match := _SECTOR_SIZE.search(text):
             sector = int(match[1])
-        elif (begun := _new_table(text, line, sector, table)) is not None:
-            table = begun
+            if table is not None and not table.parts:
+                table.sector_bytes, counted = sector, _COUNTED.search(table.at.text)
+                table.size_bytes = int(counted[1]) * sector if counted else table.size_bytes
+        elif (begun := _new_table(text, line, table)) is not None:
+            table, sector = begun, begun.sector_bytes
             yield begun
         elif match := _LABEL.match(text):
             if table is not None:
@@ -421,17 +427,17 @@ def _tables(document: Document) -> Iterator[Table]:
             table.parts.append(part)
 
 
-def _new_table(text: str, line: Line, sector: int, before: Table | None) -> Table | None:
+def _new_table(text: str, line: Line, before: Table | None) -> Table | None:
     """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
     text = _OWN_PROMPT.sub("", text)
     if before is not None and text.startswith("New situation"):  # sfdisk shows the old one first
-        return Table(before.disk, line, before.size_bytes, before.label)
+        return replace(before, at=line, parts=[], rounded=False)
     if match := re.match(r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", text):
         return Table(short_name(match[1]), line, int(match[2]))
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
-        return Table(short_name(match[1]), line, int(match[2]) * sector)
+        return Table(short_name(match[1]), line, int(match[2]) * SECTOR_BYTES)
     if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", text):
-        size_bytes = parted_size(match[2], sector)
+        size_bytes = parted_size(match[2], SECTOR_BYTES)
         return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
     if match := _GPART.match(text):
         return _gpart_table(match, line)

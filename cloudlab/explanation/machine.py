@@ -13,19 +13,23 @@ from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import (
+    FIRST_DISK,
+    FREEBSD_DISK,
     IMAGE_DISK,
+    WHOLE_DISK,
     disk_of,
     number_of,
     partition_name,
     short_name,
     size_in,
 )
+from cloudlab.units import SECTOR_BYTES
 
 #: What YAML and cloud-init read as false.
 OFF_WORDS = {"off", "false", "no", "0"}
 
 #: The last byte that an MBR with sectors of 512 bytes reaches.
-MBR_LIMIT_BYTES = 2**32 * 512
+MBR_LIMIT_BYTES = 2**32 * SECTOR_BYTES
 # A partition's start is aligned, and the table's copy takes some room.
 _ALIGNMENT_BYTES = 2 << 20
 _LEAST_ROOT_BYTES = 128 << 20
@@ -35,10 +39,6 @@ _EXTENDED_BYTES = 1024
 _FULL, _NOT_FULL = 0.90, 0.80
 # Of all blocks, where lsblk may have rounded the device's size.
 _EXACT = 0.98, 0.94
-#: Where a machine's root disk usually is.
-FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xbd)0")
-_FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
-_WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 _NO_DEVICE = (*_IMMUTABLE, "root")
 
@@ -131,7 +131,7 @@ class Machine(EventLog):
         real = [
             one
             for one in sources
-            if one in self.devices or disk_of(one) or _WHOLE_DISK.fullmatch(one)
+            if one in self.devices or disk_of(one) or WHOLE_DISK.fullmatch(one)
         ]
         named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
         tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
@@ -222,7 +222,7 @@ class Machine(EventLog):
         name = self.root
         while name and len(found) < 20:  # noqa: PLR2004
             disk = disk_of(name)
-            kind = "part" if disk else "disk" if _WHOLE_DISK.fullmatch(name) else ""
+            kind = "part" if disk else "disk" if WHOLE_DISK.fullmatch(name) else ""
             device = self.devices.get(name) or Device(name, None, kind, disk, (), "", _NOWHERE)
             if any(one.name == name for one in found):
                 break
@@ -301,7 +301,7 @@ class Machine(EventLog):
         """Whether disks have FreeBSD's names."""
         paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
         names = (*self.devices, self.partition, *(match[1] for match in paths if match))
-        return any(_FREEBSD_DISK.match(one) for one in names)
+        return any(FREEBSD_DISK.match(one) for one in names)
 
     @property
     def disk(self) -> str:
@@ -465,6 +465,12 @@ class Machine(EventLog):
         """``gpt``, ``dos`` or empty."""
         labels = [one.label for one in self.facts.tables if one.disk == self.disk and one.label]
         return labels[-1] if labels else ""
+
+    @property
+    def mbr_limit_bytes(self) -> int:
+        """The last byte that an MBR on root's disk reaches: it counts sectors in 32 bits."""
+        sizes = [one.sector_bytes for one in self.facts.tables if one.disk == self.disk]
+        return MBR_LIMIT_BYTES // SECTOR_BYTES * (sizes[-1] if sizes else SECTOR_BYTES)
 
     @cached_property
     def room(self) -> Room:

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.facts import Device
-from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
+from cloudlab.explanation.machine import OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
-from cloudlab.explanation.names import disk_of, number_of, short_name, size_in
+from cloudlab.explanation.names import FIRST_DISK, disk_of, number_of, short_name, size_in
 from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
@@ -524,12 +524,12 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     limited = any(map(machine.limited_by_mbr, machine.changes))
     events = [] if limited else list(filter(machine.about_root, machine.all(Kind.MBR_LIMIT)))
     event, part = next(reversed(events), None), machine.part
-    disk_bytes = machine.size_of(machine.disk) or 0
+    disk_bytes, limit_bytes = machine.size_of(machine.disk) or 0, machine.mbr_limit_bytes
     if event is None and machine.label != "dos":
         return None
-    if disk_bytes <= MBR_LIMIT_BYTES and (disk_bytes or event is None):
+    if disk_bytes <= limit_bytes and (disk_bytes or event is None):
         return None
-    if event is not None or (part and part.end_bytes > MBR_LIMIT_BYTES * 0.99):
+    if event is not None or (part and part.end_bytes > limit_bytes * 0.99):
         return not_grown(Reason.MBR_2_TIB, event, machine.table)
     return None
 
