@@ -1078,6 +1078,19 @@ def test_why_cloud_init_skipped_root(why, reason):
     assert told(growpart(f"'/' SKIPPED: {why}\n"), Subject.PARTITION).reason == reason
 
 
+def test_a_partition_that_grew_may_be_the_one_below_a_mapping_that_was_skipped():
+    why = "Resizing mapped device (/dev/mapper/rhel-root) skipped as it is not encrypted."
+    skipped = growpart(f"'/' SKIPPED: {why}")
+    grew = GREW.replace("'/'", "'/dev/vda2'").replace("vda, 1", "vda2")
+    assert told(skipped, Subject.PARTITION).finding == kept(Reason.LOGICAL_VOLUME)
+    found = told(f"{grew}\n{skipped}\n{RESIZED}", Subject.PARTITION)
+    assert found.finding == OPEN
+    assert [one.line for one in found.evidence] == [1, 2]
+    assert told(f"{grew}\n{skipped}\n{RESIZED}", Subject.FILESYSTEM).finding == OPEN
+    listed = ON_LVM.replace("sda", "vda").replace("vg-root", "rhel-root")
+    assert told(f"{grew}\n{skipped}\n{listed}", Subject.PARTITION).grown
+
+
 @pytest.mark.parametrize(
     "shown",
     [

@@ -40,10 +40,14 @@ def partition_verdict(machine: Machine) -> Verdict:
 
 def _since(machine: Machine, grown: Verdict) -> Verdict | None:
     """Return what kept it from growing again, where the disk has room and a later log says why."""
-    last = max((line.order for line in grown.evidence[:1]), default=0)
-    if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some:
+    if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some or not grown.evidence:
         return None
-    later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
+    last = grown.evidence[0]
+    events = [one for one in machine.events if one.at.order > last.order]
+    # Of the same run, "/" was skipped because its partition is another entry.
+    skipped = [one for one in events if one.get("verb") == "SKIPPED"]
+    same_run = [one for one in skipped if one.at.soon_after(last, SOON_LINES)]
+    later = Machine(machine.facts, [one for one in events if one not in same_run])
     found = next(_log_causes(later), None)
     return found if found is not None and found.reason and found.grown is False else None
 
@@ -381,6 +385,9 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
             listed = machine.size_of(event.partition) is not None
             listed = listed or bool(re.search(r"Errno (?!2\b)", why))
             yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
+        elif "apped device" in why and not machine.partition and machine.changes:
+            # The partition that grew may be the one below the mapping.
+            yield undecided(LSBLK, proofs=(machine.changes[-1], event))
         elif "apped device" in why:
             known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
             reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
