@@ -1484,6 +1484,17 @@ OFF = growpart("growpart disabled: mode=off\n")
 TOOK = "2026-11-22 22:28:24,731 - util.py[DEBUG]: Resizing took {} seconds\n"
 
 
+def test_the_boot_that_grew_the_partition_grew_the_filesystem_not_a_later_one():
+    later = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)") + f"\n{RESIZED}\n"
+    for kernel in (
+        "",
+        "[   21.0] EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks\n",
+    ):
+        found = told(f"{GREW}\n{kernel}{RESIZED}\n{later * 50}{WHOLE}", Subject.FILESYSTEM)
+        assert (found.grown, found.by) == (True, Grower.RESIZEFS)
+        assert [one.line for one in found.evidence][:2] == ([2, 3] if kernel else [2])
+
+
 def test_a_resize_that_took_long_found_a_larger_partition():
     long, short = (OFF + TOOK.format(one) + RESIZED + "\n" for one in ("19.418", "0.018"))
     for shown in ("", WHOLE, ROOM):
