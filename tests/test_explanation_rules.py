@@ -869,6 +869,30 @@ def test_a_disk_has_its_images_size_only_if_nobody_chooses_such_a_size(size_byte
     assert told(f"{idle}\n{host}{listed}", Subject.PARTITION).finding == finding
 
 
+@pytest.mark.parametrize("disk", ["mpatha", "3600140508f7c0a6b7a84f0aa2c3f8d11"])
+@pytest.mark.parametrize("size", ["20G", "40G"])
+def test_a_partition_of_a_multipath_device_lies_on_that(disk, size):
+    path = (
+        f"sd{{}}           8:0    0   40G  0 disk\n└─{disk} 253:0    0   40G  0 mpath\n"
+        f"  ├─{disk}-part1  253:1    0    1M  0 part\n  └─{disk}-part2  253:2    0 {size}  0 part  /\n"
+    )
+    listed = "NAME  MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS\n" + path.format("a") + path.format("b")
+    found = told(listed, Subject.PARTITION)
+    assert found.device == f"{disk}-part2"
+    assert found.finding == (kept(None) if size == "20G" else OPEN)
+    grew = f"# growpart /dev/mapper/{disk} 2\nCHANGED: partition=2 start=4096 old: size=20971520 end=20975616"
+    grew += " new: size=83881984 end=83886079\n"
+    assert told(grew + listed.replace("20G", "40G"), Subject.PARTITION).by is Grower.GROWPART
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("disk", Reason.NO_PARTITION), ("part", None)])
+def test_a_disk_may_have_a_partitions_name(kind, reason):
+    rows = f"xvda1 202:1    0   20G  0 {kind} /\nxvda2 202:2    0  0.5G  0 {kind} [SWAP]\n"
+    found = told("NAME  MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT\n" + rows, Subject.PARTITION)
+    assert found.reason is reason
+    assert "growpart" not in str(found.fix)
+
+
 LABELLED = """\
 NAME          FSTYPE LABEL UUID                                 MOUNTPOINT
 nvme1n1

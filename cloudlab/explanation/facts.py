@@ -272,6 +272,8 @@ def _read_listings(document: Document, facts: Facts) -> None:
             fstype = row.cells.get("FSTYPE") or fstype
             kind = row.type or ("part" if disk_of(row.name) else "disk")
             tolerance = 0 if report.exact else rounding(row.size_bytes)
+            # Xen may have no xvda below its xvda1.
+            parent = "" if kind == "disk" and parent == disk_of(row.name) else parent
             about = row.name, row.size_bytes, kind, parent, row.mountpoints, fstype
             start = row.cells.get("START", "")  # the kernel counts it in 512 bytes on every disk
             start_bytes = int(start) * SECTOR_BYTES if start.isdigit() else None

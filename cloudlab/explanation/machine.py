@@ -220,19 +220,18 @@ class Machine(EventLog):
         """The devices from root's own down to the disk, as far as they are known."""
         found: list[Device] = []
         name = self.root
-        while name and len(found) < 20:  # noqa: PLR2004
+        while name and all(one.name != name for one in found):
             disk = disk_of(name)
             kind = "part" if disk else "disk" if WHOLE_DISK.fullmatch(name) else ""
             device = self.devices.get(name) or Device(name, None, kind, disk, (), "", _NOWHERE)
-            if any(one.name == name for one in found):
-                break
             if volume := self._in_table(device):
                 device = replace(device, parent=volume, type="lvm")
             elif not device.type and (parent := self._volume_parent(device)):
                 locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
                 device = replace(device, parent=parent, type="crypt" if locked else "lvm")
             found.append(device)
-            name = device.parent or self._volume_parent(device) or disk
+            below = device.parent or self._volume_parent(device) or disk
+            name = below if device.type != "disk" else ""
         return found
 
     def _volume_parent(self, device: Device) -> str:
@@ -277,7 +276,7 @@ class Machine(EventLog):
     def partition(self) -> str:
         """The partition that root lies on, at whatever depth; empty if unknown or none."""
         for device in self.stack:
-            if disk_of(device.name) or device.type == "part":
+            if device.type == "part" or (disk_of(device.name) and device.type != "disk"):
                 return device.name
         if self.zfs_dataset and self.may_hold_root(largest := self._largest_partition()):
             return largest

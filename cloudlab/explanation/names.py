@@ -9,7 +9,7 @@ from cloudlab.sizes import parse_size
 from cloudlab.sizes.report import largest_unit
 
 _PARTITION_NAME = re.compile(
-    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
+    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+|\d\w{8,}(?=-part))(?:-part)?(\d+)"
     r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
 )
 

@@ -60,7 +60,8 @@ def concerns_root(machine: Machine, event: Event) -> bool:
     if name and machine.partition:
         named = short_name(event.get("device"))  # wrong arguments may name the partition
         whole = named == machine.disk and not event.get("number")
-        return whole or bool({name, named} & {machine.partition, machine.root})
+        same = (disk_of(name), number_of(name)) == (machine.disk, machine.number)  # of multipath
+        return whole or same or bool({name, named} & {machine.partition, machine.root})
     if name:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
