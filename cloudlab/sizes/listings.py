@@ -354,11 +354,7 @@ _COLUMN_NAMES = {
     **dict.fromkeys(("mounted_on", "mounted"), "MOUNTPOINT"),
 }
 _NUMBERS = ("SIZE", "USED", "AVAILABLE")
-_DF_ROW = tuple(
-    replace(one, several=one.name == "MOUNTPOINT")
-    for one in _DF_COLUMNS.values()
-    if one.name != "TYPE"
-)
+_DF_ROW = tuple(replace(one, several=one.name == "MOUNTPOINT") for one in _DF_COLUMNS.values())
 _INODE_COLUMNS = {"inodes", "iused", "ifree", "iuse%", "%iused", "file"}
 # "Size" in the translations of GNU df.
 _SIZE_ABROAD = frozenset(
@@ -368,7 +364,16 @@ _SIZE_ABROAD = frozenset(
         "Величина Памер Размер Розм Өлшемі サイズ 大小 容量 크기"
     )
 )
+# "Type" in them.
+_TYPE_ABROAD = frozenset(
+    str.split(
+        "Kiểu Tip Tipas Tipe Tipo Tipus Típus Tür Tüüp Typ Type Tyyppi Vrsta Τύπος Тип "
+        "タイプ 类型 類型 종류 형식"
+    )
+)
 _BLOCKS = re.compile(r"(\d{0,9})([kKMGTPE]?)(iB|B)?(?:-blocks|bytes)")
+# The same in translations: 1K-Blöcke, blocs de 1K.
+_BLOCKS_ABROAD = re.compile(r"(?<!\S)(\d{1,9})([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)")
 _HUMAN = re.compile(r"\d{1,4}(?:[.,]\d{1,2})?[A-Za-z]{1,3}|\d{1,3}|10[0-2]\d")
 _GROUPED = re.compile(r"(\d{1,3}(?:[.,'\u2019\u202f]\d{3})+|\d+)([A-Za-z]*)", re.ASCII)
 _PERCENT_AND_PATH = re.compile(r" \d{1,3}% +/")
@@ -478,6 +483,14 @@ def _begin_df(place: Place) -> Listing | None:
     return _Df(header, block_bytes, _options(place.command), gnu=gnu) if header else None
 
 
+def _block_bytes(blocks: re.Match[str] | None) -> int:
+    """Return what a header says that a number counts; 0 if it does not say it exactly."""
+    if blocks is None:
+        return 0
+    base = 1000 if blocks[3] == "B" and blocks[2] else 1024
+    return int(blocks[1] or 1) * int(base ** POWERS[blocks[2].upper() or "B"])
+
+
 @lru_cache(maxsize=32)
 def _df_header(text: str) -> tuple[Header | None, int | None]:
     """Return the header of a df, of sizes or inodes, and what a number without a unit counts."""
@@ -489,10 +502,7 @@ def _df_header(text: str) -> tuple[Header | None, int | None]:
     for name in names[first:] if first is not None else ():
         known = _COLUMN_NAMES.get(name.lower(), "")
         if name.endswith(("-blocks", "kbytes")):
-            known, blocks = "SIZE", _BLOCKS.fullmatch(name)
-            base = 1000 if blocks and blocks[3] == "B" and blocks[2] else 1024
-            power = POWERS[blocks[2].upper() or "B"] if blocks else 0
-            block_bytes = int(blocks[1] or 1) * int(base**power) if blocks else 0
+            known, block_bytes = "SIZE", _block_bytes(_BLOCKS.fullmatch(name))
         columns.append(_DF_COLUMNS.get(known) or Column(name.lower(), _ANY, optional=True))
     found = {column.name for column in columns}
     others = found - _DF_COLUMNS.keys() - _INODE_COLUMNS and "MOUNTPOINT" not in found
@@ -512,8 +522,12 @@ def _begin_df_rows(place: Place) -> Listing | None:
     options = _options(place.command)
     # Without the word for size, these may be numbers of inodes, or blocks of any size.
     sized = not _SIZE_ABROAD.isdisjoint(place.before.split())
-    known = sized or (not options.isdisjoint("hH") and "i" not in options)
-    listing = _Df(Header(_DF_ROW if known else (), remark=_ANY), None, options)
+    counted = _BLOCKS_ABROAD.search(place.before) if "%" in place.before else None
+    known = sized or counted or (not options.isdisjoint("hH") and "i" not in options)
+    block_bytes = _block_bytes(counted) if counted else None
+    typed = "T" in options or not _TYPE_ABROAD.isdisjoint(place.before.split())
+    columns = [one for one in _DF_ROW if typed or one.name != "TYPE"] if known else ()
+    listing = _Df(Header(tuple(columns), remark=_ANY), block_bytes, options)
     if not listing.read(place.text, place.line):
         listing.miss(place.text, place.line)
     return listing
