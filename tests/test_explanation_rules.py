@@ -377,6 +377,85 @@ def test_a_disk_is_as_large_as_its_sectors(table, sector):
     assert told(shown, Subject.PARTITION).finding == kept(None)
 
 
+PARTED_TABLES = {
+    "German": """\
+Modell: Virtio Block Device (virtblk)
+Festplatte  /dev/vda:  42,9GB
+Sektorgröße (logisch/physisch): 512B/512B
+Partitionstabelle: gpt
+Disk-Flags:
+
+Nummer  Anfang  Ende    Größe   Dateisystem     Name     Flags
+        17,4kB  1049kB  1031kB  Freier Platz
+ 1      1049kB  10,7GB  10,7GB  ext4            p.lxroot
+        10,7GB  42,9GB  32,2GB  Freier Platz
+""",
+    "for programs": """\
+BYT;
+/dev/vda:42949672960B:virtblk:512:512:gpt:Virtio Block Device:;
+1:1048576B:10737418239B:10736369664B:ext4::;
+""",
+    "BusyBox": """\
+Disk /dev/vda: 40 GB, 42949672960 bytes, 83886080 sectors
+Units: sectors of 1 * 512 = 512 bytes
+
+Device  Boot StartCHS    EndCHS        StartLBA     EndLBA    Sectors  Size Id Type
+/dev/vda1 *  2,0,33      611,8,40          2048   20971519   20969472 9.9G 83 Linux
+""",
+    "BusyBox's GPT": """\
+Disk /dev/vda: 83886080 sectors, 40.0G
+Logical sector size: 512
+Partition table holds up to 128 entries
+
+Number  Start (sector)    End (sector)  Size Name
+     1            2048        20971519 9.9G Linux filesystem
+""",
+}
+
+
+@pytest.mark.parametrize("shown", PARTED_TABLES.values(), ids=PARTED_TABLES)
+def test_a_table_is_read_in_the_form_that_a_program_gives_it(shown):
+    assert told(f"# \n{shown}\n" + DF.format("9.8G"), Subject.PARTITION).finding == kept(None)
+    full = told(
+        f"# \n{shown}\n".replace("42", "10").replace("83886080", "20971520"), Subject.PARTITION
+    )
+    assert full.finding == OPEN
+
+
+def test_parted_shows_a_filesystem_as_if_it_had_a_table():
+    shown = """\
+Disk /dev/sda: 64.4GB
+Partition Table: msdos
+
+Number  Start   End     Size    Type     File system  Flags
+ 1      1049kB  1075MB  1074MB  primary  xfs          boot
+ 2      1075MB  42.9GB  41.9GB  primary               lvm
+
+Disk /dev/mapper/centos-root: 37.6GB
+Partition Table: loop
+
+Number  Start  End     Size    File system  Flags
+ 1      0.00B  37.6GB  37.6GB  xfs
+
+"""
+    df = DF.format("35G").replace("/dev/vda1 ", "/dev/mapper/centos-root ")
+    found = told(shown + df, Subject.PARTITION)
+    assert (found.device, found.finding) == ("sda2", kept(Reason.LOGICAL_VOLUME))
+
+
+@pytest.mark.parametrize(
+    "units",
+    ["Einheiten: Sektoren von 1 * 4096 = 4096 Bytes", "Unités : secteur de 1 × 4096 = 4096 octets"],
+)
+def test_fdisk_shows_the_sector_in_its_units_in_other_languages(units):
+    table = (
+        f"Festplatte /dev/vda: 50 GiB, 53687091200 Bytes, 13107200 Sektoren\n{units}\n"
+        "E/A-Größe (minimal/optimal): 512 Bytes / 512 Bytes\n/dev/vda1  *  256 2621439 2621184 10G 83 Linux\n"
+    )
+    assert told(table + DF.format("10G"), Subject.FILESYSTEM).reason is Reason.FILLS_ITS_DEVICE
+    assert told(table + DF.format("5.0G"), Subject.FILESYSTEM).finding == kept(None)
+
+
 @pytest.mark.parametrize(
     ("sector", "finding"), [(512, kept(Reason.MBR_2_TIB)), (4096, kept(None))], ids=str
 )

@@ -20,6 +20,7 @@ from cloudlab.explanation.names import (
     parted_size,
     partition_name,
     rounding,
+    sector_bytes,
     short_name,
     size_in,
 )
@@ -63,11 +64,15 @@ _USER_DATA_KEYS = frozenset(
         "ssh_authorized_keys package_update package_upgrade disk_setup fs_setup mounts fqdn"
     )
 )
-_SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
 # The size of a disk, where sgdisk and parted count its sectors before they say how large those are.
 _COUNTED = re.compile(r": (\d+)(?: sectors|s$)")
 _LABEL = re.compile(
-    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|dos)$"
+    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|(?:ms)?dos|loop)$"
+)
+# parted's heading in any language, and its only one where programs are to read it (-m).
+_PARTED = re.compile(
+    r"(?:\w+\s+)?(?P<disk>/dev/[^\s:\uff1a]+)\s?[:\uff1a]\s*(?P<size>[\d.,]+[kMGT]?i?[Bs])"
+    r"(?:\s*$|:[\w-]*:(?P<sector>\d+):\d+:(?P<label>\w+):)"
 )
 # FreeBSD's "gpart show": a table's heading and its rows, in sectors.
 _GPART = re.compile(
@@ -408,8 +413,8 @@ def _tables(document: Document) -> Iterator[Table]:
     for line in document.lines:
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
         cylinder = cylinder_bytes(text, cylinder)
-        if match := _SECTOR_SIZE.search(text):
-            sector = int(match[1])
+        if shown := sector_bytes(text):
+            sector = shown
             if table is not None and not table.parts:
                 table.sector_bytes, counted = sector, _COUNTED.search(table.at.text)
                 table.size_bytes = int(counted[1]) * sector if counted else table.size_bytes
@@ -426,7 +431,8 @@ def _tables(document: Document) -> Iterator[Table]:
                 table = Table(disk, line)
                 yield table
             table.rounded |= bool(cylinder)
-            table.parts.append(part)
+            # "loop" is parted's word for a filesystem without a table.
+            table.parts += [part] if table.label != "loop" else []
 
 
 def _new_table(text: str, line: Line, before: Table | None) -> Table | None:
@@ -438,9 +444,11 @@ def _new_table(text: str, line: Line, before: Table | None) -> Table | None:
         return Table(short_name(match[1]), line, int(match[2]))
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
         return Table(short_name(match[1]), line, int(match[2]) * SECTOR_BYTES)
-    if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", text):
-        size_bytes = parted_size(match[2], SECTOR_BYTES)
-        return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
+    if match := _PARTED.match(text):
+        sector, label = int(match["sector"] or SECTOR_BYTES), match["label"] or ""
+        about = line, parted_size(match["size"], sector), label.removeprefix("ms")
+        rounded = not re.fullmatch(r"\d+[Bs]", match["size"])
+        return Table(short_name(match["disk"]), *about, rounded=rounded, sector_bytes=sector)
     if match := _GPART.match(text):
         return _gpart_table(match, line)
     match = re.match(r"device: (/dev/\S+)", text)
@@ -471,7 +479,8 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
 
 def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
-    if match := re.match(r"(/dev/\S+)\s+\*?\s+(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
+    addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
+    if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
         start, end = int(match[2]), int(match[3])
         unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
         begin, stop = (start - first) * unit, (end + 1 - first) * unit
@@ -481,13 +490,14 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Par
         return Part(short_name(match[1]), start, start + int(match[3]) * sector, match[4])
     if table is None:
         return None
-    if match := re.match(r" {0,4}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ [KMGT]iB\s+(.*)", text):
+    if match := re.match(r" {0,5}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ ?[KMGT](?:iB)?\s+(.*)", text):
         end = (int(match[3]) + 1) * sector
         return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
-    if match := re.match(r" {0,3}(\d+)\s+([\d.]+[kKMGT]?i?[Bs])\s+([\d.]+[kKMGT]?i?[Bs])\s", text):
+    size = r"([\d.,]+[kKMGT]?i?[Bs])"
+    if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
         start, end = (parted_size(match[n], sector) for n in (2, 3))
         name = partition_name(table.disk, match[1])
-        return Part(name, start, end, text[match.end() :].strip()) if end > start else None
+        return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
     return None
 
 

@@ -265,7 +265,7 @@ class Machine(EventLog):
         if not volume or known or len({table.disk for table in tables}) != 1:
             return ""
         parts = tables[-1].parts
-        typed = [one.name for one in parts if re.search(r"(?i)linux lvm|^0?8e\b", one.type)]
+        typed = [one.name for one in parts if re.search(r"(?i)\blvm\b|^0?8e\b", one.type)]
         half = sum(one.size_bytes for one in parts) // 2
         large = [
             one.name for one in parts if "Linux filesystem" in one.type and one.size_bytes > half

@@ -27,6 +27,12 @@ _FSTYPE = re.compile(
 #: Ends of the types of what fills a partition and is no filesystem.
 CONTAINERS = ("_member", "_LUKS")
 
+# In other languages fdisk's units show it, and parted's pair; fdisk's pairs may be of other sizes.
+_SECTOR_SIZE = re.compile(
+    r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)"
+    r"|[:\uff1a=] ?.*\b1 ?[*\u00d7] ?(\d+) ?=|\) ?[:\uff1a] ?(\d+)B/\d+B$"
+)
+
 #: Sources and types of images and of layers over them: their size is none of a partition's.
 IMAGE = re.compile(
     r"composefs|overlay\w*|aufs|squashfs|erofs|iso9660|tmpfs|ramfs|airootfs|LiveOS_rootfs"
@@ -94,6 +100,12 @@ def parted_size(text: str, sector: int) -> int:
     if text.endswith("s"):
         return int(float(text[:-1]) * sector)
     return size_in(text.replace("kB", "KB"))
+
+
+def sector_bytes(text: str) -> int:
+    """Return how large sectors are, as a line of fdisk, sgdisk or parted says; 0 if it does not."""
+    match = _SECTOR_SIZE.search(text)
+    return int(match[match.lastindex or 1]) if match else 0
 
 
 def cylinder_bytes(text: str, known: int) -> int:
