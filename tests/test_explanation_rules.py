@@ -871,6 +871,56 @@ def test_pvresize_names_the_partition_of_a_volume_on_the_first_disk(disk, device
     assert (found.grown, found.device) == (True if device else None, device)
 
 
+DISPLAYED = """\
+  --- Logical volume ---
+  LV Path                /dev/ubuntu-vg/ubuntu-lv
+  LV Name                ubuntu-lv
+  VG Name                ubuntu-vg
+  LV Size                <29.00 GiB
+
+  --- Physical volume ---
+  PV Name               /dev/sda3
+  VG Name               ubuntu-vg
+  PV Size               <58.00 GiB / not usable 0
+  PE Size               4.00 MiB
+  Total PE              14847
+  Free PE               {}
+"""
+ON_UBUNTU_LV = DF.format("29G").replace("/dev/vda1 ", "/dev/mapper/ubuntu--vg-ubuntu--lv ")
+
+
+@pytest.mark.parametrize(("free", "finding"), [(7424, kept(Reason.LOGICAL_VOLUME)), (0, OPEN)])
+def test_pvdisplay_shows_what_a_volume_may_still_take(free, finding):
+    found = cl.explain(DISPLAYED.format(free) + ON_UBUNTU_LV)
+    assert [one.device for one in found.statements[:2]] == ["sda3", "sda3"]
+    assert found.statements[-1].finding == finding
+    assert "lvextend" in str(found.statements[-1].fix) or not free
+
+
+def test_a_volume_resized_by_hand_right_after_pvresize_lies_on_what_that_names():
+    resized = "# resize2fs /dev/mapper/{}\nThe filesystem is already 2568192 (4k) blocks long.  Nothing to do!\n"
+    for volume, joined in (("vg-root", True), ("vg-home", False)):
+        text = BY_PVRESIZE + resized.format(volume) + ON_VG
+        assert told(text, Subject.PARTITION).grown is (True if joined else None)
+        found = told(text, Subject.FILESYSTEM)
+        assert found.finding == (kept(Reason.LOGICAL_VOLUME) if joined else OPEN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "device"),
+    [
+        ("  └─vg-root   9.5G lvm\n", "vg-root"),
+        ("  ├─vg-root   9.5G lvm\n  └─vg-var    9.6G lvm\n", "dm-0"),
+        ("  ├─vg-root   9.5G lvm\n  └─vg-var    5.0G lvm\n", "vg-root"),
+        ("  ├─vg-var    5.0G lvm\n  └─vg-tmp   20.0G lvm\n", "dm-0"),
+    ],
+)
+def test_the_kernels_name_in_df_is_that_of_the_only_volume_that_it_fills(rows, device):
+    listed = f"NAME           SIZE TYPE\nsda             40G disk\n└─sda2        39.5G part\n{rows}"
+    found = told(DF.format("9.3G").replace("vda1", "dm-0") + "\n" + listed, Subject.FILESYSTEM)
+    assert found.device == device
+
+
 def test_a_volume_is_one_of_the_group_that_its_name_begins_with():
     pvs = "  PV         VG      Fmt  Attr PSize   PFree\n  /dev/sda2  vg_main lvm2 a--  <63.00g 27.00g\n"
     df = DF.format("32G").replace("/dev/vda1 ", "/dev/mapper/vg_main-lv_root ")

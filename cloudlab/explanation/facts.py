@@ -26,18 +26,19 @@ from cloudlab.explanation.names import (
 )
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
-from cloudlab.sizes.lines import PROMPT
+from cloudlab.sizes.lines import PROMPT, words_below
 from cloudlab.units import SECTOR_BYTES
 
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
 _CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
-# Rows of vgdisplay, pvs, vgs, lvs and zpool list.
+# What pvdisplay, vgdisplay and lvdisplay say, a line each.
+_DISPLAYED = re.compile(r"\s+([PVL][VGE] (?:Name|Size)|Free +PE(?: / Size)?)\s+(\S.*)")
+# Rows of pvs, vgs, lvs and zpool list.
 _VOLUMES = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
-        ("vg", rf"\s+Free +PE / Size\s+\d+ /{_FREE}"),
         ("pv", rf"\s+(?P<name>/dev/\S+)\s+(?P<group>\S+)\s+lvm2\s+\S+{_SIZED}{_FREE}\s*$"),
         ("pv", r'\s+Physical volume "(?P<name>/dev/\S+)" changed'),
         ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
@@ -84,10 +85,6 @@ _GPART_ROW = re.compile(
 )
 # Of fdisk and gdisk, where their input is not shown.
 _OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
-# A root prompt looks like a comment; in MIME a boundary follows.
-_AFTER_USER_DATA = re.compile(
-    r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
-)
 _PROMPT = re.compile(PROMPT + r" |[$#] \w")
 
 
@@ -306,20 +303,21 @@ def _read_listings(document: Document, facts: Facts) -> None:
 
 def _without_sizes(document: Document) -> Iterator[Device]:
     """Yield the rows of ``lsblk -f`` and ``blkid``, which show filesystems and mount points only."""
-    tree, columns, row = None, (0, 0), None
+    tree, header, row = None, "", None
     for line in document.lines:
         if match := re.match(r'(/dev/\S+): .*\bTYPE="(\w+)"', line.text):
             name = short_name(match[1])
             yield Device(name, None, "part" if disk_of(name) else "", "", (), match[2], line)
         words = line.text.split()
-        mounts = tuple(_mounts_between(line.text, *columns))
+        below = words_below(header, "MOUNTPOINT", line.text)
+        mounts = tuple(one for one in below if one.startswith("/") or one == "[SWAP]")
         if row and re.fullmatch(r"[ │|]+/\S*", line.text):  # one more mount point
             row = replace(row, mounts=row.mounts + mounts)
             continue
         yield from filter(None, [row])
         match, row = re.match(rf"[ │├└─|`-]*({_DEVICE})", line.text), None
         if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
-            tree, columns = _Tree(), _mount_columns(line.text)
+            tree, header = _Tree(), line.text
             continue
         if tree is None or match is None or _PROMPT.match(line.text):
             tree = None
@@ -329,23 +327,6 @@ def _without_sizes(document: Document) -> Iterator[Device]:
         parent, fstype = tree.parent(depth, name), fstype_in(line.text, match.end())
         row = Device(name, None, kind, parent, mounts, fstype, line)
     yield from filter(None, [row])
-
-
-def _mount_columns(header: str) -> tuple[int, int]:
-    """Return between which columns a header has mount points; a label may look like one."""
-    starts = [(one.start(), one[0]) for one in re.finditer(r"\S+", header)]
-    points = [n for n, (_, name) in enumerate(starts) if name.startswith("MOUNTPOINT")]
-    if not points:
-        return 0, 0
-    after = starts[points[0] + 1 :]
-    return starts[points[0]][0] - 1, after[0][0] - 1 if after else 1 << 20
-
-
-def _mounts_between(text: str, first: int, end: int) -> Iterator[str]:
-    """Yield the mount points that begin between two columns of a row."""
-    for word in re.finditer(r"\S+", text):
-        if first <= word.start() < end and (word[0].startswith("/") or word[0] == "[SWAP]"):
-            yield word[0]
 
 
 # A multipath device's name may be a long number.
@@ -519,23 +500,40 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
-    group, size, tested = "", "", -_TESTED_LINES
+    shown, tested = defaultdict[str, str](str), -_TESTED_LINES
     for line in document.lines:
         tested = line.number if "TEST MODE" in line.text else tested
-        if match := re.match(r"\s+VG (Name|Size)\s+(.+)", line.text):  # vgdisplay
-            group, size = (match[2], "") if match[1] == "Name" else (group, match[2])
+        if match := _DISPLAYED.match(line.text):
+            key = " ".join(match[1].split())
+            shown[key] = match[2]
+            yield from _displayed(key, shown, line)
             continue
         for kind, pattern in _VOLUMES:
             match = pattern.match(line.text)
             if match and not ("old" in pattern.groupindex and line.number - tested < _TESTED_LINES):
-                above = group if kind == "vg" else ""
-                values = {"group": above, "size": size} | match.groupdict()
+                values = {"group": ""} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")
                 sizes = [size_in(values.get(one, "")) for one in ("size", "free", "old")]
                 yield Volume(kind, name, holder, sizes[0], sizes[1], line, sizes[2])
                 break
+
+
+def _displayed(key: str, shown: Mapping[str, str], at: Line) -> Iterator[Volume]:
+    """Yield what pvdisplay, vgdisplay or lvdisplay has shown, at the line that ends it."""
+    group = shown["VG Name"]
+    if key == "LV Size":
+        name = shown["LV Name"].rpartition("/")[2]  # an old lvdisplay has the path
+        name = short_name(f"/dev/{group}/{name}")
+        yield Volume("lv", name, group, size_in(shown[key]), 0, at)
+    elif key == "Free PE":
+        size_bytes = size_in(shown["PV Size"].partition("/")[0])
+        free_bytes = int(shown[key]) * size_in(shown["PE Size"]) if shown[key].isdigit() else 0
+        yield Volume("pv", short_name(shown["PV Name"]), group, size_bytes, free_bytes, at)
+    elif key == "Free PE / Size":
+        free_bytes = size_in(shown[key].partition("/")[2])
+        yield Volume("vg", group, group, size_in(shown["VG Size"]), free_bytes, at)
 
 
 # ---- mounts, btrfs ----
@@ -580,19 +578,13 @@ def _chosen_columns(document: Document) -> Iterator[Mount]:
 
 def _user_data(document: Document) -> Iterator[UserData]:
     """Yield cloud-configs: a whole text, or what follows ``#cloud-config`` in a paste."""
-    lines = document.lines
-    starts = [n for n, line in enumerate(lines) if line.text.lower().startswith("#cloud-config")]
-    for start in starts[:20]:
-        taken: list[str] = []
-        for line in lines[start : start + 2000]:
-            prompt = _PROMPT.match(line.text) and not line.text.startswith("# ")
-            if taken and (prompt or _AFTER_USER_DATA.match(line.text)):
-                break
-            taken.append(line.text)
-        found = read_document("\n".join(taken))
-        values = found.value if isinstance(found, Yaml) else {}
-        yield UserData(values, lines[start], isinstance(found, Yaml))
-    if not starts and 0 < len(lines) < 5000 and not document.kinds:  # noqa: PLR2004
+    lines, begun = document.lines, False
+    for line, text in document.cloud_configs():
+        found, begun = read_document(text), True
+        yield UserData(
+            found.value if isinstance(found, Yaml) else {}, line, isinstance(found, Yaml)
+        )
+    if not begun and 0 < len(lines) < 5000 and not document.kinds:  # noqa: PLR2004
         text = "\n".join(line.text for line in lines)
         found = read_document(text)
         if isinstance(found, Yaml) and _USER_DATA_KEYS & found.value.keys():

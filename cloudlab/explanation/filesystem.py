@@ -421,7 +421,8 @@ def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
         return not_grown(reason, machine.filesystem, device, missing=LOG)
     mount = _measured(machine, partition)
     if mount and partition.to_bytes and (mount.size_bytes or 0) < partition.to_bytes * 0.8:
-        return not_grown(None, mount, missing=LOG)
+        volume = machine.kind_of_stack("lvm")
+        return not_grown(Reason.LOGICAL_VOLUME if volume else None, mount, missing=LOG)
     return _idle_once(machine, partition) or _open(machine)
 
 

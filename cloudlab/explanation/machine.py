@@ -126,17 +126,14 @@ class Machine(EventLog):
             return ""
         known = self.devices.values()
         listed = [one.name for point in ("/", "/sysroot") for one in known if point in one.mounts]
-        sources = [short_name(one.source) for one in reversed(self.root_mounts)]
+        sources = [self._mapping(one) for one in reversed(self.root_mounts)]
         sources = [one for one in sources if one and one != "composefs"]
         real = [
             one
             for one in sources
             if one in self.devices or disk_of(one) or WHOLE_DISK.fullmatch(one)
         ]
-        named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
-        tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
-        named += [one.partition for one in reversed(tried)]
-        named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
+        named = [one for one in self.named_roots if one not in _NO_DEVICE]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         over = {*sources} & {"overlay", "overlayroot"}  # e.g. in a rescue system
         largest = self._largest_partition() if self.root_mounts and not over else ""
@@ -144,12 +141,20 @@ class Machine(EventLog):
         fills = self._fills(shown, self.size_of(largest))
         if fills is False or (fills is None and largest not in self.devices):
             largest = ""
-        mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
-        disks = {one: disk_of(one) or one for one in mounted}
-        mounted = [one for one, disk in disks.items() if FIRST_DISK.fullmatch(disk) or "-" in disk]
-        mounted += [one for one in self.devices if one == "root"]
+        mounted = [*self.likely_roots, *(one for one in self.devices if one == "root")]
         found = (*listed, *real, *volumes, *named, largest, *mounted)
         return next((one for one in found if one), "")
+
+    def _mapping(self, mount: Mount) -> str:
+        """Return what is mounted; for the kernel's dm-0 its mapping, if only one has that size."""
+        name, size_bytes = short_name(mount.source), mount.size_bytes or 0
+        if not re.fullmatch(r"dm-\d+", name):
+            return name
+        mapped = [one for one in self.devices.values() if one.type in {"lvm", "crypt"}]
+        numbered = [one for one in mapped if re.search(rf" 25\d:{name[3:]} ", one.at.text)]
+        sizes = {one.name: one.size_bytes or 0 for one in numbered or mapped}
+        fit = [one for one, size in sizes.items() if numbered or _FULL * size <= size_bytes <= size]
+        return fit[0] if len(fit) == 1 else name
 
     @property
     def zfs_dataset(self) -> str:
@@ -246,6 +251,9 @@ class Machine(EventLog):
                 return volume
         usual = {one for one in groups.values() if FIRST_DISK.fullmatch(disk_of(one))}
         logical = any((one.kind, one.name) == ("lv", device.name) for one in self.facts.volumes)
+        if [*groups] == [""] and not device.type:  # what was resized by hand above pvresize's
+            tools = self.all(Kind.IDLE, Kind.TOOL)
+            logical |= any(short_name(one.get("device", "target")) == device.name for one in tools)
         if logical and len(groups) == len(usual) == 1:
             return usual.pop()
         if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
@@ -375,16 +383,7 @@ class Machine(EventLog):
     @cached_property
     def _edits(self) -> tuple[list[int], list[int]]:
         """The orders of changes by hand to root's table: of those that were written, and of others."""
-        written: list[int] = []
-        drafts: list[int] = []
-        kinds = Kind.TABLE_DRAFT, Kind.TABLE_EDITED, Kind.TABLE_BUSY
-        for one in filter(self.about_root, self.all(*kinds)):
-            if one.kind is Kind.TABLE_DRAFT:
-                drafts.append(one.at.order)
-            elif one.get("wrote") or (drafts and one.kind is Kind.TABLE_BUSY):
-                written.append(drafts[-1] if drafts else one.at.order)
-                drafts = []
-        return written, drafts
+        return self.table_edits(self.about_root)
 
     def outdated(self, shown: Line) -> bool:
         """Tell whether a line shows root's partition as it was before it changed."""

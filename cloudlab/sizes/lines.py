@@ -94,6 +94,15 @@ def header_words(text: str) -> list[re.Match[str]]:
     return list(_HEADER_WORD.finditer(text[:MAX_ROW_CHARS]))
 
 
+def words_below(header: str, name: str, row: str) -> Iterator[str]:
+    """Yield a row's words that begin below a column, from its name to the next column's."""
+    starts = [word.start() - 1 for word in _WORD.finditer(header)] + [MAX_INT]
+    for place, word in enumerate(_WORD.finditer(header)):
+        if word[0].startswith(name):
+            first, end = starts[place : place + 2]
+            yield from (one[0] for one in _WORD.finditer(row) if first <= one.start() < end)
+
+
 def parse_size(text: str, *, base: int = 1024) -> int:
     """Return the bytes that lsblk or df mean by ``text``: ``19.9G``, ``366K``, ``512B``, ``4096``.
 
