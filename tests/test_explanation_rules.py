@@ -1053,6 +1053,19 @@ def test_a_label_is_no_mount_point(listed, root):
     assert told(f"$ lsblk -f\n{listed}$ uptime\n", Subject.PARTITION).device == root
 
 
+@pytest.mark.parametrize(
+    ("size", "finding"), [("19,2G", kept(None)), ("78.6G", OPEN), ("     ", OPEN)]
+)
+def test_lsblk_may_show_the_filesystems_size_beside_its_partitions(size, finding):
+    listed = (
+        "NAME    FSTYPE   SIZE FSSIZE FSUSED FSAVAIL MOUNTPOINT\nsda               80G\n"
+        f"├─sda1  ext4    79.9G  {size}   5.1G   13.2G /\n└─sda15 vfat     124M 123.7M  11.8M  111.9M /boot/efi\n"
+    )
+    found = told(listed, Subject.FILESYSTEM)
+    assert found.finding == finding
+    assert ("df -B1" in str(found.missing)) == (not size.strip())
+
+
 def test_lsblk_breaks_a_row_after_a_long_name():
     rows = (
         "  └─dm_crypt-0\n              253:0    0 928.4G  0 crypt\n"

@@ -31,6 +31,8 @@ from cloudlab.units import SECTOR_BYTES
 
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
+# Columns of lsblk that count like df.
+_OF_FILESYSTEM = "FSSIZE", "FSAVAIL"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
 _CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
 # What pvdisplay, vgdisplay and lvdisplay say, a line each.
@@ -281,6 +283,10 @@ def _read_listings(document: Document, facts: Facts) -> None:
             start_bytes = int(start) * SECTOR_BYTES if start.isdigit() else None
             if at.text:  # else it is a hypervisor's
                 facts.devices.append(Device(*about, at, tolerance, start_bytes))
+                size, free = (row.cells.get(one, "").replace(",", ".") for one in _OF_FILESYSTEM)
+                sizes = size_in(size) or None, size_in(free) if free else None
+                for point in row.mountpoints if size else ():
+                    facts.mounts.append(Mount(row.name, point, at, *sizes, fstype))
                 document.kinds.add("lsblk")
         rows = facts.devices[first:]
         if any(disk_of(one.parent) == one.name for one in rows):  # lsblk -s: what is below follows
