@@ -445,7 +445,10 @@ Number  Start  End     Size    File system  Flags
 
 @pytest.mark.parametrize(
     "units",
-    ["Einheiten: Sektoren von 1 * 4096 = 4096 Bytes", "Unités : secteur de 1 × 4096 = 4096 octets"],
+    [
+        "Einheiten: Sektoren von 1 * 4096 = 4096 Bytes",
+        "Unités : secteur de 1 \u00d7 4096 = 4096 octets",
+    ],
 )
 def test_fdisk_shows_the_sector_in_its_units_in_other_languages(units):
     table = (
@@ -1064,6 +1067,16 @@ def test_lsblk_may_show_the_filesystems_size_beside_its_partitions(size, finding
     found = told(listed, Subject.FILESYSTEM)
     assert found.finding == finding
     assert ("df -B1" in str(found.missing)) == (not size.strip())
+
+
+@pytest.mark.parametrize("tree", "│ ")
+def test_the_line_that_shows_the_mount_at_root_is_quoted_too(tree):
+    rows = ROOM.replace("part /", "part /var")
+    further = tree + " " * 30
+    text = f"{rows}{further}/home\n{further}/\n"
+    quoted = told(text, Subject.PARTITION).evidence
+    assert [one.line for one in quoted] == [2, 3, 5]
+    assert told(f"{text}$ mount\n{further}/\n", Subject.PARTITION).evidence == quoted
 
 
 def test_lsblk_breaks_a_row_after_a_long_name():
