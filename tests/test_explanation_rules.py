@@ -1663,6 +1663,13 @@ OFF = growpart("growpart disabled: mode=off\n")
 TOOK = "2026-11-22 22:28:24,731 - util.py[DEBUG]: Resizing took {} seconds\n"
 
 
+def test_what_the_kernel_grows_right_after_growpart_is_grown_by_resizefs():
+    kernel = "May 04 07:12:04 vm kernel: EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks"
+    for lines, by in ((1, Grower.RESIZEFS), (50, Grower.UNKNOWN)):
+        journal = f"May 04 07:12:04 vm cloud-init[612]: {GREW}" + "\n" * lines + kernel
+        assert told(journal, Subject.FILESYSTEM).by is by
+
+
 def test_the_boot_that_grew_the_partition_grew_the_filesystem_not_a_later_one():
     later = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)") + f"\n{RESIZED}\n"
     for kernel in (

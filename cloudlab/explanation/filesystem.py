@@ -166,6 +166,8 @@ def _resized_by_btrfs(machine: Machine) -> Verdict | None:
 def _within_cloud_init(machine: Machine, event: Event) -> bool:
     """Tell whether cloud-init was running on the same console, so that it is what resized."""
     runs = [one for one in machine.all(Kind.RAN) if one.at.file == event.at.file]
+    changed = machine.all(Kind.CHANGED)  # resizefs follows growpart at once
+    runs += [one for one in changed if event.at.soon_after(one.at, SOON_LINES)]
     roots = (one for one in machine.events if one.get("mount") in {"", "/", "/sysroot"})
     growfs = any("systemd-growfs" in one.at.text for one in roots)
     return any(one.at.number < event.at.number for one in runs) and not growfs
