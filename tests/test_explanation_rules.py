@@ -924,6 +924,42 @@ def test_the_kernels_name_in_df_is_that_of_the_only_volume_that_it_fills(rows, d
     assert found.device == device
 
 
+DRY_RUN = """\
+# growpart --dry-run /dev/vda 1
+CHANGE: partition=1 start=2048 old: size=4384735 end=4386782 new: size=83884032 end=83886079
+# === old sfdisk -d ===
+label: gpt
+device: /dev/vda
+
+/dev/vda1 : start=        2048, size=     4384735, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+# === new sfdisk -d ===
+label: gpt
+device: /dev/vda
+
+/dev/vda1 : start=        2048, size=    83884032, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+root@vm:~# df -h /
+"""
+
+
+def test_what_growpart_would_change_has_not_grown():
+    text = DRY_RUN + DF.format("2.0G")
+    found = told(text, Subject.PARTITION)
+    assert found.finding == kept(None)
+    assert "sudo growpart /dev/vda 1" in found.fix
+    assert told(text, Subject.FILESYSTEM).finding == kept(Reason.FILLS_ITS_DEVICE)
+    grew = (
+        text
+        + "root@vm:~# growpart /dev/vda 1\n"
+        + DRY_RUN.splitlines()[1].replace("CHANGE", "CHANGED")
+    )
+    assert told(grew, Subject.PARTITION).by is Grower.GROWPART
+
+
+def test_tune2fs_shows_that_a_filesystem_is_ext():
+    blocks = "# tune2fs -l /dev/vda1\nBlock count:              2559744\n"
+    assert "xfs_growfs" not in told(WHOLE + blocks, Subject.FILESYSTEM).fix
+
+
 def test_a_volume_is_one_of_the_group_that_its_name_begins_with():
     pvs = "  PV         VG      Fmt  Attr PSize   PFree\n  /dev/sda2  vg_main lvm2 a--  <63.00g 27.00g\n"
     df = DF.format("32G").replace("/dev/vda1 ", "/dev/mapper/vg_main-lv_root ")

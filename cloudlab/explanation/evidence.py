@@ -160,6 +160,14 @@ class Document:
             except (ValueError, RecursionError, KeyError):
                 continue
 
+    def without_plans(self) -> Iterator[Line]:
+        """Yield the lines, but for the table that ``growpart --dry-run`` would write."""
+        planned = False
+        for line in self.lines:
+            planned = line.text.startswith("# === new") or (planned and not _SHELL.match(line.text))
+            if not planned:
+                yield line
+
     def cloud_configs(self) -> Iterator[tuple[Line, str]]:
         """Yield where ``#cloud-config`` begins user-data in a paste, and its text."""
         starts = [n for n, line in enumerate(self.lines) if _CLOUD_CONFIG.match(line.text)]

@@ -31,8 +31,6 @@ from cloudlab.units import SECTOR_BYTES
 
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
-# Columns of lsblk that count like df.
-_OF_FILESYSTEM = "FSSIZE", "FSAVAIL"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
 _CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
 # What pvdisplay, vgdisplay and lvdisplay say, a line each.
@@ -283,7 +281,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
             start_bytes = int(start) * SECTOR_BYTES if start.isdigit() else None
             if at.text:  # else it is a hypervisor's
                 facts.devices.append(Device(*about, at, tolerance, start_bytes))
-                size, free = (row.cells.get(one, "").replace(",", ".") for one in _OF_FILESYSTEM)
+                size, free = (row.cells.get(one, "") for one in ("FSSIZE", "FSAVAIL"))
                 sizes = size_in(size) or None, size_in(free) if free else None
                 for point in row.mountpoints if size else ():
                     facts.mounts.append(Mount(row.name, point, at, *sizes, fstype))
@@ -397,7 +395,7 @@ def _tables(document: Document) -> Iterator[Table]:
     for value in document.json_objects("partitiontable"):
         yield from filter(None, [_sfdisk_json(value, document.lines[0])])
     table, sector, cylinder = None, SECTOR_BYTES, 0
-    for line in document.lines:
+    for line in document.without_plans():
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
         cylinder = cylinder_bytes(text, cylinder)
         if shown := sector_bytes(text):

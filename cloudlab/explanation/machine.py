@@ -519,6 +519,8 @@ class Machine(EventLog):
         names += [device.fstype] if device else []
         said = self.all(Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED)
         names += [one.get("fstype") for one in said]
+        counted = (one for one in self.all(Kind.BLOCKS) if one.get("target"))  # by tune2fs
+        names += ["ext4" for one in counted if short_name(one.get("target")) in {"/", self.root}]
         if kernel := self.last(Kind.KERNEL):
             names.append("btrfs" if "BTRFS" in kernel.at.text else "ext4")
         names += ["xfs" for one in self.events if "xfs_growfs" in one.at.text]

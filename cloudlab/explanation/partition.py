@@ -42,13 +42,12 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
     """Return what kept it from growing again, where the disk has room and a later log says why."""
     if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some or not grown.evidence:
         return None
-    last = grown.evidence[0]
-    events = [one for one in machine.events if one.at.order > last.order]
-    # Of the same run, "/" was skipped because its partition is another entry.
+    last, events = grown.evidence[0], machine.events
     skipped = [one for one in events if one.get("verb") == "SKIPPED"]
+    # Of the same run, "/" was skipped because its partition is another entry.
     same_run = [one for one in skipped if one.at.soon_after(last, SOON_LINES)]
-    later = Machine(machine.facts, [one for one in events if one not in same_run])
-    found = next(_log_causes(later), None)
+    events = [one for one in events if one.at.order > last.order and one not in same_run]
+    found = next(_log_causes(Machine(machine.facts, events)), None)
     return found if found is not None and found.reason and found.grown is False else None
 
 
@@ -576,7 +575,8 @@ def _layouts(machine: Machine) -> Iterator[Verdict]:
     if room.some is False:
         yield undecided(DMESG, LOG, proofs=room.evidence)
     if room.some is None and backup is None:
-        yield undecided(LSBLK, LOG)
+        would = [one for one in _attempts(machine) if one.get("verb") == "CHANGE"]  # --dry-run
+        yield not_grown(None, would[-1], missing=LOG) if would else undecided(LSBLK, LOG)
     layer, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
     if layer in {Reason.RAID, Reason.ZFS}:
         yield not_grown(layer, *listed, *room.evidence, missing=LOG)
