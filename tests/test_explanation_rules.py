@@ -350,6 +350,129 @@ def test_fdisk_is_read_in_other_languages(disk, label, part):
     assert "swapoff /dev/vda2" in walled.fix
 
 
+SGDISK = """\
+# sgdisk -p /dev/vda
+Disk /dev/vda: 13107200 sectors, 50.0 GiB
+Sector size (logical/physical): {0}/{0} bytes
+
+Number  Start (sector)    End (sector)  Size       Code  Name
+   1             256         2621434   10.0 GiB    8300
+"""
+PARTED = """\
+# parted /dev/vda unit s print
+Disk /dev/vda: 13107200s
+Sector size (logical/physical): {0}B/{0}B
+Partition Table: gpt
+
+Number  Start    End       Size      File system  Name  Flags
+ 1      256s     2621434s  2621179s  xfs
+"""
+
+
+@pytest.mark.parametrize("table", [SGDISK, PARTED], ids=["sgdisk", "parted"])
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_a_disk_is_as_large_as_its_sectors(table, sector):
+    other = "Disk /dev/vdb: 9 sectors, 36.0 KiB\nSector size (logical/physical): {0}/{0} bytes\n"
+    shown = other.format(4608 - sector) + table.format(sector) + DF.format("10G")
+    assert told(shown, Subject.PARTITION).finding == kept(None)
+
+
+PARTED_TABLES = {
+    "German": """\
+Modell: Virtio Block Device (virtblk)
+Festplatte  /dev/vda:  42,9GB
+Sektorgröße (logisch/physisch): 512B/512B
+Partitionstabelle: gpt
+Disk-Flags:
+
+Nummer  Anfang  Ende    Größe   Dateisystem     Name     Flags
+        17,4kB  1049kB  1031kB  Freier Platz
+ 1      1049kB  10,7GB  10,7GB  ext4            p.lxroot
+        10,7GB  42,9GB  32,2GB  Freier Platz
+""",
+    "for programs": """\
+BYT;
+/dev/vda:42949672960B:virtblk:512:512:gpt:Virtio Block Device:;
+1:1048576B:10737418239B:10736369664B:ext4::;
+""",
+    "BusyBox": """\
+Disk /dev/vda: 40 GB, 42949672960 bytes, 83886080 sectors
+Units: sectors of 1 * 512 = 512 bytes
+
+Device  Boot StartCHS    EndCHS        StartLBA     EndLBA    Sectors  Size Id Type
+/dev/vda1 *  2,0,33      611,8,40          2048   20971519   20969472 9.9G 83 Linux
+""",
+    "BusyBox's GPT": """\
+Disk /dev/vda: 83886080 sectors, 40.0G
+Logical sector size: 512
+Partition table holds up to 128 entries
+
+Number  Start (sector)    End (sector)  Size Name
+     1            2048        20971519 9.9G Linux filesystem
+""",
+}
+
+
+@pytest.mark.parametrize("shown", PARTED_TABLES.values(), ids=PARTED_TABLES)
+def test_a_table_is_read_in_the_form_that_a_program_gives_it(shown):
+    assert told(f"# \n{shown}\n" + DF.format("9.8G"), Subject.PARTITION).finding == kept(None)
+    full = told(
+        f"# \n{shown}\n".replace("42", "10").replace("83886080", "20971520"), Subject.PARTITION
+    )
+    assert full.finding == OPEN
+
+
+def test_parted_shows_a_filesystem_as_if_it_had_a_table():
+    shown = """\
+Disk /dev/sda: 64.4GB
+Partition Table: msdos
+
+Number  Start   End     Size    Type     File system  Flags
+ 1      1049kB  1075MB  1074MB  primary  xfs          boot
+ 2      1075MB  42.9GB  41.9GB  primary               lvm
+
+Disk /dev/mapper/centos-root: 37.6GB
+Partition Table: loop
+
+Number  Start  End     Size    File system  Flags
+ 1      0.00B  37.6GB  37.6GB  xfs
+
+"""
+    df = DF.format("35G").replace("/dev/vda1 ", "/dev/mapper/centos-root ")
+    found = told(shown + df, Subject.PARTITION)
+    assert (found.device, found.finding) == ("sda2", kept(Reason.LOGICAL_VOLUME))
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        "Einheiten: Sektoren von 1 * 4096 = 4096 Bytes",
+        "Unités : secteur de 1 \u00d7 4096 = 4096 octets",
+    ],
+)
+def test_fdisk_shows_the_sector_in_its_units_in_other_languages(units):
+    table = (
+        f"Festplatte /dev/vda: 50 GiB, 53687091200 Bytes, 13107200 Sektoren\n{units}\n"
+        "E/A-Größe (minimal/optimal): 512 Bytes / 512 Bytes\n/dev/vda1  *  256 2621439 2621184 10G 83 Linux\n"
+    )
+    assert told(table + DF.format("10G"), Subject.FILESYSTEM).reason is Reason.FILLS_ITS_DEVICE
+    assert told(table + DF.format("5.0G"), Subject.FILESYSTEM).finding == kept(None)
+
+
+@pytest.mark.parametrize(
+    ("sector", "finding"), [(512, kept(Reason.MBR_2_TIB)), (4096, kept(None))], ids=str
+)
+def test_an_mbr_reaches_as_far_as_its_sectors(sector, finding):
+    end, disk_bytes = (2 << 40) // sector - 1, 3 << 40
+    table = (
+        f"Disk /dev/vda: 3 TiB, {disk_bytes} bytes, {disk_bytes // sector} sectors\n"
+        f"Sector size (logical/physical): {sector} bytes / {sector} bytes\nDisklabel type: dos\n"
+        f"\nDevice     Boot Start       End   Sectors Size Id Type\n"
+        f"/dev/vda1  *      256 {end} {end - 255}   2T 83 Linux\n"
+    )
+    assert told(table + DF.format("2.0T"), Subject.PARTITION).finding == finding
+
+
 def test_what_was_measured_before_its_device_grew_says_nothing_of_later():
     grew = "# growpart /dev/vda 1\nCHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
     failed = "# resize2fs /dev/vda1\nresize2fs: Bad magic number in super-block while trying to open /dev/vda1\n"
@@ -751,6 +874,92 @@ def test_pvresize_names_the_partition_of_a_volume_on_the_first_disk(disk, device
     assert (found.grown, found.device) == (True if device else None, device)
 
 
+DISPLAYED = """\
+  --- Logical volume ---
+  LV Path                /dev/ubuntu-vg/ubuntu-lv
+  LV Name                ubuntu-lv
+  VG Name                ubuntu-vg
+  LV Size                <29.00 GiB
+
+  --- Physical volume ---
+  PV Name               /dev/sda3
+  VG Name               ubuntu-vg
+  PV Size               <58.00 GiB / not usable 0
+  PE Size               4.00 MiB
+  Total PE              14847
+  Free PE               {}
+"""
+ON_UBUNTU_LV = DF.format("29G").replace("/dev/vda1 ", "/dev/mapper/ubuntu--vg-ubuntu--lv ")
+
+
+@pytest.mark.parametrize(("free", "finding"), [(7424, kept(Reason.LOGICAL_VOLUME)), (0, OPEN)])
+def test_pvdisplay_shows_what_a_volume_may_still_take(free, finding):
+    found = cl.explain(DISPLAYED.format(free) + ON_UBUNTU_LV)
+    assert [one.device for one in found.statements[:2]] == ["sda3", "sda3"]
+    assert found.statements[-1].finding == finding
+    assert "lvextend" in str(found.statements[-1].fix) or not free
+
+
+def test_a_volume_resized_by_hand_right_after_pvresize_lies_on_what_that_names():
+    resized = "# resize2fs /dev/mapper/{}\nThe filesystem is already 2568192 (4k) blocks long.  Nothing to do!\n"
+    for volume, joined in (("vg-root", True), ("vg-home", False)):
+        text = BY_PVRESIZE + resized.format(volume) + ON_VG
+        assert told(text, Subject.PARTITION).grown is (True if joined else None)
+        found = told(text, Subject.FILESYSTEM)
+        assert found.finding == (kept(Reason.LOGICAL_VOLUME) if joined else OPEN)
+
+
+@pytest.mark.parametrize(
+    ("rows", "device"),
+    [
+        ("  └─vg-root   9.5G lvm\n", "vg-root"),
+        ("  ├─vg-root   9.5G lvm\n  └─vg-var    9.6G lvm\n", "dm-0"),
+        ("  ├─vg-root   9.5G lvm\n  └─vg-var    5.0G lvm\n", "vg-root"),
+        ("  ├─vg-var    5.0G lvm\n  └─vg-tmp   20.0G lvm\n", "dm-0"),
+    ],
+)
+def test_the_kernels_name_in_df_is_that_of_the_only_volume_that_it_fills(rows, device):
+    listed = f"NAME           SIZE TYPE\nsda             40G disk\n└─sda2        39.5G part\n{rows}"
+    found = told(DF.format("9.3G").replace("vda1", "dm-0") + "\n" + listed, Subject.FILESYSTEM)
+    assert found.device == device
+
+
+DRY_RUN = """\
+# growpart --dry-run /dev/vda 1
+CHANGE: partition=1 start=2048 old: size=4384735 end=4386782 new: size=83884032 end=83886079
+# === old sfdisk -d ===
+label: gpt
+device: /dev/vda
+
+/dev/vda1 : start=        2048, size=     4384735, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+# === new sfdisk -d ===
+label: gpt
+device: /dev/vda
+
+/dev/vda1 : start=        2048, size=    83884032, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4
+root@vm:~# df -h /
+"""
+
+
+def test_what_growpart_would_change_has_not_grown():
+    text = DRY_RUN + DF.format("2.0G")
+    found = told(text, Subject.PARTITION)
+    assert found.finding == kept(None)
+    assert "sudo growpart /dev/vda 1" in found.fix
+    assert told(text, Subject.FILESYSTEM).finding == kept(Reason.FILLS_ITS_DEVICE)
+    grew = (
+        text
+        + "root@vm:~# growpart /dev/vda 1\n"
+        + DRY_RUN.splitlines()[1].replace("CHANGE", "CHANGED")
+    )
+    assert told(grew, Subject.PARTITION).by is Grower.GROWPART
+
+
+def test_tune2fs_shows_that_a_filesystem_is_ext():
+    blocks = "# tune2fs -l /dev/vda1\nBlock count:              2559744\n"
+    assert "xfs_growfs" not in told(WHOLE + blocks, Subject.FILESYSTEM).fix
+
+
 def test_a_volume_is_one_of_the_group_that_its_name_begins_with():
     pvs = "  PV         VG      Fmt  Attr PSize   PFree\n  /dev/sda2  vg_main lvm2 a--  <63.00g 27.00g\n"
     df = DF.format("32G").replace("/dev/vda1 ", "/dev/mapper/vg_main-lv_root ")
@@ -828,6 +1037,84 @@ def test_a_disk_has_its_images_size_only_if_nobody_chooses_such_a_size(size_byte
     assert told(f"{idle}\n{host}{listed}", Subject.PARTITION).finding == finding
 
 
+@pytest.mark.parametrize("disk", ["mpatha", "3600140508f7c0a6b7a84f0aa2c3f8d11"])
+@pytest.mark.parametrize("size", ["20G", "40G"])
+def test_a_partition_of_a_multipath_device_lies_on_that(disk, size):
+    path = (
+        f"sd{{}}           8:0    0   40G  0 disk\n└─{disk} 253:0    0   40G  0 mpath\n"
+        f"  ├─{disk}-part1  253:1    0    1M  0 part\n  └─{disk}-part2  253:2    0 {size}  0 part  /\n"
+    )
+    listed = "NAME  MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS\n" + path.format("a") + path.format("b")
+    found = told(listed, Subject.PARTITION)
+    assert found.device == f"{disk}-part2"
+    assert found.finding == (kept(None) if size == "20G" else OPEN)
+    grew = f"# growpart /dev/mapper/{disk} 2\nCHANGED: partition=2 start=4096 old: size=20971520 end=20975616"
+    grew += " new: size=83881984 end=83886079\n"
+    assert told(grew + listed.replace("20G", "40G"), Subject.PARTITION).by is Grower.GROWPART
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("disk", Reason.NO_PARTITION), ("part", None)])
+def test_a_disk_may_have_a_partitions_name(kind, reason):
+    rows = f"xvda1 202:1    0   20G  0 {kind} /\nxvda2 202:2    0  0.5G  0 {kind} [SWAP]\n"
+    found = told("NAME  MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT\n" + rows, Subject.PARTITION)
+    assert found.reason is reason
+    assert "growpart" not in str(found.fix)
+
+
+LABELLED = """\
+NAME          FSTYPE LABEL UUID                                 MOUNTPOINT
+nvme1n1
+├─nvme1n1p1   xfs    /     2fb60c6e-7c4f-4e88-b1a5-a1b2c3d4e5f6
+└─nvme1n1p128
+nvme0n1
+└─nvme0n1p1   ext4   root  3fb60c6e-7c4f-4e88-b1a5-a1b2c3d4e5f6 /
+"""
+SUBVOLUMES = """\
+NAME   FSTYPE FSVER LABEL UUID                                 FSAVAIL FSUSE% MOUNTPOINTS
+vda
+├─vda1
+└─vda2 btrfs        ROOT  a0b1c2d3-1111-2222-3333-444455556666    5,9G    64% /var
+                                                                              /
+"""
+
+
+@pytest.mark.parametrize(
+    ("listed", "root"),
+    [
+        (LABELLED, "nvme0n1p1"),
+        ("NAME        MOUNTPOINT FSTYPE LABEL\nvda\n├─vda1                 ext4   /\n└─vda2      /          ext4   root\n", "vda2"),
+        ("NAME   FSTYPE LABEL\nvda\n└─vda1 ext4   /\n", ""),
+        (SUBVOLUMES, "vda2"),
+    ],
+    ids=["before the UUID", "behind the mount points", "without mount points", "a further line"],
+)  # fmt: skip
+def test_a_label_is_no_mount_point(listed, root):
+    assert told(f"$ lsblk -f\n{listed}$ uptime\n", Subject.PARTITION).device == root
+
+
+@pytest.mark.parametrize(
+    ("size", "finding"), [("19,2G", kept(None)), ("78.6G", OPEN), ("     ", OPEN)]
+)
+def test_lsblk_may_show_the_filesystems_size_beside_its_partitions(size, finding):
+    listed = (
+        "NAME    FSTYPE   SIZE FSSIZE FSUSED FSAVAIL MOUNTPOINT\nsda               80G\n"
+        f"├─sda1  ext4    79.9G  {size}   5.1G   13.2G /\n└─sda15 vfat     124M 123.7M  11.8M  111.9M /boot/efi\n"
+    )
+    found = told(listed, Subject.FILESYSTEM)
+    assert found.finding == finding
+    assert ("df -B1" in str(found.missing)) == (not size.strip())
+
+
+@pytest.mark.parametrize("tree", "│ ")
+def test_the_line_that_shows_the_mount_at_root_is_quoted_too(tree):
+    rows = ROOM.replace("part /", "part /var")
+    further = tree + " " * 30
+    text = f"{rows}{further}/home\n{further}/\n"
+    quoted = told(text, Subject.PARTITION).evidence
+    assert [one.line for one in quoted] == [2, 3, 5]
+    assert told(f"{text}$ mount\n{further}/\n", Subject.PARTITION).evidence == quoted
+
+
 def test_lsblk_breaks_a_row_after_a_long_name():
     rows = (
         "  └─dm_crypt-0\n              253:0    0 928.4G  0 crypt\n"
@@ -842,6 +1129,38 @@ def test_lsblk_breaks_a_row_after_a_long_name():
         "nvme0n1p3", "dm_crypt-0", "ubuntu--vg-ubuntu--lv", "ubuntu--vg-ubuntu--lv",
     ]  # fmt: skip
     assert found.statements[-1].finding == kept(Reason.LOGICAL_VOLUME)
+
+
+STARTS = """\
+$ lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS
+NAME   TYPE        SIZE    START FSTYPE MOUNTPOINTS
+vda    disk 42949672960
+├─vda1 part 20434649088     2048 ext4   /
+"""
+
+
+@pytest.mark.parametrize(
+    ("behind", "finding"),
+    [
+        ("└─vda2 part  1022361600 39915520 swap   [SWAP]\n", kept(Reason.WALL)),
+        ("└─vda2 part  1022361600 79915520 swap   [SWAP]\n", kept(None)),
+        ("└─vda14 part      1022976       34\n", kept(None)),
+        ("├─vda2 part        1024 39915518\n└─vda5 part 1022361600 39915520 swap [SWAP]\n", kept(Reason.WALL)),
+    ],
+    ids=["right behind it", "at the end", "before it", "in an extended one"],
+)  # fmt: skip
+def test_what_lies_behind_root_shows_in_lsblks_column_of_starts(behind, finding):
+    for said in ("", "NOCHANGE: partition 1 is size 39911424. it cannot be grown\n"):
+        found = told(f"$ growpart /dev/vda 1\n{said}{STARTS}{behind}", Subject.PARTITION)
+        assert found.finding == finding
+        assert ("swapoff" in found.fix) == (finding == kept(Reason.WALL))
+        assert "begin behind it?" not in found.fix
+
+
+def test_a_start_that_only_some_partitions_have_shows_no_room():
+    found = told(STARTS + "└─vda2 part  1022361600          swap   [SWAP]\n", Subject.PARTITION)
+    assert found.finding == kept(None)
+    assert "does vda2 begin behind it?" in found.fix
 
 
 def test_the_swap_behind_root_is_removed_whatever_kept_it_from_growing():
@@ -972,6 +1291,19 @@ def test_the_fix_for_filesystems_that_cloud_init_does_not_resize(fstype, command
 )
 def test_why_cloud_init_skipped_root(why, reason):
     assert told(growpart(f"'/' SKIPPED: {why}\n"), Subject.PARTITION).reason == reason
+
+
+def test_a_partition_that_grew_may_be_the_one_below_a_mapping_that_was_skipped():
+    why = "Resizing mapped device (/dev/mapper/rhel-root) skipped as it is not encrypted."
+    skipped = growpart(f"'/' SKIPPED: {why}")
+    grew = GREW.replace("'/'", "'/dev/vda2'").replace("vda, 1", "vda2")
+    assert told(skipped, Subject.PARTITION).finding == kept(Reason.LOGICAL_VOLUME)
+    found = told(f"{grew}\n{skipped}\n{RESIZED}", Subject.PARTITION)
+    assert found.finding == OPEN
+    assert [one.line for one in found.evidence] == [1, 2]
+    assert told(f"{grew}\n{skipped}\n{RESIZED}", Subject.FILESYSTEM).finding == OPEN
+    listed = ON_LVM.replace("sda", "vda").replace("vg-root", "rhel-root")
+    assert told(f"{grew}\n{skipped}\n{listed}", Subject.PARTITION).grown
 
 
 @pytest.mark.parametrize(
@@ -1365,6 +1697,24 @@ def test_a_service_that_ended_well_grew_what_the_initramfs_made_room_for(text, f
 
 OFF = growpart("growpart disabled: mode=off\n")
 TOOK = "2026-11-22 22:28:24,731 - util.py[DEBUG]: Resizing took {} seconds\n"
+
+
+def test_what_the_kernel_grows_right_after_growpart_is_grown_by_resizefs():
+    kernel = "May 04 07:12:04 vm kernel: EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks"
+    for lines, by in ((1, Grower.RESIZEFS), (50, Grower.UNKNOWN)):
+        journal = f"May 04 07:12:04 vm cloud-init[612]: {GREW}" + "\n" * lines + kernel
+        assert told(journal, Subject.FILESYSTEM).by is by
+
+
+def test_the_boot_that_grew_the_partition_grew_the_filesystem_not_a_later_one():
+    later = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)") + f"\n{RESIZED}\n"
+    for kernel in (
+        "",
+        "[   21.0] EXT4-fs (vda1): resizing filesystem from 512000 to 5214459 blocks\n",
+    ):
+        found = told(f"{GREW}\n{kernel}{RESIZED}\n{later * 50}{WHOLE}", Subject.FILESYSTEM)
+        assert (found.grown, found.by) == (True, Grower.RESIZEFS)
+        assert [one.line for one in found.evidence][:2] == ([2, 3] if kernel else [2])
 
 
 def test_a_resize_that_took_long_found_a_larger_partition():

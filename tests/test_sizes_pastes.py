@@ -454,6 +454,35 @@ def test_json_that_is_broken_is_reported(text):
             id="French",
         ),
         pytest.param(
+            "Dateisystem    Typ      Größe Benutzt Verf. Verw% Eingehängt auf\n"
+            "tmpfs          tmpfs     939M       0  939M    0% /dev/shm\n"
+            "/dev/vda1      ext4       20G    1,1G   19G    6% /\n",
+            [("tmpfs", 939 * MIB, 0, "/dev/shm"), ("/dev/vda1", 20 * GIB, parse_size("1.1G"), "/")],
+            False,
+            id="German with types",
+        ),
+        pytest.param(
+            "Sys. de fichiers 1K-blocks Utilisé Disponible Uti% Monté sur\n"
+            "/dev/vda1         20134592 1153434   18981158   6% /\n",
+            [("/dev/vda1", 20134592 << 10, 1153434 << 10, "/")],
+            True,
+            id="French with blocks",
+        ),
+        pytest.param(
+            "S.ficheros     bloques de 1K Usados Disponibles Uso% Montado en\n"
+            "/dev/vda1          20134592 1153434   18981158   6% /\n",
+            [("/dev/vda1", 20134592 << 10, 1153434 << 10, "/")],
+            True,
+            id="Spanish with blocks",
+        ),
+        pytest.param(
+            "Dateisystem    1K-Blöcke Benutzt Verfügbar Verw% Eingehängt auf\n"
+            "/dev/vda1       20134592 1153434  18981158    6% /\n",
+            [("/dev/vda1", 20134592 << 10, 1153434 << 10, "/")],
+            True,
+            id="German with blocks",
+        ),
+        pytest.param(
             "> 文件系统        大小  已用  可用 已用% 挂载点\n> /dev/vda1        20G  1.1G   19G    6% /\n".replace(
                 "> ", ""
             ),
@@ -513,11 +542,11 @@ def test_df_of_any_tool_and_form(text, rows, exact):
         pytest.param(
             [
                 *LSBLK,
-                "Dateisystem 1K-Blöcke Benutzt Verfügbar Verw% Eingehängt auf",
+                "Dateisystem Blöcke Benutzt Verfügbar Verw% Eingehängt auf",
                 "/dev/vda1 20134592 5 6 6% /",
             ],
             [6],
-            id="blocks in German",
+            id="blocks in German of unknown size",
         ),
         pytest.param([*LSBLK, "", DF[2]], [6], id="no header"),
         pytest.param(["$ df -ih", *LSBLK, "", DF[2]], [7], id="no header, of inodes"),

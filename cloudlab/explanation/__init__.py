@@ -19,8 +19,10 @@ fixes          the commands that help
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Any
 
 from cloudlab.console import printable
@@ -132,27 +134,45 @@ def explain_files(sources: Iterable[EvidenceSource]) -> Explanation:
     machine = Machine(read_facts(documents), events)
     names = [one.name for one in documents]
     name = f"{names[0]} and {len(names) - 1} more" if names[1:] else "".join(names)
-    return Explanation(tuple(_statements(machine)), tuple(_notes(machine, documents)), name)
+    statements = tuple(_statements(machine, _mounted_below(machine, documents)))
+    return Explanation(statements, tuple(_notes(machine, documents)), name)
 
 
 _MOST_EVIDENCE = 6
 _MOST_NAMES = 5
+_MOST_POINTS = 60  # lines with mount points of one device
 
 
-def _statements(machine: Machine) -> Iterator[Statement]:
+def _mounted_below(machine: Machine, documents: Sequence[Document]) -> dict[Line, Line]:
+    """Return, by the row of lsblk, the further line of it that shows the mount at ``/``."""
+    mounted = (one.at for one in machine.facts.devices if "/" in one.mounts)
+    rows = [at for at in mounted if "/" not in at.text.split()]
+    lines = (line for one in documents for line in one.lines) if rows else ()
+    points = [line for line in lines if re.fullmatch(r"[ │|]+/", line.text)]
+    return {row: one for row in rows for one in points[::-1] if one.soon_after(row, _MOST_POINTS)}
+
+
+def _statements(machine: Machine, below: Mapping[Line, Line]) -> Iterator[Statement]:
     partition = partition_verdict(machine)
     filesystem = filesystem_verdict(machine, partition)
     fix = partition_fix(machine, partition)
-    yield _statement(Subject.PARTITION, machine.partition, partition, fix)
+    yield _statement(Subject.PARTITION, machine.partition, partition, fix, below)
     for subject, device, verdict in layer_verdicts(machine):
-        yield _statement(subject, device, verdict)
-    fix = filesystem_fix(machine, filesystem, partition)
-    yield _statement(Subject.FILESYSTEM, machine.root or machine.zfs_dataset, filesystem, fix)
+        yield _statement(subject, device, verdict, "", below)
+    root, fix = machine.root or machine.zfs_dataset, filesystem_fix(machine, filesystem, partition)
+    yield _statement(Subject.FILESYSTEM, root, filesystem, fix, below)
 
 
-def _statement(subject: Subject, device: str, verdict: Verdict, fix: str = "") -> Statement:
+def _statement(
+    subject: Subject,
+    device: str,
+    verdict: Verdict,
+    fix: str = "",
+    below: Mapping[Line, Line] = MappingProxyType({}),
+) -> Statement:
     values = {one.name: getattr(verdict, one.name) for one in fields(verdict)}
-    values["evidence"] = tuple(map(_evidence, lines_of(verdict.evidence)[:_MOST_EVIDENCE]))
+    proofs = lines_of(each for at in verdict.evidence for each in (at, below.get(at)))
+    values["evidence"] = tuple(map(_evidence, proofs[:_MOST_EVIDENCE]))
     values["missing"] = tuple(verdict.missing)
     return Statement(subject, printable(device), **values, fix=fix or None)
 

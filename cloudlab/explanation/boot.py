@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from cloudlab.console import LONGEST_LINE_BYTES, printable
 from cloudlab.explanation.events import Event, Kind, read_events
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.facts import CONTAINERS, Device, Facts, Mount
+from cloudlab.explanation.facts import Device, Facts, Mount
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Source, When
+from cloudlab.explanation.names import CONTAINERS
 from cloudlab.sizes import GuestBlock, GuestDevice, GuestFilesystem, ParsedConsole
 
 # Lines of the console that say who grew what, or that cloud-init was not there.  cloud-init puts

@@ -8,13 +8,13 @@ util-linux, e2fsprogs, xfsprogs, btrfs-progs, LVM, parted and gdisk.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.model import Source
-from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
+from cloudlab.explanation.names import FIRST_DISK, disk_of, number_of, partition_name, short_name
 from cloudlab.units import SECTOR_BYTES
 
 
@@ -382,6 +382,34 @@ class EventLog:
         """Return the order of the last rescan or reboot after a line, or else its own."""
         last = self.last(Kind.RESCANNED)
         return max(at.order, last.at.order if last else -1)
+
+    def table_edits(self, mine: Callable[[Event], bool]) -> tuple[list[int], list[int]]:
+        """Return the orders of changes by hand to a table: of those that were written, and others."""
+        written: list[int] = []
+        drafts: list[int] = []
+        kinds = Kind.TABLE_DRAFT, Kind.TABLE_EDITED, Kind.TABLE_BUSY
+        for one in filter(mine, self.all(*kinds)):
+            if one.kind is Kind.TABLE_DRAFT:
+                drafts.append(one.at.order)
+            elif one.get("wrote") or (drafts and one.kind is Kind.TABLE_BUSY):
+                written.append(drafts[-1] if drafts else one.at.order)
+                drafts = []
+        return written, drafts
+
+    @property
+    def named_roots(self) -> list[str]:
+        """The devices that cloud-init names as root's, the last one first."""
+        named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
+        tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
+        named += [one.partition for one in reversed(tried)]
+        return [one for one in named if not one.startswith("disk/")]
+
+    @property
+    def likely_roots(self) -> list[str]:
+        """What the kernel mounted from a mapping, or where a machine's root usually is."""
+        mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
+        disks = {one: disk_of(one) or one for one in mounted}
+        return [one for one, disk in disks.items() if FIRST_DISK.fullmatch(disk) or "-" in disk]
 
     @property
     def silence(self) -> list[Event]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from cloudlab import paths
 from cloudlab.console import printable
@@ -65,6 +65,12 @@ _TABLES = (
 _ROWS_AFTER_HEADER = 40
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _PROMPT = re.compile(PROMPT + " ")
+_SHELL = re.compile(PROMPT + r" |[$#] \w")
+_CLOUD_CONFIG = re.compile("#cloud-config", re.IGNORECASE)
+# A root prompt looks like a comment; in MIME a boundary follows.
+_AFTER_USER_DATA = re.compile(
+    r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
+)
 _HOST_COMMAND = re.compile(
     r"[$#] (?:sudo )?(?:virsh|qm|pvesm|qemu-img|VBoxManage|xl|xe|multipass|limactl|govc|incus|lxc) \w"
 )
@@ -142,6 +148,37 @@ class Document:
     layout: DiskLayout | None = None
     total_lines: int = 0
     kinds: set[str] = field(default_factory=set)
+
+    def json_objects(self, key: str) -> Iterator[Any]:
+        """Yield the values of JSON objects that have ``key`` first."""
+        if not any(f'"{key}"' in line.text for line in self.lines):
+            return
+        text = "\n".join(line.text for line in self.lines)
+        for match in re.finditer(r'\{\s*"' + key + '"', text):
+            try:
+                yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
+            except (ValueError, RecursionError, KeyError):
+                continue
+
+    def without_plans(self) -> Iterator[Line]:
+        """Yield the lines, but for the table that ``growpart --dry-run`` would write."""
+        planned = False
+        for line in self.lines:
+            planned = line.text.startswith("# === new") or (planned and not _SHELL.match(line.text))
+            if not planned:
+                yield line
+
+    def cloud_configs(self) -> Iterator[tuple[Line, str]]:
+        """Yield where ``#cloud-config`` begins user-data in a paste, and its text."""
+        starts = [n for n, line in enumerate(self.lines) if _CLOUD_CONFIG.match(line.text)]
+        for start in starts[:20]:
+            taken: list[str] = []
+            for line in self.lines[start : start + 2000]:
+                prompt = _SHELL.match(line.text) and not line.text.startswith("# ")
+                if taken and (prompt or _AFTER_USER_DATA.match(line.text)):
+                    break
+                taken.append(line.text)
+            yield self.lines[start], "\n".join(taken)
 
     @property
     def is_log(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -11,35 +10,35 @@ from typing import Any
 
 from cloudlab.explanation.evidence import Document, Line
 from cloudlab.explanation.names import (
+    CONTAINERS,
     IMAGE,
     IMAGE_DISK,
     IMAGE_FILE,
+    cylinder_bytes,
     disk_of,
+    fstype_in,
+    parted_size,
     partition_name,
     rounding,
+    sector_bytes,
     short_name,
     size_in,
 )
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
-from cloudlab.sizes.lines import PROMPT
+from cloudlab.sizes.lines import PROMPT, words_below
 from cloudlab.units import SECTOR_BYTES
 
-_FSTYPE = re.compile(
-    r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
-    r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
-)
-#: Ends of the types of what fills a partition and is no filesystem.
-CONTAINERS = ("_member", "_LUKS")
 _SIZE = r"<?[\d.]+ ?[BKMGTPkmgt]?i?B?"
 _SIZED, _FREE = rf"\s+(?P<size>{_SIZE})", rf"\s+(?P<free>{_SIZE})"
 _TESTED_LINES = 5  # of LVM's output where it changes nothing
 _CHANGED = rf"changed from (?P<old>{_SIZE}) .* to{_SIZED} \("
-# Rows of vgdisplay, pvs, vgs, lvs and zpool list.
+# What pvdisplay, vgdisplay and lvdisplay say, a line each.
+_DISPLAYED = re.compile(r"\s+([PVL][VGE] (?:Name|Size)|Free +PE(?: / Size)?)\s+(\S.*)")
+# Rows of pvs, vgs, lvs and zpool list.
 _VOLUMES = tuple(
     (kind, re.compile(pattern))
     for kind, pattern in (
-        ("vg", rf"\s+Free +PE / Size\s+\d+ /{_FREE}"),
         ("pv", rf"\s+(?P<name>/dev/\S+)\s+(?P<group>\S+)\s+lvm2\s+\S+{_SIZED}{_FREE}\s*$"),
         ("pv", r'\s+Physical volume "(?P<name>/dev/\S+)" changed'),
         ("vg", rf"\s+(?P<group>\S+)\s+\d+\s+\d+\s+\d+\s+[rwxpcs-]+z\S*{_SIZED}{_FREE}\s*$"),
@@ -66,9 +65,15 @@ _USER_DATA_KEYS = frozenset(
         "ssh_authorized_keys package_update package_upgrade disk_setup fs_setup mounts fqdn"
     )
 )
-_SECTOR_SIZE = re.compile(r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)")
+# The size of a disk, where sgdisk and parted count its sectors before they say how large those are.
+_COUNTED = re.compile(r": (\d+)(?: sectors|s$)")
 _LABEL = re.compile(
-    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|dos)$"
+    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|(?:ms)?dos|loop)$"
+)
+# parted's heading in any language, and its only one where programs are to read it (-m).
+_PARTED = re.compile(
+    r"(?:\w+\s+)?(?P<disk>/dev/[^\s:\uff1a]+)\s?[:\uff1a]\s*(?P<size>[\d.,]+[kMGT]?i?[Bs])"
+    r"(?:\s*$|:[\w-]*:(?P<sector>\d+):\d+:(?P<label>\w+):)"
 )
 # FreeBSD's "gpart show": a table's heading and its rows, in sectors.
 _GPART = re.compile(
@@ -80,10 +85,6 @@ _GPART_ROW = re.compile(
 )
 # Of fdisk and gdisk, where their input is not shown.
 _OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
-# A root prompt looks like a comment; in MIME a boundary follows.
-_AFTER_USER_DATA = re.compile(
-    r"--|# (?:lsblk|df|fdisk|growpart|cat|grep|pvs|vgs|lvs|dmesg|journalctl|cloud-init|parted)\b"
-)
 _PROMPT = re.compile(PROMPT + r" |[$#] \w")
 
 
@@ -105,6 +106,8 @@ class Device:
     at : Line
     tolerance_bytes : int
         By how much rounding may have changed the size.
+    start_bytes : int or None
+        Where a partition begins on its disk; None where the listing does not show it.
     """
 
     name: str
@@ -115,6 +118,7 @@ class Device:
     fstype: str
     at: Line
     tolerance_bytes: int = 0
+    start_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,7 @@ class Table:
     label: str = ""
     parts: list[Part] = field(default_factory=list)
     rounded: bool = False
+    sector_bytes: int = SECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,28 +257,34 @@ class _Tree:
         return parent
 
 
-def _fstype_in(text: str, start: int = 0) -> str:
-    match = _FSTYPE.search(text, start)
-    return match[1] if match else ""
-
-
 def _read_listings(document: Document, facts: Facts) -> None:
     reports = document.parsed.reports if document.parsed else ()
     texts = {line.number: line for line in document.lines}
-    details = _json_details(document) if reports else {}
     for report in reports:
         tree, first = _Tree(), len(facts.devices)
+        names = {"", *(row.name for row in report.lsblk)}
         for row in report.lsblk:
             at = texts.get(row.line) or Line(document.name, row.line, row.name)
             depth = at.text.find(row.name)
-            parent = tree.parent(depth, row.name)
-            fstype = _fstype_in(at.text, max(depth, 0) + len(row.name))
-            parent, fstype = details.get(row.name) or (parent, fstype)
+            parent, shown = tree.parent(depth, row.name), row.cells.get("PKNAME")
+            parent = (
+                parent if shown is None or short_name(shown) not in names else short_name(shown)
+            )
+            fstype = fstype_in(at.text, max(depth, 0) + len(row.name))
+            fstype = row.cells.get("FSTYPE") or fstype
             kind = row.type or ("part" if disk_of(row.name) else "disk")
             tolerance = 0 if report.exact else rounding(row.size_bytes)
+            # Xen may have no xvda below its xvda1.
+            parent = "" if kind == "disk" and parent == disk_of(row.name) else parent
             about = row.name, row.size_bytes, kind, parent, row.mountpoints, fstype
+            start = row.cells.get("START", "")  # the kernel counts it in 512 bytes on every disk
+            start_bytes = int(start) * SECTOR_BYTES if start.isdigit() else None
             if at.text:  # else it is a hypervisor's
-                facts.devices.append(Device(*about, at, tolerance))
+                facts.devices.append(Device(*about, at, tolerance, start_bytes))
+                size, free = (row.cells.get(one, "") for one in ("FSSIZE", "FSAVAIL"))
+                sizes = size_in(size) or None, size_in(free) if free else None
+                for point in row.mountpoints if size else ():
+                    facts.mounts.append(Mount(row.name, point, at, *sizes, fstype))
                 document.kinds.add("lsblk")
         rows = facts.devices[first:]
         if any(disk_of(one.parent) == one.name for one in rows):  # lsblk -s: what is below follows
@@ -285,7 +296,7 @@ def _read_listings(document: Document, facts: Facts) -> None:
             document.kinds.add("df")
             if at.text and mount.mountpoint:
                 sizes = mount.size_bytes, mount.available_bytes
-                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, _fstype_in(at.text)))
+                facts.mounts.append(Mount(name, mount.mountpoint, at, *sizes, fstype_in(at.text)))
     for line in document.lines:  # /proc/partitions counts in KiB
         if match := re.fullmatch(r"\s*\d+\s+\d+\s+(\d{4,})\s+([a-z][\w-]*)", line.text):
             disk = disk_of(match[2])
@@ -294,58 +305,38 @@ def _read_listings(document: Document, facts: Facts) -> None:
             document.kinds.add("/proc/partitions")
 
 
-def _json_objects(document: Document, key: str) -> Iterator[Any]:
-    """Yield the values of JSON objects that have ``key`` first."""
-    if not any(f'"{key}"' in line.text for line in document.lines):
-        return
-    text = "\n".join(line.text for line in document.lines)
-    for match in re.finditer(r'\{\s*"' + key + '"', text):
-        try:
-            yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
-        except (ValueError, RecursionError, KeyError):
-            continue
-
-
-def _json_details(document: Document) -> dict[str, tuple[str, str]]:
-    """Return parent and filesystem type by device, from ``lsblk -J``."""
-    found: dict[str, tuple[str, str]] = {}
-
-    def walk(devices: Any, parent: str, depth: int) -> None:
-        for one in devices if isinstance(devices, list) and depth < 20 else ():  # noqa: PLR2004
-            if isinstance(one, dict):
-                name = short_name(str(one.get("name") or one.get("path") or ""))
-                found[name] = parent, str(one.get("fstype") or "")
-                walk(one.get("children"), name, depth + 1)
-
-    for devices in _json_objects(document, "blockdevices"):
-        walk(devices, "", 0)
-    return found
-
-
 def _without_sizes(document: Document) -> Iterator[Device]:
     """Yield the rows of ``lsblk -f`` and ``blkid``, which show filesystems and mount points only."""
-    tree = None
+    tree, header, row = None, "", None
     for line in document.lines:
         if match := re.match(r'(/dev/\S+): .*\bTYPE="(\w+)"', line.text):
             name = short_name(match[1])
             yield Device(name, None, "part" if disk_of(name) else "", "", (), match[2], line)
         words = line.text.split()
-        if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
-            tree = _Tree()
+        below = words_below(header, "MOUNTPOINT", line.text)
+        mounts = tuple(one for one in below if one.startswith("/") or one == "[SWAP]")
+        if row and re.fullmatch(r"[ │|]+/\S*", line.text):  # one more mount point
+            row = replace(row, mounts=row.mounts + mounts)
             continue
-        match = re.match(r"[ │├└─|`-]*([A-Za-z][\w.+:-]*)", line.text)
+        yield from filter(None, [row])
+        match, row = re.match(rf"[ │├└─|`-]*({_DEVICE})", line.text), None
+        if "NAME" in words and "FSTYPE" in words and "SIZE" not in words:
+            tree, header = _Tree(), line.text
+            continue
         if tree is None or match is None or _PROMPT.match(line.text):
             tree = None
             continue
         name, depth = match[1], match.start(1)
-        mounts = tuple(word for word in words[1:] if word.startswith("/") or word == "[SWAP]")
         kind = "part" if disk_of(name) else ("disk" if depth == 0 else "dm")
-        parent, fstype = tree.parent(depth, name), _fstype_in(line.text, match.end())
-        yield Device(name, None, kind, parent, mounts, fstype, line)
+        parent, fstype = tree.parent(depth, name), fstype_in(line.text, match.end())
+        row = Device(name, None, kind, parent, mounts, fstype, line)
+    yield from filter(None, [row])
 
 
+# A multipath device's name may be a long number.
+_DEVICE = r"(?:[A-Za-z]|\d\w{8})[\w.+:-]*"
 _ROW = re.compile(
-    r"[ │├└─|`-]*(?P<name>[A-Za-z][\w.+:-]*)\s+\d+:\d+\s+[01]\s+(?P<size>[\d.,]+[BKMGTP]?)\s+[01]\s+"
+    rf"[ │├└─|`-]*(?P<name>{_DEVICE})\s+\d+:\d+\s+[01]\s+(?P<size>[\d.,]+[BKMGTP]?)\s+[01]\s+"
     r"(?P<type>disk|part|lvm|crypt|raid\d+|mpath|linear|md)(?:\s+(?P<mount>/\S*|\[SWAP\]))?\s*$"
 )
 
@@ -401,16 +392,19 @@ def _read_layout(document: Document, facts: Facts) -> None:
 
 
 def _tables(document: Document) -> Iterator[Table]:
-    for value in _json_objects(document, "partitiontable"):
+    for value in document.json_objects("partitiontable"):
         yield from filter(None, [_sfdisk_json(value, document.lines[0])])
     table, sector, cylinder = None, SECTOR_BYTES, 0
-    for line in document.lines:
+    for line in document.without_plans():
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
-        cylinder = _cylinder_bytes(text, cylinder)
-        if match := _SECTOR_SIZE.search(text):
-            sector = int(match[1])
-        elif (begun := _new_table(text, line, sector, table)) is not None:
-            table = begun
+        cylinder = cylinder_bytes(text, cylinder)
+        if shown := sector_bytes(text):
+            sector = shown
+            if table is not None and not table.parts:
+                table.sector_bytes, counted = sector, _COUNTED.search(table.at.text)
+                table.size_bytes = int(counted[1]) * sector if counted else table.size_bytes
+        elif (begun := _new_table(text, line, table)) is not None:
+            table, sector = begun, begun.sector_bytes
             yield begun
         elif match := _LABEL.match(text):
             if table is not None:
@@ -422,21 +416,24 @@ def _tables(document: Document) -> Iterator[Table]:
                 table = Table(disk, line)
                 yield table
             table.rounded |= bool(cylinder)
-            table.parts.append(part)
+            # "loop" is parted's word for a filesystem without a table.
+            table.parts += [part] if table.label != "loop" else []
 
 
-def _new_table(text: str, line: Line, sector: int, before: Table | None) -> Table | None:
+def _new_table(text: str, line: Line, before: Table | None) -> Table | None:
     """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
     text = _OWN_PROMPT.sub("", text)
     if before is not None and text.startswith("New situation"):  # sfdisk shows the old one first
-        return Table(before.disk, line, before.size_bytes, before.label)
+        return replace(before, at=line, parts=[], rounded=False)
     if match := re.match(r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", text):
         return Table(short_name(match[1]), line, int(match[2]))
     if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
-        return Table(short_name(match[1]), line, int(match[2]) * sector)
-    if match := re.match(r"Disk (/dev/\S+): ([\d.]+[kKMGTs]?i?B?)\s*$", text):
-        size_bytes = _parted_size(match[2], sector)
-        return Table(short_name(match[1]), line, size_bytes, rounded=not match[2].endswith("s"))
+        return Table(short_name(match[1]), line, int(match[2]) * SECTOR_BYTES)
+    if match := _PARTED.match(text):
+        sector, label = int(match["sector"] or SECTOR_BYTES), match["label"] or ""
+        about = line, parted_size(match["size"], sector), label.removeprefix("ms")
+        rounded = not re.fullmatch(r"\d+[Bs]", match["size"])
+        return Table(short_name(match["disk"]), *about, rounded=rounded, sector_bytes=sector)
     if match := _GPART.match(text):
         return _gpart_table(match, line)
     match = re.match(r"device: (/dev/\S+)", text)
@@ -465,15 +462,10 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
-def _cylinder_bytes(text: str, known: int) -> int:
-    """Return the size of the cylinders in which an old fdisk counts; 0 if in sectors."""
-    match = re.match(r"Units\s*[=:] (cylinders|sectors) of .*= (\d+) bytes", text)
-    return known if match is None else int(match[2]) if match[1] == "cylinders" else 0
-
-
 def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
-    if match := re.match(r"(/dev/\S+)\s+\*?\s+(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
+    addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
+    if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
         start, end = int(match[2]), int(match[3])
         unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
         begin, stop = (start - first) * unit, (end + 1 - first) * unit
@@ -483,20 +475,15 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Par
         return Part(short_name(match[1]), start, start + int(match[3]) * sector, match[4])
     if table is None:
         return None
-    if match := re.match(r" {0,4}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ [KMGT]iB\s+(.*)", text):
+    if match := re.match(r" {0,5}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ ?[KMGT](?:iB)?\s+(.*)", text):
         end = (int(match[3]) + 1) * sector
         return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
-    if match := re.match(r" {0,3}(\d+)\s+([\d.]+[kKMGT]?i?[Bs])\s+([\d.]+[kKMGT]?i?[Bs])\s", text):
-        start, end = (_parted_size(match[n], sector) for n in (2, 3))
+    size = r"([\d.,]+[kKMGT]?i?[Bs])"
+    if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
+        start, end = (parted_size(match[n], sector) for n in (2, 3))
         name = partition_name(table.disk, match[1])
-        return Part(name, start, end, text[match.end() :].strip()) if end > start else None
+        return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
     return None
-
-
-def _parted_size(text: str, sector: int) -> int:
-    if text.endswith("s"):
-        return int(float(text[:-1]) * sector)
-    return size_in(text.replace("kB", "KB"))
 
 
 def _sfdisk_json(value: Any, at: Line) -> Table | None:
@@ -517,23 +504,40 @@ def _sfdisk_json(value: Any, at: Line) -> Table | None:
 
 
 def _volumes(document: Document) -> Iterator[Volume]:
-    group, size, tested = "", "", -_TESTED_LINES
+    shown, tested = defaultdict[str, str](str), -_TESTED_LINES
     for line in document.lines:
         tested = line.number if "TEST MODE" in line.text else tested
-        if match := re.match(r"\s+VG (Name|Size)\s+(.+)", line.text):  # vgdisplay
-            group, size = (match[2], "") if match[1] == "Name" else (group, match[2])
+        if match := _DISPLAYED.match(line.text):
+            key = " ".join(match[1].split())
+            shown[key] = match[2]
+            yield from _displayed(key, shown, line)
             continue
         for kind, pattern in _VOLUMES:
             match = pattern.match(line.text)
             if match and not ("old" in pattern.groupindex and line.number - tested < _TESTED_LINES):
-                above = group if kind == "vg" else ""
-                values = {"group": above, "size": size} | match.groupdict()
+                values = {"group": ""} | match.groupdict()
                 name, holder = short_name(values.get("name", values["group"])), values["group"]
                 if kind == "lv":
                     name = short_name(f"/dev/{holder}/{name}")
                 sizes = [size_in(values.get(one, "")) for one in ("size", "free", "old")]
                 yield Volume(kind, name, holder, sizes[0], sizes[1], line, sizes[2])
                 break
+
+
+def _displayed(key: str, shown: Mapping[str, str], at: Line) -> Iterator[Volume]:
+    """Yield what pvdisplay, vgdisplay or lvdisplay has shown, at the line that ends it."""
+    group = shown["VG Name"]
+    if key == "LV Size":
+        name = shown["LV Name"].rpartition("/")[2]  # an old lvdisplay has the path
+        name = short_name(f"/dev/{group}/{name}")
+        yield Volume("lv", name, group, size_in(shown[key]), 0, at)
+    elif key == "Free PE":
+        size_bytes = size_in(shown["PV Size"].partition("/")[0])
+        free_bytes = int(shown[key]) * size_in(shown["PE Size"]) if shown[key].isdigit() else 0
+        yield Volume("pv", short_name(shown["PV Name"]), group, size_bytes, free_bytes, at)
+    elif key == "Free PE / Size":
+        free_bytes = size_in(shown[key].partition("/")[2])
+        yield Volume("vg", group, group, size_in(shown["VG Size"]), free_bytes, at)
 
 
 # ---- mounts, btrfs ----
@@ -578,19 +582,13 @@ def _chosen_columns(document: Document) -> Iterator[Mount]:
 
 def _user_data(document: Document) -> Iterator[UserData]:
     """Yield cloud-configs: a whole text, or what follows ``#cloud-config`` in a paste."""
-    lines = document.lines
-    starts = [n for n, line in enumerate(lines) if line.text.lower().startswith("#cloud-config")]
-    for start in starts[:20]:
-        taken: list[str] = []
-        for line in lines[start : start + 2000]:
-            prompt = _PROMPT.match(line.text) and not line.text.startswith("# ")
-            if taken and (prompt or _AFTER_USER_DATA.match(line.text)):
-                break
-            taken.append(line.text)
-        found = read_document("\n".join(taken))
-        values = found.value if isinstance(found, Yaml) else {}
-        yield UserData(values, lines[start], isinstance(found, Yaml))
-    if not starts and 0 < len(lines) < 5000 and not document.kinds:  # noqa: PLR2004
+    lines, begun = document.lines, False
+    for line, text in document.cloud_configs():
+        found, begun = read_document(text), True
+        yield UserData(
+            found.value if isinstance(found, Yaml) else {}, line, isinstance(found, Yaml)
+        )
+    if not begun and 0 < len(lines) < 5000 and not document.kinds:  # noqa: PLR2004
         text = "\n".join(line.text for line in lines)
         found = read_document(text)
         if isinstance(found, Yaml) and _USER_DATA_KEYS & found.value.keys():

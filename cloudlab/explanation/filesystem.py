@@ -45,7 +45,7 @@ def filesystem_verdict(machine: Machine, partition: Verdict) -> Verdict:
 
 
 def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
-    resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+    resized = _resized_by_module(machine, None)
     done = [one for one in machine.all(Kind.GROWFS) if one.get("mount") in {"/", "/sysroot"}]
     for event in reversed(machine.all(Kind.KERNEL)):
         old, new = int(event.get("old", "from")), int(event.get("new", "to"))
@@ -55,7 +55,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         mine = machine.is_root(event.get("device", "btrfs"))
         if new <= old or not mine or _as_before(machine, event):
             continue
-        unit = 4096 if event.get("device") else 1
+        unit, resized = 4096 if event.get("device") else 1, _resized_by_module(machine, event.at)
         reason, sizes = machine.despite("resize_rootfs"), (old * unit, new * unit)
         by = _grower_of_kernel(machine, event, sizes, done)
         return grown_by(by, event, resized, *done, reason=reason, sizes=sizes)
@@ -67,6 +67,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
+        resized = _resized_by_module(machine, event.at)
         smaller = event.get("old") and int(event.get("new")) <= int(event.get("old"))
         listed = (one for one in machine.sizes_of(machine.root) if one.at.order < event.at.order)
         least = max((one.size_bytes or 0 for one in listed), default=0) * _SHORT
@@ -87,6 +88,13 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     return resized_later or _growth_in_df(machine)
 
 
+def _resized_by_module(machine: Machine, since: Line | None) -> Event | None:
+    """Return what says that resizefs ran: first after a line of its log, else last of all."""
+    said = machine.all(Kind.RESIZED)
+    later = (one for one in said if since is not None and since.before(one.at))
+    return next(later, None) or machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+
+
 def _grower(event: Event, resized: Event | None) -> Grower:
     """Return who ran the program that grew it: the initramfs, cloud-init or something else."""
     if event.in_initramfs:
@@ -102,7 +110,7 @@ def _grower_of_kernel(
     machine: Machine, kernel: Event, sizes: tuple[int, int], done: list[Event]
 ) -> Grower:
     """Return who made the kernel grow it: a program that names the sizes says so best."""
-    resized = machine.last(Kind.RESIZED) or machine.last(Kind.FORKED)
+    resized = _resized_by_module(machine, kernel.at)
     for one in machine.all(Kind.TOOL, Kind.TOOL_BEGINS):
         near = one.at.file == kernel.at.file and abs(one.at.number - kernel.at.number) < SOON_LINES
         began = abs(size_in(one.get("old")) - sizes[0]) < sizes[0] * 0.02 and one.get("btrfs")
@@ -158,6 +166,8 @@ def _resized_by_btrfs(machine: Machine) -> Verdict | None:
 def _within_cloud_init(machine: Machine, event: Event) -> bool:
     """Tell whether cloud-init was running on the same console, so that it is what resized."""
     runs = [one for one in machine.all(Kind.RAN) if one.at.file == event.at.file]
+    changed = machine.all(Kind.CHANGED)  # resizefs follows growpart at once
+    runs += [one for one in changed if event.at.soon_after(one.at, SOON_LINES)]
     roots = (one for one in machine.events if one.get("mount") in {"", "/", "/sysroot"})
     growfs = any("systemd-growfs" in one.at.text for one in roots)
     return any(one.at.number < event.at.number for one in runs) and not growfs
@@ -176,8 +186,9 @@ def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: in
 
 def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     """Return that resizefs grew it: its command took long, or the device was larger by then."""
-    resized = machine.last(Kind.RESIZED)
-    event, long = resized or machine.last(Kind.FORKED), machine.last(Kind.TOOK_LONG)
+    event = _resized_by_module(machine, next(iter(partition.evidence), None))
+    resized = event if event and event.kind is Kind.RESIZED else None
+    long = machine.last(Kind.TOOK_LONG)
     module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
     if event is None or not ((partition.grown and module) or (resized and long)):
         return None
@@ -412,7 +423,8 @@ def _filesystem_by_size(  # noqa: PLR0911 - a list of answers, the surest first
         return not_grown(reason, machine.filesystem, device, missing=LOG)
     mount = _measured(machine, partition)
     if mount and partition.to_bytes and (mount.size_bytes or 0) < partition.to_bytes * 0.8:
-        return not_grown(None, mount, missing=LOG)
+        volume = machine.kind_of_stack("lvm")
+        return not_grown(Reason.LOGICAL_VOLUME if volume else None, mount, missing=LOG)
     return _idle_once(machine, partition) or _open(machine)
 
 

@@ -13,30 +13,32 @@ from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import (
+    FIRST_DISK,
+    FREEBSD_DISK,
     IMAGE_DISK,
+    WHOLE_DISK,
     disk_of,
     number_of,
     partition_name,
     short_name,
     size_in,
 )
+from cloudlab.units import SECTOR_BYTES
 
 #: What YAML and cloud-init read as false.
 OFF_WORDS = {"off", "false", "no", "0"}
 
 #: The last byte that an MBR with sectors of 512 bytes reaches.
-MBR_LIMIT_BYTES = 2**32 * 512
+MBR_LIMIT_BYTES = 2**32 * SECTOR_BYTES
 # A partition's start is aligned, and the table's copy takes some room.
 _ALIGNMENT_BYTES = 2 << 20
 _LEAST_ROOT_BYTES = 128 << 20
+# The kernel shows only the two sectors of an extended partition that have its own table.
+_EXTENDED_BYTES = 1024
 # ext4 and XFS keep some of their device for themselves.
 _FULL, _NOT_FULL = 0.90, 0.80
 # Of all blocks, where lsblk may have rounded the device's size.
 _EXACT = 0.98, 0.94
-#: Where a machine's root disk usually is.
-FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xbd)0")
-_FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
-_WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 _NO_DEVICE = (*_IMMUTABLE, "root")
 
@@ -124,17 +126,14 @@ class Machine(EventLog):
             return ""
         known = self.devices.values()
         listed = [one.name for point in ("/", "/sysroot") for one in known if point in one.mounts]
-        sources = [short_name(one.source) for one in reversed(self.root_mounts)]
+        sources = [self._mapping(one) for one in reversed(self.root_mounts)]
         sources = [one for one in sources if one and one != "composefs"]
         real = [
             one
             for one in sources
-            if one in self.devices or disk_of(one) or _WHOLE_DISK.fullmatch(one)
+            if one in self.devices or disk_of(one) or WHOLE_DISK.fullmatch(one)
         ]
-        named = [short_name(one.get("device")) for one in reversed(self.all(Kind.ROOT_IS))]
-        tried = [one for one in self.all(Kind.CHANGED, Kind.TRIED) if one.get("entry") == "/"]
-        named += [one.partition for one in reversed(tried)]
-        named = [one for one in named if one not in _NO_DEVICE and not one.startswith("disk/")]
+        named = [one for one in self.named_roots if one not in _NO_DEVICE]
         volumes = [one for one in sources if "-" in one and not one.startswith("disk/")]
         over = {*sources} & {"overlay", "overlayroot"}  # e.g. in a rescue system
         largest = self._largest_partition() if self.root_mounts and not over else ""
@@ -142,12 +141,20 @@ class Machine(EventLog):
         fills = self._fills(shown, self.size_of(largest))
         if fills is False or (fills is None and largest not in self.devices):
             largest = ""
-        mounted = [short_name(one.get("device", "xfs")) for one in self.all(Kind.MOUNTED)]
-        disks = {one: disk_of(one) or one for one in mounted}
-        mounted = [one for one, disk in disks.items() if FIRST_DISK.fullmatch(disk) or "-" in disk]
-        mounted += [one for one in self.devices if one == "root"]
+        mounted = [*self.likely_roots, *(one for one in self.devices if one == "root")]
         found = (*listed, *real, *volumes, *named, largest, *mounted)
         return next((one for one in found if one), "")
+
+    def _mapping(self, mount: Mount) -> str:
+        """Return what is mounted; for the kernel's dm-0 its mapping, if only one has that size."""
+        name, size_bytes = short_name(mount.source), mount.size_bytes or 0
+        if not re.fullmatch(r"dm-\d+", name):
+            return name
+        mapped = [one for one in self.devices.values() if one.type in {"lvm", "crypt"}]
+        numbered = [one for one in mapped if re.search(rf" 25\d:{name[3:]} ", one.at.text)]
+        sizes = {one.name: one.size_bytes or 0 for one in numbered or mapped}
+        fit = [one for one, size in sizes.items() if numbered or _FULL * size <= size_bytes <= size]
+        return fit[0] if len(fit) == 1 else name
 
     @property
     def zfs_dataset(self) -> str:
@@ -218,19 +225,18 @@ class Machine(EventLog):
         """The devices from root's own down to the disk, as far as they are known."""
         found: list[Device] = []
         name = self.root
-        while name and len(found) < 20:  # noqa: PLR2004
+        while name and all(one.name != name for one in found):
             disk = disk_of(name)
-            kind = "part" if disk else "disk" if _WHOLE_DISK.fullmatch(name) else ""
+            kind = "part" if disk else "disk" if WHOLE_DISK.fullmatch(name) else ""
             device = self.devices.get(name) or Device(name, None, kind, disk, (), "", _NOWHERE)
-            if any(one.name == name for one in found):
-                break
             if volume := self._in_table(device):
                 device = replace(device, parent=volume, type="lvm")
             elif not device.type and (parent := self._volume_parent(device)):
                 locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
                 device = replace(device, parent=parent, type="crypt" if locked else "lvm")
             found.append(device)
-            name = device.parent or self._volume_parent(device) or disk
+            below = device.parent or self._volume_parent(device) or disk
+            name = below if device.type != "disk" else ""
         return found
 
     def _volume_parent(self, device: Device) -> str:
@@ -245,6 +251,9 @@ class Machine(EventLog):
                 return volume
         usual = {one for one in groups.values() if FIRST_DISK.fullmatch(disk_of(one))}
         logical = any((one.kind, one.name) == ("lv", device.name) for one in self.facts.volumes)
+        if [*groups] == [""] and not device.type:  # what was resized by hand above pvresize's
+            tools = self.all(Kind.IDLE, Kind.TOOL)
+            logical |= any(short_name(one.get("device", "target")) == device.name for one in tools)
         if logical and len(groups) == len(usual) == 1:
             return usual.pop()
         if device.type in {"lvm", "crypt", ""} and not disk_of(device.name):
@@ -264,7 +273,7 @@ class Machine(EventLog):
         if not volume or known or len({table.disk for table in tables}) != 1:
             return ""
         parts = tables[-1].parts
-        typed = [one.name for one in parts if re.search(r"(?i)linux lvm|^0?8e\b", one.type)]
+        typed = [one.name for one in parts if re.search(r"(?i)\blvm\b|^0?8e\b", one.type)]
         half = sum(one.size_bytes for one in parts) // 2
         large = [
             one.name for one in parts if "Linux filesystem" in one.type and one.size_bytes > half
@@ -275,7 +284,7 @@ class Machine(EventLog):
     def partition(self) -> str:
         """The partition that root lies on, at whatever depth; empty if unknown or none."""
         for device in self.stack:
-            if disk_of(device.name) or device.type == "part":
+            if device.type == "part" or (disk_of(device.name) and device.type != "disk"):
                 return device.name
         if self.zfs_dataset and self.may_hold_root(largest := self._largest_partition()):
             return largest
@@ -299,7 +308,7 @@ class Machine(EventLog):
         """Whether disks have FreeBSD's names."""
         paths = (re.search(r"/dev/(\w+)", one.at.text) for one in self.all(Kind.TRIED))
         names = (*self.devices, self.partition, *(match[1] for match in paths if match))
-        return any(_FREEBSD_DISK.match(one) for one in names)
+        return any(FREEBSD_DISK.match(one) for one in names)
 
     @property
     def disk(self) -> str:
@@ -374,16 +383,7 @@ class Machine(EventLog):
     @cached_property
     def _edits(self) -> tuple[list[int], list[int]]:
         """The orders of changes by hand to root's table: of those that were written, and of others."""
-        written: list[int] = []
-        drafts: list[int] = []
-        kinds = Kind.TABLE_DRAFT, Kind.TABLE_EDITED, Kind.TABLE_BUSY
-        for one in filter(self.about_root, self.all(*kinds)):
-            if one.kind is Kind.TABLE_DRAFT:
-                drafts.append(one.at.order)
-            elif one.get("wrote") or (drafts and one.kind is Kind.TABLE_BUSY):
-                written.append(drafts[-1] if drafts else one.at.order)
-                drafts = []
-        return written, drafts
+        return self.table_edits(self.about_root)
 
     def outdated(self, shown: Line) -> bool:
         """Tell whether a line shows root's partition as it was before it changed."""
@@ -427,7 +427,30 @@ class Machine(EventLog):
         draft = min(self._edits[1], default=1 << 62)
         found = [one for one in found if one.at.order < draft and not self.outdated(one.at)]
         exact = [one for one in found if not one.rounded]
-        return next(reversed(exact or found), None)
+        return next(reversed(exact or found), None) or self._listed_table
+
+    @cached_property
+    def _listed_table(self) -> Table | None:
+        """What the column START of lsblk shows of the table, where it has all partitions."""
+        disk, listed = self.devices.get(self.disk), self._listed_parts
+        slack = max((one.tolerance_bytes for one in listed), default=0)
+        if disk is None or slack > (disk.size_bytes or 0) // 100:
+            return None
+        table = Table(disk.name, disk.at, rounded=slack > 0)
+        for one in listed:
+            if one.start_bytes is None:
+                return None
+            kind = "Extended" if one.size_bytes == _EXTENDED_BYTES else one.fstype
+            end_bytes = one.start_bytes + (one.size_bytes or 0)
+            table.parts.append(Part(one.name, one.start_bytes, end_bytes, kind))
+        return table
+
+    @property
+    def _listed_parts(self) -> list[Device]:
+        """The partitions of root's disk in listings; none where a size is missing or outdated."""
+        found = [one for one in self.devices.values() if disk_of(one.name) == self.disk != ""]
+        known = all(one.size_bytes is not None and not self.outdated(one.at) for one in found)
+        return found if known else []
 
     @property
     def part(self) -> Part | None:
@@ -441,6 +464,12 @@ class Machine(EventLog):
         labels = [one.label for one in self.facts.tables if one.disk == self.disk and one.label]
         return labels[-1] if labels else ""
 
+    @property
+    def mbr_limit_bytes(self) -> int:
+        """The last byte that an MBR on root's disk reaches: it counts sectors in 32 bits."""
+        sizes = [one.sector_bytes for one in self.facts.tables if one.disk == self.disk]
+        return MBR_LIMIT_BYTES // SECTOR_BYTES * (sizes[-1] if sizes else SECTOR_BYTES)
+
     @cached_property
     def room(self) -> Room:
         """What lies behind the root partition."""
@@ -450,27 +479,22 @@ class Machine(EventLog):
             return self._listed_room(disk_bytes)
         disk_bytes = table.size_bytes or disk_bytes
         slack = _ALIGNMENT_BYTES + (disk_bytes // 100 if table.rounded else 0)
-        followers = [one for one in table.parts if one.start_bytes >= part.end_bytes - slack // 4]
-        following = [one for one in followers if one.name != part.name]
+        following = [one for one in table.parts if one.start_bytes > part.start_bytes]
         behind = min(following, key=lambda one: one.start_bytes, default=None)
         end = max(one.end_bytes for one in table.parts)
         free = (behind.start_bytes if behind else disk_bytes) - part.end_bytes
-        blocked = behind is not None and free < max(LEAST_GAIN_BYTES, slack // 2)
+        blocked = behind is not None and free <= max(LEAST_GAIN_BYTES, slack // 2)
+        listed = (part, behind) if table is self._listed_table else ()
         return Room(
             free if free > slack else 0,
             disk_bytes - end if disk_bytes - end > slack else 0,
             behind if blocked else None,
-            (table.at,),
+            (table.at, *(self.devices[one.name].at for one in listed if one)),
         )
 
     def _listed_room(self, disk_bytes: int | None) -> Room:
-        disk = self.devices.get(self.disk)
-        parts = [
-            one for one in self.devices.values() if self.disk and disk_of(one.name) == self.disk
-        ]
+        disk, parts = self.devices.get(self.disk), self._listed_parts
         if disk_bytes is None or disk is None or not parts or disk.size_bytes is None:
-            return Room(None, None, None, ())
-        if any(one.size_bytes is None or self.outdated(one.at) for one in parts):
             return Room(None, None, None, ())
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
@@ -495,6 +519,8 @@ class Machine(EventLog):
         names += [device.fstype] if device else []
         said = self.all(Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED)
         names += [one.get("fstype") for one in said]
+        counted = (one for one in self.all(Kind.BLOCKS) if one.get("target"))  # by tune2fs
+        names += ["ext4" for one in counted if short_name(one.get("target")) in {"/", self.root}]
         if kernel := self.last(Kind.KERNEL):
             names.append("btrfs" if "BTRFS" in kernel.at.text else "ext4")
         names += ["xfs" for one in self.events if "xfs_growfs" in one.at.text]

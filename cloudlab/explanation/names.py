@@ -1,4 +1,4 @@
-"""Names of block devices and sizes, as programs write them."""
+"""Names of block devices and filesystems, and sizes, as programs write them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,28 @@ from cloudlab.sizes import parse_size
 from cloudlab.sizes.report import largest_unit
 
 _PARTITION_NAME = re.compile(
-    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+)(\d+)"
+    r"(.*\d)p(\d+)|((?:[hsv]|xv)d[a-z]+|das\w|mpath[a-z]+|\d\w{8,}(?=-part))(?:-part)?(\d+)"
     r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
+)
+
+#: Where a machine's root disk usually is.
+FIRST_DISK = re.compile(r"(?:[hsv]|xv)da|nvme0n1|mmcblk0|(?:a?da|vtbd|nda|nvd|xbd)0")
+#: A disk of FreeBSD.
+FREEBSD_DISK = re.compile(r"(?:a?da|vtbd|nda|nvd|xbd)\d")
+#: Names that are a disk's, not a partition's.
+WHOLE_DISK = re.compile(r"(?:[hsv]|xv)d[a-z]+|nvme\d+n\d+|mmcblk\d+")
+
+_FSTYPE = re.compile(
+    r"(?<![\w./-])(ext[234]|xfs|btrfs|vfat|f2fs|zfs_member|zfs|LVM2_member|crypto_LUKS|swap|ufs"
+    r"|linux_raid_member|squashfs|overlay|bcachefs|ntfs|jfs|erofs|composefs|reiserfs|nilfs2|exfat)(?![\w-])"
+)
+#: Ends of the types of what fills a partition and is no filesystem.
+CONTAINERS = ("_member", "_LUKS")
+
+# In other languages fdisk's units show it, and parted's pair; fdisk's pairs may be of other sizes.
+_SECTOR_SIZE = re.compile(
+    r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)"
+    r"|[:\uff1a=] ?.*\b1 ?[*\u00d7] ?(\d+) ?=|\) ?[:\uff1a] ?(\d+)B/\d+B$"
 )
 
 #: Sources and types of images and of layers over them: their size is none of a partition's.
@@ -67,3 +87,28 @@ def size_in(text: str) -> int:
 def rounding(size_bytes: int) -> int:
     """Return by how much a size of a listing with one decimal may differ from the device's."""
     return largest_unit(size_bytes) * 51 // 1000
+
+
+def fstype_in(text: str, start: int = 0) -> str:
+    """Return the first filesystem's type that a text names; empty if none."""
+    match = _FSTYPE.search(text, start)
+    return match[1] if match else ""
+
+
+def parted_size(text: str, sector: int) -> int:
+    """Return bytes of a size of parted, which may count sectors of that many bytes."""
+    if text.endswith("s"):
+        return int(float(text[:-1]) * sector)
+    return size_in(text.replace("kB", "KB"))
+
+
+def sector_bytes(text: str) -> int:
+    """Return how large sectors are, as a line of fdisk, sgdisk or parted says; 0 if it does not."""
+    match = _SECTOR_SIZE.search(text)
+    return int(match[match.lastindex or 1]) if match else 0
+
+
+def cylinder_bytes(text: str, known: int) -> int:
+    """Return the size of the cylinders in which an old fdisk counts; 0 if in sectors."""
+    match = re.match(r"Units\s*[=:] (cylinders|sectors) of .*= (\d+) bytes", text)
+    return known if match is None else int(match[2]) if match[1] == "cylinders" else 0

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.facts import Device
-from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
+from cloudlab.explanation.machine import OFF_WORDS, Machine
 from cloudlab.explanation.model import Grower, Reason, Source
-from cloudlab.explanation.names import disk_of, number_of, short_name, size_in
+from cloudlab.explanation.names import FIRST_DISK, disk_of, number_of, short_name, size_in
 from cloudlab.explanation.verdicts import (
     DMESG,
     FDISK,
@@ -40,11 +40,14 @@ def partition_verdict(machine: Machine) -> Verdict:
 
 def _since(machine: Machine, grown: Verdict) -> Verdict | None:
     """Return what kept it from growing again, where the disk has room and a later log says why."""
-    last = max((line.order for line in grown.evidence[:1]), default=0)
-    if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some:
+    if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some or not grown.evidence:
         return None
-    later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
-    found = next(_log_causes(later), None)
+    last, events = grown.evidence[0], machine.events
+    skipped = [one for one in events if one.get("verb") == "SKIPPED"]
+    # Of the same run, "/" was skipped because its partition is another entry.
+    same_run = [one for one in skipped if one.at.soon_after(last, SOON_LINES)]
+    events = [one for one in events if one.at.order > last.order and one not in same_run]
+    found = next(_log_causes(Machine(machine.facts, events)), None)
     return found if found is not None and found.reason and found.grown is False else None
 
 
@@ -56,7 +59,8 @@ def concerns_root(machine: Machine, event: Event) -> bool:
     if name and machine.partition:
         named = short_name(event.get("device"))  # wrong arguments may name the partition
         whole = named == machine.disk and not event.get("number")
-        return whole or bool({name, named} & {machine.partition, machine.root})
+        same = (disk_of(name), number_of(name)) == (machine.disk, machine.number)  # of multipath
+        return whole or same or bool({name, named} & {machine.partition, machine.root})
     if name:
         # Of an entry such as /var it is not known whether it is root's.
         direct = event.get("entry") in {"", f"/dev/{name}"}
@@ -381,6 +385,9 @@ def _skipped(machine: Machine) -> Iterator[Verdict]:
             listed = machine.size_of(event.partition) is not None
             listed = listed or bool(re.search(r"Errno (?!2\b)", why))
             yield not_grown(Reason.GROWPART_FAILED if listed else Reason.DEVICE_NOT_FOUND, event)
+        elif "apped device" in why and not machine.partition and machine.changes:
+            # The partition that grew may be the one below the mapping.
+            yield undecided(LSBLK, proofs=(machine.changes[-1], event))
         elif "apped device" in why:
             known = machine.root not in machine.devices or machine.kind_of_stack("lvm")
             reason = Reason.LOGICAL_VOLUME if known else None  # e.g. multipath
@@ -524,12 +531,12 @@ def _mbr_limit(machine: Machine) -> Verdict | None:
     limited = any(map(machine.limited_by_mbr, machine.changes))
     events = [] if limited else list(filter(machine.about_root, machine.all(Kind.MBR_LIMIT)))
     event, part = next(reversed(events), None), machine.part
-    disk_bytes = machine.size_of(machine.disk) or 0
+    disk_bytes, limit_bytes = machine.size_of(machine.disk) or 0, machine.mbr_limit_bytes
     if event is None and machine.label != "dos":
         return None
-    if disk_bytes <= MBR_LIMIT_BYTES and (disk_bytes or event is None):
+    if disk_bytes <= limit_bytes and (disk_bytes or event is None):
         return None
-    if event is not None or (part and part.end_bytes > MBR_LIMIT_BYTES * 0.99):
+    if event is not None or (part and part.end_bytes > limit_bytes * 0.99):
         return not_grown(Reason.MBR_2_TIB, event, machine.table)
     return None
 
@@ -568,7 +575,8 @@ def _layouts(machine: Machine) -> Iterator[Verdict]:
     if room.some is False:
         yield undecided(DMESG, LOG, proofs=room.evidence)
     if room.some is None and backup is None:
-        yield undecided(LSBLK, LOG)
+        would = [one for one in _attempts(machine) if one.get("verb") == "CHANGE"]  # --dry-run
+        yield not_grown(None, would[-1], missing=LOG) if would else undecided(LSBLK, LOG)
     layer, listed = _layer_reason(machine), [one for one in machine.stack if one.at.number]
     if layer in {Reason.RAID, Reason.ZFS}:
         yield not_grown(layer, *listed, *room.evidence, missing=LOG)

@@ -14,9 +14,9 @@ from cloudlab.sizes.frames import GuestLog as GuestLog
 from cloudlab.sizes.frames import Stage as Stage
 from cloudlab.sizes.frames import posix_cksum as posix_cksum
 from cloudlab.sizes.lines import Unread as Unread
+from cloudlab.sizes.lines import parse_size as parse_size
 from cloudlab.sizes.listings import DfRow as DfRow
 from cloudlab.sizes.listings import LsblkRow as LsblkRow
-from cloudlab.sizes.listings import parse_size as parse_size
 from cloudlab.sizes.parser import ConsoleParser as ConsoleParser
 from cloudlab.sizes.parser import parse_console as parse_console
 from cloudlab.sizes.report import SIZES_COLUMNS as SIZES_COLUMNS

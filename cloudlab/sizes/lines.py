@@ -1,7 +1,7 @@
 """Lines of a console or of a paste, and listings in them whose header names their columns.
 
-Cleaning, prefixes, the splitting of rows, and what is left unread are here; a reader for
-another tool is a subclass of :class:`Listing` with a header of its own.
+Cleaning, prefixes, the splitting of rows, sizes in cells, and what is left unread are here; a
+reader for another tool is a subclass of :class:`Listing` with a header of its own.
 """
 
 from __future__ import annotations
@@ -49,6 +49,14 @@ _END = re.compile(
     r"|\s*(?:[A-Z][A-Z0-9:%_#-]*(?:\s+|$)){3,}$"
     r"|.*(?<!\w)Filesystem\s.*\sMounted on"
 )
+#: A size's unit -> the power of 1024 or 1000 that it stands for.
+POWERS = {letter: power for power, letter in enumerate("BKMGTPEZY")}
+_SIZE = re.compile(
+    r"(?P<whole>\d{1,24})(?:[.,](?P<part>\d{1,9}))?\s?(?P<unit>[BKMGTPEZYkmgt]?)(?P<si>iB?|B)?",
+    re.ASCII,
+)
+# lsblk writes \x20, the kernel's own tables \040.
+_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})|\\([0-3][0-7]{2})")
 _ELISION = re.compile(r"\s*+[\[(<*-]*+\s*+(?:\.{3}|…|(?:snip|truncated|omitted)\b)", re.IGNORECASE)
 
 
@@ -84,6 +92,64 @@ def prefix_pattern(prefix: str) -> re.Pattern[str] | None:
 def header_words(text: str) -> list[re.Match[str]]:
     """Return what may be the names of columns, without the quotes and commas around a line."""
     return list(_HEADER_WORD.finditer(text[:MAX_ROW_CHARS]))
+
+
+def words_below(header: str, name: str, row: str) -> Iterator[str]:
+    """Yield a row's words that begin below a column, from its name to the next column's."""
+    starts = [word.start() - 1 for word in _WORD.finditer(header)] + [MAX_INT]
+    for place, word in enumerate(_WORD.finditer(header)):
+        if word[0].startswith(name):
+            first, end = starts[place : place + 2]
+            yield from (one[0] for one in _WORD.finditer(row) if first <= one.start() < end)
+
+
+def parse_size(text: str, *, base: int = 1024) -> int:
+    """Return the bytes that lsblk or df mean by ``text``: ``19.9G``, ``366K``, ``512B``, ``4096``.
+
+    Rounded text gives rounded bytes.
+
+    Parameters
+    ----------
+    text : str
+        K to Y are powers of ``base``, ``Gi`` and ``GiB`` powers of 1024, and ``GB`` powers of
+        1000, as GNU programs print them.
+    base : int
+        1000 for what ``df -H`` prints.
+
+    Raises
+    ------
+    ParseError
+        If it is not a size, or more than 2**63 - 1 bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    unit, si = (match["unit"], match["si"]) if match else ("", None)
+    # Not a fraction of a byte, nor bytes with a prefix alone; but macOS has "0Bi".
+    if match is None or (unit in {"", "B"} and (match["part"] or (si and unit + si != "Bi"))):
+        raise ParseError(
+            f"{text[:40]!r} is not a size.",
+            hint="A size is a number with an optional unit from B to Y, such as 19.9G or 366K.",
+        )
+    part = match["part"] or ""
+    factor: int = {None: base, "B": 1000}.get(si, 1024) ** POWERS[unit.upper() or "B"]
+    # Whole numbers only: a float cannot hold every byte count.
+    scale: int = 10 ** len(part)
+    size_bytes = (int(match["whole"] + part) * factor * 2 + scale) // (2 * scale)
+    if size_bytes > MAX_INT:
+        raise ParseError(
+            f"{text[:40]!r} is more than any disk holds.", hint="The limit is 2**63 - 1 bytes."
+        )
+    return size_bytes
+
+
+def unescape(text: str) -> str:
+    """Return a cell with the characters that lsblk, df or the kernel escaped."""
+    if "\\" not in text:
+        return text
+    raw = _ESCAPE.sub(
+        lambda match: bytes([int(match[1], 16) if match[1] else int(match[2], 8)]),
+        text.encode("utf-8", "surrogatepass"),
+    )
+    return raw.decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)

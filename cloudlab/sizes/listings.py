@@ -10,29 +10,25 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from cloudlab.errors import ParseError
 from cloudlab.sizes.lines import (
     MAX_INT,
+    POWERS,
     STAMP,
     Column,
     Header,
     Listing,
     Unread,
     header_words,
+    parse_size,
     prefix_pattern,
+    unescape,
 )
 
-_POWERS = {letter: power for power, letter in enumerate("BKMGTPEZY")}
-_SIZE = re.compile(
-    r"(?P<whole>\d{1,24})(?:[.,](?P<part>\d{1,9}))?\s?(?P<unit>[BKMGTPEZYkmgt]?)(?P<si>iB?|B)?",
-    re.ASCII,
-)
-# lsblk writes \x20, the kernel's own tables \040.
-_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})|\\([0-3][0-7]{2})")
 _ANY = re.compile(r".+")
 # What people write behind a row.
 _REMARK = re.compile(r"(?:<|#|←|\().*")
@@ -54,6 +50,8 @@ class LsblkRow:
     mountpoints : tuple of str
     line : int
         The transcript's line, from 1.
+    cells : mapping of str to str
+        What all columns hold, by their names; of JSON, PKNAME is the device around it.
     """
 
     name: str
@@ -61,6 +59,7 @@ class LsblkRow:
     type: str
     mountpoints: tuple[str, ...]
     line: int
+    cells: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,54 +85,6 @@ class DfRow:
     available_bytes: int | None
     mountpoint: str | None
     line: int
-
-
-def parse_size(text: str, *, base: int = 1024) -> int:
-    """Return the bytes that lsblk or df mean by ``text``: ``19.9G``, ``366K``, ``512B``, ``4096``.
-
-    Rounded text gives rounded bytes.
-
-    Parameters
-    ----------
-    text : str
-        K to Y are powers of ``base``, ``Gi`` and ``GiB`` powers of 1024, and ``GB`` powers of
-        1000, as GNU programs print them.
-    base : int
-        1000 for what ``df -H`` prints.
-
-    Raises
-    ------
-    ParseError
-        If it is not a size, or more than 2**63 - 1 bytes.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    unit, si = (match["unit"], match["si"]) if match else ("", None)
-    # Not a fraction of a byte, nor bytes with a prefix alone; but macOS has "0Bi".
-    if match is None or (unit in {"", "B"} and (match["part"] or (si and unit + si != "Bi"))):
-        raise ParseError(
-            f"{text[:40]!r} is not a size.",
-            hint="A size is a number with an optional unit from B to Y, such as 19.9G or 366K.",
-        )
-    part = match["part"] or ""
-    factor: int = {None: base, "B": 1000}.get(si, 1024) ** _POWERS[unit.upper() or "B"]
-    # Whole numbers only: a float cannot hold every byte count.
-    scale: int = 10 ** len(part)
-    size_bytes = (int(match["whole"] + part) * factor * 2 + scale) // (2 * scale)
-    if size_bytes > MAX_INT:
-        raise ParseError(
-            f"{text[:40]!r} is more than any disk holds.", hint="The limit is 2**63 - 1 bytes."
-        )
-    return size_bytes
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    raw = _ESCAPE.sub(
-        lambda match: bytes([int(match[1], 16) if match[1] else int(match[2], 8)]),
-        text.encode("utf-8", "surrogatepass"),
-    )
-    return raw.decode("utf-8", "replace")
 
 
 class Place(NamedTuple):
@@ -177,6 +128,7 @@ _DRAWN = re.compile(r"[│ ]*[├└]|[| ]*[|`]-")
 _CELLS = {
     "MAJ:MIN": re.compile(r"\d+:\d+"),
     "SIZE": re.compile(r"\d+(?:[.,]\d+)?[BKMGTPEZY]?", re.ASCII),
+    "START": re.compile(r"\d+", re.ASCII),
     "TYPE": re.compile(r"[a-z][\w-]*", re.ASCII),
     "MOUNTPOINT": _MOUNTPOINT,
     "MOUNTPOINTS": _MOUNTPOINT,
@@ -210,13 +162,14 @@ class _Lsblk(Listing):
             raise ParseError("The device has no name or no size.")
         mounts = cells.get("MOUNTPOINTS") or cells.get("MOUNTPOINT") or ""
         # lsblk --raw puts an escaped line feed between several; JSON has a list.
-        points = mounts if isinstance(mounts, list) else _unescape(str(mounts)).split("\n")
+        points = mounts if isinstance(mounts, list) else unescape(str(mounts)).split("\n")
         return LsblkRow(
-            name=_unescape(name.removeprefix("/dev/").removeprefix("mapper/")),
+            name=unescape(name.removeprefix("/dev/").removeprefix("mapper/")),
             size_bytes=parse_size(str(size)),
             type=str(cells.get("TYPE") or ""),
             mountpoints=tuple(str(one) for one in points if one),
             line=line,
+            cells={key: str(cell) for key, cell in cells.items() if cell is not None},
         )
 
     def accepts(self, cells: Mapping[str, re.Match[str]]) -> bool:
@@ -247,7 +200,7 @@ class _Lsblk(Listing):
             cells = header.cells(body) if indented else None
             if cells:
                 point = cells["MOUNTPOINTS"][0] if "MOUNTPOINTS" in cells else ""
-                points = [one for one in _unescape(point).split("\n") if one]
+                points = [one for one in unescape(point).split("\n") if one]
                 last = self.rows[-1]
                 self.rows[-1] = replace(last, mountpoints=(*last.mountpoints, *points))
                 return True
@@ -329,10 +282,11 @@ class _LsblkJson(_Lsblk):
             self.unread.append(Unread(self.tool, json.dumps(device)[:200], cells.get("", 0)))
 
 
-def _flattened(devices: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _flattened(devices: Sequence[dict[str, Any]], parent: str = "") -> Iterator[dict[str, Any]]:
     for device in devices:
-        yield device
-        yield from _flattened(device.get("children") or [])
+        yield device | {"pkname": parent or device.get("pkname") or ""}
+        name = next((str(device[one]) for one in ("name", "path", "kname") if device.get(one)), "")
+        yield from _flattened(device.get("children") or [], name)
 
 
 def _begin_pairs(place: Place) -> Listing | None:
@@ -400,11 +354,7 @@ _COLUMN_NAMES = {
     **dict.fromkeys(("mounted_on", "mounted"), "MOUNTPOINT"),
 }
 _NUMBERS = ("SIZE", "USED", "AVAILABLE")
-_DF_ROW = tuple(
-    replace(one, several=one.name == "MOUNTPOINT")
-    for one in _DF_COLUMNS.values()
-    if one.name != "TYPE"
-)
+_DF_ROW = tuple(replace(one, several=one.name == "MOUNTPOINT") for one in _DF_COLUMNS.values())
 _INODE_COLUMNS = {"inodes", "iused", "ifree", "iuse%", "%iused", "file"}
 # "Size" in the translations of GNU df.
 _SIZE_ABROAD = frozenset(
@@ -414,7 +364,16 @@ _SIZE_ABROAD = frozenset(
         "Величина Памер Размер Розм Өлшемі サイズ 大小 容量 크기"
     )
 )
+# "Type" in them.
+_TYPE_ABROAD = frozenset(
+    str.split(
+        "Kiểu Tip Tipas Tipe Tipo Tipus Típus Tür Tüüp Typ Type Tyyppi Vrsta Τύπος Тип "
+        "タイプ 类型 類型 종류 형식"
+    )
+)
 _BLOCKS = re.compile(r"(\d{0,9})([kKMGTPE]?)(iB|B)?(?:-blocks|bytes)")
+# The same in translations: 1K-Blöcke, blocs de 1K.
+_BLOCKS_ABROAD = re.compile(r"(?<!\S)(\d{1,9})([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)")
 _HUMAN = re.compile(r"\d{1,4}(?:[.,]\d{1,2})?[A-Za-z]{1,3}|\d{1,3}|10[0-2]\d")
 _GROUPED = re.compile(r"(\d{1,3}(?:[.,'\u2019\u202f]\d{3})+|\d+)([A-Za-z]*)", re.ASCII)
 _PERCENT_AND_PATH = re.compile(r" \d{1,3}% +/")
@@ -463,7 +422,7 @@ class _Df(Listing):
         filesystem, point = cells.get("FILESYSTEM"), cells.get("MOUNTPOINT")
         if size is None or (filesystem == "total" and point in {None, "-"}):
             return None
-        return DfRow(filesystem, size, used, available, point and _unescape(point), line)
+        return DfRow(filesystem, size, used, available, point and unescape(point), line)
 
     def add(self, row: object, cells: Mapping[str, Any]) -> None:
         """Add a row; if it shows that units are powers of 1000, those before were so, too."""
@@ -524,6 +483,14 @@ def _begin_df(place: Place) -> Listing | None:
     return _Df(header, block_bytes, _options(place.command), gnu=gnu) if header else None
 
 
+def _block_bytes(blocks: re.Match[str] | None) -> int:
+    """Return what a header says that a number counts; 0 if it does not say it exactly."""
+    if blocks is None:
+        return 0
+    base = 1000 if blocks[3] == "B" and blocks[2] else 1024
+    return int(blocks[1] or 1) * int(base ** POWERS[blocks[2].upper() or "B"])
+
+
 @lru_cache(maxsize=32)
 def _df_header(text: str) -> tuple[Header | None, int | None]:
     """Return the header of a df, of sizes or inodes, and what a number without a unit counts."""
@@ -535,10 +502,7 @@ def _df_header(text: str) -> tuple[Header | None, int | None]:
     for name in names[first:] if first is not None else ():
         known = _COLUMN_NAMES.get(name.lower(), "")
         if name.endswith(("-blocks", "kbytes")):
-            known, blocks = "SIZE", _BLOCKS.fullmatch(name)
-            base = 1000 if blocks and blocks[3] == "B" and blocks[2] else 1024
-            power = _POWERS[blocks[2].upper() or "B"] if blocks else 0
-            block_bytes = int(blocks[1] or 1) * int(base**power) if blocks else 0
+            known, block_bytes = "SIZE", _block_bytes(_BLOCKS.fullmatch(name))
         columns.append(_DF_COLUMNS.get(known) or Column(name.lower(), _ANY, optional=True))
     found = {column.name for column in columns}
     others = found - _DF_COLUMNS.keys() - _INODE_COLUMNS and "MOUNTPOINT" not in found
@@ -558,8 +522,12 @@ def _begin_df_rows(place: Place) -> Listing | None:
     options = _options(place.command)
     # Without the word for size, these may be numbers of inodes, or blocks of any size.
     sized = not _SIZE_ABROAD.isdisjoint(place.before.split())
-    known = sized or (not options.isdisjoint("hH") and "i" not in options)
-    listing = _Df(Header(_DF_ROW if known else (), remark=_ANY), None, options)
+    counted = _BLOCKS_ABROAD.search(place.before) if "%" in place.before else None
+    known = sized or counted or (not options.isdisjoint("hH") and "i" not in options)
+    block_bytes = _block_bytes(counted) if counted else None
+    typed = "T" in options or not _TYPE_ABROAD.isdisjoint(place.before.split())
+    columns = [one for one in _DF_ROW if typed or one.name != "TYPE"] if known else ()
+    listing = _Df(Header(tuple(columns), remark=_ANY), block_bytes, options)
     if not listing.read(place.text, place.line):
         listing.miss(place.text, place.line)
     return listing

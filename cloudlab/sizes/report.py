@@ -148,10 +148,17 @@ def to_json(parsed: ParsedConsole) -> dict[str, Any]:
     return answer
 
 
+_LSBLK_KEYS = "name", "size_bytes", "type", "mountpoints", "line"
+
+
 def _report_json(report: Report) -> dict[str, Any]:
     return {
         "stage": report.stage,
-        "lsblk": [asdict(row) | {"mountpoints": list(row.mountpoints)} for row in report.lsblk],
+        "lsblk": [
+            {name: getattr(row, name) for name in _LSBLK_KEYS}
+            | {"mountpoints": list(row.mountpoints)}
+            for row in report.lsblk
+        ],
         "df": [asdict(row) for row in report.df],
         "exact": report.exact,
     }
