@@ -1753,3 +1753,102 @@ LARGER, APPLIED = "10736369664 21473771008", "Applying changes to"
 def test_the_table_of_systemd_repart_shows_what_grows(sizes, arrow, applied, end, finding):
     found = told(REPART_TABLE.format(sizes, arrow, applied, end) + WHOLE, Subject.PARTITION)
     assert found.grown is not True if finding is None else found.finding == finding
+
+
+SWAP_BEHIND = """\
+Disk /dev/sda: 80 GiB, 85899345920 bytes, 167772160 sectors
+Disklabel type: dos
+
+Device     Boot    Start      End  Sectors  Size Id Type
+/dev/sda1  *        2048 39061503 39059456 18.6G 83 Linux
+/dev/sda2       39063550 {end} {count}  {size}  5 Extended
+/dev/sda5       39063552 41060351  1996800  975M 82 Linux swap / Solaris
+"""
+SWAP_AND_HOME = SWAP_BEHIND.format(end=83884031, count=44820482, size="21.4G") + (
+    "/dev/sda6       41062400 83884031 42821632 20.4G 83 Linux\n"
+)
+ONLY_SWAP = SWAP_BEHIND.format(end=41060351, count=1996802, size="975M")
+LISTED_SWAP = """
+# lsblk
+NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT
+sda      8:0    0   80G  0 disk
+├─sda1   8:1    0 18.6G  0 part /
+├─sda2   8:2    0    1K  0 part
+"""
+TWO_SWAPS = """\
+Disk /dev/sda: 60 GiB, 64424509440 bytes, 125829120 sectors
+Disklabel type: gpt
+
+Device        Start      End  Sectors Size Type
+/dev/sda2   2099200 10487807  8388608   4G Linux swap
+/dev/sda3  10487808 52430847 41943040  20G Linux filesystem
+/dev/sda4  52430848 56625151  4194304   2G Linux swap
+
+# lsblk
+NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+sda      8:0    0   60G  0 disk
+├─sda2   8:2    0    4G  0 part [SWAP]
+├─sda3   8:3    0   20G  0 part /
+└─sda4   8:4    0    2G  0 part [SWAP]
+"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "deleted"),
+    [
+        (ONLY_SWAP + LISTED_SWAP + "└─sda5   8:5    0  975M  0 part [SWAP]\n", ["5", "2"]),
+        (
+            SWAP_AND_HOME
+            + LISTED_SWAP
+            + "├─sda5   8:5    0  975M  0 part [SWAP]\n└─sda6   8:6    0 20.4G  0 part /home\n",
+            [],
+        ),
+        (ONLY_SWAP + LISTED_SWAP + "└─sda5   8:5    0  975M  0 part /home\n", []),
+        (
+            ONLY_SWAP
+            + LISTED_SWAP
+            + "├─sda5   8:5    0  975M  0 part [SWAP]\n└─sda6   8:6    0 20.4G  0 part /home\n",
+            [],
+        ),
+        (
+            ONLY_SWAP
+            + LISTED_SWAP
+            + "└─sda5   8:5    0  975M  0 part\n  └─key  254:0    0  975M  0 crypt [SWAP]\n",
+            [],
+        ),
+        (TWO_SWAPS, ["4"]),
+        (TWO_SWAPS.replace("[SWAP]\n└─sda4   8:4    0    2G  0 part [SWAP]", "[SWAP]"), ["4"]),
+        (TWO_SWAPS.replace("4194304   2G Linux swap", "4194304   2G Linux filesystem")
+         .replace("2G  0 part [SWAP]", "2G  0 part /srv"), []),
+    ],
+    ids=[
+        "alone", "home behind it", "another use", "not in the table", "encrypted", "one before root",
+        "as typed", "data only",
+    ],
+)  # fmt: skip
+def test_swap_is_deleted_only_if_nothing_else_lies_behind_root(shown, deleted):
+    found = told(shown, Subject.PARTITION)
+    assert found.reason is Reason.WALL
+    assert re.findall(r"sfdisk --delete /dev/sda (\d+)", found.fix) == deleted
+    assert ("swapoff" in found.fix) is bool(deleted)
+    assert ("GParted" in found.fix) is not deleted
+
+
+def test_swap_that_stays_stays_in_fstab():
+    fix = told(TWO_SWAPS, Subject.PARTITION).fix
+    assert "sed -i" not in fix
+    assert "lsblk -o NAME,UUID /dev/sda4\n" in fix
+
+
+def test_a_swap_whose_deletion_renumbers_root_stays():
+    rows = [
+        "/dev/sda2        2048 41060351 41058304 19.6G  5 Extended",
+        "/dev/sda5    39061567 41060351  1998785  976M 82 Linux swap / Solaris",
+        "/dev/sda6        4096 39061503 39057408 18.6G 83 Linux\n",
+    ]
+    shown = (
+        "\n".join([*ONLY_SWAP.splitlines()[:4], *rows]) + "\n# findmnt -n /\n/ /dev/sda6 ext4 rw\n"
+    )
+    found = told(shown, Subject.PARTITION)
+    assert (found.device, found.reason) == ("sda6", Reason.WALL)
+    assert "sfdisk --delete" not in found.fix

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
 from cloudlab.explanation.events import Kind
+from cloudlab.explanation.facts import Part
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
@@ -14,6 +15,8 @@ from cloudlab.explanation.verdicts import Verdict
 
 # Cloud images number what lies before root from 14 or 127.
 _EARLY_NUMBERS = 14
+# An MBR numbers logical partitions from 5.
+_LOGICAL = 5
 # Packages with a program that resizing needs: of Debian, Fedora and Alpine.
 _PACKAGES = {
     "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
@@ -385,22 +388,49 @@ def _rescan(machine: Machine) -> Iterator[str]:
         yield f"echo 1 | sudo tee /sys/class/{path}  # if it was enlarged while the machine runs"
 
 
+def _is_swap(machine: Machine, part: Part) -> bool:
+    """Tell whether a partition is swap by its type or its use, and nothing shows another use."""
+    device = machine.devices.get(part.name)
+    mounts, fstype = (device.mounts, device.fstype) if device else ((), "")
+    swap = _SWAP.search(part.type) or "[SWAP]" in mounts or fstype == "swap"
+    used = {*mounts} - {"[SWAP]"} or fstype not in {"", "swap"}
+    used = used or any(one.parent == part.name for one in machine.devices.values())
+    return bool(swap and not used and _PLAIN.fullmatch(part.name))
+
+
+def _behind_root(machine: Machine) -> tuple[list[str], list[str], list[str]]:
+    """Return what lies behind root: swap, what must be deleted with it, and all names.
+
+    There is no swap to delete if anything else lies there, or may.
+    """
+    root, parts = machine.part, machine.table.parts if machine.table else []
+    behind = [one for one in parts if root and one.start_bytes > root.start_bytes]
+    swaps = [one for one in behind if _is_swap(machine, one)]
+    holders = [
+        one
+        for one in behind
+        if _EXTENDED.search(one.type)
+        and any(one.start_bytes <= swap.start_bytes < one.end_bytes for swap in swaps)
+    ]
+    names, known = [one.name for one in behind], {one.name for one in parts}
+    deleted = [one.name for one in (*swaps, *holders)]
+    # Deleting a logical partition renumbers those after it.
+    last = max((int(number_of(one) or 0) for one in known - {*deleted}), default=0)
+    numbers = [int(number_of(one) or 0) for one in deleted]
+    logical = machine.label != "gpt" and any(_LOGICAL <= one < last for one in numbers)
+    unknown = [one for one in machine.devices if disk_of(one) == machine.disk and one not in known]
+    if logical or unknown or len(deleted) < len(behind):
+        return [], [], [*names, *unknown]
+    return [one.name for one in swaps], deleted, names
+
+
 def _wall(machine: Machine) -> Iterator[str]:
     """Remove swap that lies behind root; anything else must be moved, not removed."""
-    names = [one.name for one in machine.devices.values() if "[SWAP]" in one.mounts]
-    behind, parts = machine.room.behind, machine.table.parts if machine.table else []
-    extended = [one.name for one in parts if _EXTENDED.search(one.type)]
-    names += [one.name for one in parts if _SWAP.search(one.type)]
-    swaps = [one for one in dict.fromkeys(names) if disk_of(one) == machine.disk]
-    if machine.freebsd:
-        yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-        yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
-        yield "<growpart>"
-        return
-    walls = [one for one in (*swaps, *(extended if swaps else ())) if _PLAIN.fullmatch(one)]
-    if not swaps or (behind is not None and behind.name not in walls):
-        name = _plain(behind.name if behind else "", "the partition behind root")
-        yield f"sudo fdisk -l {{disk}}  # check first: what {name} holds"
+    swaps, deleted, names = _behind_root(machine)
+    if not swaps:
+        name = ", ".join(_plain(one, "another partition") for one in names)
+        name = name or "the partition behind root"
+        yield f"sudo fdisk -l {{disk}}  # check first: what is on {name}"
         yield _SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
         yield "<growpart>"
@@ -410,12 +440,21 @@ def _wall(machine: Machine) -> Iterator[str]:
             yield "sudo partx --update {disk}; lsblk {disk}  # NEW is the partition that came"
             yield f"sudo btrfs device add /dev/NEW {_point(machine)}"
         return
+    if machine.freebsd:
+        yield from (f"sudo swapoff /dev/{one}" for one in swaps)
+        yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
+        yield "<growpart>"
+        return
     yield _SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
     yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-    yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
-    numbers = [number_of(one) for one in walls]
-    for number in sorted(filter(None, numbers), key=int, reverse=True):
+    listed = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
+    if listed <= {*swaps}:
+        yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
+    else:
+        yield f"# In /etc/fstab, comment out the entry of {', '.join(swaps)} only, by path or UUID:"
+        yield f"lsblk -o NAME,UUID {' '.join(f'/dev/{one}' for one in swaps)}"
+    for number in sorted(map(number_of, deleted), key=int, reverse=True):
         yield f"sudo sfdisk --delete {{disk}} {number}  # swap, or what holds it"
     yield "<growpart>"
     yield "# Swap again, as a file:"
