@@ -1852,3 +1852,146 @@ def test_a_swap_whose_deletion_renumbers_root_stays():
     found = told(shown, Subject.PARTITION)
     assert (found.device, found.reason) == ("sda6", Reason.WALL)
     assert "sfdisk --delete" not in found.fix
+
+
+THIN_LSBLK = """\
+NAME                   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT
+vda                    252:0    0   80G  0 disk
+└─vda2                 252:2    0   39G  0 part
+  ├─my--vg-pool00_tmeta  253:0    0   32M  0 lvm
+  │ └─my--vg-pool00-tpool 253:2   0 30.2G  0 lvm
+  │   ├─my--vg-root      253:3    0 30.2G  0 lvm  /
+  │   └─my--vg-pool00    253:4    0 30.2G  1 lvm
+"""
+THIN_LVS = """\
+$ df -h /
+Filesystem              Size  Used Avail Use% Mounted on
+/dev/mapper/my--vg-root  30G   28G  1.9G  94% /
+$ lvs
+  LV     VG    Attr       LSize  Pool   Origin Data%  Meta%
+  pool00 my-vg twi-aotz-- 30.21g                40.11  20.31
+  root   my-vg Vwi-aotz-- 30.21g pool00         40.11
+$ vgs
+  VG    #PV #LV #SN Attr   VSize   VFree
+  my-vg   1   2   0 wz--n- <79.00g 40.00g
+"""
+
+
+@pytest.mark.parametrize("shown", [THIN_LSBLK, THIN_LVS], ids=["lsblk", "lvs"])
+def test_a_thin_volume_grows_by_a_size_after_its_pool(shown):
+    found = cl.explain(shown)
+    fixes = [one.fix for one in found.statements if one.fix]
+    assert fixes
+    for fix in fixes:
+        extended = [line for line in fix.splitlines() if line.startswith("sudo lvextend")]
+        assert [line.partition("  #")[0] for line in extended] == [
+            "sudo lvextend -l +100%FREE my-vg/pool00",
+            "sudo lvextend -r -L +SIZE /dev/mapper/my--vg-root",
+        ]
+        assert fix.count("pvresize") == 1
+    if shown is THIN_LSBLK:
+        assert fixes[0].endswith(
+            "#     - lvextend -l +100%FREE my-vg/pool00\n"
+            "#     - lvextend -r -L +SIZE /dev/mapper/my--vg-root"
+        )
+
+
+IN_LOGICAL = """\
+NAME                  MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT
+sda                     8:0    0   60G  0 disk
+├─sda1                  8:1    0  487M  0 part /boot
+├─sda2                  8:2    0    1K  0 part
+└─sda5                  8:5    0 19.5G  0 part
+  ├─debian--vg-root   254:0    0 18.6G  0 lvm  /
+  └─debian--vg-swap_1 254:1    0  976M  0 lvm  [SWAP]
+"""
+EXTENDED_TABLE = """\
+Disk /dev/sda: 60 GiB, 64424509440 bytes, 125829120 sectors
+Disklabel type: dos
+
+Device     Boot   Start      End  Sectors  Size Id Type
+/dev/sda1  *       2048   999423   997376  487M 83 Linux
+/dev/sda3       1001470 41940991 40939522 19.5G  5 Extended
+/dev/sda5       1001472 41940991 40939520 19.5G 8e Linux LVM
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("shown", "number"), [(IN_LOGICAL, 2), (EXTENDED_TABLE + IN_LOGICAL.replace("sda2", "sda3"), 3)]
+)
+def test_the_extended_partition_grows_before_the_logical_one_in_it(shown, number):
+    fix = told(shown, Subject.PARTITION).fix
+    commands = [one.partition("  #")[0] for one in fix.splitlines() if "growpart" in one][:3]
+    assert commands == [
+        f"sudo growpart /dev/sda {number}",
+        "sudo growpart --dry-run /dev/sda 5",
+        "sudo growpart /dev/sda 5",
+    ]
+    assert f"devices: [/dev/sda{number}, /dev/sda5]" in fix
+
+
+@pytest.mark.parametrize(("fstype", "file"), [("ext4", "/swapfile"), ("btrfs", "/swap/swapfile")])
+def test_a_swap_file_on_btrfs_is_not_copied_on_write(fstype, file):
+    shown = TWO_SWAPS + f"\n# findmnt -no SOURCE,FSTYPE /\n/dev/sda3 {fstype}\n"
+    fix = told(shown, Subject.PARTITION).fix
+    assert f"fallocate -l 1G {file} " in fix
+    assert ("chattr +C /swap/swapfile" in fix) is (fstype == "btrfs")
+    assert "remove resume=" in fix
+
+
+def test_a_btrfs_that_is_read_only_at_root_grows_through_another_mount():
+    shown = """\
+NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+vda    254:0    0   40G  0 disk
+├─vda3 254:3    0   24G  0 part /home
+│                               /.snapshots
+│                               /
+└─vda4 254:4    0    5G  0 part /var
+# findmnt /
+TARGET SOURCE                           FSTYPE OPTIONS
+/      /dev/vda3[/@/.snapshots/3/snapshot] btrfs ro,relatime,subvolid=270
+"""
+    for fails in (
+        "",
+        "# btrfs filesystem resize max /\nERROR: unable to resize '/': Read-only file system\n",
+    ):
+        fixes = [one.fix for one in cl.explain(shown + fails).statements if one.fix]
+        assert fixes
+        for fix in fixes:
+            assert "btrfs filesystem resize max /.snapshots" in fix
+            assert "/var" not in fix
+
+
+@pytest.mark.parametrize(("level", "grows"), [("raid0", False), ("linear", False), ("raid1", True)])
+def test_an_array_without_redundancy_cannot_use_more_of_its_members(level, grows):
+    shown = f"""\
+NAME    MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS
+vda     259:0    0  200G  0 disk
+└─vda2  259:3    0   99G  0 part
+  └─md0   9:0    0   99G  0 {level} /
+# df -h /
+Filesystem      Size  Used Avail Use% Mounted on
+/dev/md0         97G   60G   33G  66% /
+"""
+    for statement in cl.explain(shown).statements:
+        if fix := statement.fix:
+            assert ("sudo mdadm --grow /dev/md0 --size=max" in fix) is grows
+            assert ("restore" in fix) is not grows
+            assert grows or "growpart" not in fix
+
+
+def test_roots_own_device_of_a_btrfs_is_resized():
+    shown = """\
+Label: 'fedora'  uuid: 3f1c1a2b-aaaa-bbbb-cccc-1234567890ab
+\tTotal devices 2 FS bytes used 14.20GiB
+\tdevid    1 size 10.00GiB used 9.02GiB path /dev/vdb1
+\tdevid    2 size 10.00GiB used 9.02GiB path /dev/vda1
+
+"""
+    for number, prefix in ((1, "2:"), (2, "")):
+        text = shown.replace("devid    2", f"devid    {3 - number}") + ROOM
+        text += "# findmnt -no SOURCE,FSTYPE /\n/dev/vda1 btrfs\n"
+        assert (
+            f"btrfs filesystem resize {prefix}max /\n" in told(text, Subject.PARTITION).fix + "\n"
+        )

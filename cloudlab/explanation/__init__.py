@@ -4,7 +4,7 @@
 module         owns
 =============  ==========================================================
 model          what an explanation is made of
-words          an explanation, in sentences for a terminal and for pages
+words          an explanation, in sentences for a terminal and for pages; texts of what helps
 evidence       files, archives and pastes as lines; copies of them without names
 events, facts  what lines say, and what listings, tables and user-data say
 names          names of block devices and sizes, as programs write them
@@ -13,7 +13,7 @@ verdicts       what a rule answers, and what would settle the rest
 partition, filesystem
                the rules: whether it grew, by what, or why not
 boot, measured one of cloudlab's own boots: its evidence, and the rules for exact sizes
-fixes          the commands that help
+fixes          the commands that help on one machine
 =============  ==========================================================
 """
 

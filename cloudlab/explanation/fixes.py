@@ -7,16 +7,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
 from cloudlab.explanation.events import Kind
-from cloudlab.explanation.facts import Part
+from cloudlab.explanation.facts import Device, Part
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
 from cloudlab.explanation.verdicts import Verdict
+from cloudlab.explanation.words import (
+    FILESYSTEM_FIXES,
+    LARGER_SINCE,
+    MODE_AUTO,
+    NOT_LARGER,
+    PARTITION_FIXES,
+    SAFE_FIRST,
+    UNLISTED,
+)
 
 # Cloud images number what lies before root from 14 or 127.
 _EARLY_NUMBERS = 14
 # An MBR numbers logical partitions from 5.
 _LOGICAL = 5
+_OWN_TABLE_BYTES = 4096
 # Packages with a program that resizing needs: of Debian, Fedora and Alpine.
 _PACKAGES = {
     "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
@@ -32,145 +42,9 @@ _FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 # As fdisk, sfdisk and sgdisk name them.
 _EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
 _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
+# Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
+_THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
 _MARKED = re.compile(r"with errors|errors in the filesystem")
-_SAFE_FIRST = "# Take a snapshot or backup of the disk first."
-
-# Texts of commands, a line each.  {disk} and other words in braces are the machine's names; a
-# line in angle brackets stands for steps that depend on the machine, see _STEPS.
-_NEXT_TIME = "# Next time, in user-data:\n    #   #cloud-config"
-_MODE_AUTO = f"""
-    <grow>
-    {_NEXT_TIME}
-    #   growpart:
-    #     mode: auto
-"""
-# While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
-_UNLISTED = """
-    <grow>
-    # Next time: in the image's /etc/cloud/cloud.cfg, list both modules:
-    #   cloud_init_modules:
-    #     - growpart
-    #     - resizefs
-"""
-_BUSY = """
-    sudo partx --update {disk}  # or: sudo partprobe {disk}
-    lsblk {disk}  # check: the new size; if it is still the old one: sudo reboot
-    <above>
-"""
-_IMMUTABLE = """
-    findmnt -no SOURCE,FSTYPE,OPTIONS /  # check first: / is read-only by design
-    <writable>
-"""
-_FULL = """
-    df -h / /tmp  # check first
-    sudo journalctl --vacuum-size=50M; sudo apt-get clean  # free a few megabytes
-    # growpart needs room for its temporary files; a tmpfs has it:
-    sudo env TMPDIR=/run growpart {disk} {number}
-    <above>
-"""
-_NOT_LARGER = """
-    lsblk {disk}  # check first: the size that the machine sees
-    # On the host or in the cloud's console, enlarge the disk itself, e.g. one of:
-    #   qemu-img resize DISK.qcow2 SIZE        (machine shut down)
-    #   virsh blockresize DOMAIN {disk_name} SIZE  (while it runs)
-    <rescan>
-    # A reboot from inside keeps the old size: shut the machine down (power off), start it; then
-    <grow>
-"""
-_LARGER_SINCE = """
-    # The kernel has seen the larger disk since. cloud-init grows it on the next boot:
-    sudo reboot
-    # or now, without a reboot:
-    <grow>
-"""
-_IGNORED = """
-    # The first line of user-data must be exactly:
-    #cloud-config
-    cloud-init schema --config-file user-data  # check it; on the machine: --system
-"""
-_PARTITION = {
-    Reason.USER_DATA_IGNORED: _IGNORED,
-    Reason.GROWPART_OFF: _MODE_AUTO,
-    Reason.UNKNOWN_MODE: _MODE_AUTO,
-    Reason.GROWROOT_DISABLED: f"""
-    sudo rm /etc/growroot-disabled
-    {_MODE_AUTO.strip()}
-    #     ignore_growroot_disabled: true
-    """,
-    Reason.NO_GROWPART_TOOL: """
-    sudo apt-get install cloud-guest-utils  # RPM systems: dnf install cloud-utils-growpart
-    <grow>
-    # Next time put that package into the image: growpart runs before packages are installed.
-    """,
-    Reason.NOT_ASKED: f"""
-    <grow>
-    {_NEXT_TIME}
-    #   growpart:
-    #     devices: [/]
-    """,
-    Reason.DISK_NOT_LARGER: _NOT_LARGER,
-    Reason.GAIN_BELOW_1_MIB: _NOT_LARGER,
-    Reason.WALL: "<wall>",
-    Reason.NO_PARTITION: """
-    # There is no partition to grow: once the disk is larger, only the filesystem has to.
-    <resize>
-    """,
-    Reason.LOGICAL_VOLUME: "<layered>",
-    Reason.ENCRYPTED: "<layered>",
-    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
-    Reason.FILESYSTEM_FULL: _FULL,
-    Reason.GROWPART_FAILED: "<failed>",
-    Reason.NO_CLOUD_INIT: """
-    cloud-init status --long; cat /run/cloud-init/ds-identify.log  # check first
-    # Give the machine a datasource, e.g. a NoCloud seed labelled cidata; on Proxmox a
-    # cloud-init drive: qm set VMID --ide2 STORAGE:cloudinit. Then reboot, or by hand:
-    <grow>
-    """,
-    Reason.MODULE_RAN: """
-    sudo rm -f /var/lib/cloud/sem/config_growpart.once /var/lib/cloud/sem/config_resizefs.once
-    <grow>
-    # In the image: list growpart and resizefs in cloud.cfg without 'once' (their frequency is
-    # always), and run 'cloud-init clean' before a snapshot is taken.
-    """,
-    Reason.TABLE_BUSY: _BUSY,
-    Reason.MBR_2_TIB: f"""
-    {_SAFE_FIRST}
-    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
-    start=$(cat /sys/class/block/{{partition}}/start)
-    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
-    sudo partx --update {{disk}}
-    <above>
-    # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
-    # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
-    """,
-    Reason.GPT_BACKUP: f"""
-    {_SAFE_FIRST}
-    sudo sgdisk -e {{disk}}  # relocate the backup GPT to the disk's end
-    sudo partprobe {{disk}}  # or reboot
-    <grow>
-    """,
-    Reason.DEVICE_NOT_FOUND: """
-    findmnt /; lsblk  # check first: which partition is mounted as /dev/root
-    <grow>
-    # Next time boot with an initramfs, or with root=UUID=... or root=LABEL=... on the kernel's
-    # command line, or name the partition: growpart: {devices: [/dev/...]}
-    """,
-}
-_FILESYSTEM = {
-    Reason.USER_DATA_IGNORED: _IGNORED,
-    Reason.IN_BACKGROUND: """
-    df -h /  # again after a while: it grows while it is in use
-    <resize>
-    """,
-    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
-    Reason.RESIZE_ROOTFS_OFF: f"""
-    <above>
-    {_NEXT_TIME}
-    #   resize_rootfs: true
-    """,
-    Reason.TABLE_BUSY: _BUSY,
-    Reason.FILESYSTEM_FULL: _FULL,
-}
 _EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB}
 _NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND, Reason.RESIZE_FAILED}
 
@@ -179,12 +53,14 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
     if verdict.grown is not False and verdict.reason not in _EVEN_IF_GROWN:
         return ""
-    template = _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")
+    if fixed := _fixed_array(machine):
+        return fixed
+    template = PARTITION_FIXES.get(verdict.reason or Reason.UNKNOWN, "<grow>")
     unlisted = machine.last(Kind.UNLISTED)
-    if template is _NOT_LARGER and machine.last(Kind.CAPACITY):
-        template = _LARGER_SINCE
-    elif template is _MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
-        template = _UNLISTED
+    if template is NOT_LARGER and machine.last(Kind.CAPACITY):
+        template = LARGER_SINCE
+    elif template is MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
+        template = UNLISTED
     elif machine.freebsd and verdict.reason is Reason.GPT_BACKUP:  # gpart recovers it
         template = "<grow>"
     return _text(machine, template)
@@ -198,8 +74,10 @@ def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> st
     steps = ["# First the partition, as above; then:"] if first else []
     steps += ["<before resize>"] if verdict.reason is Reason.RESIZE_FAILED else []
     short = not first and machine.fills(machine.size_of(machine.root)) is False
+    if not short and (fixed := _fixed_array(machine)):
+        return fixed
     above = "\n".join([*steps, "<resize>" if short else "<above>"])
-    return _text(machine, _FILESYSTEM.get(verdict.reason or Reason.UNKNOWN, above))
+    return _text(machine, FILESYSTEM_FIXES.get(verdict.reason or Reason.UNKNOWN, above))
 
 
 def _text(machine: Machine, template: str) -> str:
@@ -266,7 +144,7 @@ def _resize(machine: Machine) -> list[str]:
     commands = {
         "ext": [f"sudo resize2fs {root}"],
         "xfs": [f"sudo xfs_growfs {point}"],
-        "btrfs": [f"sudo btrfs filesystem resize max {point}"],
+        "btrfs": [_resize_btrfs(machine)],
         "f2fs": [
             "# f2fs grows only while it is not mounted: boot a rescue system with f2fs-tools, then",
             f"sudo resize.f2fs {root}",
@@ -291,19 +169,51 @@ def _resize(machine: Machine) -> list[str]:
     ]
 
 
+def _resize_btrfs(machine: Machine, *, read_only: bool = False) -> str:
+    """Return the command for root's own device of a btrfs, through a mount that is writable."""
+    rows = (one for one in machine.facts.mounts if one.mountpoint == "btrfs")
+    mine = (one.at.text for one in rows if short_name(one.source) == machine.root)
+    found = [row.split()[1] for row in mine if row.split()[:1] == ["devid"]]
+    device = f"{found[-1]}:" if found and found[-1] != "1" else ""
+    point, unsure = _point(machine), ""
+    if point == "/" and (read_only or machine.immutable_source is not None):
+        shown = [one for one in _mounts(machine) if one != "/" and _PLAIN.fullmatch(one)]
+        usual = [one for one in ("/.snapshots", "/var", "/home") if one in shown]
+        point = next(iter((*usual, *shown)), "/.snapshots")
+        unsure = "" if shown else "  # or /var, /home"
+    return f"sudo btrfs filesystem resize {device}max {point}{unsure}"
+
+
+def _layers(machine: Machine) -> list[Device]:
+    """Return what lies between the root filesystem and its partition, from above."""
+    holder, names = machine.partition or machine.disk, [one.name for one in machine.stack]
+    return machine.stack[: names.index(holder)] if holder in names else machine.stack
+
+
+def _fixed_array(machine: Machine) -> str:
+    """Return what to do about an array on root's partition that cannot grow; empty if it can."""
+    fixed = (one for one in _layers(machine) if one.type in {"raid0", "linear"})
+    if (array := next(fixed, None)) is None:
+        return ""
+    return (
+        f"# mdadm cannot make a {array.type} array use more of its members (--grow --size=max):\n"
+        "# back up the data, create a new array on larger members and restore."
+    )
+
+
 def _above(machine: Machine) -> list[str]:
     """Return the commands for what lies between partition and filesystem, from below."""
-    steps, grown = [], False
-    holder = machine.partition or machine.disk
-    names = [one.name for one in machine.stack]
-    above = machine.stack[: names.index(holder)] if holder in names else machine.stack
+    steps: list[str] = []
+    grown, holder = False, machine.partition or machine.disk
     logical = any(one.kind == "lv" and one.name == machine.root for one in machine.facts.volumes)
-    for device in reversed(above):
+    for device in reversed(_layers(machine)):
         if device.type == "crypt":
             steps.append(f"sudo cryptsetup resize {_plain(device.name, 'MAPPING')}")
             holder = f"mapper/{device.name}"
         elif device.type == "lvm" or (device.name == machine.root and logical):
-            steps += [f"sudo pvresize /dev/{_plain(holder, 'PARTITION')}", _lvextend(device.name)]
+            if not _THIN_POOL.fullmatch(device.name):
+                steps.append(f"sudo pvresize /dev/{_plain(holder, 'PARTITION')}")
+                steps += _lvextend(machine, device.name)
             grown = True
         elif device.type.startswith(("raid", "md", "linear")):
             steps.append("# The same with the array's other members; then:")
@@ -312,8 +222,28 @@ def _above(machine: Machine) -> list[str]:
     return steps if grown else [*steps, *_resize(machine)]
 
 
-def _lvextend(volume: str) -> str:
-    return f"sudo lvextend -r -l +100%FREE /dev/mapper/{_plain(volume, 'VOLUME')}"
+def _lvextend(machine: Machine, volume: str) -> list[str]:
+    """Return how a logical volume takes its group's room; a thin one only takes its pool's."""
+    path = f"/dev/mapper/{_plain(volume, 'VOLUME')}"
+    pool = _thin_pool(machine, volume)
+    if not pool:
+        return [f"sudo lvextend -r -l +100%FREE {path}"]
+    return [
+        f"sudo lvextend -l +100%FREE {pool}  # the thin pool",
+        f"sudo lvextend -r -L +SIZE {path}  # a thin volume: SIZE is at most what its pool gained",
+    ]
+
+
+def _thin_pool(machine: Machine, volume: str) -> str:
+    """Return the thin pool of root's volume as GROUP/POOL; empty if it has none."""
+    for layer in filter(None, (_THIN_POOL.fullmatch(one.name) for one in machine.stack)):
+        names = [one.replace("--", "-") for one in layer.groups()]
+        return _plain("/".join(names), "GROUP/POOL")
+    rows = [one for one in machine.facts.volumes if (one.kind, one.name) == ("lv", volume)]
+    for one in reversed(rows):
+        if match := re.search(r"\sV[-\w]{9}\s+\S+\s+([\w.+-]+)", one.at.text):
+            return _plain(f"{one.group}/{match[1]}", "GROUP/POOL")
+    return ""
 
 
 def _gpart(machine: Machine) -> list[str]:
@@ -340,9 +270,28 @@ def _grow(machine: Machine) -> Iterator[str]:
     if machine.table is None and after:
         name = _plain(after[0], "another partition")
         yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
+    if holder := _extended(machine):
+        yield f"sudo growpart {{disk}} {number_of(holder)}  # the extended partition around {{number}}"
     yield "sudo growpart --dry-run {disk} {number}  # check first: it must print CHANGE"
     yield "sudo growpart {disk} {number}"
     yield "<above>"
+
+
+def _extended(machine: Machine) -> str:
+    """Return the extended partition that holds root's; empty if that is no logical one.
+
+    To the kernel an extended partition has the size of its own table only.
+    """
+    root, parts = machine.part, machine.table.parts if machine.table else []
+    if int(machine.number or 0) < _LOGICAL or machine.label == "gpt":
+        return ""
+    for one in parts:
+        around = root is not None and one.start_bytes < root.start_bytes < one.end_bytes
+        if around and _EXTENDED.search(one.type):
+            return one.name
+    listed = [one for one in machine.devices.values() if disk_of(one.name) == machine.disk]
+    small = (one.name for one in listed if 0 < (one.size_bytes or 0) <= _OWN_TABLE_BYTES)
+    return next(small, "")
 
 
 def _may_follow(machine: Machine, name: str) -> bool:
@@ -431,7 +380,7 @@ def _wall(machine: Machine) -> Iterator[str]:
         name = ", ".join(_plain(one, "another partition") for one in names)
         name = name or "the partition behind root"
         yield f"sudo fdisk -l {{disk}}  # check first: what is on {name}"
-        yield _SAFE_FIRST
+        yield SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
         yield "<growpart>"
         if machine.fstype == "btrfs" and machine.root == machine.partition and machine.room.some:
@@ -445,7 +394,7 @@ def _wall(machine: Machine) -> Iterator[str]:
         yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
         yield "<growpart>"
         return
-    yield _SAFE_FIRST
+    yield SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
     yield from (f"sudo swapoff /dev/{one}" for one in swaps)
     listed = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
@@ -457,9 +406,24 @@ def _wall(machine: Machine) -> Iterator[str]:
     for number in sorted(map(number_of, deleted), key=int, reverse=True):
         yield f"sudo sfdisk --delete {{disk}} {number}  # swap, or what holds it"
     yield "<growpart>"
-    yield "# Swap again, as a file:"
-    yield "sudo fallocate -l 1G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
-    yield "sudo swapon /swapfile && echo '/swapfile none swap sw 0 0' | sudo tee -a /etc/fstab"
+    yield "# The next boot may wait for the old swap, to resume from it: remove resume= from the kernel's"
+    yield "# command line and /etc/initramfs-tools/conf.d/resume, then run update-grub and"
+    yield "# update-initramfs -u (Fedora: grubby --update-kernel=ALL --remove-args=resume; dracut -f)."
+    yield from _swap_file(machine)
+
+
+def _swap_file(machine: Machine) -> Iterator[str]:
+    """Yield how to make a swap file, which btrfs must neither copy on write nor snapshot."""
+    file = "/swapfile"
+    if machine.fstype == "btrfs":
+        file = "/swap/swapfile"
+        yield "# Swap again, as a file in its own subvolume, so that snapshots leave it out:"
+        yield f"sudo btrfs subvolume create /swap && sudo truncate -s 0 {file}"
+        yield f"sudo chattr +C {file}  # before it holds data: btrfs has no other swap files"
+    else:
+        yield "# Swap again, as a file:"
+    yield f"sudo fallocate -l 1G {file} && sudo chmod 600 {file} && sudo mkswap {file}"
+    yield f"sudo swapon {file} && echo '{file} none swap sw 0 0' | sudo tee -a /etc/fstab"
 
 
 def _failed(machine: Machine) -> Iterator[str]:
@@ -482,9 +446,12 @@ def _layered(machine: Machine) -> Iterator[str]:
         yield "# Next time, in user-data:"
         yield "#   #cloud-config"
         yield "#   growpart:"
-        yield f"#     devices: [{_partition(machine)}]"
+        holder = _extended(machine)
+        devices = [f"/dev/{holder}", _partition(machine)] if holder else [_partition(machine)]
+        yield f"#     devices: [{', '.join(devices)}]"
         yield "#   runcmd:"
-        yield f"#     - {_lvextend(volume.name).removeprefix('sudo ')}"
+        for command in _lvextend(machine, volume.name):
+            yield f"#     - {command.removeprefix('sudo ').partition('  #')[0]}"
 
 
 def _writable(machine: Machine) -> Iterator[str]:
@@ -493,7 +460,7 @@ def _writable(machine: Machine) -> Iterator[str]:
         yield "lsblk -o NAME,SIZE,RO,MOUNTPOINTS {disk}"
     elif "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"
-        yield "sudo btrfs filesystem resize max /.snapshots  # or /var, /home"
+        yield _resize_btrfs(machine, read_only=True)
     else:
         yield "# Grow it where the real filesystem is mounted:"
         point = _point(machine)

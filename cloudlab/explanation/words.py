@@ -1,4 +1,4 @@
-"""An explanation, in sentences for a terminal and for pages."""
+"""An explanation, in sentences for a terminal and for pages, and the texts of what helps."""
 
 from __future__ import annotations
 
@@ -91,6 +91,145 @@ _NOTES = {
     NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
     NoteKind.UNREAD: "A row was not understood.",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
+}
+
+# What helps, a command or comment a line.  {disk} and other words in braces are the machine's names;
+# a line in angle brackets stands for steps that depend on the machine, which fixes adds.
+SAFE_FIRST = "# Take a snapshot or backup of the disk first."
+
+_NEXT_TIME = "# Next time, in user-data:\n    #   #cloud-config"
+MODE_AUTO = f"""
+    <grow>
+    {_NEXT_TIME}
+    #   growpart:
+    #     mode: auto
+"""
+# While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
+UNLISTED = """
+    <grow>
+    # Next time: in the image's /etc/cloud/cloud.cfg, list both modules:
+    #   cloud_init_modules:
+    #     - growpart
+    #     - resizefs
+"""
+_BUSY = """
+    sudo partx --update {disk}  # or: sudo partprobe {disk}
+    lsblk {disk}  # check: the new size; if it is still the old one: sudo reboot
+    <above>
+"""
+_IMMUTABLE = """
+    findmnt -no SOURCE,FSTYPE,OPTIONS /  # check first: / is read-only by design
+    <writable>
+"""
+_FULL = """
+    df -h / /tmp  # check first
+    sudo journalctl --vacuum-size=50M; sudo apt-get clean  # free a few megabytes
+    # growpart needs room for its temporary files; a tmpfs has it:
+    sudo env TMPDIR=/run growpart {disk} {number}
+    <above>
+"""
+NOT_LARGER = """
+    lsblk {disk}  # check first: the size that the machine sees
+    # On the host or in the cloud's console, enlarge the disk itself, e.g. one of:
+    #   qemu-img resize DISK.qcow2 SIZE        (machine shut down)
+    #   virsh blockresize DOMAIN {disk_name} SIZE  (while it runs)
+    <rescan>
+    # A reboot from inside keeps the old size: shut the machine down (power off), start it; then
+    <grow>
+"""
+LARGER_SINCE = """
+    # The kernel has seen the larger disk since. cloud-init grows it on the next boot:
+    sudo reboot
+    # or now, without a reboot:
+    <grow>
+"""
+_IGNORED = """
+    # The first line of user-data must be exactly:
+    #cloud-config
+    cloud-init schema --config-file user-data  # check it; on the machine: --system
+"""
+PARTITION_FIXES = {
+    Reason.USER_DATA_IGNORED: _IGNORED,
+    Reason.GROWPART_OFF: MODE_AUTO,
+    Reason.UNKNOWN_MODE: MODE_AUTO,
+    Reason.GROWROOT_DISABLED: f"""
+    sudo rm /etc/growroot-disabled
+    {MODE_AUTO.strip()}
+    #     ignore_growroot_disabled: true
+    """,
+    Reason.NO_GROWPART_TOOL: """
+    sudo apt-get install cloud-guest-utils  # RPM systems: dnf install cloud-utils-growpart
+    <grow>
+    # Next time put that package into the image: growpart runs before packages are installed.
+    """,
+    Reason.NOT_ASKED: f"""
+    <grow>
+    {_NEXT_TIME}
+    #   growpart:
+    #     devices: [/]
+    """,
+    Reason.DISK_NOT_LARGER: NOT_LARGER,
+    Reason.GAIN_BELOW_1_MIB: NOT_LARGER,
+    Reason.WALL: "<wall>",
+    Reason.NO_PARTITION: """
+    # There is no partition to grow: once the disk is larger, only the filesystem has to.
+    <resize>
+    """,
+    Reason.LOGICAL_VOLUME: "<layered>",
+    Reason.ENCRYPTED: "<layered>",
+    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
+    Reason.FILESYSTEM_FULL: _FULL,
+    Reason.GROWPART_FAILED: "<failed>",
+    Reason.NO_CLOUD_INIT: """
+    cloud-init status --long; cat /run/cloud-init/ds-identify.log  # check first
+    # Give the machine a datasource, e.g. a NoCloud seed labelled cidata; on Proxmox a
+    # cloud-init drive: qm set VMID --ide2 STORAGE:cloudinit. Then reboot, or by hand:
+    <grow>
+    """,
+    Reason.MODULE_RAN: """
+    sudo rm -f /var/lib/cloud/sem/config_growpart.once /var/lib/cloud/sem/config_resizefs.once
+    <grow>
+    # In the image: list growpart and resizefs in cloud.cfg without 'once' (their frequency is
+    # always), and run 'cloud-init clean' before a snapshot is taken.
+    """,
+    Reason.TABLE_BUSY: _BUSY,
+    Reason.MBR_2_TIB: f"""
+    {SAFE_FIRST}
+    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
+    start=$(cat /sys/class/block/{{partition}}/start)
+    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
+    sudo partx --update {{disk}}
+    <above>
+    # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
+    # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
+    """,
+    Reason.GPT_BACKUP: f"""
+    {SAFE_FIRST}
+    sudo sgdisk -e {{disk}}  # relocate the backup GPT to the disk's end
+    sudo partprobe {{disk}}  # or reboot
+    <grow>
+    """,
+    Reason.DEVICE_NOT_FOUND: """
+    findmnt /; lsblk  # check first: which partition is mounted as /dev/root
+    <grow>
+    # Next time boot with an initramfs, or with root=UUID=... or root=LABEL=... on the kernel's
+    # command line, or name the partition: growpart: {devices: [/dev/...]}
+    """,
+}
+FILESYSTEM_FIXES = {
+    Reason.USER_DATA_IGNORED: _IGNORED,
+    Reason.IN_BACKGROUND: """
+    df -h /  # again after a while: it grows while it is in use
+    <resize>
+    """,
+    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
+    Reason.RESIZE_ROOTFS_OFF: f"""
+    <above>
+    {_NEXT_TIME}
+    #   resize_rootfs: true
+    """,
+    Reason.TABLE_BUSY: _BUSY,
+    Reason.FILESYSTEM_FULL: _FULL,
 }
 
 _SUBJECTS = {
