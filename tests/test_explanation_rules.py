@@ -1995,3 +1995,101 @@ Label: 'fedora'  uuid: 3f1c1a2b-aaaa-bbbb-cccc-1234567890ab
         assert (
             f"btrfs filesystem resize {prefix}max /\n" in told(text, Subject.PARTITION).fix + "\n"
         )
+
+
+ENLARGED_AGAIN = """\
+{growpart}
+{resizefs}
+2026-12-22 22:28:24,731 - cc_growpart.py[DEBUG]: '/' NOCHANGE: no change necessary (/dev/vda, 1)
+2026-12-22 22:28:25,121 - cc_resizefs.py[DEBUG]: Resized root filesystem (type=ext4, val=True)
+$ lsblk
+NAME    MAJ:MIN RM  SIZE RO TYPE MOUNTPOINTS
+vda     252:0    0 {disk:>4}  0 disk
+├─vda1  252:1    0 19.9G  0 part /
+├─vda15 252:15   0  106M  0 part /boot/efi
+"""
+
+
+@pytest.mark.parametrize(
+    ("disk", "after", "reason"),
+    [
+        ("60G", "└─vda16 259:0    0  913M  0 part /boot\n", Reason.ENLARGED_SINCE),
+        ("21G", "└─vda16 259:0    0  913M  0 part /boot\n", None),
+        ("60G", "└─vda2  252:2    0    2G  0 part [SWAP]\n", None),
+    ],
+    ids=["enlarged", "as grown", "another partition may be behind root"],
+)
+def test_a_disk_that_was_enlarged_since_root_grew_has_room_again(disk, after, reason):
+    found = cl.explain(ENLARGED_AGAIN.format(growpart=GREW, resizefs=RESIZED, disk=disk) + after)
+    partition, filesystem = found.statements
+    assert partition.finding == (True, Grower.GROWPART, reason)
+    assert ("growpart /dev/vda 1" in (partition.fix or "")) is bool(reason)
+    assert ("has had more room since" in found.to_text()) is bool(reason)
+    assert filesystem.evidence[0].text == RESIZED
+
+
+def test_what_another_program_grew_may_have_been_left_with_room():
+    rows = (
+        ROOM.replace("10G  0 part", " 5G  0 part") + "# parted /dev/vda resizepart 1 10G\n" + PARTED
+    )
+    assert told(rows + ROOM, Subject.PARTITION).finding == BY_EDIT
+
+
+@pytest.mark.parametrize(
+    ("said", "larger"),
+    [
+        ("sdb: detected capacity change from 209715200 to 419430400", False),
+        ("loop2: detected capacity change from 79520 to 0", False),
+        ("vda: detected capacity change from 83886080 to 41943040", False),
+        ("vda: detected capacity change from 20971520 to 41943040", True),
+        ("virtio_blk virtio2: [vda] new size: 41943040 512-byte logical blocks", True),
+    ],
+)
+def test_only_roots_own_disk_that_became_larger_has_room(said, larger):
+    log = growpart("'/' NOCHANGE: no change necessary (/dev/vda, 1)\n") + f"[ 9123.10] {said}\n"
+    found = told(log + ROOM, Subject.PARTITION)
+    assert found.finding == kept(Reason.DISK_NOT_LARGER if larger else None)
+    assert ("has seen the larger disk" in found.fix) is larger
+    cannot = "# growpart /dev/vda 1\nNOCHANGE: partition 1 is size 41940959. it cannot be grown\n"
+    by_hand = told(f"{WHOLE}{cannot}[ 9123.10] {said}\n", Subject.PARTITION)
+    if not larger:
+        assert by_hand.reason is Reason.DISK_NOT_LARGER
+        assert "qemu-img resize" in by_hand.fix
+
+
+@pytest.mark.parametrize(
+    ("root", "why", "logical"),
+    [
+        (
+            "/dev/mapper/rhel-root",
+            "Resizing mapped device (/dev/mapper/rhel-root) skipped as it is not encrypted.",
+            True,
+        ),
+        (
+            "/dev/mapper/ubuntu--vg-ubuntu--lv",
+            "device_part_info(/dev/dm-0) failed: /dev/dm-0 not a partition",
+            True,
+        ),
+        ("/dev/dm-0", "device_part_info(/dev/dm-0) failed: /dev/dm-0 not a partition", False),
+        ("/dev/mapper/a-b", "device_part_info(/dev/dm-0) failed: /dev/dm-0 not a partition", False),
+        (
+            "/dev/mapper/mpatha-part2",
+            "device_part_info(/dev/mapper/mpatha-part2) failed: not a partition",
+            False,
+        ),
+        (
+            "/dev/mapper/luks-root",
+            "device_part_info(/dev/dm-0) failed: /dev/dm-0 not a partition",
+            False,
+        ),
+    ],
+)
+def test_a_log_alone_names_a_logical_volume(root, why, logical):
+    log = growpart(f"'/' SKIPPED: {why}\n") + resizefs(
+        f"resize_info: dev={root} mnt_point=/ path=/\n"
+    )
+    found = cl.explain(log + RESIZED + "\n")
+    partition = only(found, Subject.PARTITION)
+    assert (partition.reason is Reason.LOGICAL_VOLUME) is logical
+    for statement in (partition, only(found, Subject.FILESYSTEM)):
+        assert ("sudo pvresize /dev/PARTITION\nsudo lvextend -r -l" in statement.fix) is logical

@@ -378,6 +378,16 @@ class EventLog:
         found = self.all(Kind.CHANGED, Kind.PROGRAM)
         return [one for one in found if one.kind is Kind.CHANGED or one.get("verb") == "CHANGED"]
 
+    def enlargements(self, disk: str) -> list[Event]:
+        """Return what says that a disk became larger."""
+        found = self.all(Kind.CAPACITY)
+        return [one for one in found if one.larger and one.get("device", "disk") == disk]
+
+    def says_volume(self, name: str) -> bool:
+        """Tell whether GROUP-VOLUME is no LUKS device: only LVM doubles dashes, or by cloud-init."""
+        plain = any("as it is not encrypted" in one.at.text for one in self.all(Kind.TRIED))
+        return "--" in name or plain
+
     def rescanned_after(self, at: Line) -> int:
         """Return the order of the last rescan or reboot after a line, or else its own."""
         last = self.last(Kind.RESCANNED)

@@ -176,7 +176,9 @@ def _said_by_growfs(machine: Machine, kernel: Event, done: Event, size_bytes: in
 
 def _resized_after_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     """Return that resizefs grew it: its command took long, or the device was larger by then."""
-    resized = machine.last(Kind.RESIZED)
+    grew = max((line.order for line in partition.evidence[:1]), default=-1)
+    after = [one for one in machine.all(Kind.RESIZED) if one.at.order > grew]
+    resized = after[0] if after and partition.grown else machine.last(Kind.RESIZED)
     event, long = resized or machine.last(Kind.FORKED), machine.last(Kind.TOOK_LONG)
     module = partition.by in {Grower.GROWPART, Grower.GROWROOT, Grower.REPART}
     if event is None or not ((partition.grown and module) or (resized and long)):

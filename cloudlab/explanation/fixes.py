@@ -22,8 +22,6 @@ from cloudlab.explanation.words import (
     UNLISTED,
 )
 
-# Cloud images number what lies before root from 14 or 127.
-_EARLY_NUMBERS = 14
 # An MBR numbers logical partitions from 5.
 _LOGICAL = 5
 _OWN_TABLE_BYTES = 4096
@@ -45,7 +43,7 @@ _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
 # Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
 _THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
 _MARKED = re.compile(r"with errors|errors in the filesystem")
-_EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB}
+_EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB, Reason.ENLARGED_SINCE}
 _NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND, Reason.RESIZE_FAILED}
 
 
@@ -57,8 +55,10 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
         return fixed
     template = PARTITION_FIXES.get(verdict.reason or Reason.UNKNOWN, "<grow>")
     unlisted = machine.last(Kind.UNLISTED)
-    if template is NOT_LARGER and machine.last(Kind.CAPACITY):
+    if template is NOT_LARGER and machine.enlargements(machine.disk):
         template = LARGER_SINCE
+    elif template is LARGER_SINCE and not machine.last(Kind.CHANGED):
+        template = "<grow>"  # cloud-init is not known to run here
     elif template is MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
         template = UNLISTED
     elif machine.freebsd and verdict.reason is Reason.GPT_BACKUP:  # gpart recovers it
@@ -266,7 +266,7 @@ def _grow(machine: Machine) -> Iterator[str]:
     if machine.last(Kind.REPART_FAILED):
         yield "sudo systemd-repart --dry-run=yes  # check first: what it would do now"
         yield "sudo systemd-repart --dry-run=no  # or, without its configuration:"
-    after = [one for one in machine.devices if _may_follow(machine, one)]
+    after = [one for one in machine.devices if machine.may_follow(one)]
     if machine.table is None and after:
         name = _plain(after[0], "another partition")
         yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
@@ -292,12 +292,6 @@ def _extended(machine: Machine) -> str:
     listed = [one for one in machine.devices.values() if disk_of(one.name) == machine.disk]
     small = (one.name for one in listed if 0 < (one.size_bytes or 0) <= _OWN_TABLE_BYTES)
     return next(small, "")
-
-
-def _may_follow(machine: Machine, name: str) -> bool:
-    """Tell whether a partition may lie behind root's, by its number."""
-    number = number_of(name) if disk_of(name) == machine.disk and machine.number else ""
-    return bool(number) and int(machine.number) < int(number) < _EARLY_NUMBERS
 
 
 def _before_resize(machine: Machine) -> Iterator[str]:

@@ -14,6 +14,7 @@ from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserDa
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import (
     IMAGE_DISK,
+    VOLUME_NAME,
     disk_of,
     number_of,
     partition_name,
@@ -26,6 +27,8 @@ OFF_WORDS = {"off", "false", "no", "0"}
 
 #: The last byte that an MBR with sectors of 512 bytes reaches.
 MBR_LIMIT_BYTES = 2**32 * 512
+# Cloud images number what lies before root from 14 or 127.
+_EARLY_NUMBERS = 14
 # A partition's start is aligned, and the table's copy takes some room.
 _ALIGNMENT_BYTES = 2 << 20
 _LEAST_ROOT_BYTES = 128 << 20
@@ -229,6 +232,8 @@ class Machine(EventLog):
             elif not device.type and (parent := self._volume_parent(device)):
                 locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
                 device = replace(device, parent=parent, type="crypt" if locked else "lvm")
+            elif not device.type and VOLUME_NAME.fullmatch(name) and self.says_volume(name):
+                device = replace(device, type="lvm")
             found.append(device)
             name = device.parent or self._volume_parent(device) or disk
         return found
@@ -462,6 +467,17 @@ class Machine(EventLog):
             behind if blocked else None,
             (table.at,),
         )
+
+    def may_follow(self, name: str) -> bool:
+        """Tell whether a partition may lie behind root's, by its number."""
+        number = number_of(name) if disk_of(name) == self.disk and self.number else ""
+        return bool(number) and int(self.number) < int(number) < _EARLY_NUMBERS
+
+    def has_room_after(self, size_bytes: int) -> bool:
+        """Tell whether root is of that size and known to have room right behind it."""
+        now, free = self.size_of(self.partition) or 0, self.room.free_bytes
+        followed = any(map(self.may_follow, self.devices)) if free is None else not free
+        return abs(now - size_bytes) < now * 0.02 and bool(self.room.some) and not followed
 
     def _listed_room(self, disk_bytes: int | None) -> Room:
         disk = self.devices.get(self.disk)

@@ -69,6 +69,7 @@ class Reason(StrEnum):
     GPT_BACKUP = "gpt-backup-misplaced"
     DEVICE_NOT_FOUND = "device-not-found"
     USER_DATA_IGNORED = "user-data-ignored"
+    ENLARGED_SINCE = "disk-enlarged-since"
     UNKNOWN = "unknown"
 
 

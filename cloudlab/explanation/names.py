@@ -13,6 +13,12 @@ _PARTITION_NAME = re.compile(
     r"|((?:a?da|vtbd|nda|nvd|xbd)\d+(?:s\d+(?=[a-h]))?)(?:s(\d+)|([a-h]))"  # FreeBSD: MBR, BSD
 )
 
+#: A logical volume may be named so by device mapper, GROUP-VOLUME, with dashes in either doubled;
+#: encrypted, multipath and live devices usually have other names.
+VOLUME_NAME = re.compile(
+    r"(?!dm-|luks-|crypt|dm_crypt|mpath|live-)(?:[\w.+]|--)+-(?!part\d+$)(?:[\w.+]|--)+"
+)
+
 #: Sources and types of images and of layers over them: their size is none of a partition's.
 IMAGE = re.compile(
     r"composefs|overlay\w*|aufs|squashfs|erofs|iso9660|tmpfs|ramfs|airootfs|LiveOS_rootfs"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
@@ -45,7 +46,13 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
         return None
     later = Machine(machine.facts, [one for one in machine.events if one.at.order > last])
     found = next(_log_causes(later), None)
-    return found if found is not None and found.reason and found.grown is False else None
+    if found is not None and found.reason and found.grown is False:
+        return found
+    whole = grown.by in {Grower.GROWPART, Grower.GROWROOT} and not grown.reason
+    if not whole or not machine.has_room_after(grown.to_bytes or 0):
+        return None
+    shown = [*grown.evidence, *machine.room.evidence]
+    return replace(grown, reason=Reason.ENLARGED_SINCE, evidence=shown)
 
 
 def concerns_root(machine: Machine, event: Event) -> bool:
@@ -445,8 +452,8 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
-    since = [one for one in machine.all(Kind.CAPACITY) if (one.uptime_s or 0) > _BOOTED_S]
-    enlarged = next((one for one in since if one.get("device", "disk") == machine.disk), None)
+    since = [one for one in machine.enlargements(machine.disk) if (one.uptime_s or 0) > _BOOTED_S]
+    enlarged = next(iter(since), None)
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     ends = room.some is False
     smaller = enlarged is not None or _was_smaller(machine, event)

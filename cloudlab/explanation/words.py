@@ -72,6 +72,7 @@ _REASONS = {
     "where the smaller disk did",
     Reason.DEVICE_NOT_FOUND: "the device that is mounted as root has no such name in /dev",
     Reason.USER_DATA_IGNORED: "cloud-init ignored the user-data and used its defaults",
+    Reason.ENLARGED_SINCE: "the disk has had more room since, and nothing has grown root again",
     Reason.UNKNOWN: "the evidence does not say why",
 }
 
@@ -169,6 +170,7 @@ PARTITION_FIXES = {
     #     devices: [/]
     """,
     Reason.DISK_NOT_LARGER: NOT_LARGER,
+    Reason.ENLARGED_SINCE: LARGER_SINCE,
     Reason.GAIN_BELOW_1_MIB: NOT_LARGER,
     Reason.WALL: "<wall>",
     Reason.NO_PARTITION: """
@@ -383,6 +385,8 @@ def _sentence(one: Statement) -> str:
         limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
         if one.reason is Reason.USER_DATA_IGNORED:
             limit = f" The user-data asked for something else, but {_REASONS[one.reason]}."
+        elif one.reason is Reason.ENLARGED_SINCE:
+            limit = f" But {_REASONS[one.reason]}."
         sizes = _growth(one) if one.to_bytes else ""
         return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
     reason = _REASONS[one.reason or Reason.UNKNOWN]
