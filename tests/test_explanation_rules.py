@@ -128,17 +128,17 @@ class TestWhatAMessageDoesNotProve:
 @pytest.mark.parametrize(
     ("said", "package"),
     [
-        ("FAILED: sfdisk not found", "fdisk "),
-        ("sfdisk is required for resizing dos/MBR partition table.\nFAILED: failed to g", "fdisk "),
-        ("FAILED: Did not have sfdisk or sgdisk in PATH.", "fdisk "),
-        ("FAILED: GPT partition found but no sgdisk", "gdisk "),
-        ("no tools available to resize disk with 'gpt'\nFAILED: failed to get a resizer", "gdisk "),
+        ("FAILED: sfdisk not found", "fdisk"),
+        ("sfdisk is required for resizing dos/MBR partition table.\nFAILED: failed to g", "fdisk"),
+        ("FAILED: Did not have sfdisk or sgdisk in PATH.", "fdisk"),
+        ("FAILED: GPT partition found but no sgdisk", "gdisk"),
+        ("no tools available to resize disk with 'gpt'\nFAILED: failed to get a resizer", "gdisk"),
     ],
 )
 def test_the_package_that_growpart_lacks_is_named(said, package):
     found = told(f"# growpart /dev/vda 1\n{said}\n{ROOM}", Subject.PARTITION)
     assert found.finding == kept(Reason.GROWPART_FAILED)
-    assert f"apt-get install {package}" in found.fix
+    assert f"apt-get install {package}\n" in found.fix
 
 
 @pytest.mark.parametrize(
@@ -2093,3 +2093,75 @@ def test_a_log_alone_names_a_logical_volume(root, why, logical):
     assert (partition.reason is Reason.LOGICAL_VOLUME) is logical
     for statement in (partition, only(found, Subject.FILESYSTEM)):
         assert ("sudo pvresize /dev/PARTITION\nsudo lvextend -r -l" in statement.fix) is logical
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ("-ash: growpart: not found", "apk add cloud-utils-growpart"),
+        ("-bash: growpart: command not found", "apt-get install cloud-guest-utils"),
+        ("package cloud-utils-growpart is not installed", "dnf install cloud-utils-growpart"),
+        (
+            "If 'growpart' is not a typo you can use command-not-found to lookup the package",
+            "zypper install growpart",
+        ),
+    ],
+    ids=["Alpine", "unknown", "Fedora", "openSUSE"],
+)
+def test_growpart_is_installed_as_the_distribution_does_it(said, first):
+    found = told(f"# growpart /dev/vda 1\n{said}\n{ROOM}", Subject.PARTITION)
+    assert found.reason is Reason.NO_GROWPART_TOOL
+    assert found.fix.startswith(f"sudo {first}\n# elsewhere: ")
+    for command in ("apt-get install", "dnf install", "zypper install", "apk add"):
+        assert found.fix.count(command) == 1
+
+
+def test_a_volume_without_growpart_also_needs_settings_next_time():
+    missing = IN_LOGICAL + "# growpart /dev/sda 5\n-ash: growpart: not found\n"
+    fix = told(missing, Subject.PARTITION).fix
+    assert "devices: [/dev/sda2, /dev/sda5]" in fix
+
+
+def test_every_package_manager_can_free_space():
+    failed = (
+        "# growpart /dev/vda 1\n"
+        "mkdir: cannot create directory '/tmp/growpart.5Xq1Yo': No space left on device\n"
+        "FAILED: failed to make temp dir\n"
+    )
+    fix = told(failed + ROOM, Subject.PARTITION).fix
+    for command in ("apt-get clean", "dnf clean all", "zypper clean --all"):
+        assert command in fix
+
+
+def test_ext4_needs_a_feature_beyond_16_tib():
+    said = "# resize2fs /dev/vda1\nresize2fs: New size too large to be expressed in 32 bits\n\n"
+    shown = (
+        WHOLE.replace("20G", "20T")
+        + "# df -hT /\n"
+        + DF.format(" 16T")
+        .replace("Filesystem     ", "Filesystem Type")
+        .replace("/dev/vda1  ", "/dev/vda1 ext4")
+    )
+    fix = told(said + shown, Subject.FILESYSTEM).fix
+    assert fix.splitlines()[-1] == (
+        "sudo e2fsck -f /dev/vda1 && sudo resize2fs -b /dev/vda1 && sudo resize2fs /dev/vda1"
+    )
+
+
+@pytest.mark.parametrize(("level", "grows"), [("raid1", True), ("raid5", True), ("raid0", False)])
+def test_a_partitioned_array_grows_before_its_partition(level, grows):
+    shown = f"""\
+NAME      MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS
+vda       252:0    0   80G  0 disk
+└─md127     9:127  0   40G  0 {level}
+  ├─md127p1 259:0  0    1G  0 part  /boot
+  └─md127p2 259:1  0   39G  0 part  /
+"""
+    array = told(shown, Subject.RAID)
+    assert array.finding == kept(Reason.RAID)
+    assert (array.fix.splitlines()[:3] == [
+        "sudo mdadm --grow /dev/md127 --size=max",
+        "sudo growpart --dry-run /dev/md127 2  # check first: it must print CHANGE",
+        "sudo growpart /dev/md127 2",
+    ]) is grows  # fmt: skip
+    assert ("restore" in array.fix) is not grows

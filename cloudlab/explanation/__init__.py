@@ -29,7 +29,7 @@ from cloudlab.explanation.events import Kind, read_events, source_of
 from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_evidence
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
-from cloudlab.explanation.fixes import filesystem_fix, partition_fix
+from cloudlab.explanation.fixes import array_fix, filesystem_fix, partition_fix
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.measured import boot_notes, filesystem_verdicts, partition_verdicts
 from cloudlab.explanation.model import Evidence as Evidence
@@ -145,7 +145,8 @@ def _statements(machine: Machine) -> Iterator[Statement]:
     fix = partition_fix(machine, partition)
     yield _statement(Subject.PARTITION, machine.partition, partition, fix)
     for subject, device, verdict in layer_verdicts(machine):
-        yield _statement(subject, device, verdict)
+        fix = array_fix(machine, device, verdict) if subject is Subject.RAID else ""
+        yield _statement(subject, device, verdict, fix)
     fix = filesystem_fix(machine, filesystem, partition)
     yield _statement(Subject.FILESYSTEM, machine.root or machine.zfs_dataset, filesystem, fix)
 

@@ -99,7 +99,7 @@ _TABLE = {
     r"|'growpart' in config was not a dict",
     Kind.GROWPART_MISSING: r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
     r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
-    r"|no packages found matching cloud-guest-utils|which: no growpart",
+    r"|no packages found matching cloud-guest-utils|which: no growpart|If 'growpart' is not a typo",
     Kind.NO_DEVICES: r"growpart: empty device list",
     Kind.GROWPART_BROKE: r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
     r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"

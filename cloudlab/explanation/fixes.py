@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
-from cloudlab.explanation.events import Kind
+from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.facts import Device, Part
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.model import Reason
@@ -25,13 +25,21 @@ from cloudlab.explanation.words import (
 # An MBR numbers logical partitions from 5.
 _LOGICAL = 5
 _OWN_TABLE_BYTES = 4096
-# Packages with a program that resizing needs: of Debian, Fedora and Alpine.
+# How families of distributions install a package, and their words for a program that is missing.
+_INSTALLERS = (
+    ("apt-get install", r"cloud-guest-utils"),
+    ("dnf install", r"cloud-utils-growpart"),
+    ("zypper install", r"is not a typo"),
+    ("apk add", r"-ash: "),
+)
+# Their packages with a program that growing needs.
 _PACKAGES = {
-    "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
-    "xfs_growfs": ("xfsprogs", "xfsprogs", "xfsprogs-extra"),
-    "btrfs": ("btrfs-progs", "btrfs-progs", "btrfs-progs"),
-    "sfdisk": ("fdisk", "util-linux", "sfdisk"),
-    "sgdisk": ("gdisk", "gdisk", "sgdisk"),
+    "growpart": ("cloud-guest-utils", "cloud-utils-growpart", "growpart", "cloud-utils-growpart"),
+    "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
+    "xfs_growfs": ("xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs-extra"),
+    "btrfs": ("btrfs-progs", "btrfs-progs", "btrfsprogs", "btrfs-progs"),
+    "sfdisk": ("fdisk", "util-linux", "util-linux", "sfdisk"),
+    "sgdisk": ("gdisk", "gdisk", "gptfdisk", "sgdisk"),
 }
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
@@ -78,6 +86,16 @@ def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> st
         return fixed
     above = "\n".join([*steps, "<resize>" if short else "<above>"])
     return _text(machine, FILESYSTEM_FIXES.get(verdict.reason or Reason.UNKNOWN, above))
+
+
+def array_fix(machine: Machine, name: str, verdict: Verdict) -> str:
+    """Return what grows an array whose partition root is on, and all above; empty if no such."""
+    device = machine.devices.get(name)
+    if verdict.grown is not False or device is None or device.name != machine.disk:
+        return ""
+    return _fixed(device) or _text(
+        machine, f"sudo mdadm --grow /dev/{_plain(name, 'ARRAY')} --size=max\n<grow>"
+    )
 
 
 def _text(machine: Machine, template: str) -> str:
@@ -142,7 +160,7 @@ def _resize(machine: Machine) -> list[str]:
     point = _point(machine)
     pool = _plain(machine.zfs_dataset.split("/")[0], "POOL")
     commands = {
-        "ext": [f"sudo resize2fs {root}"],
+        "ext": _resize_ext(machine, root),
         "xfs": [f"sudo xfs_growfs {point}"],
         "btrfs": [_resize_btrfs(machine)],
         "f2fs": [
@@ -169,6 +187,17 @@ def _resize(machine: Machine) -> list[str]:
     ]
 
 
+def _resize_ext(machine: Machine, root: str) -> list[str]:
+    failures = (one for one in machine.all(Kind.RESIZE_FAILED) if "in 32 bits" in one.at.text)
+    if not any(machine.is_root(one.get("device", "target")) for one in failures):
+        return [f"sudo resize2fs {root}"]
+    return [
+        "# ext4 ends at 16 TiB without its feature 64bit, which it gets only while it is not mounted:",
+        "# boot a rescue system, then",
+        f"sudo e2fsck -f {root} && sudo resize2fs -b {root} && sudo resize2fs {root}",
+    ]
+
+
 def _resize_btrfs(machine: Machine, *, read_only: bool = False) -> str:
     """Return the command for root's own device of a btrfs, through a mount that is writable."""
     rows = (one for one in machine.facts.mounts if one.mountpoint == "btrfs")
@@ -192,11 +221,14 @@ def _layers(machine: Machine) -> list[Device]:
 
 def _fixed_array(machine: Machine) -> str:
     """Return what to do about an array on root's partition that cannot grow; empty if it can."""
-    fixed = (one for one in _layers(machine) if one.type in {"raid0", "linear"})
-    if (array := next(fixed, None)) is None:
+    return next(filter(None, map(_fixed, _layers(machine))), "")
+
+
+def _fixed(device: Device) -> str:
+    if device.type not in {"raid0", "linear"}:
         return ""
     return (
-        f"# mdadm cannot make a {array.type} array use more of its members (--grow --size=max):\n"
+        f"# mdadm cannot make a {device.type} array use more of its members (--grow --size=max):\n"
         "# back up the data, create a new array on larger members and restore."
     )
 
@@ -294,6 +326,19 @@ def _extended(machine: Machine) -> str:
     return next(small, "")
 
 
+def _installation(program: str, missing: Event | None) -> Iterator[str]:
+    """Yield how to install a program, first as on the distribution whose words the message has."""
+    said, packages = missing.at.text if missing else "", _PACKAGES[program]
+    commands = [f"{how} {package}" for (how, _), package in zip(_INSTALLERS, packages, strict=True)]
+    known = [place for place, (_, words) in enumerate(_INSTALLERS) if re.search(words, said)]
+    yield f"sudo {commands.pop(known[0] if known else 0)}"
+    yield f"# elsewhere: {'; '.join(commands)}"
+
+
+def _install_growpart(machine: Machine) -> Iterator[str]:
+    yield from _installation("growpart", machine.last(Kind.GROWPART_MISSING))
+
+
 def _before_resize(machine: Machine) -> Iterator[str]:
     """Yield what the resize program that failed needs."""
     yield from _install(machine, "resize2fs", "xfs_growfs", "btrfs")
@@ -315,8 +360,7 @@ def _install(machine: Machine, *programs: str) -> Iterator[str]:
     for event in machine.all(Kind.TOOL_MISSING):
         name = event.get("program") or "sgdisk"
         if name in programs:
-            debian, fedora, alpine = _PACKAGES[name]
-            yield f"sudo apt-get install {debian}  # Fedora: dnf install {fedora}; Alpine: apk add {alpine}"
+            yield from _installation(name, event)
             yield "# Next time put that package into the image."
             return
 
@@ -435,6 +479,11 @@ def _failed(machine: Machine) -> Iterator[str]:
 
 def _layered(machine: Machine) -> Iterator[str]:
     yield "<above>" if machine.room.some is False else "<grow>"
+    yield "<next time>"
+
+
+def _next_time(machine: Machine) -> Iterator[str]:
+    """Yield what grows a logical volume and all below it, in user-data."""
     volume = machine.kind_of_stack("lvm")
     if machine.partition and volume and not machine.kind_of_stack("crypt"):
         yield "# Next time, in user-data:"
@@ -471,6 +520,8 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<wall>": _wall,
     "<failed>": _failed,
     "<layered>": _layered,
+    "<next time>": _next_time,
     "<rescan>": _rescan,
+    "<install growpart>": _install_growpart,
     "<writable>": _writable,
 }

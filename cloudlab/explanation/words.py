@@ -124,7 +124,8 @@ _IMMUTABLE = """
 """
 _FULL = """
     df -h / /tmp  # check first
-    sudo journalctl --vacuum-size=50M; sudo apt-get clean  # free a few megabytes
+    sudo journalctl --vacuum-size=50M  # free a few megabytes; so does the package manager:
+    sudo apt-get clean  # Fedora, RHEL: dnf clean all; openSUSE, SLES: zypper clean --all
     # growpart needs room for its temporary files; a tmpfs has it:
     sudo env TMPDIR=/run growpart {disk} {number}
     <above>
@@ -159,9 +160,10 @@ PARTITION_FIXES = {
     #     ignore_growroot_disabled: true
     """,
     Reason.NO_GROWPART_TOOL: """
-    sudo apt-get install cloud-guest-utils  # RPM systems: dnf install cloud-utils-growpart
+    <install growpart>
     <grow>
     # Next time put that package into the image: growpart runs before packages are installed.
+    <next time>
     """,
     Reason.NOT_ASKED: f"""
     <grow>
