@@ -1974,11 +1974,10 @@ vda     259:0    0  200G  0 disk
 Filesystem      Size  Used Avail Use% Mounted on
 /dev/md0         97G   60G   33G  66% /
 """
-    for statement in cl.explain(shown).statements:
-        if fix := statement.fix:
-            assert ("sudo mdadm --grow /dev/md0 --size=max" in fix) is grows
-            assert ("restore" in fix) is not grows
-            assert grows or "growpart" not in fix
+    fixes = "\n".join(filter(None, (one.fix for one in cl.explain(shown).statements)))
+    assert ("sudo mdadm --grow /dev/md0 --size=max" in fixes) is grows
+    assert ("restore" in fixes) is not grows
+    assert ("sudo growpart" in fixes) is grows
 
 
 def test_roots_own_device_of_a_btrfs_is_resized():
@@ -2165,3 +2164,83 @@ vda       252:0    0   80G  0 disk
         "sudo growpart /dev/md127 2",
     ]) is grows  # fmt: skip
     assert ("restore" in array.fix) is not grows
+
+
+@pytest.mark.parametrize(
+    ("status", "by", "remedy"),
+    [
+        (
+            "detail:\nCloud-init disabled by /etc/cloud/cloud-init.disabled",
+            "the file /etc/cloud/cloud-init.disabled",
+            "sudo rm /etc/cloud/cloud-init.disabled\nsudo reboot",
+        ),
+        (
+            "detail: Cloud-init disabled by kernel parameter cloud-init=disabled",
+            "cloud-init=disabled",
+            "/etc/default/grub",
+        ),
+        (
+            '{\n  "boot_status_code": "disabled-by-marker-file",\n  "status": "disabled"\n}',
+            "the file /etc/cloud/cloud-init.disabled",
+            "sudo rm /etc/cloud/cloud-init.disabled\nsudo reboot",
+        ),
+        (
+            "detail: Cloud-init disabled by cloud-init-generator",
+            "",
+            "datasource",
+        ),
+    ],
+    ids=["file", "kernel", "JSON", "generator"],
+)
+def test_cloud_init_that_is_disabled_on_purpose_needs_no_datasource(status, by, remedy):
+    found = cl.explain(f"# cloud-init status --long\nstatus: disabled\n{status}\n{ROOM}")
+    partition = only(found, Subject.PARTITION)
+    assert partition.finding == kept(Reason.NO_CLOUD_INIT)
+    assert found.to_text().count(f"is disabled on purpose, by {by}" if by else "found no seed") == 2
+    assert remedy in partition.fix
+    assert ("datasource" in partition.fix) is not by
+    assert "growpart /dev/vda 1" in partition.fix
+
+
+def test_what_would_settle_it_works_on_old_systems_and_is_understood():
+    missing = told("me@vm:~$ uname\n", Subject.PARTITION).missing[0]
+    assert "lsblk -b -o NAME,TYPE,SIZE,FSTYPE,MOUNTPOINT; sudo fdisk -l" in missing
+    shown = """\
+$ lsblk -b -o NAME,TYPE,SIZE,FSTYPE,MOUNTPOINT
+NAME   TYPE        SIZE FSTYPE MOUNTPOINT
+vda    disk 21474836480
+└─vda1 part 10737418240 ext4   /
+"""
+    assert told(shown, Subject.PARTITION).finding == kept(None)
+
+
+def test_the_reason_of_a_volume_is_its_group():
+    volume = "└─vda1 253:1 0 20G 0 part\n  └─vg-root 254:0 0 10G 0 lvm /\n"
+    found = cl.explain(WHOLE.splitlines()[0] + "\nvda 253:0 0 20G 0 disk\n" + volume)
+    words = {one.subject: cl.Explanation((one,)).to_text() for one in found.statements}
+    assert "its volume group has free space" in words[Subject.LOGICAL_VOLUME]
+    assert "its logical volume did not grow" in words[Subject.FILESYSTEM]
+    assert "growpart" not in words[Subject.LOGICAL_VOLUME] + words[Subject.FILESYSTEM]
+
+
+@pytest.mark.parametrize(
+    ("rootfs", "both"), [("resize_rootfs: False", True), ("hostname: web", False)]
+)
+def test_both_settings_that_are_off_are_switched_on_next_time(rootfs, both):
+    data = f"#cloud-config\ngrowpart:\n  mode: off\n{rootfs}\n$ lsblk\n"
+    fix = told(data + ROOM, Subject.PARTITION).fix
+    assert fix.endswith("#     mode: auto" + "\n#   resize_rootfs: true" * both)
+    marker = growpart("/etc/growroot-disabled exists\n") + data + ROOM
+    fix = told(marker, Subject.PARTITION).fix
+    assert fix.endswith("ignore_growroot_disabled: true" + "\n#   resize_rootfs: true" * both)
+
+
+def test_the_same_commands_are_printed_once():
+    failed = (
+        "# growpart /dev/vda 1\n"
+        "mkdir: cannot create directory '/tmp/growpart.5Xq1Yo': No space left on device\n"
+        "FAILED: failed to make temp dir\n"
+    )
+    partition, filesystem = cl.explain(failed + ROOM).statements
+    assert "TMPDIR=/run growpart" in partition.fix
+    assert filesystem.fix == "# The same as for the partition, above."

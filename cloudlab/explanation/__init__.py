@@ -94,7 +94,7 @@ def explain(
         fix = "" if right else partition_fix(machine, one)
         statements.append(_statement(Subject.PARTITION, machine.partition, one, fix))
     for one in filesystems:
-        fix = filesystem_fix(machine, one, last)
+        fix = filesystem_fix(machine, one, last, statements[-1].fix or "")
         statements.append(_statement(Subject.FILESYSTEM, machine.root, one, fix))
     notes = (
         Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)
@@ -142,12 +142,12 @@ _MOST_NAMES = 5
 def _statements(machine: Machine) -> Iterator[Statement]:
     partition = partition_verdict(machine)
     filesystem = filesystem_verdict(machine, partition)
-    fix = partition_fix(machine, partition)
-    yield _statement(Subject.PARTITION, machine.partition, partition, fix)
+    shown = partition_fix(machine, partition)
+    yield _statement(Subject.PARTITION, machine.partition, partition, shown)
     for subject, device, verdict in layer_verdicts(machine):
         fix = array_fix(machine, device, verdict) if subject is Subject.RAID else ""
         yield _statement(subject, device, verdict, fix)
-    fix = filesystem_fix(machine, filesystem, partition)
+    fix = filesystem_fix(machine, filesystem, partition, shown)
     yield _statement(Subject.FILESYSTEM, machine.root or machine.zfs_dataset, filesystem, fix)
 
 

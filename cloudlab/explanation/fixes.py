@@ -9,10 +9,11 @@ from textwrap import dedent
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.facts import Device, Part
 from cloudlab.explanation.machine import Machine
-from cloudlab.explanation.model import Reason
+from cloudlab.explanation.model import ON_PURPOSE, Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
 from cloudlab.explanation.verdicts import Verdict
 from cloudlab.explanation.words import (
+    DISABLED,
     FILESYSTEM_FIXES,
     LARGER_SINCE,
     MODE_AUTO,
@@ -65,6 +66,8 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     unlisted = machine.last(Kind.UNLISTED)
     if template is NOT_LARGER and machine.enlargements(machine.disk):
         template = LARGER_SINCE
+    elif verdict.reason is Reason.NO_CLOUD_INIT and _disabled_by(machine):
+        template = DISABLED
     elif template is LARGER_SINCE and not machine.last(Kind.CHANGED):
         template = "<grow>"  # cloud-init is not known to run here
     elif template is MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
@@ -74,8 +77,13 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     return _text(machine, template)
 
 
-def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
-    """Return what grows the filesystem; empty if nothing is wrong."""
+def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict, shown: str = "") -> str:
+    """Return what grows the filesystem, briefly if it is what is shown above; empty if all is well."""
+    fix = _filesystem_fix(machine, verdict, partition)
+    return "# The same as for the partition, above." if fix and fix == shown else fix
+
+
+def _filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
     if verdict.grown is not False and verdict.reason not in _NOT_ONLY_IF_KEPT:
         return ""
     first = partition.grown is False and partition.reason is not Reason.NO_PARTITION
@@ -482,6 +490,30 @@ def _layered(machine: Machine) -> Iterator[str]:
     yield "<next time>"
 
 
+def _disabled_by(machine: Machine) -> str:
+    return " ".join(
+        one.at.text for one in machine.all(Kind.DISABLED) if ON_PURPOSE.search(one.at.text)
+    )
+
+
+def _enable(machine: Machine) -> Iterator[str]:
+    """Yield how to remove what disables cloud-init."""
+    said = _disabled_by(machine).lower()
+    if re.search(r"kernel|init=disabled", said):
+        yield "# Remove cloud-init=disabled from the kernel's command line, in /etc/default/grub; then"
+        yield "# update-grub (Fedora, RHEL: grubby --update-kernel=ALL --remove-args=cloud-init=disabled)"
+    if re.search(r"env", said):
+        yield "# Remove KERNEL_CMDLINE=cloud-init=disabled, e.g. from /etc/systemd/system.conf"
+    if re.search(r"marker|\.disabled", said):
+        yield "sudo rm /etc/cloud/cloud-init.disabled"
+    yield "sudo reboot"
+
+
+def _rootfs_on(machine: Machine) -> Iterator[str]:
+    if machine.switched_off("resize_rootfs") or machine.last(Kind.RESIZE_OFF):
+        yield "#   resize_rootfs: true"
+
+
 def _next_time(machine: Machine) -> Iterator[str]:
     """Yield what grows a logical volume and all below it, in user-data."""
     volume = machine.kind_of_stack("lvm")
@@ -500,7 +532,7 @@ def _next_time(machine: Machine) -> Iterator[str]:
 def _writable(machine: Machine) -> Iterator[str]:
     if machine.sealed:
         yield "# A verified image keeps its size; data is on other partitions:"
-        yield "lsblk -o NAME,SIZE,RO,MOUNTPOINTS {disk}"
+        yield "lsblk -o NAME,SIZE,RO,MOUNTPOINT {disk}"
     elif "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"
         yield _resize_btrfs(machine, read_only=True)
@@ -521,6 +553,8 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<failed>": _failed,
     "<layered>": _layered,
     "<next time>": _next_time,
+    "<enable>": _enable,
+    "<rootfs on>": _rootfs_on,
     "<rescan>": _rescan,
     "<install growpart>": _install_growpart,
     "<writable>": _writable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -100,6 +101,12 @@ class Source(StrEnum):
     RUN = "run's record"
     USER_DATA = "user-data"
     OUTPUT = "output of a program"
+
+
+#: What says that cloud-init is disabled by a file, on the kernel's command line or by a variable.
+ON_PURPOSE = re.compile(
+    r"(?i)disabled[- ]by[- ](?:/etc/cloud|marker|kernel|env)|cloud-init\.disabled|init=disabled"
+)
 
 
 @dataclass(frozen=True, slots=True)

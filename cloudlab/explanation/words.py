@@ -10,6 +10,7 @@ from typing import Any
 
 from cloudlab.console import printable
 from cloudlab.explanation.model import (
+    ON_PURPOSE,
     Evidence,
     Grower,
     Measure,
@@ -50,8 +51,8 @@ _REASONS = {
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume; growpart grows the partition below it only "
     "if growpart.devices lists it, and then runs pvresize; lvextend is always up to you",
-    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
-    Reason.RAID: "root lies on a RAID array, which growpart left alone",
+    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart does not grow",
+    Reason.RAID: "root lies on a RAID array, which growpart does not grow",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
     Reason.IMMUTABLE_ROOT: "the root filesystem is mounted read-only, and growing it through '/' "
     "fails",
@@ -74,6 +75,14 @@ _REASONS = {
     Reason.USER_DATA_IGNORED: "cloud-init ignored the user-data and used its defaults",
     Reason.ENLARGED_SINCE: "the disk has had more room since, and nothing has grown root again",
     Reason.UNKNOWN: "the evidence does not say why",
+}
+
+# What LOGICAL_VOLUME says of another subject than the partition.
+_OF_VOLUMES = {
+    Subject.PHYSICAL_VOLUME: "it is smaller than the partition that it lies on, until pvresize runs",
+    Subject.LOGICAL_VOLUME: "its volume group has free space that it does not use, at the latest "
+    "once pvresize has run; lvextend is up to you",
+    Subject.FILESYSTEM: "its logical volume did not grow; lvextend is up to you",
 }
 
 _NOTES = {
@@ -99,12 +108,13 @@ _NOTES = {
 SAFE_FIRST = "# Take a snapshot or backup of the disk first."
 
 _NEXT_TIME = "# Next time, in user-data:\n    #   #cloud-config"
-MODE_AUTO = f"""
+_GROWPART_ON = f"""
     <grow>
     {_NEXT_TIME}
     #   growpart:
     #     mode: auto
 """
+MODE_AUTO = f"{_GROWPART_ON}    <rootfs on>"
 # While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
 UNLISTED = """
     <grow>
@@ -150,14 +160,22 @@ _IGNORED = """
     #cloud-config
     cloud-init schema --config-file user-data  # check it; on the machine: --system
 """
+DISABLED = """
+    # cloud-init is disabled on purpose. Without it:
+    <grow>
+    # Or let it run on the next boot, in which it configures the machine as a new one if its
+    # instance-id is new:
+    <enable>
+"""
 PARTITION_FIXES = {
     Reason.USER_DATA_IGNORED: _IGNORED,
     Reason.GROWPART_OFF: MODE_AUTO,
     Reason.UNKNOWN_MODE: MODE_AUTO,
     Reason.GROWROOT_DISABLED: f"""
     sudo rm /etc/growroot-disabled
-    {MODE_AUTO.strip()}
+    {_GROWPART_ON.strip()}
     #     ignore_growroot_disabled: true
+    <rootfs on>
     """,
     Reason.NO_GROWPART_TOOL: """
     <install growpart>
@@ -170,6 +188,7 @@ PARTITION_FIXES = {
     {_NEXT_TIME}
     #   growpart:
     #     devices: [/]
+    <rootfs on>
     """,
     Reason.DISK_NOT_LARGER: NOT_LARGER,
     Reason.ENLARGED_SINCE: LARGER_SINCE,
@@ -379,23 +398,38 @@ def _sentence(one: Statement) -> str:
     if one.subject is Subject.FILESYSTEM:
         name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
     if one.grown is None:
-        why = f": {_REASONS[one.reason]}" if one.reason in _REASONS and one.reason else ""
+        why = f": {_reason(one)}" if one.reason else ""
         why = "" if one.reason is Reason.UNKNOWN else why
         return f"Whether {name[0].lower()}{name[1:]} grew is not known{why}."
     if one.grown:
-        who = f"by {_grower(one)}" if one.by in _GROWERS else "but it is not known by whom"
-        limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        who = (
+            f"by {_grower(one)}"
+            if one.by in _GROWERS
+            else "but the evidence does not say what grew it"
+        )
+        limit = f" It went no further: {_reason(one)}." if one.reason else ""
         if one.reason is Reason.USER_DATA_IGNORED:
-            limit = f" The user-data asked for something else, but {_REASONS[one.reason]}."
+            limit = f" The user-data asked for something else, but {_reason(one)}."
         elif one.reason is Reason.ENLARGED_SINCE:
-            limit = f" But {_REASONS[one.reason]}."
+            limit = f" But {_reason(one)}."
         sizes = _growth(one) if one.to_bytes else ""
         return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
-    reason = _REASONS[one.reason or Reason.UNKNOWN]
+    reason = _reason(one)
     if one.reason is Reason.NO_PARTITION:
         return f"No partition grew: {reason}."
     kept = f" and kept its {_size(one.from_bytes)}{_counted(one)}" if one.from_bytes else ""
     return f"{name} did not grow{kept}: {reason}."
+
+
+def _reason(one: Statement) -> str:
+    reason = one.reason or Reason.UNKNOWN
+    said = [at.text for at in one.evidence if ON_PURPOSE.search(at.text)]
+    if reason is Reason.NO_CLOUD_INIT and said:
+        marker = "marker" in said[0] or "cloud-init.disabled" in said[0]
+        by = "the file /etc/cloud/cloud-init.disabled" if marker else "cloud-init=disabled"
+        return f"cloud-init is disabled on purpose, by {by}"
+    other = _OF_VOLUMES.get(one.subject) if reason is Reason.LOGICAL_VOLUME else None
+    return other or _REASONS[reason]
 
 
 def _grower(one: Statement) -> str:
