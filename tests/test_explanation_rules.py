@@ -2092,6 +2092,7 @@ def test_a_log_alone_names_a_logical_volume(root, why, logical):
     assert (partition.reason is Reason.LOGICAL_VOLUME) is logical
     for statement in (partition, only(found, Subject.FILESYSTEM)):
         assert ("sudo pvresize /dev/PARTITION\nsudo lvextend -r -l" in statement.fix) is logical
+        assert statement.evidence
 
 
 @pytest.mark.parametrize(
@@ -2185,18 +2186,24 @@ vda       252:0    0   80G  0 disk
             "sudo rm /etc/cloud/cloud-init.disabled\nsudo reboot",
         ),
         (
+            " * cloud-init-local is disabled via /proc/cmdline.",
+            "cloud-init=disabled",
+            "/etc/default/grub",
+        ),
+        (
             "detail: Cloud-init disabled by cloud-init-generator",
             "",
             "datasource",
         ),
     ],
-    ids=["file", "kernel", "JSON", "generator"],
+    ids=["file", "kernel", "JSON", "OpenRC", "generator"],
 )
 def test_cloud_init_that_is_disabled_on_purpose_needs_no_datasource(status, by, remedy):
     found = cl.explain(f"# cloud-init status --long\nstatus: disabled\n{status}\n{ROOM}")
     partition = only(found, Subject.PARTITION)
     assert partition.finding == kept(Reason.NO_CLOUD_INIT)
     assert found.to_text().count(f"is disabled on purpose, by {by}" if by else "found no seed") == 2
+    assert ("on the kernel's command line." in found.to_text()) is by.startswith("cloud-init=")
     assert remedy in partition.fix
     assert ("datasource" in partition.fix) is not by
     assert "growpart /dev/vda 1" in partition.fix

@@ -183,7 +183,7 @@ _TABLE = {
     Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
     r"|exceeds the msdos-partition-table-imposed maximum",
     Kind.NO_SPACE: r"No space left on device",
-    Kind.DISABLED: rf"[Cc]loud-init disabled by|{_STATUS}(?:disabled|not run|not started)\b"
+    Kind.DISABLED: rf"[Cc]loud-init disabled by|cloud-init\S* is disabled via|{_STATUS}(?:disabled|not run|not started)\b"
     r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found",
     Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: "
     rf"|{_STATUS}(?:done|running|error|degraded)\b",

@@ -302,7 +302,7 @@ def _grow(machine: Machine) -> Iterator[str]:
         yield from (*_gpart(machine), "<above>")
         return
     if not machine.partition:
-        yield "lsblk  # DISK and NUMBER are those of the root partition"
+        yield "lsblk  # DISK, NUMBER and PARTITION are those of the partition that root lies on"
     if machine.last(Kind.REPART_FAILED):
         yield "sudo systemd-repart --dry-run=yes  # check first: what it would do now"
         yield "sudo systemd-repart --dry-run=no  # or, without its configuration:"
@@ -465,7 +465,7 @@ def _swap_file(machine: Machine) -> Iterator[str]:
         file = "/swap/swapfile"
         yield "# Swap again, as a file in its own subvolume, so that snapshots leave it out:"
         yield f"sudo btrfs subvolume create /swap && sudo truncate -s 0 {file}"
-        yield f"sudo chattr +C {file}  # before it holds data: btrfs has no other swap files"
+        yield f"sudo chattr +C {file}  # btrfs takes no swap file that is copied on write"
     else:
         yield "# Swap again, as a file:"
     yield f"sudo fallocate -l 1G {file} && sudo chmod 600 {file} && sudo mkswap {file}"
@@ -499,7 +499,7 @@ def _disabled_by(machine: Machine) -> str:
 def _enable(machine: Machine) -> Iterator[str]:
     """Yield how to remove what disables cloud-init."""
     said = _disabled_by(machine).lower()
-    if re.search(r"kernel|init=disabled", said):
+    if re.search(r"kernel|cmdline|init=disabled", said):
         yield "# Remove cloud-init=disabled from the kernel's command line, in /etc/default/grub; then"
         yield "# update-grub (Fedora, RHEL: grubby --update-kernel=ALL --remove-args=cloud-init=disabled)"
     if re.search(r"env", said):

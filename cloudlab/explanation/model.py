@@ -105,7 +105,7 @@ class Source(StrEnum):
 
 #: What says that cloud-init is disabled by a file, on the kernel's command line or by a variable.
 ON_PURPOSE = re.compile(
-    r"(?i)disabled[- ]by[- ](?:/etc/cloud|marker|kernel|env)|cloud-init\.disabled|init=disabled"
+    r"(?i)disabled[- ]by[- ](?:/etc/cloud|marker|kernel|env)|disabled via|cloud-init\.disabled|init=disabled"
 )
 
 

@@ -426,7 +426,9 @@ def _reason(one: Statement) -> str:
     said = [at.text for at in one.evidence if ON_PURPOSE.search(at.text)]
     if reason is Reason.NO_CLOUD_INIT and said:
         marker = "marker" in said[0] or "cloud-init.disabled" in said[0]
-        by = "the file /etc/cloud/cloud-init.disabled" if marker else "cloud-init=disabled"
+        by = "cloud-init=disabled on the kernel's command line"
+        by = "the variable KERNEL_CMDLINE" if "environment" in said[0] else by
+        by = "the file /etc/cloud/cloud-init.disabled" if marker else by
         return f"cloud-init is disabled on purpose, by {by}"
     other = _OF_VOLUMES.get(one.subject) if reason is Reason.LOGICAL_VOLUME else None
     return other or _REASONS[reason]
