@@ -15,7 +15,7 @@ from explained import (
 )
 
 import cloudlab as cl
-from cloudlab.explanation import Grower, Reason, Subject
+from cloudlab.explanation import Grower, Reason, Statement, Subject
 
 OPEN = (None, Grower.UNKNOWN, None)
 ROOM = """\
@@ -1835,9 +1835,11 @@ def test_swap_is_deleted_only_if_nothing_else_lies_behind_root(shown, deleted):
 
 
 def test_swap_that_stays_stays_in_fstab():
-    fix = told(TWO_SWAPS, Subject.PARTITION).fix
-    assert "sed -i" not in fix
-    assert "lsblk -o NAME,UUID /dev/sda4\n" in fix
+    unlisted = TWO_SWAPS.partition("# lsblk")[0] + "# findmnt -n /\n/ /dev/sda3 ext4 rw,relatime\n"
+    for shown in (TWO_SWAPS, unlisted):
+        fix = told(shown, Subject.PARTITION).fix
+        assert "sed -i" not in fix
+        assert "lsblk -o NAME,UUID /dev/sda4\n" in fix
 
 
 def test_a_swap_whose_deletion_renumbers_root_stays():
@@ -2228,6 +2230,8 @@ def test_the_reason_of_a_volume_is_its_group():
     assert "its volume group has free space" in words[Subject.LOGICAL_VOLUME]
     assert "its logical volume did not grow" in words[Subject.FILESYSTEM]
     assert "growpart" not in words[Subject.LOGICAL_VOLUME] + words[Subject.FILESYSTEM]
+    held = Statement(Subject.PHYSICAL_VOLUME, "vda1", *kept(Reason.LOGICAL_VOLUME))
+    assert "until pvresize runs" in cl.Explanation((held,)).to_text()
 
 
 @pytest.mark.parametrize(
@@ -2251,3 +2255,9 @@ def test_the_same_commands_are_printed_once():
     partition, filesystem = cl.explain(failed + ROOM).statements
     assert "TMPDIR=/run growpart" in partition.fix
     assert filesystem.fix == "# The same as for the partition, above."
+
+
+def test_without_a_table_only_what_may_lie_behind_root_is_named():
+    [partition] = cl.recorded("not-last").explain().of(Subject.PARTITION)
+    assert partition.reason is Reason.WALL
+    assert "# Move vda2 to the disk's end offline" in partition.fix

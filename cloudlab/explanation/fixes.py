@@ -399,7 +399,9 @@ def _behind_root(machine: Machine) -> tuple[list[str], list[str], list[str]]:
     There is no swap to delete if anything else lies there, or may.
     """
     root, parts = machine.part, machine.table.parts if machine.table else []
-    behind = [one for one in parts if root and one.start_bytes > root.start_bytes]
+    if root is None:
+        return [], [], list(filter(machine.may_follow, machine.devices))
+    behind = [one for one in parts if one.start_bytes > root.start_bytes]
     swaps = [one for one in behind if _is_swap(machine, one)]
     holders = [
         one
@@ -422,7 +424,7 @@ def _behind_root(machine: Machine) -> tuple[list[str], list[str], list[str]]:
 def _wall(machine: Machine) -> Iterator[str]:
     """Remove swap that lies behind root; anything else must be moved, not removed."""
     swaps, deleted, names = _behind_root(machine)
-    if not swaps:
+    if not swaps or machine.table is None:
         name = ", ".join(_plain(one, "another partition") for one in names)
         name = name or "the partition behind root"
         yield f"sudo fdisk -l {{disk}}  # check first: what is on {name}"
@@ -443,8 +445,9 @@ def _wall(machine: Machine) -> Iterator[str]:
     yield SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
     yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-    listed = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
-    if listed <= {*swaps}:
+    all_swap = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
+    all_swap |= {one.name for one in machine.table.parts if _SWAP.search(one.type)}
+    if all_swap <= {*swaps}:
         yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
     else:
         yield f"# In /etc/fstab, comment out the entry of {', '.join(swaps)} only, by path or UUID:"
