@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.model import Source
+from cloudlab.explanation.model import ON_PURPOSE, Source
 from cloudlab.explanation.names import disk_of, number_of, partition_name, short_name
 from cloudlab.units import SECTOR_BYTES
 
@@ -400,6 +400,14 @@ class EventLog:
         if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
             return [basic, login]
         return []
+
+    @property
+    def disabled(self) -> Event | None:
+        """What says that cloud-init is disabled since it last ran, best of all why."""
+        ran = self.last(Kind.RAN)
+        found = [one for one in self.all(Kind.DISABLED) if not ran or one.at.order > ran.at.order]
+        told = [one for one in found if ON_PURPOSE.search(one.at.text)]
+        return next(reversed(told or found), None)
 
     def no_space_near(self, failure: Event) -> Event | None:
         """Return what says that no space was left: a traceback that follows, or a program before."""

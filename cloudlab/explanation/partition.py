@@ -15,7 +15,7 @@ from itertools import pairwise
 from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
 from cloudlab.explanation.facts import Device
 from cloudlab.explanation.machine import FIRST_DISK, MBR_LIMIT_BYTES, OFF_WORDS, Machine
-from cloudlab.explanation.model import ON_PURPOSE, Grower, Reason, Source
+from cloudlab.explanation.model import Grower, Reason, Source
 from cloudlab.explanation.names import disk_of, number_of, short_name, size_in
 from cloudlab.explanation.verdicts import (
     DMESG,
@@ -302,11 +302,7 @@ def _attempts(machine: Machine) -> list[Event]:
 
 def said_causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what cloud-init and growpart themselves say kept root's partition from growing."""
-    ended, silence = machine.last(Kind.RAN), machine.silence
-    off = [one for one in machine.all(Kind.DISABLED) if not ended or one.at.order > ended.at.order]
-    disabled = max(
-        reversed(off), key=lambda one: bool(ON_PURPOSE.search(one.at.text)), default=None
-    )
+    disabled, silence = machine.disabled, machine.silence
     ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
     attempts = _attempts(machine)
     if (disabled or silence) and not ran and not attempts:
