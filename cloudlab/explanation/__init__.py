@@ -4,16 +4,17 @@
 module         owns
 =============  ==========================================================
 model          what an explanation is made of
-words          an explanation, in sentences for a terminal and for pages
+words          an explanation, in sentences for a terminal and for pages; texts of what helps
 evidence       files, archives and pastes as lines; copies of them without names
-events, facts  what lines say, and what listings, tables and user-data say
+events, facts  what lines say, and what listings and user-data say
+tables         partition tables, and the room behind a partition
 names          names of block devices and sizes, as programs write them
 machine        one machine's storage, put together from them
 verdicts       what a rule answers, and what would settle the rest
 partition, filesystem
                the rules: whether it grew, by what, or why not
 boot, measured one of cloudlab's own boots: its evidence, and the rules for exact sizes
-fixes          the commands that help
+fixes          the commands that help on one machine
 =============  ==========================================================
 """
 
@@ -31,7 +32,7 @@ from cloudlab.explanation.events import Kind, read_events, source_of
 from cloudlab.explanation.evidence import Document, EvidenceSource, Line, read_evidence
 from cloudlab.explanation.facts import read_facts
 from cloudlab.explanation.filesystem import filesystem_verdict, layer_verdicts
-from cloudlab.explanation.fixes import filesystem_fix, partition_fix
+from cloudlab.explanation.fixes import array_fix, filesystem_fix, partition_fix
 from cloudlab.explanation.machine import Machine
 from cloudlab.explanation.measured import boot_notes, filesystem_verdicts, partition_verdicts
 from cloudlab.explanation.model import Evidence as Evidence
@@ -96,7 +97,7 @@ def explain(
         fix = "" if right else partition_fix(machine, one)
         statements.append(_statement(Subject.PARTITION, machine.partition, one, fix))
     for one in filesystems:
-        fix = filesystem_fix(machine, one, last)
+        fix = filesystem_fix(machine, one, last, statements[-1].fix or "")
         statements.append(_statement(Subject.FILESYSTEM, machine.root, one, fix))
     notes = (
         Note(kind, tuple(map(_evidence, lines_of(proofs))), detail)
@@ -155,11 +156,15 @@ def _mounted_below(machine: Machine, documents: Sequence[Document]) -> dict[Line
 def _statements(machine: Machine, below: Mapping[Line, Line]) -> Iterator[Statement]:
     partition = partition_verdict(machine)
     filesystem = filesystem_verdict(machine, partition)
-    fix = partition_fix(machine, partition)
-    yield _statement(Subject.PARTITION, machine.partition, partition, fix, below)
+    shown = partition_fix(machine, partition)
+    yield _statement(Subject.PARTITION, machine.partition, partition, shown, below)
     for subject, device, verdict in layer_verdicts(machine):
-        yield _statement(subject, device, verdict, "", below)
-    root, fix = machine.root or machine.zfs_dataset, filesystem_fix(machine, filesystem, partition)
+        fix = array_fix(machine, device, verdict) if subject is Subject.RAID else ""
+        yield _statement(subject, device, verdict, fix, below)
+    root, fix = (
+        machine.root or machine.zfs_dataset,
+        filesystem_fix(machine, filesystem, partition, shown),
+    )
     yield _statement(Subject.FILESYSTEM, root, filesystem, fix, below)
 
 

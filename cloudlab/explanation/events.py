@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from cloudlab.explanation.evidence import Document, Line
-from cloudlab.explanation.model import Source
+from cloudlab.explanation.model import ON_PURPOSE, Source
 from cloudlab.explanation.names import FIRST_DISK, disk_of, number_of, partition_name, short_name
 from cloudlab.units import SECTOR_BYTES
 
@@ -99,7 +99,7 @@ _TABLE = {
     r"|'growpart' in config was not a dict",
     Kind.GROWPART_MISSING: r"No resizers available|: mode growpart not available|growpart: (?:command )?not found|'growpart' not found"
     r"|cloud-(?:utils-growpart|guest-utils|utils) is not installed"
-    r"|no packages found matching cloud-guest-utils|which: no growpart",
+    r"|no packages found matching cloud-guest-utils|which: no growpart|If 'growpart' is not a typo",
     Kind.NO_DEVICES: r"growpart: empty device list",
     Kind.GROWPART_BROKE: r"Running module (?:cc_)?growpart .*failed|'growpart', \w*(?:Error|Exception)\("
     r"|Failed:? growpart (?:--dry-run )?(?:for )?\(?(?P<device>/dev/[^ ,)]+),? (?P<number>\d+)"
@@ -183,7 +183,7 @@ _TABLE = {
     Kind.MBR_LIMIT: r"DOS partition table format cannot be used|MBR/dos partitioned disk is larger than 2TB"
     r"|exceeds the msdos-partition-table-imposed maximum",
     Kind.NO_SPACE: r"No space left on device",
-    Kind.DISABLED: rf"[Cc]loud-init disabled by|{_STATUS}(?:disabled|not run|not started)\b"
+    Kind.DISABLED: rf"[Cc]loud-init disabled by|cloud-init\S* is disabled via|{_STATUS}(?:disabled|not run|not started)\b"
     r"|boot_status_code\"?: \"?disabled|Disabled cloud-init \[|cloud-init: (?:command )?not found",
     Kind.RAN: r"Cloud-init v\. |Starting .*(?:cloud-init|Cloud-init)|\.py\[(?:DEBUG|INFO|WARNING)\]: "
     rf"|{_STATUS}(?:done|running|error|degraded)\b",
@@ -378,6 +378,11 @@ class EventLog:
         found = self.all(Kind.CHANGED, Kind.PROGRAM)
         return [one for one in found if one.kind is Kind.CHANGED or one.get("verb") == "CHANGED"]
 
+    def enlargements(self, disk: str) -> list[Event]:
+        """Return what says that a disk became larger."""
+        found = self.all(Kind.CAPACITY)
+        return [one for one in found if one.larger and one.get("device", "disk") == disk]
+
     def rescanned_after(self, at: Line) -> int:
         """Return the order of the last rescan or reboot after a line, or else its own."""
         last = self.last(Kind.RESCANNED)
@@ -418,6 +423,14 @@ class EventLog:
         if basic and login and basic.at.file == login.at.file and not self.last(Kind.RAN):
             return [basic, login]
         return []
+
+    @property
+    def disabled(self) -> Event | None:
+        """What says that cloud-init is disabled since it last ran, best of all why."""
+        ran = self.last(Kind.RAN)
+        found = [one for one in self.all(Kind.DISABLED) if not ran or one.at.order > ran.at.order]
+        told = [one for one in found if ON_PURPOSE.search(one.at.text)]
+        return next(reversed(told or found), None)
 
     def no_space_near(self, failure: Event) -> Event | None:
         """Return what says that no space was left: a traceback that follows, or a program before."""

@@ -13,17 +13,13 @@ from cloudlab.explanation.names import (
     CONTAINERS,
     IMAGE,
     IMAGE_DISK,
-    IMAGE_FILE,
-    cylinder_bytes,
     disk_of,
     fstype_in,
-    parted_size,
-    partition_name,
     rounding,
-    sector_bytes,
     short_name,
     size_in,
 )
+from cloudlab.explanation.tables import Part, Table, read_tables
 from cloudlab.seed.check import Document as Yaml
 from cloudlab.seed.check import is_cloud_config, read_document
 from cloudlab.sizes.lines import PROMPT, words_below
@@ -65,26 +61,6 @@ _USER_DATA_KEYS = frozenset(
         "ssh_authorized_keys package_update package_upgrade disk_setup fs_setup mounts fqdn"
     )
 )
-# The size of a disk, where sgdisk and parted count its sectors before they say how large those are.
-_COUNTED = re.compile(r": (\d+)(?: sectors|s$)")
-_LABEL = re.compile(
-    r"(?:Disklabel type|Disk label type|Partition Table|label): (\w+)|[^/:\uff1a]+[:\uff1a] ?(gpt|(?:ms)?dos|loop)$"
-)
-# parted's heading in any language, and its only one where programs are to read it (-m).
-_PARTED = re.compile(
-    r"(?:\w+\s+)?(?P<disk>/dev/[^\s:\uff1a]+)\s?[:\uff1a]\s*(?P<size>[\d.,]+[kMGT]?i?[Bs])"
-    r"(?:\s*$|:[\w-]*:(?P<sector>\d+):\d+:(?P<label>\w+):)"
-)
-# FreeBSD's "gpart show": a table's heading and its rows, in sectors.
-_GPART = re.compile(
-    r"=> +(?P<first>\d+) +(?P<count>\d+) +(?P<disk>\w+) +(?P<scheme>GPT|MBR|BSD) +"
-    r"\((?P<size>[\d.]+[KMGTP])\)(?P<corrupt> +\[CORRUPT\])?"
-)
-_GPART_ROW = re.compile(
-    r" +(\d+) +(\d+) +(\d+) +([a-z!][\w-]*) +(?:\[\w+\] +)?\([\d.]+[A-Z]?\)\s*$"
-)
-# Of fdisk and gdisk, where their input is not shown.
-_OWN_PROMPT = re.compile(r"^(?:Expert c|C)ommand \([m?] for help\): ")
 _PROMPT = re.compile(PROMPT + r" |[$#] \w")
 
 
@@ -139,34 +115,6 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A partition in a table, in bytes; ``end_bytes`` is the first byte after it."""
-
-    name: str
-    start_bytes: int
-    end_bytes: int
-    type: str = ""
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes from start to end."""
-        return self.end_bytes - self.start_bytes
-
-
-@dataclass
-class Table:
-    """A partition table as it is on the disk; what the kernel uses may differ."""
-
-    disk: str
-    at: Line
-    size_bytes: int | None = None
-    label: str = ""
-    parts: list[Part] = field(default_factory=list)
-    rounded: bool = False
-    sector_bytes: int = SECTOR_BYTES
-
-
-@dataclass(frozen=True, slots=True)
 class Volume:
     """A row of pvs, vgs, lvs or zpool list: ``kind`` is pv, vg, lv or pool.
 
@@ -212,7 +160,7 @@ def read_facts(documents: list[Document]) -> Facts:
     """Return all facts, in order, and note in the documents what was recognised."""
     facts = Facts()
     readers: tuple[tuple[str, list[Any], Callable[[Document], Iterator[Any]]], ...] = (
-        ("partition table", facts.tables, _tables),
+        ("partition table", facts.tables, read_tables),
         ("LVM or ZFS listing", facts.volumes, _volumes),
         ("mounts", facts.mounts, _mounts),
         ("mounts", facts.mounts, _chosen_columns),
@@ -361,7 +309,7 @@ def _without_header(document: Document, known: set[Line]) -> Iterator[Device]:
         yield Device(name, size_bytes, match["type"], *about, line, rounding(size_bytes))
 
 
-# ---- partition tables ----
+# ---- disk images ----
 
 
 def _read_layout(document: Document, facts: Facts) -> None:
@@ -389,115 +337,6 @@ def _read_layout(document: Document, facts: Facts) -> None:
         if mounts and filesystem and filesystem.size_bytes:
             facts.mounts.append(Mount(name, "/", at, filesystem.size_bytes, None, fstype))
     facts.tables.append(table)
-
-
-def _tables(document: Document) -> Iterator[Table]:
-    for value in document.json_objects("partitiontable"):
-        yield from filter(None, [_sfdisk_json(value, document.lines[0])])
-    table, sector, cylinder = None, SECTOR_BYTES, 0
-    for line in document.without_plans():
-        text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
-        cylinder = cylinder_bytes(text, cylinder)
-        if shown := sector_bytes(text):
-            sector = shown
-            if table is not None and not table.parts:
-                table.sector_bytes, counted = sector, _COUNTED.search(table.at.text)
-                table.size_bytes = int(counted[1]) * sector if counted else table.size_bytes
-        elif (begun := _new_table(text, line, table)) is not None:
-            table, sector = begun, begun.sector_bytes
-            yield begun
-        elif match := _LABEL.match(text):
-            if table is not None:
-                label = match[1] or match[2]
-                table.label = {"msdos": "dos"}.get(label, label)
-        elif part := _part(text, sector, table, cylinder) or _gpart_row(text, table):
-            disk = disk_of(part.name)
-            if table is None or (disk and disk != table.disk):
-                table = Table(disk, line)
-                yield table
-            table.rounded |= bool(cylinder)
-            # "loop" is parted's word for a filesystem without a table.
-            table.parts += [part] if table.label != "loop" else []
-
-
-def _new_table(text: str, line: Line, before: Table | None) -> Table | None:
-    """Return the table that begins in a line of fdisk, sfdisk, sgdisk or parted."""
-    text = _OWN_PROMPT.sub("", text)
-    if before is not None and text.startswith("New situation"):  # sfdisk shows the old one first
-        return replace(before, at=line, parts=[], rounded=False)
-    if match := re.match(r"\w+ (/dev/[^\s:\uff1a]+)\s?[:\uff1a].*?[,\uff0c]\s?(\d{6,})\s\w", text):
-        return Table(short_name(match[1]), line, int(match[2]))
-    if match := re.match(r"Disk (/dev/\S+): (\d+) sectors", text):
-        return Table(short_name(match[1]), line, int(match[2]) * SECTOR_BYTES)
-    if match := _PARTED.match(text):
-        sector, label = int(match["sector"] or SECTOR_BYTES), match["label"] or ""
-        about = line, parted_size(match["size"], sector), label.removeprefix("ms")
-        rounded = not re.fullmatch(r"\d+[Bs]", match["size"])
-        return Table(short_name(match["disk"]), *about, rounded=rounded, sector_bytes=sector)
-    if match := _GPART.match(text):
-        return _gpart_table(match, line)
-    match = re.match(r"device: (/dev/\S+)", text)
-    return Table(short_name(match[1]), line) if match else None
-
-
-def _gpart_table(shown: re.Match[str], line: Line) -> Table:
-    """Return the table that a heading of ``gpart show`` begins, with the least size of its disk.
-
-    The heading counts the table's sectors, and rounds the disk's size.
-    """
-    end = (int(shown["first"]) + int(shown["count"])) * SECTOR_BYTES
-    unit = size_in("1" + shown["size"][-1])
-    least = size_in(shown["size"]) - unit // (20 if "." in shown["size"] else 2)
-    label = {"MBR": "dos"}.get(shown["scheme"], shown["scheme"].lower())
-    return Table(shown["disk"], line, max(end, least) if shown["corrupt"] else end, label)
-
-
-def _gpart_row(text: str, table: Table | None) -> Part | None:
-    match = _GPART_ROW.match(text)
-    if match is None or table is None:
-        return None
-    start, count = (int(match[n]) * SECTOR_BYTES for n in (1, 2))
-    sign = {"dos": "s", "bsd": ""}.get(table.label, "p")
-    index = match[3] if sign else chr(ord("a") + (int(match[3]) - 1) % 26)
-    return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
-
-
-def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
-    """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
-    addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
-    if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
-        start, end = int(match[2]), int(match[3])
-        unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
-        begin, stop = (start - first) * unit, (end + 1 - first) * unit
-        return Part(short_name(match[1]), begin, stop, match[4]) if end > start else None
-    if match := re.match(r"(/dev/\S+) : start= *(\d+), size= *(\d+), (?:type|Id)= *(\S+)", text):
-        start = int(match[2]) * sector
-        return Part(short_name(match[1]), start, start + int(match[3]) * sector, match[4])
-    if table is None:
-        return None
-    if match := re.match(r" {0,5}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ ?[KMGT](?:iB)?\s+(.*)", text):
-        end = (int(match[3]) + 1) * sector
-        return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
-    size = r"([\d.,]+[kKMGT]?i?[Bs])"
-    if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
-        start, end = (parted_size(match[n], sector) for n in (2, 3))
-        name = partition_name(table.disk, match[1])
-        return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
-    return None
-
-
-def _sfdisk_json(value: Any, at: Line) -> Table | None:
-    try:
-        sector = int(value.get("sectorsize", SECTOR_BYTES))
-        disk = short_name(str(value["device"]))
-        table = Table(disk, at, None, str(value.get("label", "")))
-        for one in value.get("partitions", ()):
-            start = int(one["start"]) * sector
-            end = start + int(one["size"]) * sector
-            table.parts.append(Part(short_name(one["node"]), start, end, str(one.get("type", ""))))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return table
 
 
 # ---- LVM, ZFS ----

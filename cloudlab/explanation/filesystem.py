@@ -480,7 +480,8 @@ def _below_kept_partition(
     if volume and fills is not False:
         full = partition.reason is not Reason.LOGICAL_VOLUME and _volume_full(machine, volume)
         reason = Reason.FILLS_ITS_DEVICE if full else Reason.LOGICAL_VOLUME
-        yield not_grown(reason, volume, machine.filesystem)
+        below = partition.evidence if not volume.at.number else ()
+        yield not_grown(reason, volume, *below, machine.filesystem)
     layered = machine.kind_of_stack("crypt")
     if fills or (fills is None and (resized or (idle and not layered))):
         yield not_grown(Reason.FILLS_ITS_DEVICE, resized or idle, machine.filesystem)

@@ -6,21 +6,40 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
-from cloudlab.explanation.events import Kind
+from cloudlab.explanation.events import Event, Kind
+from cloudlab.explanation.facts import Device
 from cloudlab.explanation.machine import Machine
-from cloudlab.explanation.model import Reason
+from cloudlab.explanation.model import ON_PURPOSE, Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
+from cloudlab.explanation.tables import LOGICAL, Part
 from cloudlab.explanation.verdicts import Verdict
+from cloudlab.explanation.words import (
+    DISABLED,
+    FILESYSTEM_FIXES,
+    LARGER_SINCE,
+    MODE_AUTO,
+    NOT_LARGER,
+    PARTITION_FIXES,
+    SAFE_FIRST,
+    UNLISTED,
+)
 
-# Cloud images number what lies before root from 14 or 127.
-_EARLY_NUMBERS = 14
-# Packages with a program that resizing needs: of Debian, Fedora and Alpine.
+_OWN_TABLE_BYTES = 4096
+# How families of distributions install a package, and their words for a program that is missing.
+_INSTALLERS = (
+    ("apt-get install", r"cloud-guest-utils"),
+    ("dnf install", r"cloud-utils-growpart"),
+    ("zypper install", r"is not a typo"),
+    ("apk add", r"-ash: "),
+)
+# Their packages with a program that growing needs.
 _PACKAGES = {
-    "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
-    "xfs_growfs": ("xfsprogs", "xfsprogs", "xfsprogs-extra"),
-    "btrfs": ("btrfs-progs", "btrfs-progs", "btrfs-progs"),
-    "sfdisk": ("fdisk", "util-linux", "sfdisk"),
-    "sgdisk": ("gdisk", "gdisk", "sgdisk"),
+    "growpart": ("cloud-guest-utils", "cloud-utils-growpart", "growpart", "cloud-utils-growpart"),
+    "resize2fs": ("e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs-extra"),
+    "xfs_growfs": ("xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs-extra"),
+    "btrfs": ("btrfs-progs", "btrfs-progs", "btrfsprogs", "btrfs-progs"),
+    "sfdisk": ("fdisk", "util-linux", "util-linux", "sfdisk"),
+    "sgdisk": ("gdisk", "gdisk", "gptfdisk", "sgdisk"),
 }
 # Only names that a shell takes as they are go into commands.
 _PLAIN = re.compile(r"[\w./+:@%-]+")
@@ -29,146 +48,10 @@ _FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 # As fdisk, sfdisk and sgdisk name them.
 _EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
 _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
+# Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
+_THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
 _MARKED = re.compile(r"with errors|errors in the filesystem")
-_SAFE_FIRST = "# Take a snapshot or backup of the disk first."
-
-# Texts of commands, a line each.  {disk} and other words in braces are the machine's names; a
-# line in angle brackets stands for steps that depend on the machine, see _STEPS.
-_NEXT_TIME = "# Next time, in user-data:\n    #   #cloud-config"
-_MODE_AUTO = f"""
-    <grow>
-    {_NEXT_TIME}
-    #   growpart:
-    #     mode: auto
-"""
-# While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
-_UNLISTED = """
-    <grow>
-    # Next time: in the image's /etc/cloud/cloud.cfg, list both modules:
-    #   cloud_init_modules:
-    #     - growpart
-    #     - resizefs
-"""
-_BUSY = """
-    sudo partx --update {disk}  # or: sudo partprobe {disk}
-    lsblk {disk}  # check: the new size; if it is still the old one: sudo reboot
-    <above>
-"""
-_IMMUTABLE = """
-    findmnt -no SOURCE,FSTYPE,OPTIONS /  # check first: / is read-only by design
-    <writable>
-"""
-_FULL = """
-    df -h / /tmp  # check first
-    sudo journalctl --vacuum-size=50M; sudo apt-get clean  # free a few megabytes
-    # growpart needs room for its temporary files; a tmpfs has it:
-    sudo env TMPDIR=/run growpart {disk} {number}
-    <above>
-"""
-_NOT_LARGER = """
-    lsblk {disk}  # check first: the size that the machine sees
-    # On the host or in the cloud's console, enlarge the disk itself, e.g. one of:
-    #   qemu-img resize DISK.qcow2 SIZE        (machine shut down)
-    #   virsh blockresize DOMAIN {disk_name} SIZE  (while it runs)
-    <rescan>
-    # A reboot from inside keeps the old size: shut the machine down (power off), start it; then
-    <grow>
-"""
-_LARGER_SINCE = """
-    # The kernel has seen the larger disk since. cloud-init grows it on the next boot:
-    sudo reboot
-    # or now, without a reboot:
-    <grow>
-"""
-_IGNORED = """
-    # The first line of user-data must be exactly:
-    #cloud-config
-    cloud-init schema --config-file user-data  # check it; on the machine: --system
-"""
-_PARTITION = {
-    Reason.USER_DATA_IGNORED: _IGNORED,
-    Reason.GROWPART_OFF: _MODE_AUTO,
-    Reason.UNKNOWN_MODE: _MODE_AUTO,
-    Reason.GROWROOT_DISABLED: f"""
-    sudo rm /etc/growroot-disabled
-    {_MODE_AUTO.strip()}
-    #     ignore_growroot_disabled: true
-    """,
-    Reason.NO_GROWPART_TOOL: """
-    sudo apt-get install cloud-guest-utils  # RPM systems: dnf install cloud-utils-growpart
-    <grow>
-    # Next time put that package into the image: growpart runs before packages are installed.
-    """,
-    Reason.NOT_ASKED: f"""
-    <grow>
-    {_NEXT_TIME}
-    #   growpart:
-    #     devices: [/]
-    """,
-    Reason.DISK_NOT_LARGER: _NOT_LARGER,
-    Reason.GAIN_BELOW_1_MIB: _NOT_LARGER,
-    Reason.WALL: "<wall>",
-    Reason.NO_PARTITION: """
-    # There is no partition to grow: once the disk is larger, only the filesystem has to.
-    <resize>
-    """,
-    Reason.LOGICAL_VOLUME: "<layered>",
-    Reason.ENCRYPTED: "<layered>",
-    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
-    Reason.FILESYSTEM_FULL: _FULL,
-    Reason.GROWPART_FAILED: "<failed>",
-    Reason.NO_CLOUD_INIT: """
-    cloud-init status --long; cat /run/cloud-init/ds-identify.log  # check first
-    # Give the machine a datasource, e.g. a NoCloud seed labelled cidata; on Proxmox a
-    # cloud-init drive: qm set VMID --ide2 STORAGE:cloudinit. Then reboot, or by hand:
-    <grow>
-    """,
-    Reason.MODULE_RAN: """
-    sudo rm -f /var/lib/cloud/sem/config_growpart.once /var/lib/cloud/sem/config_resizefs.once
-    <grow>
-    # In the image: list growpart and resizefs in cloud.cfg without 'once' (their frequency is
-    # always), and run 'cloud-init clean' before a snapshot is taken.
-    """,
-    Reason.TABLE_BUSY: _BUSY,
-    Reason.MBR_2_TIB: f"""
-    {_SAFE_FIRST}
-    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
-    start=$(cat /sys/class/block/{{partition}}/start)
-    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
-    sudo partx --update {{disk}}
-    <above>
-    # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
-    # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
-    """,
-    Reason.GPT_BACKUP: f"""
-    {_SAFE_FIRST}
-    sudo sgdisk -e {{disk}}  # relocate the backup GPT to the disk's end
-    sudo partprobe {{disk}}  # or reboot
-    <grow>
-    """,
-    Reason.DEVICE_NOT_FOUND: """
-    findmnt /; lsblk  # check first: which partition is mounted as /dev/root
-    <grow>
-    # Next time boot with an initramfs, or with root=UUID=... or root=LABEL=... on the kernel's
-    # command line, or name the partition: growpart: {devices: [/dev/...]}
-    """,
-}
-_FILESYSTEM = {
-    Reason.USER_DATA_IGNORED: _IGNORED,
-    Reason.IN_BACKGROUND: """
-    df -h /  # again after a while: it grows while it is in use
-    <resize>
-    """,
-    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
-    Reason.RESIZE_ROOTFS_OFF: f"""
-    <above>
-    {_NEXT_TIME}
-    #   resize_rootfs: true
-    """,
-    Reason.TABLE_BUSY: _BUSY,
-    Reason.FILESYSTEM_FULL: _FULL,
-}
-_EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB}
+_EVEN_IF_GROWN = {Reason.USER_DATA_IGNORED, Reason.MBR_2_TIB, Reason.ENLARGED_SINCE}
 _NOT_ONLY_IF_KEPT = {Reason.USER_DATA_IGNORED, Reason.IN_BACKGROUND, Reason.RESIZE_FAILED}
 
 
@@ -176,27 +59,50 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     """Return what grows the partition and all that lies on it; empty if nothing is wrong."""
     if verdict.grown is not False and verdict.reason not in _EVEN_IF_GROWN:
         return ""
-    template = _PARTITION.get(verdict.reason or Reason.UNKNOWN, "<grow>")
+    if fixed := _fixed_array(machine):
+        return fixed
+    template = PARTITION_FIXES.get(verdict.reason or Reason.UNKNOWN, "<grow>")
     unlisted = machine.last(Kind.UNLISTED)
-    if template is _NOT_LARGER and machine.last(Kind.CAPACITY):
-        template = _LARGER_SINCE
-    elif template is _MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
-        template = _UNLISTED
+    if template is NOT_LARGER and machine.enlargements(machine.disk):
+        template = LARGER_SINCE
+    elif verdict.reason is Reason.NO_CLOUD_INIT and _disabled_by(machine):
+        template = DISABLED
+    elif template is LARGER_SINCE and not machine.last(Kind.CHANGED):
+        template = "<grow>"  # cloud-init is not known to run here
+    elif template is MODE_AUTO and unlisted and unlisted.at in verdict.evidence:
+        template = UNLISTED
     elif machine.freebsd and verdict.reason is Reason.GPT_BACKUP:  # gpart recovers it
         template = "<grow>"
     return _text(machine, template)
 
 
-def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
-    """Return what grows the filesystem; empty if nothing is wrong."""
+def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict, shown: str = "") -> str:
+    """Return what grows the filesystem, briefly if it is what is shown above; empty if all is well."""
+    fix = _filesystem_fix(machine, verdict, partition)
+    return "# The same as for the partition, above." if fix and fix == shown else fix
+
+
+def _filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict) -> str:
     if verdict.grown is not False and verdict.reason not in _NOT_ONLY_IF_KEPT:
         return ""
     first = partition.grown is False and partition.reason is not Reason.NO_PARTITION
     steps = ["# First the partition, as above; then:"] if first else []
     steps += ["<before resize>"] if verdict.reason is Reason.RESIZE_FAILED else []
     short = not first and machine.fills(machine.size_of(machine.root)) is False
+    if not short and (fixed := _fixed_array(machine)):
+        return fixed
     above = "\n".join([*steps, "<resize>" if short else "<above>"])
-    return _text(machine, _FILESYSTEM.get(verdict.reason or Reason.UNKNOWN, above))
+    return _text(machine, FILESYSTEM_FIXES.get(verdict.reason or Reason.UNKNOWN, above))
+
+
+def array_fix(machine: Machine, name: str, verdict: Verdict) -> str:
+    """Return what grows an array whose partition root is on, and all above; empty if no such."""
+    device = machine.devices.get(name)
+    if verdict.grown is not False or device is None or device.name != machine.disk:
+        return ""
+    return _fixed(device) or _text(
+        machine, f"sudo mdadm --grow /dev/{_plain(name, 'ARRAY')} --size=max\n<grow>"
+    )
 
 
 def _text(machine: Machine, template: str) -> str:
@@ -261,9 +167,9 @@ def _resize(machine: Machine) -> list[str]:
     point = _point(machine)
     pool = _plain(machine.zfs_dataset.split("/")[0], "POOL")
     commands = {
-        "ext": [f"sudo resize2fs {root}"],
+        "ext": _resize_ext(machine, root),
         "xfs": [f"sudo xfs_growfs {point}"],
-        "btrfs": [f"sudo btrfs filesystem resize max {point}"],
+        "btrfs": [_resize_btrfs(machine)],
         "f2fs": [
             "# f2fs grows only while it is not mounted: boot a rescue system with f2fs-tools, then",
             f"sudo resize.f2fs {root}",
@@ -288,19 +194,65 @@ def _resize(machine: Machine) -> list[str]:
     ]
 
 
+def _resize_ext(machine: Machine, root: str) -> list[str]:
+    failures = (one for one in machine.all(Kind.RESIZE_FAILED) if "in 32 bits" in one.at.text)
+    if not any(machine.is_root(one.get("device", "target")) for one in failures):
+        return [f"sudo resize2fs {root}"]
+    return [
+        "# ext4 ends at 16 TiB without its feature 64bit, which it gets only while it is not mounted:",
+        "# boot a rescue system, then",
+        f"sudo e2fsck -f {root} && sudo resize2fs -b {root} && sudo resize2fs {root}",
+    ]
+
+
+def _resize_btrfs(machine: Machine, *, read_only: bool = False) -> str:
+    """Return the command for root's own device of a btrfs, through a mount that is writable."""
+    rows = (one for one in machine.facts.mounts if one.mountpoint == "btrfs")
+    mine = (one.at.text for one in rows if short_name(one.source) == machine.root)
+    found = [row.split()[1] for row in mine if row.split()[:1] == ["devid"]]
+    device = f"{found[-1]}:" if found and found[-1] != "1" else ""
+    point, unsure = _point(machine), ""
+    if point == "/" and (read_only or machine.immutable_source is not None):
+        shown = [one for one in _mounts(machine) if one != "/" and _PLAIN.fullmatch(one)]
+        usual = [one for one in ("/.snapshots", "/var", "/home") if one in shown]
+        point = next(iter((*usual, *shown)), "/.snapshots")
+        unsure = "" if shown else "  # or /var, /home"
+    return f"sudo btrfs filesystem resize {device}max {point}{unsure}"
+
+
+def _layers(machine: Machine) -> list[Device]:
+    """Return what lies between the root filesystem and its partition, from above."""
+    holder, names = machine.partition or machine.disk, [one.name for one in machine.stack]
+    return machine.stack[: names.index(holder)] if holder in names else machine.stack
+
+
+def _fixed_array(machine: Machine) -> str:
+    """Return what to do about an array on root's partition that cannot grow; empty if it can."""
+    return next(filter(None, map(_fixed, _layers(machine))), "")
+
+
+def _fixed(device: Device) -> str:
+    if device.type not in {"raid0", "linear"}:
+        return ""
+    return (
+        f"# mdadm cannot make a {device.type} array use more of its members (--grow --size=max):\n"
+        "# back up the data, create a new array on larger members and restore."
+    )
+
+
 def _above(machine: Machine) -> list[str]:
     """Return the commands for what lies between partition and filesystem, from below."""
-    steps, grown = [], False
-    holder = machine.partition or machine.disk
-    names = [one.name for one in machine.stack]
-    above = machine.stack[: names.index(holder)] if holder in names else machine.stack
+    steps: list[str] = []
+    grown, holder = False, machine.partition or machine.disk
     logical = any(one.kind == "lv" and one.name == machine.root for one in machine.facts.volumes)
-    for device in reversed(above):
+    for device in reversed(_layers(machine)):
         if device.type == "crypt":
             steps.append(f"sudo cryptsetup resize {_plain(device.name, 'MAPPING')}")
             holder = f"mapper/{device.name}"
         elif device.type == "lvm" or (device.name == machine.root and logical):
-            steps += [f"sudo pvresize /dev/{_plain(holder, 'PARTITION')}", _lvextend(device.name)]
+            if not _THIN_POOL.fullmatch(device.name):
+                steps.append(f"sudo pvresize /dev/{_plain(holder, 'PARTITION')}")
+                steps += _lvextend(machine, device.name)
             grown = True
         elif device.type.startswith(("raid", "md", "linear")):
             steps.append("# The same with the array's other members; then:")
@@ -309,8 +261,28 @@ def _above(machine: Machine) -> list[str]:
     return steps if grown else [*steps, *_resize(machine)]
 
 
-def _lvextend(volume: str) -> str:
-    return f"sudo lvextend -r -l +100%FREE /dev/mapper/{_plain(volume, 'VOLUME')}"
+def _lvextend(machine: Machine, volume: str) -> list[str]:
+    """Return how a logical volume takes its group's room; a thin one only takes its pool's."""
+    path = f"/dev/mapper/{_plain(volume, 'VOLUME')}"
+    pool = _thin_pool(machine, volume)
+    if not pool:
+        return [f"sudo lvextend -r -l +100%FREE {path}"]
+    return [
+        f"sudo lvextend -l +100%FREE {pool}  # the thin pool",
+        f"sudo lvextend -r -L +SIZE {path}  # a thin volume: SIZE is at most what its pool gained",
+    ]
+
+
+def _thin_pool(machine: Machine, volume: str) -> str:
+    """Return the thin pool of root's volume as GROUP/POOL; empty if it has none."""
+    for layer in filter(None, (_THIN_POOL.fullmatch(one.name) for one in machine.stack)):
+        names = [one.replace("--", "-") for one in layer.groups()]
+        return _plain("/".join(names), "GROUP/POOL")
+    rows = [one for one in machine.facts.volumes if (one.kind, one.name) == ("lv", volume)]
+    for one in reversed(rows):
+        if match := re.search(r"\sV[-\w]{9}\s+\S+\s+([\w.+-]+)", one.at.text):
+            return _plain(f"{one.group}/{match[1]}", "GROUP/POOL")
+    return ""
 
 
 def _gpart(machine: Machine) -> list[str]:
@@ -329,23 +301,49 @@ def _grow(machine: Machine) -> Iterator[str]:
         yield from (*_gpart(machine), "<above>")
         return
     if not machine.partition:
-        yield "lsblk  # DISK and NUMBER are those of the root partition"
+        yield "lsblk  # DISK, NUMBER and PARTITION are those of the partition that root lies on"
     if machine.last(Kind.REPART_FAILED):
         yield "sudo systemd-repart --dry-run=yes  # check first: what it would do now"
         yield "sudo systemd-repart --dry-run=no  # or, without its configuration:"
-    after = [one for one in machine.devices if _may_follow(machine, one)]
+    after = [one for one in machine.devices if machine.may_follow(one)]
     if machine.table is None and after:
         name = _plain(after[0], "another partition")
         yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
+    if holder := _extended(machine):
+        yield f"sudo growpart {{disk}} {number_of(holder)}  # the extended partition around {{number}}"
     yield "sudo growpart --dry-run {disk} {number}  # check first: it must print CHANGE"
     yield "sudo growpart {disk} {number}"
     yield "<above>"
 
 
-def _may_follow(machine: Machine, name: str) -> bool:
-    """Tell whether a partition may lie behind root's, by its number."""
-    number = number_of(name) if disk_of(name) == machine.disk and machine.number else ""
-    return bool(number) and int(machine.number) < int(number) < _EARLY_NUMBERS
+def _extended(machine: Machine) -> str:
+    """Return the extended partition that holds root's; empty if that is no logical one.
+
+    To the kernel an extended partition has the size of its own table only.
+    """
+    root, parts = machine.part, machine.table.parts if machine.table else []
+    if int(machine.number or 0) < LOGICAL or machine.label == "gpt":
+        return ""
+    for one in parts:
+        around = root is not None and one.start_bytes < root.start_bytes < one.end_bytes
+        if around and _EXTENDED.search(one.type):
+            return one.name
+    listed = [one for one in machine.devices.values() if disk_of(one.name) == machine.disk]
+    small = (one.name for one in listed if 0 < (one.size_bytes or 0) <= _OWN_TABLE_BYTES)
+    return next(small, "")
+
+
+def _installation(program: str, missing: Event | None) -> Iterator[str]:
+    """Yield how to install a program, first as on the distribution whose words the message has."""
+    said, packages = missing.at.text if missing else "", _PACKAGES[program]
+    commands = [f"{how} {package}" for (how, _), package in zip(_INSTALLERS, packages, strict=True)]
+    known = [place for place, (_, words) in enumerate(_INSTALLERS) if re.search(words, said)]
+    yield f"sudo {commands.pop(known[0] if known else 0)}"
+    yield f"# elsewhere: {'; '.join(commands)}"
+
+
+def _install_growpart(machine: Machine) -> Iterator[str]:
+    yield from _installation("growpart", machine.last(Kind.GROWPART_MISSING))
 
 
 def _before_resize(machine: Machine) -> Iterator[str]:
@@ -369,8 +367,7 @@ def _install(machine: Machine, *programs: str) -> Iterator[str]:
     for event in machine.all(Kind.TOOL_MISSING):
         name = event.get("program") or "sgdisk"
         if name in programs:
-            debian, fedora, alpine = _PACKAGES[name]
-            yield f"sudo apt-get install {debian}  # Fedora: dnf install {fedora}; Alpine: apk add {alpine}"
+            yield from _installation(name, event)
             yield "# Next time put that package into the image."
             return
 
@@ -385,23 +382,52 @@ def _rescan(machine: Machine) -> Iterator[str]:
         yield f"echo 1 | sudo tee /sys/class/{path}  # if it was enlarged while the machine runs"
 
 
+def _is_swap(machine: Machine, part: Part) -> bool:
+    """Tell whether a partition is swap by its type or its use, and nothing shows another use."""
+    device = machine.devices.get(part.name)
+    mounts, fstype = (device.mounts, device.fstype) if device else ((), "")
+    swap = _SWAP.search(part.type) or "[SWAP]" in mounts or fstype == "swap"
+    used = {*mounts} - {"[SWAP]"} or fstype not in {"", "swap"}
+    used = used or any(one.parent == part.name for one in machine.devices.values())
+    return bool(swap and not used and _PLAIN.fullmatch(part.name))
+
+
+def _behind_root(machine: Machine) -> tuple[list[str], list[str], list[str]]:
+    """Return what lies behind root: swap, what must be deleted with it, and all names.
+
+    There is no swap to delete if anything else lies there, or may.
+    """
+    root, parts = machine.part, machine.table.parts if machine.table else []
+    if root is None:
+        return [], [], list(filter(machine.may_follow, machine.devices))
+    behind = [one for one in parts if one.start_bytes > root.start_bytes]
+    swaps = [one for one in behind if _is_swap(machine, one)]
+    holders = [
+        one
+        for one in behind
+        if _EXTENDED.search(one.type)
+        and any(one.start_bytes <= swap.start_bytes < one.end_bytes for swap in swaps)
+    ]
+    names, known = [one.name for one in behind], {one.name for one in parts}
+    deleted = [one.name for one in (*swaps, *holders)]
+    # Deleting a logical partition renumbers those after it.
+    last = max((int(number_of(one) or 0) for one in known - {*deleted}), default=0)
+    numbers = [int(number_of(one) or 0) for one in deleted]
+    logical = machine.label != "gpt" and any(LOGICAL <= one < last for one in numbers)
+    unknown = [one for one in machine.devices if disk_of(one) == machine.disk and one not in known]
+    if logical or unknown or len(deleted) < len(behind):
+        return [], [], [*names, *unknown]
+    return [one.name for one in swaps], deleted, names
+
+
 def _wall(machine: Machine) -> Iterator[str]:
     """Remove swap that lies behind root; anything else must be moved, not removed."""
-    names = [one.name for one in machine.devices.values() if "[SWAP]" in one.mounts]
-    behind, parts = machine.room.behind, machine.table.parts if machine.table else []
-    extended = [one.name for one in parts if _EXTENDED.search(one.type)]
-    names += [one.name for one in parts if _SWAP.search(one.type)]
-    swaps = [one for one in dict.fromkeys(names) if disk_of(one) == machine.disk]
-    if machine.freebsd:
-        yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-        yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
-        yield "<growpart>"
-        return
-    walls = [one for one in (*swaps, *(extended if swaps else ())) if _PLAIN.fullmatch(one)]
-    if not swaps or (behind is not None and behind.name not in walls):
-        name = _plain(behind.name if behind else "", "the partition behind root")
-        yield f"sudo fdisk -l {{disk}}  # check first: what {name} holds"
-        yield _SAFE_FIRST
+    swaps, deleted, names = _behind_root(machine)
+    if not swaps or machine.table is None:
+        name = ", ".join(_plain(one, "another partition") for one in names)
+        name = name or "the partition behind root"
+        yield f"sudo fdisk -l {{disk}}  # check first: what is on {name}"
+        yield SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
         yield "<growpart>"
         if machine.fstype == "btrfs" and machine.root == machine.partition and machine.room.some:
@@ -410,17 +436,42 @@ def _wall(machine: Machine) -> Iterator[str]:
             yield "sudo partx --update {disk}; lsblk {disk}  # NEW is the partition that came"
             yield f"sudo btrfs device add /dev/NEW {_point(machine)}"
         return
-    yield _SAFE_FIRST
+    if machine.freebsd:
+        yield from (f"sudo swapoff /dev/{one}" for one in swaps)
+        yield from (f"sudo gpart delete -i {number_of(one)} {{disk_name}}  # swap" for one in swaps)
+        yield "<growpart>"
+        return
+    yield SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
     yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-    yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
-    numbers = [number_of(one) for one in walls]
-    for number in sorted(filter(None, numbers), key=int, reverse=True):
+    all_swap = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
+    all_swap |= {one.name for one in machine.table.parts if _SWAP.search(one.type)}
+    if all_swap <= {*swaps}:
+        yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
+    else:
+        yield f"# In /etc/fstab, comment out the entry of {', '.join(swaps)} only, by path or UUID:"
+        yield f"lsblk -o NAME,UUID {' '.join(f'/dev/{one}' for one in swaps)}"
+    for number in sorted(map(number_of, deleted), key=int, reverse=True):
         yield f"sudo sfdisk --delete {{disk}} {number}  # swap, or what holds it"
     yield "<growpart>"
-    yield "# Swap again, as a file:"
-    yield "sudo fallocate -l 1G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile"
-    yield "sudo swapon /swapfile && echo '/swapfile none swap sw 0 0' | sudo tee -a /etc/fstab"
+    yield "# The next boot may wait for the old swap, to resume from it: remove resume= from the kernel's"
+    yield "# command line and /etc/initramfs-tools/conf.d/resume, then run update-grub and"
+    yield "# update-initramfs -u (Fedora: grubby --update-kernel=ALL --remove-args=resume; dracut -f)."
+    yield from _swap_file(machine)
+
+
+def _swap_file(machine: Machine) -> Iterator[str]:
+    """Yield how to make a swap file, which btrfs must neither copy on write nor snapshot."""
+    file = "/swapfile"
+    if machine.fstype == "btrfs":
+        file = "/swap/swapfile"
+        yield "# Swap again, as a file in its own subvolume, so that snapshots leave it out:"
+        yield f"sudo btrfs subvolume create /swap && sudo truncate -s 0 {file}"
+        yield f"sudo chattr +C {file}  # btrfs takes no swap file that is copied on write"
+    else:
+        yield "# Swap again, as a file:"
+    yield f"sudo fallocate -l 1G {file} && sudo chmod 600 {file} && sudo mkswap {file}"
+    yield f"sudo swapon {file} && echo '{file} none swap sw 0 0' | sudo tee -a /etc/fstab"
 
 
 def _failed(machine: Machine) -> Iterator[str]:
@@ -438,23 +489,55 @@ def _failed(machine: Machine) -> Iterator[str]:
 
 def _layered(machine: Machine) -> Iterator[str]:
     yield "<above>" if machine.room.some is False else "<grow>"
+    yield "<next time>"
+
+
+def _disabled_by(machine: Machine) -> str:
+    return " ".join(
+        one.at.text for one in machine.all(Kind.DISABLED) if ON_PURPOSE.search(one.at.text)
+    )
+
+
+def _enable(machine: Machine) -> Iterator[str]:
+    """Yield how to remove what disables cloud-init."""
+    said = _disabled_by(machine).lower()
+    if re.search(r"kernel|cmdline|init=disabled", said):
+        yield "# Remove cloud-init=disabled from the kernel's command line, in /etc/default/grub; then"
+        yield "# update-grub (Fedora, RHEL: grubby --update-kernel=ALL --remove-args=cloud-init=disabled)"
+    if re.search(r"env", said):
+        yield "# Remove KERNEL_CMDLINE=cloud-init=disabled, e.g. from /etc/systemd/system.conf"
+    if re.search(r"marker|\.disabled", said):
+        yield "sudo rm /etc/cloud/cloud-init.disabled"
+    yield "sudo reboot"
+
+
+def _rootfs_on(machine: Machine) -> Iterator[str]:
+    if machine.switched_off("resize_rootfs") or machine.last(Kind.RESIZE_OFF):
+        yield "#   resize_rootfs: true"
+
+
+def _next_time(machine: Machine) -> Iterator[str]:
+    """Yield what grows a logical volume and all below it, in user-data."""
     volume = machine.kind_of_stack("lvm")
     if machine.partition and volume and not machine.kind_of_stack("crypt"):
         yield "# Next time, in user-data:"
         yield "#   #cloud-config"
         yield "#   growpart:"
-        yield f"#     devices: [{_partition(machine)}]"
+        holder = _extended(machine)
+        devices = [f"/dev/{holder}", _partition(machine)] if holder else [_partition(machine)]
+        yield f"#     devices: [{', '.join(devices)}]"
         yield "#   runcmd:"
-        yield f"#     - {_lvextend(volume.name).removeprefix('sudo ')}"
+        for command in _lvextend(machine, volume.name):
+            yield f"#     - {command.removeprefix('sudo ').partition('  #')[0]}"
 
 
 def _writable(machine: Machine) -> Iterator[str]:
     if machine.sealed:
         yield "# A verified image keeps its size; data is on other partitions:"
-        yield "lsblk -o NAME,SIZE,RO,MOUNTPOINTS {disk}"
+        yield "lsblk -o NAME,SIZE,RO,MOUNTPOINT {disk}"
     elif "/sysroot" not in _mounts(machine) and machine.fstype in {"btrfs", ""}:
         yield "# btrfs grows through any writable mount of the same filesystem:"
-        yield "sudo btrfs filesystem resize max /.snapshots  # or /var, /home"
+        yield _resize_btrfs(machine, read_only=True)
     else:
         yield "# Grow it where the real filesystem is mounted:"
         point = _point(machine)
@@ -471,6 +554,10 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<wall>": _wall,
     "<failed>": _failed,
     "<layered>": _layered,
+    "<next time>": _next_time,
+    "<enable>": _enable,
+    "<rootfs on>": _rootfs_on,
     "<rescan>": _rescan,
+    "<install growpart>": _install_growpart,
     "<writable>": _writable,
 }

@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
 
-from cloudlab.disk.growth import LEAST_GAIN_BYTES
 from cloudlab.explanation.events import Event, EventLog, Kind
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import Device, Facts, Mount, Part, Table, UserData
+from cloudlab.explanation.facts import Device, Facts, Mount, UserData
 from cloudlab.explanation.model import Reason
 from cloudlab.explanation.names import (
     FIRST_DISK,
     FREEBSD_DISK,
     IMAGE_DISK,
+    VOLUME_NAME,
     WHOLE_DISK,
     disk_of,
     number_of,
@@ -23,6 +22,7 @@ from cloudlab.explanation.names import (
     short_name,
     size_in,
 )
+from cloudlab.explanation.tables import ALIGNMENT_BYTES, LOGICAL, Part, Room, Table, room_behind
 from cloudlab.units import SECTOR_BYTES
 
 #: What YAML and cloud-init read as false.
@@ -30,8 +30,8 @@ OFF_WORDS = {"off", "false", "no", "0"}
 
 #: The last byte that an MBR with sectors of 512 bytes reaches.
 MBR_LIMIT_BYTES = 2**32 * SECTOR_BYTES
-# A partition's start is aligned, and the table's copy takes some room.
-_ALIGNMENT_BYTES = 2 << 20
+# Cloud images number what lies before root from 14 or 127.
+_EARLY_NUMBERS = 14
 _LEAST_ROOT_BYTES = 128 << 20
 # The kernel shows only the two sectors of an extended partition that have its own table.
 _EXTENDED_BYTES = 1024
@@ -41,25 +41,6 @@ _FULL, _NOT_FULL = 0.90, 0.80
 _EXACT = 0.98, 0.94
 _IMMUTABLE = ("composefs", "overlay", "overlayroot")
 _NO_DEVICE = (*_IMMUTABLE, "root")
-
-
-class Room(NamedTuple):
-    """What lies behind the root partition.
-
-    ``free_bytes`` is what it could take at once, ``disk_free_bytes`` what no partition of the
-    disk takes; None where unknown.  ``behind`` is the next partition, if one keeps it from
-    growing.
-    """
-
-    free_bytes: int | None
-    disk_free_bytes: int | None
-    behind: Part | None
-    evidence: tuple[Line, ...]
-
-    @property
-    def some(self) -> bool | None:
-        """Whether the disk has room that no partition takes; None if unknown."""
-        return None if self.disk_free_bytes is None else self.disk_free_bytes > 0
 
 
 @dataclass
@@ -234,10 +215,17 @@ class Machine(EventLog):
             elif not device.type and (parent := self._volume_parent(device)):
                 locked = parent in self.devices and self.devices[parent].fstype == "crypto_LUKS"
                 device = replace(device, parent=parent, type="crypt" if locked else "lvm")
+            elif not device.type and VOLUME_NAME.fullmatch(name) and self._says_volume(name):
+                device = replace(device, type="lvm")
             found.append(device)
             below = device.parent or self._volume_parent(device) or disk
             name = below if device.type != "disk" else ""
         return found
+
+    def _says_volume(self, name: str) -> bool:
+        """Tell whether GROUP-VOLUME is no LUKS device: only LVM doubles dashes, or by cloud-init."""
+        plain = any("as it is not encrypted" in one.at.text for one in self.all(Kind.TRIED))
+        return "--" in name or plain
 
     def _volume_parent(self, device: Device) -> str:
         """Return the physical volume of a logical one, where lsblk does not show it."""
@@ -442,6 +430,10 @@ class Machine(EventLog):
                 return None
             kind = "Extended" if one.size_bytes == _EXTENDED_BYTES else one.fstype
             end_bytes = one.start_bytes + (one.size_bytes or 0)
+            if kind == "Extended":  # it reaches at least to the end of what is in it
+                logical = (one for one in listed if int(number_of(one.name) or 0) >= LOGICAL)
+                ends = ((one.start_bytes or 0) + (one.size_bytes or 0) for one in logical)
+                end_bytes = max([end_bytes, *ends])
             table.parts.append(Part(one.name, one.start_bytes, end_bytes, kind))
         return table
 
@@ -477,20 +469,25 @@ class Machine(EventLog):
         disk_bytes = self.size_of(self.disk)
         if table is None or part is None or disk_bytes is None:
             return self._listed_room(disk_bytes)
-        disk_bytes = table.size_bytes or disk_bytes
-        slack = _ALIGNMENT_BYTES + (disk_bytes // 100 if table.rounded else 0)
-        following = [one for one in table.parts if one.start_bytes > part.start_bytes]
-        behind = min(following, key=lambda one: one.start_bytes, default=None)
-        end = max(one.end_bytes for one in table.parts)
-        free = (behind.start_bytes if behind else disk_bytes) - part.end_bytes
-        blocked = behind is not None and free <= max(LEAST_GAIN_BYTES, slack // 2)
-        listed = (part, behind) if table is self._listed_table else ()
-        return Room(
-            free if free > slack else 0,
-            disk_bytes - end if disk_bytes - end > slack else 0,
-            behind if blocked else None,
-            (table.at, *(self.devices[one.name].at for one in listed if one)),
-        )
+        shown = self.devices.values() if table is self._listed_table else ()
+        lines = {one.name: one.at for one in shown}
+        return room_behind(table, part, disk_bytes, lines)
+
+    def may_follow(self, name: str) -> bool:
+        """Tell whether a partition may lie behind root's, by its number."""
+        number = number_of(name) if disk_of(name) == self.disk and self.number else ""
+        return bool(number) and int(self.number) < int(number) < _EARLY_NUMBERS
+
+    @property
+    def followed(self) -> bool:
+        """Whether another partition may lie behind root's."""
+        return self.room.behind is not None or any(map(self.may_follow, self.devices))
+
+    def has_room_after(self, size_bytes: int) -> bool:
+        """Tell whether root is of that size and known to have room right behind it."""
+        now, free = self.size_of(self.partition) or 0, self.room.free_bytes
+        followed = any(map(self.may_follow, self.devices)) if free is None else not free
+        return abs(now - size_bytes) < now * 0.02 and bool(self.room.some) and not followed
 
     def _listed_room(self, disk_bytes: int | None) -> Room:
         disk, parts = self.devices.get(self.disk), self._listed_parts
@@ -499,7 +496,7 @@ class Machine(EventLog):
         free = disk_bytes - sum(one.size_bytes or 0 for one in parts)
         tolerance = disk.tolerance_bytes + sum(one.tolerance_bytes for one in parts)
         # Without starts, what lies between partitions looks like room behind them.
-        slack = max(4 * _ALIGNMENT_BYTES, disk_bytes // 100)
+        slack = max(4 * ALIGNMENT_BYTES, disk_bytes // 100)
         free = free if free > tolerance + slack else 0
         part = self.devices.get(self.partition)
         if free and part is None and self.partition:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -69,6 +70,7 @@ class Reason(StrEnum):
     GPT_BACKUP = "gpt-backup-misplaced"
     DEVICE_NOT_FOUND = "device-not-found"
     USER_DATA_IGNORED = "user-data-ignored"
+    ENLARGED_SINCE = "disk-enlarged-since"
     UNKNOWN = "unknown"
 
 
@@ -99,6 +101,12 @@ class Source(StrEnum):
     RUN = "run's record"
     USER_DATA = "user-data"
     OUTPUT = "output of a program"
+
+
+#: What says that cloud-init is disabled by a file, on the kernel's command line or by a variable.
+ON_PURPOSE = re.compile(
+    r"(?i)disabled[- ]by[- ](?:/etc/cloud|marker|kernel|env)|disabled via|cloud-init\.disabled|init=disabled"
+)
 
 
 @dataclass(frozen=True, slots=True)

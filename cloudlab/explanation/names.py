@@ -27,10 +27,10 @@ _FSTYPE = re.compile(
 #: Ends of the types of what fills a partition and is no filesystem.
 CONTAINERS = ("_member", "_LUKS")
 
-# In other languages fdisk's units show it, and parted's pair; fdisk's pairs may be of other sizes.
-_SECTOR_SIZE = re.compile(
-    r"[Ss]ector[ -]size(?: \(logical(?:/physical)?\))?: (\d+)"
-    r"|[:\uff1a=] ?.*\b1 ?[*\u00d7] ?(\d+) ?=|\) ?[:\uff1a] ?(\d+)B/\d+B$"
+#: A logical volume may be named so by device mapper, GROUP-VOLUME, with dashes in either doubled;
+#: encrypted, multipath and live devices usually have other names.
+VOLUME_NAME = re.compile(
+    r"(?!dm-|luks-|crypt|dm_crypt|mpath|live-)(?:[\w.+]|--)+-(?!part\d+$)(?:[\w.+]|--)+"
 )
 
 #: Sources and types of images and of layers over them: their size is none of a partition's.
@@ -93,22 +93,3 @@ def fstype_in(text: str, start: int = 0) -> str:
     """Return the first filesystem's type that a text names; empty if none."""
     match = _FSTYPE.search(text, start)
     return match[1] if match else ""
-
-
-def parted_size(text: str, sector: int) -> int:
-    """Return bytes of a size of parted, which may count sectors of that many bytes."""
-    if text.endswith("s"):
-        return int(float(text[:-1]) * sector)
-    return size_in(text.replace("kB", "KB"))
-
-
-def sector_bytes(text: str) -> int:
-    """Return how large sectors are, as a line of fdisk, sgdisk or parted says; 0 if it does not."""
-    match = _SECTOR_SIZE.search(text)
-    return int(match[match.lastindex or 1]) if match else 0
-
-
-def cylinder_bytes(text: str, known: int) -> int:
-    """Return the size of the cylinders in which an old fdisk counts; 0 if in sectors."""
-    match = re.match(r"Units\s*[=:] (cylinders|sectors) of .*= (\d+) bytes", text)
-    return known if match is None else int(match[2]) if match[1] == "cylinders" else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from cloudlab.explanation.events import NEAR_LINES, SOON_LINES, Event, Kind, source_of
@@ -42,13 +43,22 @@ def _since(machine: Machine, grown: Verdict) -> Verdict | None:
     """Return what kept it from growing again, where the disk has room and a later log says why."""
     if not grown.grown or grown.by is Grower.UNKNOWN or not machine.room.some or not grown.evidence:
         return None
-    last, events = grown.evidence[0], machine.events
-    skipped = [one for one in events if one.get("verb") == "SKIPPED"]
+    last = grown.evidence[0]
+    later = (one for one in machine.events if one.at.order > last.order)
     # Of the same run, "/" was skipped because its partition is another entry.
-    same_run = [one for one in skipped if one.at.soon_after(last, SOON_LINES)]
-    events = [one for one in events if one.at.order > last.order and one not in same_run]
+    events = [
+        one
+        for one in later
+        if one.get("verb") != "SKIPPED" or not one.at.soon_after(last, SOON_LINES)
+    ]
     found = next(_log_causes(Machine(machine.facts, events)), None)
-    return found if found is not None and found.reason and found.grown is False else None
+    if found is not None and found.reason and found.grown is False:
+        return found
+    whole = grown.by in {Grower.GROWPART, Grower.GROWROOT} and not grown.reason
+    if not whole or not machine.has_room_after(grown.to_bytes or 0):
+        return None
+    shown = [*grown.evidence, *machine.room.evidence]
+    return replace(grown, reason=Reason.ENLARGED_SINCE, evidence=shown)
 
 
 def concerns_root(machine: Machine, event: Event) -> bool:
@@ -256,24 +266,15 @@ def _causes(machine: Machine) -> Iterator[Verdict]:
     sure = found[0].reason in {
         Reason.DISK_NOT_LARGER, Reason.NO_PARTITION, Reason.TABLE_BUSY, Reason.MBR_2_TIB,
     }  # fmt: skip
-    sure |= found[0].reason is Reason.WALL and _followed(machine)
-    later = found[0].reason is Reason.NO_CLOUD_INIT and not _of_boot(found[0])
+    sure |= found[0].reason is Reason.WALL and machine.followed
+    # A later status says nothing of earlier boots; what was said during one does.
+    during = (re.search(r"\[\d+\]: |^\[ *\d+\.\d+\]|login:", one.text) for one in found[0].evidence)
+    later = found[0].reason is Reason.NO_CLOUD_INIT and not any(during)
     if may_have and not sure:
         yield undecided(DMESG, proofs=(*found[0].evidence, *machine.room.evidence))
     elif later and machine.room.some is None:
         yield undecided(LSBLK, proofs=found[0].evidence)
     yield from found
-
-
-def _followed(machine: Machine) -> bool:
-    """Tell whether another partition may lie behind root's."""
-    numbers = [int(number_of(one)) for one in machine.devices if disk_of(one) == machine.disk]
-    return machine.room.behind is not None or max(numbers, default=0) > int(machine.number or 0)
-
-
-def _of_boot(found: Verdict) -> bool:
-    """Tell whether it was said during a boot: a later status says nothing of earlier boots."""
-    return any(re.search(r"\[\d+\]: |^\[ *\d+\.\d+\]|login:", one.text) for one in found.evidence)
 
 
 def _taken(machine: Machine) -> bool:
@@ -299,8 +300,7 @@ def _attempts(machine: Machine) -> list[Event]:
 
 def said_causes(machine: Machine) -> Iterator[Verdict]:
     """Yield what cloud-init and growpart themselves say kept root's partition from growing."""
-    disabled, silence = machine.last(Kind.DISABLED, Kind.RAN), machine.silence
-    disabled = disabled if disabled and disabled.kind is Kind.DISABLED else None
+    disabled, silence = machine.disabled, machine.silence
     ran = machine.last(Kind.MODULE, Kind.CHANGED, Kind.TRIED)
     attempts = _attempts(machine)
     if (disabled or silence) and not ran and not attempts:
@@ -452,8 +452,8 @@ def _unchanged(machine: Machine) -> Iterator[Verdict]:
     if not by_hand and not by_module:
         return
     event, room = (by_hand or by_module)[-1], machine.room
-    since = [one for one in machine.all(Kind.CAPACITY) if (one.uptime_s or 0) > _BOOTED_S]
-    enlarged = next((one for one in since if one.get("device", "disk") == machine.disk), None)
+    since = [one for one in machine.enlargements(machine.disk) if (one.uptime_s or 0) > _BOOTED_S]
+    enlarged = next(iter(since), None)
     gap = re.search(r"could only be grown by|fudge=", event.at.text)
     ends = room.some is False
     smaller = enlarged is not None or _was_smaller(machine, event)
@@ -564,7 +564,7 @@ def _layouts(machine: Machine) -> Iterator[Verdict]:
     room = machine.room
     layered = machine.root != machine.partition
     # Of an image that has its disk's end to itself, only the rest may have been enlarged.
-    if machine.sealed and (layered or room.some or _followed(machine)):
+    if machine.sealed and (layered or room.some or machine.followed):
         yield not_grown(Reason.IMMUTABLE_ROOT, machine.sealed)
     yield from _contradictions(machine)
     backup = _misplaced_backup(machine)

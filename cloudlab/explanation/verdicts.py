@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from cloudlab.explanation.events import Event
 from cloudlab.explanation.evidence import Line
-from cloudlab.explanation.facts import Device, Mount, Table, UserData, Volume
+from cloudlab.explanation.facts import Device, Mount, UserData, Volume
 from cloudlab.explanation.model import Grower, Measure, Reason, When
+from cloudlab.explanation.tables import Table
 
-#: Commands whose output settles what is open.
-LSBLK = "lsblk -b -o NAME,TYPE,SIZE,START,FSTYPE,MOUNTPOINTS"
+#: Commands whose output settles what is open. Columns START and MOUNTPOINTS are newer than the
+#: lsblk of Debian 11, Ubuntu 22.04 and RHEL 9; fdisk shows where partitions start.
+LSBLK = "lsblk -b -o NAME,TYPE,SIZE,FSTYPE,MOUNTPOINT; sudo fdisk -l"
 LOG = "grep -E 'growpart|resizefs|resiz' /var/log/cloud-init.log"
 FDISK = "sudo fdisk -l"
 DF = "df -B1 /"

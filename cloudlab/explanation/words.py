@@ -1,4 +1,4 @@
-"""An explanation, in sentences for a terminal and for pages."""
+"""An explanation, in sentences for a terminal and for pages, and the texts of what helps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from cloudlab.console import printable
 from cloudlab.explanation.model import (
+    ON_PURPOSE,
     Evidence,
     Grower,
     Measure,
@@ -50,8 +51,8 @@ _REASONS = {
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume; growpart grows the partition below it only "
     "if growpart.devices lists it, and then runs pvresize; lvextend is always up to you",
-    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart left alone",
-    Reason.RAID: "root lies on a RAID array, which growpart left alone",
+    Reason.ENCRYPTED: "root lies on an encrypted device, which growpart does not grow",
+    Reason.RAID: "root lies on a RAID array, which growpart does not grow",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
     Reason.IMMUTABLE_ROOT: "the root filesystem is mounted read-only, and growing it through '/' "
     "fails",
@@ -72,7 +73,16 @@ _REASONS = {
     "where the smaller disk did",
     Reason.DEVICE_NOT_FOUND: "the device that is mounted as root has no such name in /dev",
     Reason.USER_DATA_IGNORED: "cloud-init ignored the user-data and used its defaults",
+    Reason.ENLARGED_SINCE: "the disk has had more room since, and nothing has grown root again",
     Reason.UNKNOWN: "the evidence does not say why",
+}
+
+# What LOGICAL_VOLUME says of another subject than the partition.
+_OF_VOLUMES = {
+    Subject.PHYSICAL_VOLUME: "it is smaller than the partition that it lies on, until pvresize runs",
+    Subject.LOGICAL_VOLUME: "its volume group has free space that it does not use, at the latest "
+    "once pvresize has run; lvextend is up to you",
+    Subject.FILESYSTEM: "its logical volume did not grow; lvextend is up to you",
 }
 
 _NOTES = {
@@ -91,6 +101,158 @@ _NOTES = {
     NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
     NoteKind.UNREAD: "A row was not understood.",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
+}
+
+# What helps, a command or comment a line.  {disk} and other words in braces are the machine's names;
+# a line in angle brackets stands for steps that depend on the machine, which fixes adds.
+SAFE_FIRST = "# Take a snapshot or backup of the disk first."
+
+_NEXT_TIME = "# Next time, in user-data:\n    #   #cloud-config"
+_GROWPART_ON = f"""
+    <grow>
+    {_NEXT_TIME}
+    #   growpart:
+    #     mode: auto
+"""
+MODE_AUTO = f"{_GROWPART_ON}    <rootfs on>"
+# While cloud.cfg does not list the module, no setting of growpart in user-data has an effect.
+UNLISTED = """
+    <grow>
+    # Next time: in the image's /etc/cloud/cloud.cfg, list both modules:
+    #   cloud_init_modules:
+    #     - growpart
+    #     - resizefs
+"""
+_BUSY = """
+    sudo partx --update {disk}  # or: sudo partprobe {disk}
+    lsblk {disk}  # check: the new size; if it is still the old one: sudo reboot
+    <above>
+"""
+_IMMUTABLE = """
+    findmnt -no SOURCE,FSTYPE,OPTIONS /  # check first: / is read-only by design
+    <writable>
+"""
+_FULL = """
+    df -h / /tmp  # check first
+    sudo journalctl --vacuum-size=50M  # free a few megabytes; so does the package manager:
+    sudo apt-get clean  # Fedora, RHEL: dnf clean all; openSUSE, SLES: zypper clean --all
+    # growpart needs room for its temporary files; a tmpfs has it:
+    sudo env TMPDIR=/run growpart {disk} {number}
+    <above>
+"""
+NOT_LARGER = """
+    lsblk {disk}  # check first: the size that the machine sees
+    # On the host or in the cloud's console, enlarge the disk itself, e.g. one of:
+    #   qemu-img resize DISK.qcow2 SIZE        (machine shut down)
+    #   virsh blockresize DOMAIN {disk_name} SIZE  (while it runs)
+    <rescan>
+    # A reboot from inside keeps the old size: shut the machine down (power off), start it; then
+    <grow>
+"""
+LARGER_SINCE = """
+    # The kernel has seen the larger disk since. cloud-init grows it on the next boot:
+    sudo reboot
+    # or now, without a reboot:
+    <grow>
+"""
+_IGNORED = """
+    # The first line of user-data must be exactly:
+    #cloud-config
+    cloud-init schema --config-file user-data  # check it; on the machine: --system
+"""
+DISABLED = """
+    # cloud-init is disabled on purpose. Without it:
+    <grow>
+    # Or let it run on the next boot, in which it configures the machine as a new one if its
+    # instance-id is new:
+    <enable>
+"""
+PARTITION_FIXES = {
+    Reason.USER_DATA_IGNORED: _IGNORED,
+    Reason.GROWPART_OFF: MODE_AUTO,
+    Reason.UNKNOWN_MODE: MODE_AUTO,
+    Reason.GROWROOT_DISABLED: f"""
+    sudo rm /etc/growroot-disabled
+    {_GROWPART_ON.strip()}
+    #     ignore_growroot_disabled: true
+    <rootfs on>
+    """,
+    Reason.NO_GROWPART_TOOL: """
+    <install growpart>
+    <grow>
+    # Next time put that package into the image: growpart runs before packages are installed.
+    <next time>
+    """,
+    Reason.NOT_ASKED: f"""
+    <grow>
+    {_NEXT_TIME}
+    #   growpart:
+    #     devices: [/]
+    <rootfs on>
+    """,
+    Reason.DISK_NOT_LARGER: NOT_LARGER,
+    Reason.ENLARGED_SINCE: LARGER_SINCE,
+    Reason.GAIN_BELOW_1_MIB: NOT_LARGER,
+    Reason.WALL: "<wall>",
+    Reason.NO_PARTITION: """
+    # There is no partition to grow: once the disk is larger, only the filesystem has to.
+    <resize>
+    """,
+    Reason.LOGICAL_VOLUME: "<layered>",
+    Reason.ENCRYPTED: "<layered>",
+    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
+    Reason.FILESYSTEM_FULL: _FULL,
+    Reason.GROWPART_FAILED: "<failed>",
+    Reason.NO_CLOUD_INIT: """
+    cloud-init status --long; cat /run/cloud-init/ds-identify.log  # check first
+    # Give the machine a datasource, e.g. a NoCloud seed labelled cidata; on Proxmox a
+    # cloud-init drive: qm set VMID --ide2 STORAGE:cloudinit. Then reboot, or by hand:
+    <grow>
+    """,
+    Reason.MODULE_RAN: """
+    sudo rm -f /var/lib/cloud/sem/config_growpart.once /var/lib/cloud/sem/config_resizefs.once
+    <grow>
+    # In the image: list growpart and resizefs in cloud.cfg without 'once' (their frequency is
+    # always), and run 'cloud-init clean' before a snapshot is taken.
+    """,
+    Reason.TABLE_BUSY: _BUSY,
+    Reason.MBR_2_TIB: f"""
+    {SAFE_FIRST}
+    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
+    start=$(cat /sys/class/block/{{partition}}/start)
+    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
+    sudo partx --update {{disk}}
+    <above>
+    # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
+    # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
+    """,
+    Reason.GPT_BACKUP: f"""
+    {SAFE_FIRST}
+    sudo sgdisk -e {{disk}}  # relocate the backup GPT to the disk's end
+    sudo partprobe {{disk}}  # or reboot
+    <grow>
+    """,
+    Reason.DEVICE_NOT_FOUND: """
+    findmnt /; lsblk  # check first: which partition is mounted as /dev/root
+    <grow>
+    # Next time boot with an initramfs, or with root=UUID=... or root=LABEL=... on the kernel's
+    # command line, or name the partition: growpart: {devices: [/dev/...]}
+    """,
+}
+FILESYSTEM_FIXES = {
+    Reason.USER_DATA_IGNORED: _IGNORED,
+    Reason.IN_BACKGROUND: """
+    df -h /  # again after a while: it grows while it is in use
+    <resize>
+    """,
+    Reason.IMMUTABLE_ROOT: _IMMUTABLE,
+    Reason.RESIZE_ROOTFS_OFF: f"""
+    <above>
+    {_NEXT_TIME}
+    #   resize_rootfs: true
+    """,
+    Reason.TABLE_BUSY: _BUSY,
+    Reason.FILESYSTEM_FULL: _FULL,
 }
 
 _SUBJECTS = {
@@ -236,21 +398,40 @@ def _sentence(one: Statement) -> str:
     if one.subject is Subject.FILESYSTEM:
         name = f"The root filesystem on {one.device}" if one.device else "The root filesystem"
     if one.grown is None:
-        why = f": {_REASONS[one.reason]}" if one.reason in _REASONS and one.reason else ""
+        why = f": {_reason(one)}" if one.reason else ""
         why = "" if one.reason is Reason.UNKNOWN else why
         return f"Whether {name[0].lower()}{name[1:]} grew is not known{why}."
     if one.grown:
-        who = f"by {_grower(one)}" if one.by in _GROWERS else "but it is not known by whom"
-        limit = f" It went no further: {_REASONS[one.reason]}." if one.reason else ""
+        who = (
+            f"by {_grower(one)}"
+            if one.by in _GROWERS
+            else "but the evidence does not say what grew it"
+        )
+        limit = f" It went no further: {_reason(one)}." if one.reason else ""
         if one.reason is Reason.USER_DATA_IGNORED:
-            limit = f" The user-data asked for something else, but {_REASONS[one.reason]}."
+            limit = f" The user-data asked for something else, but {_reason(one)}."
+        elif one.reason is Reason.ENLARGED_SINCE:
+            limit = f" But {_reason(one)}."
         sizes = _growth(one) if one.to_bytes else ""
         return f"{name} grew{sizes}, {who}{_moment(one.when)}.{limit}"
-    reason = _REASONS[one.reason or Reason.UNKNOWN]
+    reason = _reason(one)
     if one.reason is Reason.NO_PARTITION:
         return f"No partition grew: {reason}."
     kept = f" and kept its {_size(one.from_bytes)}{_counted(one)}" if one.from_bytes else ""
     return f"{name} did not grow{kept}: {reason}."
+
+
+def _reason(one: Statement) -> str:
+    reason = one.reason or Reason.UNKNOWN
+    said = [at.text for at in one.evidence if ON_PURPOSE.search(at.text)]
+    if reason is Reason.NO_CLOUD_INIT and said:
+        marker = "marker" in said[0] or "cloud-init.disabled" in said[0]
+        by = "cloud-init=disabled on the kernel's command line"
+        by = "the variable KERNEL_CMDLINE" if "environment" in said[0] else by
+        by = "the file /etc/cloud/cloud-init.disabled" if marker else by
+        return f"cloud-init is disabled on purpose, by {by}"
+    other = _OF_VOLUMES.get(one.subject) if reason is Reason.LOGICAL_VOLUME else None
+    return other or _REASONS[reason]
 
 
 def _grower(one: Statement) -> str:
