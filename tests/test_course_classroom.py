@@ -385,6 +385,14 @@ def test_what_is_no_answer_in_a_shared_folder_is_named_and_left_out(folder, tmp_
     assert left_out == ["folder", "junk", "link", "long", "pipe"]
 
 
+def test_an_answer_is_not_written_through_a_link(folder, tmp_path):
+    (tmp_path / "other").write_text("the instructor's")
+    (folder / f"{LEARNER}.json").symlink_to(tmp_path / "other")
+    with pytest.raises(CloudlabError, match="symbolic link"):
+        keep_answer(folder, LEARNER, encoded())
+    assert (tmp_path / "other").read_text() == "the instructor's"
+
+
 # Whether a file was edited
 
 

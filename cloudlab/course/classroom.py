@@ -155,6 +155,9 @@ def keep_answer(folder: Path, learner: str, data: bytes) -> None:
         If the class is full, or the folder cannot be written to.
     """
     answer, path = parse_answer(data), folder / f"{learner}.json"
+    if path.is_symlink():
+        # It could lead to any file that the instructor may write, and no answer is read through it.
+        raise CloudlabError(f"{path} is a symbolic link.", hint="The instructor should delete it.")
     if not path.exists() and len(list(folder.glob("*.json"))) >= MOST_LEARNERS:
         raise CloudlabError(f"The class is full: it has {MOST_LEARNERS} answers.")
     _write(path, answer)
