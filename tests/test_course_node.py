@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cloudlab.course import check
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks.nb07 import BROKEN_STORAGE, NODE_STORAGE
-from cloudlab.course.node import Gpt, Node, growth_of, sgdisk_options
+from cloudlab.course.growth import growth_of
+from cloudlab.course.node import Gpt, Node, sgdisk_options
 from cloudlab.course.shell import Shell
 from cloudlab.disk import inspect_disk
 from cloudlab.explanation import Grower, Reason, Subject

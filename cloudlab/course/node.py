@@ -1,11 +1,10 @@
 """A model of a node: what boots with a user-data text do to its disk, volumes and mounts.
 
-From the inside out: what a user-data text switches on (:func:`growth_of`), a GPT disk in sectors
-and what sgdisk does to it (:class:`Gpt`), the machine (:class:`Node`).
+From the inside out: a GPT disk in sectors and what sgdisk does to it (:class:`Gpt`), the machine
+(:class:`Node`).
 
-Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gptfdisk 1.0.9
-and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real
-boots.
+Source: gptfdisk 1.0.9 and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with
+sgdisk itself and with real boots.
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
-from cloudlab.seed.check import Document, is_cloud_config, read_document
 from cloudlab.units import SECTOR_BYTES
-
-# How user-data names the root partition of the lab image.
-_ROOT_NAMES = frozenset({"/", "/dev/vda1", "/dev/disk/by-label/cloudimg-rootfs"})
 
 _FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
 _DEFAULT_ALIGNMENT, _LEAST_ALIGNMENT = 2048, 8
@@ -43,8 +39,6 @@ SAVE_FAILED = 4
 
 GROWROOT_DISABLED = "/etc/growroot-disabled"
 _ROOT = 1
-#: What cloud-init's is_false takes for false.
-_FALSE = frozenset({"off", "0", "no", "false"})
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
 _DEVICE = re.compile(r"/(?:dev|sys/class/block|sys/block/vda)/(vda|vdb|vda(\d+))")
@@ -53,75 +47,6 @@ _MAKES = ("ext2", "ext3", "ext4")
 _HARMLESS = frozenset(
     ["chmod", "chown", "date", "logger", "mkdir", "modprobe", "sleep", "sync", "touch", "udevadm"]
 )
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Which growth a user-data text switches on.
-
-    Attributes
-    ----------
-    kept_by : str
-        Why growpart does not grow the root partition; empty if it does.
-    filesystem : bool
-        Whether resizefs grows the root filesystem.
-    ignores_growroot_disabled : bool
-        Whether growpart works even if ``/etc/growroot-disabled`` exists.
-    """
-
-    kept_by: str
-    filesystem: bool
-    ignores_growroot_disabled: bool
-
-    @property
-    def partition(self) -> bool:
-        """Whether growpart grows the root partition."""
-        return not self.kept_by
-
-
-def values_of(user_data: str) -> dict[str, Any]:
-    """Return the keys that cloud-init reads; none if it ignores the text."""
-    if not is_cloud_config(user_data):
-        return {}
-    document = read_document(user_data)
-    return document.value if isinstance(document, Document) else {}
-
-
-def growth_of(user_data: str) -> Growth:
-    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest."""
-    values = values_of(user_data)
-    growpart = values.get("growpart", {})
-    # As cc_growpart does, which honours the file only if the value means false.
-    ignores = (
-        isinstance(growpart, dict)
-        and _word(growpart.get("ignore_growroot_disabled", False)) not in _FALSE
-    )
-    return Growth(
-        kept_by=_keeps_partition(growpart),
-        # cloud-init's translate_bool: any other word, even a misspelt one, means false.
-        filesystem=_word(values.get("resize_rootfs", True))
-        in {"true", "1", "on", "yes", "noblock"},
-        ignores_growroot_disabled=ignores,
-    )
-
-
-def _keeps_partition(growpart: object) -> str:
-    if not isinstance(growpart, dict):
-        return "growpart has no keys below it, so cloud-init warns and skips it"
-    mode = growpart.get("mode", "auto")
-    if _word(mode) in _FALSE:
-        return f"growpart's mode is {mode!r}"
-    if mode not in {"auto", "growpart"}:
-        return f"growpart's mode {mode!r} does not work on Linux, so cloud-init's module fails"
-    devices = growpart.get("devices", ["/"])
-    named = [devices] if isinstance(devices, str) else devices or []
-    if not _ROOT_NAMES & set(map(str, named)):
-        return "growpart's devices do not include the root partition"
-    return ""
-
-
-def _word(value: object) -> str:
-    return str(value).strip().lower()
 
 
 @dataclass

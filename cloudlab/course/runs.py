@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.course.cases import CASES, case_options
-from cloudlab.course.node import growth_of, values_of
+from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.prediction import Prediction
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, SeedError, UsageError

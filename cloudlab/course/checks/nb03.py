@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudlab.course.checks import exercise, faults, yaml_text
-from cloudlab.course.node import growth_of, values_of
+from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.run.value import recorded
 from cloudlab.seed import Problem, Severity, check_meta_data

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudlab.course.checks import choice, exercise, whole_number, word, words
-from cloudlab.course.node import values_of
+from cloudlab.course.growth import values_of
 from cloudlab.html import Page
 from cloudlab.run.value import Moment, recorded
 

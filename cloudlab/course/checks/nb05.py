@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from cloudlab.course.checks import exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import Node, growth_of
+from cloudlab.course.growth import growth_of
+from cloudlab.course.node import Node
 from cloudlab.errors import UsageError
 from cloudlab.run.options import Options, typed_values
 from cloudlab.run.value import recorded

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
-from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
+from cloudlab.course.growth import growth_of, values_of
+from cloudlab.course.node import GROWROOT_DISABLED, Node
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded

@@ -9,7 +9,8 @@ import pandas as pd
 
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import Boot, Node, growth_of
+from cloudlab.course.growth import growth_of
+from cloudlab.course.node import Boot, Node
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB, SECTOR_BYTES, format_bytes, format_two
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudlab.course.checks import choice, exercise, recordings_but, words
-from cloudlab.course.node import values_of
+from cloudlab.course.growth import values_of
 from cloudlab.run.value import Run, recorded, recording_names, recordings
 from cloudlab.seed import ResizeRootfs
 from cloudlab.seed.modules import MODULE_KEYS
