@@ -101,6 +101,12 @@ def carve(line, guard=GUARD, text=NODE_STORAGE):
     return text.replace(MADE, line).replace(GUARD, guard)
 
 
+def told(command):
+    """Return the storage text with another command that tells the kernel of the partitions."""
+    assert "partx --add --nr 2:3 /dev/vda" in MOVED
+    return MOVED.replace("partx --add --nr 2:3 /dev/vda", command)
+
+
 RIGHT = {
     "00-1": ["tcg", "TCG ", "under TCG", DEFAULT.record.accelerator, "'tcg'"],
     "00-2": [LONGEST, LONGEST.upper() + " ", LONGEST.removeprefix("cloud-init "),
@@ -162,7 +168,14 @@ RIGHT = {
         carve("", "if ! lsblk -n /dev/vda | grep -q vda2; then", MOVED).replace("    }", "    fi"),
         carve("", "test -b /dev/vda2 && exit 0\n    {", MOVED),
         carve("", "[ -d /sys/block/vda/vda2 ] || {", MOVED),
-        MOVED.replace("partx --add --nr 2:3", "partprobe").replace("[ -e /dev", "[ -b /dev"),
+        told("partx --add --nr 2-3 /dev/vda"),
+        told("partx -an2:3 /dev/vda"),
+        told("partprobe /dev/vda || partx -u /dev/vda"),
+        carve("", "[ -d /mnt/disks/vol-a ] || {", MOVED),
+        carve("", "ls /dev | grep -q vda2 || {", MOVED),
+        carve("", "lsblk -no NAME | grep -q 'vda[2]' || {", MOVED),
+        carve("", "grep -qw vda2 /proc/partitions || {", MOVED),
+        carve("", "lsblk -ln | grep -q ^vda2 || {", MOVED),
         "\n".join(["#cloud-config", "bootcmd:",
                    "- [cloud-init-per, once, a, sgdisk, -e, -n, '3:16G:', -n, '2:12G:+4G', /dev/vda]",
                    "- [cloud-init-per, once, b, partx, -u, /dev/vda]",
@@ -237,7 +250,7 @@ WRONG = {
         5,
     ],
     "05-2": [30 * GIB, 20 * GIB, "30 GiB", "much", THIRTY + 33 * 512, THIRTY + START, [1, 2],
-             THIRTY + 1],
+             THIRTY + 1, THIRTY - 1, THIRTY - 512, THIRTY - 33 * 512],
     "05-3": [1, "cc_resizefs", recorded, [1, 2], object()],
     "06-1": ["fills its device", "bad luck", "partition behind", 5, ["a", "b"]],
     "06-2": [{}, dict.fromkeys("BCDEF", "growpart-off"), [*SICK.values()][:4], 5, "disk",
@@ -289,6 +302,16 @@ WRONG = {
         MOVED + "growpart: {mode: 'off'}\n",
         MOVED + "resize_rootfs: false\n",
         MOVED.replace("      sgdisk", "      mkfs.ext4 /dev/vda1; sgdisk"),
+        told("partprobe"),
+        told("partprobe /dev/vda"),
+        told("partx -u /dev/vda; partprobe"),
+        told("partx --show /dev/vda"),
+        told("partx -a /dev/vda"),
+        # growpart grows the root partition up to the first partition behind it.
+        carve("--new=2:12GiB:+4GiB --new=3:16GiB:0 --new=4:2200MiB:+1GiB"),
+        # lsblk draws a tree, so no line begins with a partition's name.
+        carve("", "lsblk | grep -q ^vda2 || {", MOVED),
+        carve("", "sgdisk -p /dev/vda | grep -q vda2 || {", MOVED),
     ],
     "07-2": [lambda table: {}, lambda table: dict.fromkeys(table["mountpoint"], 1),
              lambda table: {"/mnt/disks/vol-a": 1}, dict,
@@ -302,6 +325,9 @@ WRONG = {
         NODE_STORAGE.replace(",nofail", ""),
         NODE_STORAGE.replace("/mnt/disks/vol-b", "/mnt/vol-b"),
         NODE_STORAGE.replace("2:8GiB", "2:1GiB"),
+        NODE_STORAGE.replace("partx --add --nr 2:3", "partprobe"),
+        BROKEN_STORAGE.replace("+8GiB", "+4"),
+        BROKEN_STORAGE.replace("+8GiB", "+100K"),
         NODE_STORAGE.replace("label: vol-b", "label: vol-a").replace("[/dev/vda3", "[LABEL=vol-b"),
     ],
     "08-1": [
@@ -313,7 +339,9 @@ WRONG = {
         5,
     ],
     "08-2": [[], ["growpart-off"], "default", [*LARGE, "growpart-off"], [*LARGE, "no such"], 5],
-    "08-3": [["growpart"], [], "image", ["image", "disk_size_bytes", "cpus"], 5],
+    "08-3": [["growpart"], [], "image", ["image", "disk_size_bytes", "cpus"], 5,
+             ["image", "disk_size_bytes", "growpart"],
+             ["image", "disk_size_bytes", "enlarge_to_bytes"]],
     "09-1": [lambda disk: disk, lambda disk: disk - 111 * 2**20, lambda: 1, 3, lambda disk: "many",
              lambda disk: disk - 33 * 512 - 111 * 2**20, lambda disk: partition_bytes(20 * GIB),
              lambda disk: partition_bytes(disk) // 2**20 * 2**20],
@@ -380,14 +408,27 @@ def test_feedback_does_not_give_the_solution(name):
         MOVED.replace("      sgdisk", "      parted /dev/vda print; sgdisk"),
         MOVED.replace("[/dev/vda2,", "[UUID=0000-0000,"),
         MOVED.replace("sgdisk --", "sgdisk --hybrid=1 --"),
+        carve("", "sgdisk -i 2 /dev/vda | grep -q vol-a || {", MOVED),
+        carve("", "sgdisk -p /dev/vda | grep -q '^ *2 ' || {", MOVED),
+        carve("", "lsblk -f | grep vol-a || {", MOVED),
+        carve("", "lsblk -no LABEL | grep -q vol-a || {", MOVED),
+        carve("", "lsblk | grep vda | grep -q mnt || {", MOVED),
+        carve("", "ls /dev/disk/by-label | grep -q vol-a || {", MOVED),
+        carve("", "ls /dev/vda* | grep -q vda2 || {", MOVED),
+        carve("", "[ ! -x /usr/sbin/sgdisk ] || {", MOVED),
+        told("partx -d --nr 2:3 /dev/vda; partx -u /dev/vda"),
     ],
-    ids=["substitution", "parted", "uuid", "option"],
 )
 def test_what_the_model_does_not_cover_is_not_judged(change):
     verdict = check("07-1", change)
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.right is None
     assert "course.boot_text" in str(verdict)
+
+
+def test_a_program_that_the_image_lacks_is_named():
+    for command in ("partprobe", "set -e; partprobe; partx -u /dev/vda"):
+        assert "no partprobe" in str(check("07-1", told(command)))
 
 
 def test_what_the_notebook_began_with_is_no_answer():
