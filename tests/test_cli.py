@@ -583,6 +583,46 @@ def test_output_may_go_to_a_reader_that_leaves():
     assert "Broken" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["parse", "tree-é.txt"], b"/gr?n "),
+        (["replay", "default", "--from", "report", "--speed", "1000"], b"??vda1"),
+        (["explain", "--redact", "tree-é.txt"], b"??vda"),
+        (["figure", "default", "--title", "Größe", "--output", "é.svg"], "é.svg".encode()),
+        (["seed", "é\udcff.iso", "--runcmd", "echo é\udcff"], "é".encode() + b"\xff.iso\n"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_output_may_have_any_encoding(args, shown, encoding, tmp_path):
+    (tmp_path / "tree-é.txt").write_text(
+        "NAME  SIZE TYPE MOUNTPOINT\nvda    20G disk\n└─vda1 20G part /grün\n"
+    )
+    # Python's own encoding then is ASCII, and it reads arguments of other bytes as surrogates.
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudlab", *map(os.fsencode, args)],
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ
+        | (
+            ascii_only
+            if encoding == "ascii"
+            else {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}
+        ),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if encoding == "ascii" or "iso" in args[1]:
+        assert shown in done.stdout
+    if args[0] == "figure":
+        assert "Größe" in (tmp_path / "é.svg").read_text()
+    if args[0] == "seed":
+        [seed] = tmp_path.glob("*.iso")
+        assert yaml.safe_load(read_iso(seed).user_data)["runcmd"] == ["echo é\ufffd"]
+
+
 @pytest.mark.vm
 def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path, guest):
     out = tmp_path / "out"

@@ -7,13 +7,15 @@ commands, and are imported when one of theirs is carried out.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import importlib
+import io
 import keyword
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -108,6 +110,7 @@ cloudlab figure default --kind prediction --predict 19.9G,20G
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     _open_what_is_closed()
+    _accept_any_text()
     args = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -145,6 +148,23 @@ def _open_what_is_closed() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None and os.open(os.devnull, os.O_RDWR) == number:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
+
+
+def _accept_any_text() -> None:
+    """Let standard output replace what its encoding lacks: a guest prints any character."""
+    codecs.register_error("cloudlab", _replaced)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="cloudlab")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return the bytes of a file's name that are no text as they were, and else ``?``."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    # Python reads a byte that is no text as a surrogate.
+    return b"".join(
+        bytes([ord(one) - 0xDC00]) if "\udc80" <= one <= "\udcff" else b"?" for one in text
+    ), error.end
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -244,7 +264,7 @@ def _choice(group: Any, name: str, words: str, text: str, default: str | None = 
     group.add_argument(name, type=str.lower, choices=choices, default=default, help=text)
 
 
-def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> None:
+def _many(group: Any, name: str, metavar: str, text: str, kind: Callable[[str], Any] = str) -> None:
     text = f"{text}; repeatable"
     group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
 
@@ -370,7 +390,8 @@ def _reading(commands: Any) -> None:
     _choice(figure, "--size", "screen slide page", words, "screen")
     words = "light (default), dark, or print (grey, with patterns)"
     _choice(figure, "--style", "light dark print", words, "light")
-    figure.add_argument("--title", metavar="TEXT", help="default: the finding; '' for no title")
+    words = "default: the finding; '' for no title"
+    figure.add_argument("--title", type=_text, metavar="TEXT", help=words)
     words = "expected sizes, such as 19.9G,20G; for --kind prediction"
     figure.add_argument("--predict", metavar="PARTITION,FILESYSTEM", help=words)
     _file(figure, "--data", "also write the data behind it", "FILE.csv")
@@ -389,8 +410,8 @@ def _seed_options(parser: Parser) -> None:
     _choice(group, "--resize-rootfs", "true false noblock", words)
     _many(group, "--growpart-device", "DEV", "mount point or device to grow; default: /")
     _flag(group, "--ignore-growroot-disabled", "grow even if /etc/growroot-disabled exists")
-    _many(group, "--bootcmd", "COMMAND", "run before growth")
-    _many(group, "--runcmd", "COMMAND", "run at the end of the boot")
+    _many(group, "--bootcmd", "COMMAND", "run before growth", _text)
+    _many(group, "--runcmd", "COMMAND", "run at the end of the boot", _text)
     group.add_argument("--hostname", metavar="NAME", help="host name of the guest")
     _many(group, "--user", "NAME", "add a user with sudo rights")
     _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
@@ -443,6 +464,11 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
     return int(text)
+
+
+def _text(argument: str) -> str:
+    """Return an argument as UTF-8, also where Python's own encoding is another one."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def _words(text: str) -> list[str]:
