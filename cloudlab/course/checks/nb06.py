@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
+from cloudlab.course.checks import (
+    UnansweredError,
+    by_letter,
+    choice,
+    exercise,
+    faults,
+    word,
+    yaml_text,
+)
 from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.node import GROWROOT_DISABLED, Node
 from cloudlab.explanation import NoteKind, Reason
@@ -184,10 +192,7 @@ def _patient_a(answer: Any) -> Iterator[str]:
 )
 def _patients(answer: Any) -> Iterator[str]:
     letters = list(PATIENTS)[1:]
-    if hasattr(answer, "to_dict"):
-        answer = answer.to_dict()
-    pairs = answer.items() if isinstance(answer, Mapping) else zip(letters, answer, strict=False)
-    given = {word(letter)[-1:].upper(): one for letter, one in pairs}
+    given = by_letter(answer, letters)
     for letter in letters:
         if given.get(letter) in (None, ""):
             yield f"{letter} still needs a diagnosis."
