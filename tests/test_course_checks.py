@@ -130,11 +130,15 @@ RIGHT = {
              lambda table: table.groupby("kind").length_bytes.sum()["data"]],
     "03-1": [KEPT, f"{KEPT}growpart: {{mode: auto, devices: [/]}}\n", KEPT.upper().replace(
              "RESIZE_ROOTFS: FALSE", "resize_rootfs: false"), KEPT + "hostname: x\nntp: {}\n",
-             {"resize_rootfs": False}, f"{KEPT}password: secret\n"],
+             {"resize_rootfs": False}, f"{KEPT}password: secret\n",
+             "#cloud-config\ncloud_init_modules: [bootcmd, growpart]\n",
+             f"{KEPT}bootcmd: [echo hi]\nruncmd: [lsblk, df -h, free | tee /dev/console]\n"],
     "03-2": ["instance-id: iid-2\n", "{instance-id: i-2, local-hostname: copy.example}",
              "instance-id: 42\n", {"instance-id": "x"}],
     "03-3": [f"{OFF}resize_rootfs: false\nruncmd: [lsblk]\n", f"{OFF}runcmd: [[lsblk, -f]]\n",
-             f"{OFF}runcmd:\n  - [sh, -c, 'lsblk; df -h']\n"],
+             f"{OFF}runcmd:\n  - [sh, -c, 'lsblk; df -h']\n",
+             *(f"{OFF}runcmd: ['{one} lsblk']\n" for one in (
+                 "env LC_ALL=C", "time", "exec", "nohup", "timeout 5", "eval", "sudo -n"))],
     "04-1": [RESIZED, str(RESIZED), f"line {RESIZED}", DEFAULT.console.find("resizing f")[0],
              DEFAULT.console.find("resizing f"), [DEFAULT.console.find("resizing f")[0]],
              f"Line: {RESIZED}"],
@@ -241,6 +245,8 @@ WRONG = {
         f"{KEPT}keep_filesystem: true\n",
         f"{KEPT}growpart: {{mdoe: auto}}\n",
         "#cloud-config\nresize_rootfs: flase\n",
+        f"{KEPT}bootcmd: [touch /etc/growroot-disabled]\n",
+        f"{KEPT}cloud_init_modules: [bootcmd, resizefs]\n",
         3,
     ],
     "03-2": ["local-hostname: x\n", "instance-id: iid-gallery-default\n", "[1", "just text",
@@ -249,7 +255,9 @@ WRONG = {
              "instance-id: a\nlocal-hostname: my host!\n"],
     "03-3": ["#cloud-config\ngrowpart: {mode: off}\nresize_rootfs: false\nruncmd: [lsblk]\n",
              KEPT + "runcmd: [lsblk]\n", OFF, OFF + "runcmd: [echo lsblk]\n",
-             OFF + "runcmd: lsblk\n", BROKEN_USER_DATA + "\n"],
+             OFF + "runcmd: lsblk\n", BROKEN_USER_DATA + "\n",
+             OFF + "runcmd: [exec true; lsblk]\n", OFF + "runcmd: [command -v lsblk]\n",
+             OFF + "runcmd: [lsblk]\ncloud_config_modules: []\n"],
     "04-1": [1, 10**9, 0, "six hundred", [1], 360],
     "04-2": [[], ["resizefs", "bootcmd", "growpart", "runcmd", "scripts_user"], 5, ORDER[:4]],
     "04-3": ["A", "B", "D", "", "Cloud", 3, "C or B", "C, B", "C/A", "c or b", ["A", "C"]],
@@ -461,6 +469,12 @@ def test_what_the_model_does_not_cover_is_not_judged(change):
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.right is None
     assert "course.boot_text" in str(verdict)
+
+
+@pytest.mark.parametrize("name", ["03-1", "03-3", "05-1", "06-3", "07-1", "07-3"])
+def test_another_kind_of_user_data_is_not_judged(name):
+    text = "## template: jinja\n#cloud-config\nresize_rootfs: false\n"
+    assert check(name, text).outcome is Outcome.UNDECIDED
 
 
 def test_a_program_that_the_image_lacks_is_named():

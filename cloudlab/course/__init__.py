@@ -7,8 +7,8 @@ cases       the boots of the gallery: how each is made and what it must show
 runs        what reaches this host: boots or recordings, images, files, the doctor
 classroom   predictions and progress of a class, in one folder
 prediction  the learner's prediction, compared with the measurement
-growth      what a user-data text switches on
 shell       interpreting a bootcmd
+growth      what a user-data text switches on
 node        a model of a node: what boots with a user-data text do to it
 checks      answers, feedback, progress; the checks, one module for each notebook
 ==========  ===============================================================

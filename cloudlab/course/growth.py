@@ -8,10 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cloudlab.course.shell import UndecidedError
+from cloudlab.seed import Severity, check_user_data
 from cloudlab.seed.check import Document, is_cloud_config, read_document
 
 # How user-data names the root partition of the lab image.
 _ROOT_NAMES = frozenset({"/", "/dev/vda1", "/dev/disk/by-label/cloudimg-rootfs"})
+#: The keys that list modules, and which of those that matter here the image's own lists hold.
+_LISTS = {
+    "cloud_init_modules": ["bootcmd", "growpart", "resizefs", "disk_setup", "mounts"],
+    "cloud_config_modules": ["runcmd"],
+    "cloud_final_modules": ["scripts_user"],
+}
+#: Key -> the modules that read it.
+_READ_BY = {
+    "bootcmd": ["bootcmd"],
+    "fs_setup": ["disk_setup"],
+    "mounts": ["mounts"],
+    "runcmd": ["runcmd", "scripts_user"],
+}
 #: What cloud-init's is_false takes for false.
 _FALSE = frozenset({"off", "0", "no", "false"})
 
@@ -48,8 +63,27 @@ def values_of(user_data: str) -> dict[str, Any]:
     return document.value if isinstance(document, Document) else {}
 
 
+def values_used(user_data: str) -> dict[str, Any]:
+    """Return the keys that cloud-init reads, without those of modules that its lists leave out."""
+    values = values_of(user_data)
+    return {
+        key: value
+        for key, value in values.items()
+        if all(_runs(values, module) for module in _READ_BY.get(key, ()))
+    }
+
+
 def growth_of(user_data: str) -> Growth:
-    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest."""
+    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest.
+
+    Raises
+    ------
+    UndecidedError
+        For user-data that cloud-init accepts and that is no cloud-config, such as a template.
+    """
+    other = bool(user_data.strip()) and not is_cloud_config(user_data)
+    if other and all(one.severity is Severity.WARNING for one in check_user_data(user_data)):
+        raise UndecidedError("user-data that is no cloud-config")
     values = values_of(user_data)
     growpart = values.get("growpart", {})
     # As cc_growpart does, which honours the file only if the value means false.
@@ -58,12 +92,26 @@ def growth_of(user_data: str) -> Growth:
         and _word(growpart.get("ignore_growroot_disabled", False)) not in _FALSE
     )
     return Growth(
-        kept_by=_keeps_partition(growpart),
+        kept_by=_keeps_partition(growpart)
+        if _runs(values, "growpart")
+        else "the lists of modules leave growpart out",
         # cloud-init's translate_bool: any other word, even a misspelt one, means false.
-        filesystem=_word(values.get("resize_rootfs", True))
-        in {"true", "1", "on", "yes", "noblock"},
+        filesystem=_word(values.get("resize_rootfs", True)) in {"true", "1", "on", "yes", "noblock"}
+        and _runs(values, "resizefs"),
         ignores_growroot_disabled=ignores,
     )
+
+
+def _runs(values: dict[str, Any], module: str) -> bool:
+    """Return whether a boot runs a module: it is listed in the text, or in the image's own lists."""
+    for stage, usual in _LISTS.items():
+        listed = values.get(stage, usual)
+        # A list of a module's name and its frequency stands for the module.
+        for one in listed if isinstance(listed, list) else ():
+            name = str(one[0] if isinstance(one, list) and one else one)
+            if name.replace("-", "_").removeprefix("cc_") == module:
+                return True
+    return False
 
 
 def _keeps_partition(growpart: object) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cloudlab.course.growth import growth_of, values_of
+from cloudlab.course.growth import growth_of, values_used
 from cloudlab.course.shell import NOT_FOUND, Shell, UndecidedError, script_of
 from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
@@ -58,9 +58,10 @@ _PARTX_LONG = [
     "add", "bytes", "delete", "noheadings", "list", "nr=", "output=", "pairs", "raw", "show",
     "sector-size=", "type=", "update", "verbose",
 ]  # fmt: skip
-_HARMLESS = frozenset(
-    ["chmod", "chown", "date", "logger", "mkdir", "modprobe", "sleep", "sync", "touch", "udevadm"]
-)
+_HARMLESS = frozenset([
+    "chmod", "chown", "date", "df", "dmesg", "findmnt", "free", "id", "logger", "mkdir", "modprobe",
+    "sleep", "sync", "touch", "udevadm", "uname", "uptime",
+])  # fmt: skip
 
 
 @dataclass
@@ -331,7 +332,7 @@ class Node:
         UndecidedError
             If the text holds a command or key that this model does not cover.
         """
-        values, growth = values_of(user_data), growth_of(user_data)
+        values, growth = values_used(user_data), growth_of(user_data)
         boot = self._boot = Boot()
         self._devices = set(self.disk.parts)
         self.files = {one for one in self.files if not one.startswith(("/run/", "/tmp/"))}  # noqa: S108
@@ -424,7 +425,12 @@ class Node:
             kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
             label = re.search(r"-L ?(\S+)", words)
             status = self._format(args[-1] if args else "", kind, label[1] if label else "")
+        elif name == "tee":
+            output = stdin
+            for path in plain:
+                self._write(path)
         elif name in _HARMLESS:
+            output = _MORE
             self.files |= set(plain) if name in {"touch", "mkdir"} else set()
         else:
             raise UndecidedError(f"the command {name}")
