@@ -217,10 +217,15 @@ def send_to_class(
         raise UsageError(
             "Say of which boot this is the prediction.", hint='Write {"default": mine}.'
         )
+    given = predictions or {}
+    if not isinstance(given, Mapping) or any(type(one) is not Prediction for one in given.values()):
+        raise UsageError(
+            f"{given!r:.60} is no dictionary of predictions.", hint='Write {"default": mine}.'
+        )
     if seat is None:
         learner = secrets.token_hex(16)
         seat = _Seat(learner, Answer(f"{secrets.choice(_ANIMALS.split())}-{learner[:2]}"))
-    new = {case: one for case, one in (predictions or {}).items() if one != Prediction()}
+    new = {case: one for case, one in given.items() if one != Prediction()}
     # The home folder's name may be a person's.
     ready = printable(ready_line().replace(str(Path.home()), "~"))[:300].strip()
     answer = replace(

@@ -250,6 +250,15 @@ def choice(answer: Any, choices: Iterable[str]) -> str | None:
     return {_folded(one): one for one in choices}.get(_folded(word(answer)))
 
 
+def known_letter(letter: Any, letters: Iterable[str], what: str) -> str:
+    """Return a letter as the course writes it; raise a UsageError for one that it does not have."""
+    letters = list(letters)
+    found = choice(letter, letters)
+    if found is None:
+        raise UsageError(f"There is no {what} {letter!r:.40}.", hint=f"Use {', '.join(letters)}.")
+    return found
+
+
 def words(answer: Any) -> list[str]:
     """Return a list of words: from any collection, or from text with commas or arrows.
 

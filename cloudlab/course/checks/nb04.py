@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.checks import choice, exercise, whole_number, word, words
+from cloudlab.course.checks import choice, exercise, known_letter, whole_number, word, words
 from cloudlab.course.growth import values_of
 from cloudlab.html import Page
 from cloudlab.run.value import Moment, recorded
@@ -84,5 +84,6 @@ def _wrong_label(answer: Any) -> Iterator[str]:
 
 def labelled(letter: str) -> Page:
     """Return a table of :data:`LABELS` with the label that a colleague gave it."""
+    letter = known_letter(letter, LABELS, "table")
     case, stage, label = LABELS[letter]
     return Page(f"{letter}: printed by {label}\n{recorded(case).tool_output(stage)}")

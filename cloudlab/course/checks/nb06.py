@@ -14,6 +14,7 @@ from cloudlab.course.checks import (
     choice,
     exercise,
     faults,
+    known_letter,
     word,
     yaml_text,
 )
@@ -94,6 +95,7 @@ WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (
 
 def evidence(letter: str) -> Page:
     """Return the evidence about a patient: the disk before and after, user-data, folded logs."""
+    letter = known_letter(letter, PATIENTS, "patient")
     run = recorded(PATIENTS[letter])
     name = f"Patient {letter}"
     figure = run.plot("disk-map", names={run.name: name}, settings={})
