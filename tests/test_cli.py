@@ -25,7 +25,7 @@ from seeds import read_iso
 
 from cloudlab.cli import make_parser
 from cloudlab.image.cache import open_image, remember
-from cloudlab.image.recipe import Variant
+from cloudlab.image.recipe import Suite, Variant
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
@@ -426,16 +426,68 @@ def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):
 
 @pytest.mark.parametrize(
     "args", [["run", "--output", "/proc/x"], ["demo", "--output", "/proc/x"],
-             ["build", "--output", "/proc/x/y.qcow2"], ["run", "--output", "file/x"]],
+             ["build", "--output", "/proc/x/y.qcow2"], ["run", "--output", "file/x"],
+             ["lab", "--copy-only", "--folder", "file"], ["share", "--class", "file"],
+             ["class", "folder", "--csv", "gone/x.csv"], ["class", "folder", "--csv", "folder"]],
     ids=" ".join,
 )  # fmt: skip
 def test_an_output_that_cannot_be_written_is_told_first(tmp_path, own_cache, args):
     (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     done = cloudlab(*args, cwd=tmp_path)
     assert done.returncode in (1, 2)
-    assert "--output" in done.stderr.splitlines()[-1]
+    option = next(word for word in reversed(args) if word.startswith("--"))
+    assert option in done.stderr.splitlines()[-1]
+    assert args[-1].split("/")[0] in done.stderr
+    assert not re.search("CLOUDLAB_CACHE|[.]part", done.stderr)
     assert "Image:" not in done.stderr, "nothing was chosen or built for it"
     assert "build 1/" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["parse ''", "inspect ''", "seed ''", "figure ''", "replay ''", "explain ''", "run --output=",
+     "lab --copy-only --folder ''", "class --csv=", "share --site=", "seed x.iso --user-data ''",
+     "seed x.iso --ssh-key ''"],
+)  # fmt: skip
+def test_an_empty_path_is_no_folder(tmp_path, own_cache, args):
+    done = cloudlab(*shlex.split(args), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'' is no path" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "log").write_text("NAME SIZE TYPE\nvda 20G disk\n")
+    done = cloudlab("parse", "~/log")
+    assert (done.returncode, "20.0 GiB" in done.stdout) == (0, True)
+    done = cloudlab("parse", "~nouser/log")
+    assert (done.returncode, "no user nouser" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["demo", "--growpart", "off"], ""),
+        (["demo", "--frmware", "uefi"], "Did you mean --firmware?"),
+        (["run", "--disksize", "3G"], "Did you mean --disk-size?"),
+    ],
+)
+def test_only_a_similar_option_is_suggested(args, words, own_cache):
+    done = cloudlab(*args)
+    assert done.returncode == 2
+    assert f"unknown argument: {' '.join(args[1:])}. {words}".rstrip() + "\n" in done.stderr
+
+
+def test_verify_says_that_the_cache_is_empty(own_cache):
+    done = cloudlab("verify")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no image" in done.stderr
+
+
+def test_help_names_every_suite():
+    assert set(re.findall(r"\w+", cloudlab("build", "--help").stdout)) >= set(Suite)
 
 
 @pytest.mark.vm

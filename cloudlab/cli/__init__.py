@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import cloudlab
-from cloudlab.errors import CloudlabError, suggest
+from cloudlab.errors import CloudlabError, UsageError, suggest
 
 INTERRUPTED = 130
 
@@ -200,8 +200,14 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [name.split("=")[0] for name in unknown if name.startswith("-")]
-            hint = suggest(options[0], self._option_string_actions) if options else ""
-            self.error(f"unknown argument: {' '.join(unknown)}. {hint}")
+            # The dashes alone do not make two options similar.
+            known = [
+                name
+                for name in self._option_string_actions
+                if options and suggest(options[0].strip("-"), [name.strip("-")])
+            ]
+            hint = suggest(options[0], known) if options else ""
+            self.error(f"unknown argument: {' '.join(unknown)}. {hint}".rstrip())
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -256,7 +262,7 @@ def _flag(group: Any, name: str, text: str) -> None:
 
 
 def _file(group: Any, name: str, text: str, metavar: str | None = "FILE") -> None:
-    group.add_argument(name, type=Path, metavar=metavar, help=text)
+    group.add_argument(name, type=_path, metavar=metavar, help=text)
 
 
 def _choice(group: Any, name: str, words: str, text: str, default: str | None = None) -> None:
@@ -304,7 +310,9 @@ def _images(commands: Any) -> None:
     _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
     _mirror(fetch)
     build = _command(commands, "build")
-    build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
+    build.add_argument(
+        "--suite", default="trixie", help="trixie (default), bookworm, bullseye, sid"
+    )
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _choice(build, "--arch", "amd64 arm64", "default: this host's; another one takes long")
@@ -374,6 +382,7 @@ def _reading(commands: Any) -> None:
     explain = _command(commands, "explain")
     explain.add_argument(
         "sources",
+        type=_source,
         nargs="+",
         metavar="FILE",
         help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
@@ -399,7 +408,7 @@ def _reading(commands: Any) -> None:
 
 def _run(parser: Parser, **options: Any) -> None:
     text = "a run folder, or the name of a shipped recording"
-    parser.add_argument("run", type=Path, metavar="RUN", help=text, **options)
+    parser.add_argument("run", type=_path, metavar="RUN", help=text, **options)
 
 
 def _seed_options(parser: Parser) -> None:
@@ -414,7 +423,7 @@ def _seed_options(parser: Parser) -> None:
     _many(group, "--runcmd", "COMMAND", "run at the end of the boot", _text)
     group.add_argument("--hostname", metavar="NAME", help="host name of the guest")
     _many(group, "--user", "NAME", "add a user with sudo rights")
-    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
+    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", _path)
     _file(group, "--password-hash-file", "crypt hash of the default user's password")
     _file(group, "--extra", "further cloud-config keys, as YAML")
     _file(group, "--user-data", "your own user-data, plain or gzip, instead of the options above")
@@ -458,6 +467,20 @@ def _machine_options(parser: Parser) -> None:
 
 def _mirror(parser: Any) -> None:
     parser.add_argument("--mirror", metavar="URL", help="address shown by 'cloudlab share'")
+
+
+def _path(text: str) -> Path:
+    from cloudlab.paths import expand
+
+    try:
+        return expand(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _source(text: str) -> str:
+    path = _path(text)
+    return str(path) if text.startswith("~") else text
 
 
 def _port(text: str) -> int:

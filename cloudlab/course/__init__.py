@@ -123,7 +123,10 @@ def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
         If the folder cannot be written to.
     """
     source = source or course_source()
-    paths.make_folder(folder)
+    try:
+        paths.make_folder(folder)
+    except CloudlabError as error:
+        raise CloudlabError(error.message, hint="Choose another folder with --folder.") from error
     record = _read_record(folder)
     written, kept = [], []
     try:

@@ -89,8 +89,8 @@ class Learner(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> list[str]:
-        """The passed exercises, each once."""
-        return sorted(set(self.answer.passed))
+        """The passed exercises, each once, without those that this version does not have."""
+        return sorted(set(self.answer.passed) & set(checks.exercises()))
 
     @property
     def stuck_at(self) -> str:
@@ -327,7 +327,11 @@ def open_class(folder: str = "") -> Path:
     """
     day = dt.datetime.now().astimezone().date().isoformat()
     place = paths.expand(folder) if folder else paths.cache_folder() / "class" / day
-    return paths.make_folder(place.absolute(), private=True)
+    try:
+        return paths.make_folder(place.absolute(), private=True)
+    except CloudlabError as error:
+        hint = "Choose another folder with --class." if folder else error.hint
+        raise CloudlabError(error.message, hint=hint) from error
 
 
 def room_predictions(folder: str | Path = "") -> Page:
