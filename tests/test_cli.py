@@ -708,6 +708,13 @@ def test_a_recording_is_replayed_from_the_moment_that_was_asked_for():
     assert first["report"].startswith("@cloudlab after 0 ")
 
 
+@pytest.mark.parametrize(("run", "says"), [("growpart-off", True), ("resize-rootfs-false", False)])
+def test_a_replay_from_growth_says_when_nothing_grew(run, says):
+    done = cloudlab("replay", run, "--speed", "1000", "--from", "growth")
+    assert ("Nothing grew in this boot" in done.stderr) is says
+    assert done.returncode == 0
+
+
 def test_a_run_without_a_report_cannot_be_replayed_from_it():
     done = cloudlab("replay", "no-seed", "--from", "report")
     assert (done.returncode, done.stdout) == (2, "")

@@ -440,8 +440,13 @@ def test_feedback_does_not_give_the_solution(name):
         ("09-2", ["growpart-off"], "In growpart-off cloud-init grew all that grew, or"),
         ("06-2", "user-data ignored", "of the type str"),
         ("09-3", "growpart", "of the type str"),
+        ("07-1", "#cloud-config\nbootcmd:\n- [ -e /dev/vda2 ] || sgdisk -p /dev/vda\n",
+         "line 3: YAML reads an item that begins with [ as a list. Put the command in quotes"),
+        ("03-3", OFF + "runcmd:\n  - { true; } || lsblk\n",
+         "line 4: YAML reads an item that begins with { as keys with values. Put"),
+        ("03-3", OFF + "runcmd: [\n- 'a\n", "line 4, column"),
     ],
-)
+)  # fmt: skip
 def test_feedback_is_true_of_the_answer(name, answer, words):
     assert words in str(check(name, answer))
 
@@ -591,3 +596,6 @@ def test_evidence_holds_what_a_diagnosis_needs(letter):
     # The logs are long: a page shows them folded.
     assert "growpart_tool" not in shown._repr_html_().split("<details>")[0]
     assert "growpart_tool" in shown._repr_html_()
+    assert "Correctable Errors" not in str(shown)
+    on_console = str(shown).split("on the console during the boot:\n")[1].split("\n\n")[0]
+    assert (on_console == "  nothing about growth") is (letter in "ACDE")

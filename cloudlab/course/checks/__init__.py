@@ -23,13 +23,16 @@ from cloudlab.course.shell import UndecidedError
 from cloudlab.errors import CloudlabError, ParseError, UsageError
 from cloudlab.html import Page, escaped, table_html
 from cloudlab.run.value import Run, recording_names
-from cloudlab.seed import Severity, check_user_data
+from cloudlab.seed import Problem, Severity, check_user_data
+from cloudlab.seed.check import read_document
 from cloudlab.sizes import parse_size
 
 #: Yields what is wrong with an answer, in sentences; nothing if it is right.
 Check = Callable[[Any], Iterable[str]]
 
 _NOTEBOOKS = 10
+#: A shell command as an item of a YAML list, whose first character has a meaning in YAML.
+_COMMAND_ITEM = re.compile(r"\s*-\s+([\[{]).*[\]}]\s*[^\s#,\]}]")
 _GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
 _FILE = "progress.json"
 
@@ -346,11 +349,19 @@ def yaml_text(answer: Any, *, header: str = "#cloud-config\n") -> str:
 
 def faults(user_data_text: str) -> list[str]:
     """Return what cloud-init would refuse, ignore or trip over in a user-data text."""
-    return [
-        str(problem)
-        for problem in check_user_data(user_data_text)
-        if problem.severity is Severity.ERROR or problem.unknown_key
-    ]
+    lines = user_data_text.splitlines()
+    found = []
+    for problem in check_user_data(user_data_text):
+        item = _COMMAND_ITEM.match(lines[problem.line - 1] if problem.line <= len(lines) else "")
+        if item and isinstance(read_document(user_data_text), Problem):
+            kind = {"[": "a list", "{": "keys with values"}[item[1]]
+            found.append(
+                f"line {problem.line}: YAML reads an item that begins with {item[1]} as {kind}. "
+                "Put the command in quotes, or below '- |'."
+            )
+        elif problem.severity is Severity.ERROR or problem.unknown_key:
+            found.append(str(problem))
+    return found
 
 
 def _folded(text: str) -> str:

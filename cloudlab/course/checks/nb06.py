@@ -49,7 +49,7 @@ DIAGNOSES = tuple(
 _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 
 _TELLING_FACTS = ("root_device", "growpart_tool", "growroot_disabled", "user_data_valid")
-_TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
+_TELLING_LINE = r"WARNING|Error\b|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
 _ADDED = MODULE_KEYS | {"bootcmd", "runcmd"}
 
