@@ -464,6 +464,8 @@ def test_feedback_is_true_of_the_answer(name, answer, words):
         carve("", "lsblk -no LABEL | grep -q vol-a || {", MOVED),
         carve("", "lsblk | grep vda | grep -q mnt || {", MOVED),
         carve("", "ls /dev/disk/by-label | grep -q vol-a || {", MOVED),
+        carve("", "df | grep -q vda2 || {", MOVED),
+        carve("", "{ lsblk -no SIZE; dmesg; } | grep -q vda2 || {", MOVED),
         carve("", "ls /dev/vda* | grep -q vda2 || {", MOVED),
         carve("", "[ ! -x /usr/sbin/sgdisk ] || {", MOVED),
         told("partx -d --nr 2:3 /dev/vda; partx -u /dev/vda"),

@@ -49,9 +49,9 @@ _LEAST_FILESYSTEM_BYTES = 104 << 10
 _IMAGE_FOLDERS = re.compile(
     r"/(usr|s?bin|lib\w*|boot|proc|sys)(/|$)|/(etc|dev)$|/dev/disk(/[\w-]+)?$"
 )
-#: Stands for the part of a command's output that is not modelled.
-_MORE = "\0\n"
-#: Which devices exist is modelled, so a pattern with the number of a partition is decided.
+#: Stand for what a command prints and is not modelled: besides the names of devices, or with them.
+_MORE, _UNKNOWN = "\0\n", "\1\n"
+#: A pattern with the number of a partition finds names of devices only.
 _DEVICE_PATTERN = re.compile(r"vda[\d(\[]")
 _PARTX_SHORT = "abdglPrsuvn:o:S:t:"
 _PARTX_LONG = [
@@ -430,7 +430,7 @@ class Node:
             for path in plain:
                 self._write(path)
         elif name in _HARMLESS:
-            output = _MORE
+            output = _UNKNOWN
             self.files |= set(plain) if name in {"touch", "mkdir"} else set()
         else:
             raise UndecidedError(f"the command {name}")
@@ -572,9 +572,9 @@ def _grep(args: list[str], stdin: str, files: dict[str, str]) -> tuple[int, str]
         telling = re.compile(pattern, re.IGNORECASE * ("i" in options))
     except re.error:
         raise UndecidedError(f"the pattern {pattern!r}") from None
-    known = text.replace(_MORE, "")
-    found = [line for line in known.splitlines() if telling.search(line)]
-    if not found and known != text and not _DEVICE_PATTERN.search(pattern):
+    lines = text.splitlines(keepends=True)
+    marks = {_MORE, _UNKNOWN}.intersection(lines)
+    found = [one for one in lines if one not in marks and telling.search(one.rstrip("\n"))]
+    if not found and (_UNKNOWN in marks or (marks and not _DEVICE_PATTERN.search(pattern))):
         raise UndecidedError(f"what {pattern!r} finds in the output of that command")
-    more = _MORE if known != text else ""
-    return (0 if found else 1), ("" if "q" in options else "\n".join(found) + "\n" + more)
+    return (0 if found else 1), ("" if "q" in options else "".join([*found, *sorted(marks)]))
