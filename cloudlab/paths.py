@@ -8,12 +8,14 @@ which the users of a host only read: its images and snapshots.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import io
 import itertools
 import os
 import select
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -241,17 +243,33 @@ def whole_file(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that becomes ``path`` if the block succeeds.
 
     A reader sees the old file or the whole new one, never half of it; when the
-    block fails, nothing is left.
+    block fails, nothing is left.  A symbolic link stays one, and its target is replaced.
+
+    Raise an OSError if ``path`` is a folder, device, pipe or socket, or cannot be written.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    with contextlib.suppress(FileNotFoundError):
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    target = path.resolve() if path.is_symlink() else path
+    prefix = f".{target.name}."
     try:
-        yield part
-        part.chmod(mode)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            part.chmod(mode)
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        # The temporary file has a random name, which says nothing to the user.
+        if isinstance(error.filename, str) and Path(error.filename).name.startswith(prefix):
+            error.filename = str(path)
+        raise
 
 
 def write_whole(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:

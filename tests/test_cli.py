@@ -25,7 +25,7 @@ from seeds import read_iso
 
 from cloudlab.cli import make_parser
 from cloudlab.image.cache import open_image, remember
-from cloudlab.image.recipe import Variant
+from cloudlab.image.recipe import Suite, Variant
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
@@ -426,16 +426,68 @@ def test_run_keeps_vendor_data_and_network_config(tmp_path, guest):
 
 @pytest.mark.parametrize(
     "args", [["run", "--output", "/proc/x"], ["demo", "--output", "/proc/x"],
-             ["build", "--output", "/proc/x/y.qcow2"], ["run", "--output", "file/x"]],
+             ["build", "--output", "/proc/x/y.qcow2"], ["run", "--output", "file/x"],
+             ["lab", "--copy-only", "--folder", "file"], ["share", "--class", "file"],
+             ["class", "folder", "--csv", "gone/x.csv"], ["class", "folder", "--csv", "folder"]],
     ids=" ".join,
 )  # fmt: skip
 def test_an_output_that_cannot_be_written_is_told_first(tmp_path, own_cache, args):
     (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     done = cloudlab(*args, cwd=tmp_path)
     assert done.returncode in (1, 2)
-    assert "--output" in done.stderr.splitlines()[-1]
+    option = next(word for word in reversed(args) if word.startswith("--"))
+    assert option in done.stderr.splitlines()[-1]
+    assert args[-1].split("/")[0] in done.stderr
+    assert not re.search("CLOUDLAB_CACHE|[.]part", done.stderr)
     assert "Image:" not in done.stderr, "nothing was chosen or built for it"
     assert "build 1/" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    ["parse ''", "inspect ''", "seed ''", "figure ''", "replay ''", "explain ''", "run --output=",
+     "lab --copy-only --folder ''", "class --csv=", "share --site=", "seed x.iso --user-data ''",
+     "seed x.iso --ssh-key ''"],
+)  # fmt: skip
+def test_an_empty_path_is_no_folder(tmp_path, own_cache, args):
+    done = cloudlab(*shlex.split(args), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'' is no path" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "log").write_text("NAME SIZE TYPE\nvda 20G disk\n")
+    done = cloudlab("parse", "~/log")
+    assert (done.returncode, "20.0 GiB" in done.stdout) == (0, True)
+    done = cloudlab("parse", "~nouser/log")
+    assert (done.returncode, "no user nouser" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["demo", "--growpart", "off"], ""),
+        (["demo", "--frmware", "uefi"], "Did you mean --firmware?"),
+        (["run", "--disksize", "3G"], "Did you mean --disk-size?"),
+    ],
+)
+def test_only_a_similar_option_is_suggested(args, words, own_cache):
+    done = cloudlab(*args)
+    assert done.returncode == 2
+    assert f"unknown argument: {' '.join(args[1:])}. {words}".rstrip() + "\n" in done.stderr
+
+
+def test_verify_says_that_the_cache_is_empty(own_cache):
+    done = cloudlab("verify")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no image" in done.stderr
+
+
+def test_help_names_every_suite():
+    assert set(re.findall(r"\w+", cloudlab("build", "--help").stdout)) >= set(Suite)
 
 
 @pytest.mark.vm
@@ -583,6 +635,46 @@ def test_output_may_go_to_a_reader_that_leaves():
     assert "Broken" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["parse", "tree-é.txt"], b"/gr?n "),
+        (["replay", "default", "--from", "report", "--speed", "1000"], b"??vda1"),
+        (["explain", "--redact", "tree-é.txt"], b"??vda"),
+        (["figure", "default", "--title", "Größe", "--output", "é.svg"], "é.svg".encode()),
+        (["seed", "é\udcff.iso", "--runcmd", "echo é\udcff"], "é".encode() + b"\xff.iso\n"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_output_may_have_any_encoding(args, shown, encoding, tmp_path):
+    (tmp_path / "tree-é.txt").write_text(
+        "NAME  SIZE TYPE MOUNTPOINT\nvda    20G disk\n└─vda1 20G part /grün\n"
+    )
+    # Python's own encoding then is ASCII, and it reads arguments of other bytes as surrogates.
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudlab", *map(os.fsencode, args)],
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ
+        | (
+            ascii_only
+            if encoding == "ascii"
+            else {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "utf-8:strict"}
+        ),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if encoding == "ascii" or "iso" in args[1]:
+        assert shown in done.stdout
+    if args[0] == "figure":
+        assert "Größe" in (tmp_path / "é.svg").read_text()
+    if args[0] == "seed":
+        [seed] = tmp_path.glob("*.iso")
+        assert yaml.safe_load(read_iso(seed).user_data)["runcmd"] == ["echo é\ufffd"]
+
+
 @pytest.mark.vm
 def test_replay_shows_a_prompt_and_no_escape_sequence_however_it_is_cut(tmp_path, guest):
     out = tmp_path / "out"
@@ -614,6 +706,13 @@ def test_a_recording_is_replayed_from_the_moment_that_was_asked_for():
     assert "EXT4-fs (vda1): resizing filesystem" in first["growth"].split("@cloudlab after")[0]
     assert "EXT4-fs (vda1): resizing filesystem" not in first["report"].split("@cloudlab after")[0]
     assert first["report"].startswith("@cloudlab after 0 ")
+
+
+@pytest.mark.parametrize(("run", "says"), [("growpart-off", True), ("resize-rootfs-false", False)])
+def test_a_replay_from_growth_says_when_nothing_grew(run, says):
+    done = cloudlab("replay", run, "--speed", "1000", "--from", "growth")
+    assert ("Nothing grew in this boot" in done.stderr) is says
+    assert done.returncode == 0
 
 
 def test_a_run_without_a_report_cannot_be_replayed_from_it():

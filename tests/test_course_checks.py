@@ -37,7 +37,9 @@ MACHINES = (100 * GIB - IMAGE_BYTES) // OVERLAY_BYTES
 RESIZED = DEFAULT.console.find("resizing filesystem")[0].number
 START = int(DEFAULT.partitions("before")["start_bytes"].iloc[-1])
 THIRTY = 30 * GIB - START - 33 * 512
-LOGGED = recorded("growpart-off").logs.find("cc_resizefs.*Resized root")[0].number
+BEFORE = DEFAULT.partitions("before")
+LOGS = recorded("growpart-off").logs
+LOGGED = LOGS.find("cc_resizefs.*Resized root")[0].number
 ORDER = ["bootcmd", "growpart", "resizefs", "runcmd", "scripts_user"]
 SICK = {
     "B": "user-data ignored",
@@ -101,41 +103,60 @@ def carve(line, guard=GUARD, text=NODE_STORAGE):
     return text.replace(MADE, line).replace(GUARD, guard)
 
 
+def told(command):
+    """Return the storage text with another command that tells the kernel of the partitions."""
+    assert "partx --add --nr 2:3 /dev/vda" in MOVED
+    return MOVED.replace("partx --add --nr 2:3 /dev/vda", command)
+
+
 RIGHT = {
-    "00-1": ["tcg", "TCG ", "under TCG", DEFAULT.record.accelerator, "'tcg'"],
+    "00-1": ["tcg", "TCG ", "under TCG", DEFAULT.record.accelerator, "'tcg'", pd.Series(["tcg"]),
+             pd.Series(["tcg"], name="kvm"), [DEFAULT.record.accelerator]],
     "00-2": [LONGEST, LONGEST.upper() + " ", LONGEST.removeprefix("cloud-init "),
              np.str_(LONGEST), pd.Series([LONGEST])],
     "00-3": ["qemu-img", "QEMU-img ", "qemu_img"],
-    "01-1": [1, "1", "vda1", "/dev/vda1", np.int64(1), np.array([1]), "partition 1", 1.0],
+    "01-1": [1, "1", "vda1", "/dev/vda1", np.int64(1), np.array([1]), "partition 1", 1.0,
+             BEFORE.sort_values("start_bytes").tail(1), BEFORE.sort_values("start_bytes").iloc[-1],
+             "#1", "partition number 1"],
     "01-2": [free_behind, by_loop, lambda *args: np.int64(free_behind(*args)),
              lambda *args: str(free_behind(*args))],
     "01-3": ["not-last", " Not_Last", "'not-last'", recorded("not-last")],
     "02-1": [(65536, 131072), [65536.0, 131072.0], np.array([65536, 131072]), ("64K", "128 KiB"),
-             "65,536, 131,072", ("65536 bytes", "131072 B"), {"first": 65536, "second": 131072}],
+             "65,536, 131,072", ("65536 bytes", "131072 B"), {"first": 65536, "second": 131072},
+             "65536,131072", "64K,128K", "64 KiB and 128 KiB", "65_536, 131_072", "65536 131072",
+             "64 KiB\n128 KiB", "65536/131072"],
     "02-2": [MACHINES, f"{MACHINES:,}", float(MACHINES), np.int64(MACHINES), f"{MACHINES} "],
     "02-3": [data_bytes, lambda table: int(data_bytes(table)),
              lambda table: table.groupby("kind").length_bytes.sum()["data"]],
     "03-1": [KEPT, f"{KEPT}growpart: {{mode: auto, devices: [/]}}\n", KEPT.upper().replace(
              "RESIZE_ROOTFS: FALSE", "resize_rootfs: false"), KEPT + "hostname: x\nntp: {}\n",
-             {"resize_rootfs": False}, f"{KEPT}password: secret\n"],
+             {"resize_rootfs": False}, f"{KEPT}password: secret\n",
+             "#cloud-config\ncloud_init_modules: [bootcmd, growpart]\n",
+             f"{KEPT}bootcmd: [echo hi]\nruncmd: [lsblk, df -h, free | tee /dev/console]\n"],
     "03-2": ["instance-id: iid-2\n", "{instance-id: i-2, local-hostname: copy.example}",
              "instance-id: 42\n", {"instance-id": "x"}],
     "03-3": [f"{OFF}resize_rootfs: false\nruncmd: [lsblk]\n", f"{OFF}runcmd: [[lsblk, -f]]\n",
-             f"{OFF}runcmd:\n  - [sh, -c, 'lsblk; df -h']\n"],
-    "04-1": [RESIZED, str(RESIZED), f"line {RESIZED}", DEFAULT.console.find("resizing f")[0]],
+             f"{OFF}runcmd:\n  - [sh, -c, 'lsblk; df -h']\n",
+             *(f"{OFF}runcmd: ['{one} lsblk']\n" for one in (
+                 "env LC_ALL=C", "time", "exec", "nohup", "timeout 5", "eval", "sudo -n"))],
+    "04-1": [RESIZED, str(RESIZED), f"line {RESIZED}", DEFAULT.console.find("resizing f")[0],
+             DEFAULT.console.find("resizing f"), [DEFAULT.console.find("resizing f")[0]],
+             f"Line: {RESIZED}"],
     "04-2": [ORDER, tuple(ORDER), "bootcmd, growpart, resizefs, runcmd, scripts_user",
              " -> ".join(ORDER), ["cc_bootcmd", *ORDER[1:4], "scripts-user"], pd.Series(ORDER)],
-    "04-3": ["C", "c", " C ", "C: printed by bootcmd"],
+    "04-3": ["C", "c", " C ", "C: printed by bootcmd", "c: it has grown", ["C"], "label C", "(C)"],
     "05-1": [{"resize_rootfs": False}, {"resize_rootfs": "false", "growpart": "auto"},
              SeedConfig(resize_rootfs=False), SeedConfig(resize_rootfs=ResizeRootfs.FALSE), KEPT,
              SeedConfig(growpart=GrowpartMode.AUTO, resize_rootfs=ResizeRootfs.FALSE),
              SeedConfig(resize_rootfs=ResizeRootfs.FALSE, hostname="x")],
     "05-2": [THIRTY, f"{THIRTY:,}", float(THIRTY), np.int64(THIRTY), f"{THIRTY} B",
-             THIRTY // 2**20 * 2**20],
-    "05-3": [LOGGED, str(LOGGED), f"line {LOGGED}"],
+             THIRTY // 2**20 * 2**20, f"{THIRTY:_}", f"{THIRTY:,}".replace(",", " ")],
+    "05-3": [LOGGED, str(LOGGED), f"line {LOGGED}", [LOGS.find("cc_resizefs.*Resized root")[0]],
+             LOGS.find("cc_resizefs.*Resized root")],
     "06-1": ["disk not larger", "Disk not larger.", "gain too small", Reason.DISK_NOT_LARGER],
     "06-2": [SICK, {name.lower(): f" {one} " for name, one in SICK.items()}, [*SICK.values()],
-             pd.Series(SICK), {**SICK, "C": "growpart_missing"}],
+             pd.Series(SICK), {**SICK, "C": "growpart_missing"}, list(SICK.items()),
+             {f"Patient {name}:": one for name, one in SICK.items()}],
     "06-3": [f"{HEALED}}}\n", f"{HEALED}, devices: /}}\n",
              "#cloud-config\ngrowpart: {ignore_growroot_disabled: 'yes'}\n",
              "#cloud-config\ngrowpart: {ignore_growroot_disabled: 1, mode: auto}\n",
@@ -162,7 +183,14 @@ RIGHT = {
         carve("", "if ! lsblk -n /dev/vda | grep -q vda2; then", MOVED).replace("    }", "    fi"),
         carve("", "test -b /dev/vda2 && exit 0\n    {", MOVED),
         carve("", "[ -d /sys/block/vda/vda2 ] || {", MOVED),
-        MOVED.replace("partx --add --nr 2:3", "partprobe").replace("[ -e /dev", "[ -b /dev"),
+        told("partx --add --nr 2-3 /dev/vda"),
+        told("partx -an2:3 /dev/vda"),
+        told("partprobe /dev/vda || partx -u /dev/vda"),
+        carve("", "[ -d /mnt/disks/vol-a ] || {", MOVED),
+        carve("", "ls /dev | grep -q vda2 || {", MOVED),
+        carve("", "lsblk -no NAME | grep -q 'vda[2]' || {", MOVED),
+        carve("", "grep -qw vda2 /proc/partitions || {", MOVED),
+        carve("", "lsblk -ln | grep -q ^vda2 || {", MOVED),
         "\n".join(["#cloud-config", "bootcmd:",
                    "- [cloud-init-per, once, a, sgdisk, -e, -n, '3:16G:', -n, '2:12G:+4G', /dev/vda]",
                    "- [cloud-init-per, once, b, partx, -u, /dev/vda]",
@@ -175,23 +203,29 @@ RIGHT = {
     "08-1": [["both-off", "growpart-off"], "default, resize-rootfs-false",
              (recorded("default"), recorded("resize-rootfs-false"))],
     "08-2": [LARGE, set(LARGE), ", ".join(LARGE), pd.Index(LARGE), np.array(LARGE),
-             COMPARED.index[COMPARED > 19 * GIB]],
+             COMPARED.index[COMPARED > 19 * GIB], COMPARED[COMPARED > 19 * GIB],
+             compare(*RUNS)[COMPARED > 19 * GIB]],
     "08-3": [["image", "disk_size_bytes", "keep_overlay"], {"image", "disk_size_bytes"},
              "image, disk_size_bytes", OPTIONS.index[OPTIONS.iloc[:, 0] != OPTIONS.iloc[:, 1]],
              np.array(["disk_size_bytes", "image"])],
     "09-1": [partition_bytes, lambda disk: float(partition_bytes(disk)),
-             lambda disk: np.int64(partition_bytes(disk)), lambda disk: f"{partition_bytes(disk):,}"],
+             lambda disk: np.int64(partition_bytes(disk)), lambda disk: f"{partition_bytes(disk):,}",
+             lambda disk: f"{partition_bytes(disk):_}"],
     "09-2": [OTHERS, set(OTHERS), ", ".join(OTHERS), pd.Index(OTHERS), [*map(recorded, OTHERS)]],
     "09-3": [NEXT, {name.lower(): command.upper() for name, command in NEXT.items()},
              {**NEXT, "A": "sudo growpart /dev/vda 1", "C": "lvresize -r -l +100%FREE /dev/vg0/root"},
-             {**NEXT, "D": " Nothing "}],
+             {**NEXT, "D": " Nothing "}, {**NEXT, "D": "none"}, {**NEXT, "D": "nothing."},
+             {**NEXT, "A": "`growpart`"}, {**NEXT, "A": "growpart, then resize2fs"},
+             {**NEXT, "A": "/usr/bin/growpart"}, {**NEXT, "A": ["growpart"]},
+             {f"Machine {name}": one for name, one in NEXT.items()},
+             {f"{name}:": one for name, one in NEXT.items()}, pd.Series(NEXT), [*NEXT.values()]],
 }  # fmt: skip
 
 WRONG = {
     "00-1": ["kvm", "not tcg but kvm", 3],
     "00-2": [min(TOOK, key=TOOK.get), "no such stage", ["kernel", "systemd"]],
     "00-3": ["image", "no such check", "qemu-utils"],
-    "01-1": [14, 15, "root", "vda14", True, [1, 14]],
+    "01-1": [14, 15, "root", "vda14", True, [1, 14], "the root partition", "1 or 14"],
     "01-2": [lambda table, number, disk_bytes: 0, lambda: 1, ignores_its_argument,
              ignores_the_number, ignores_the_disk, lambda *args: None, 3],
     "01-3": ["default", "disk-as-large-as-image", "no such image"],
@@ -211,6 +245,8 @@ WRONG = {
         f"{KEPT}keep_filesystem: true\n",
         f"{KEPT}growpart: {{mdoe: auto}}\n",
         "#cloud-config\nresize_rootfs: flase\n",
+        f"{KEPT}bootcmd: [touch /etc/growroot-disabled]\n",
+        f"{KEPT}cloud_init_modules: [bootcmd, resizefs]\n",
         3,
     ],
     "03-2": ["local-hostname: x\n", "instance-id: iid-gallery-default\n", "[1", "just text",
@@ -219,10 +255,12 @@ WRONG = {
              "instance-id: a\nlocal-hostname: my host!\n"],
     "03-3": ["#cloud-config\ngrowpart: {mode: off}\nresize_rootfs: false\nruncmd: [lsblk]\n",
              KEPT + "runcmd: [lsblk]\n", OFF, OFF + "runcmd: [echo lsblk]\n",
-             OFF + "runcmd: lsblk\n", BROKEN_USER_DATA + "\n"],
+             OFF + "runcmd: lsblk\n", BROKEN_USER_DATA + "\n",
+             OFF + "runcmd: [exec true; lsblk]\n", OFF + "runcmd: [command -v lsblk]\n",
+             OFF + "runcmd: [lsblk]\ncloud_config_modules: []\n"],
     "04-1": [1, 10**9, 0, "six hundred", [1], 360],
     "04-2": [[], ["resizefs", "bootcmd", "growpart", "runcmd", "scripts_user"], 5, ORDER[:4]],
-    "04-3": ["A", "B", "D", "", "Cloud", 3],
+    "04-3": ["A", "B", "D", "", "Cloud", 3, "C or B", "C, B", "C/A", "c or b", ["A", "C"]],
     "05-1": [
         "resize_rootfs: false",
         SeedConfig(),
@@ -237,10 +275,10 @@ WRONG = {
         5,
     ],
     "05-2": [30 * GIB, 20 * GIB, "30 GiB", "much", THIRTY + 33 * 512, THIRTY + START, [1, 2],
-             THIRTY + 1],
+             THIRTY + 1, THIRTY - 1, THIRTY - 512, THIRTY - 33 * 512],
     "05-3": [1, "cc_resizefs", recorded, [1, 2], object()],
     "06-1": ["fills its device", "bad luck", "partition behind", 5, ["a", "b"]],
-    "06-2": [{}, dict.fromkeys("BCDEF", "growpart-off"), [*SICK.values()][:4], 5, "disk",
+    "06-2": [{}, [], dict.fromkeys("BCDEF", "growpart-off"), [*SICK.values()][:4], 5, "disk",
              {**SICK, "C": "no"}],
     "06-3": [
         "#cloud-config\ngrowpart: {mode: growpart}\n",
@@ -289,6 +327,16 @@ WRONG = {
         MOVED + "growpart: {mode: 'off'}\n",
         MOVED + "resize_rootfs: false\n",
         MOVED.replace("      sgdisk", "      mkfs.ext4 /dev/vda1; sgdisk"),
+        told("partprobe"),
+        told("partprobe /dev/vda"),
+        told("partx -u /dev/vda; partprobe"),
+        told("partx --show /dev/vda"),
+        told("partx -a /dev/vda"),
+        # growpart grows the root partition up to the first partition behind it.
+        carve("--new=2:12GiB:+4GiB --new=3:16GiB:0 --new=4:2200MiB:+1GiB"),
+        # lsblk draws a tree, so no line begins with a partition's name.
+        carve("", "lsblk | grep -q ^vda2 || {", MOVED),
+        carve("", "sgdisk -p /dev/vda | grep -q vda2 || {", MOVED),
     ],
     "07-2": [lambda table: {}, lambda table: dict.fromkeys(table["mountpoint"], 1),
              lambda table: {"/mnt/disks/vol-a": 1}, dict,
@@ -302,6 +350,9 @@ WRONG = {
         NODE_STORAGE.replace(",nofail", ""),
         NODE_STORAGE.replace("/mnt/disks/vol-b", "/mnt/vol-b"),
         NODE_STORAGE.replace("2:8GiB", "2:1GiB"),
+        NODE_STORAGE.replace("partx --add --nr 2:3", "partprobe"),
+        BROKEN_STORAGE.replace("+8GiB", "+4"),
+        BROKEN_STORAGE.replace("+8GiB", "+100K"),
         NODE_STORAGE.replace("label: vol-b", "label: vol-a").replace("[/dev/vda3", "[LABEL=vol-b"),
     ],
     "08-1": [
@@ -313,13 +364,16 @@ WRONG = {
         5,
     ],
     "08-2": [[], ["growpart-off"], "default", [*LARGE, "growpart-off"], [*LARGE, "no such"], 5],
-    "08-3": [["growpart"], [], "image", ["image", "disk_size_bytes", "cpus"], 5],
+    "08-3": [["growpart"], [], "image", ["image", "disk_size_bytes", "cpus"], 5,
+             ["image", "disk_size_bytes", "growpart"],
+             ["image", "disk_size_bytes", "enlarge_to_bytes"]],
     "09-1": [lambda disk: disk, lambda disk: disk - 111 * 2**20, lambda: 1, 3, lambda disk: "many",
              lambda disk: disk - 33 * 512 - 111 * 2**20, lambda disk: partition_bytes(20 * GIB),
              lambda disk: partition_bytes(disk) // 2**20 * 2**20],
     "09-2": [[], ["growroot"], [*OTHERS, "default"], [*OTHERS, "no such"], 5],
     "09-3": [{}, {**NEXT, "A": "resize2fs"}, {**NEXT, "D": "resize2fs"}, {**NEXT, "D": None},
-             {**NEXT, "C": "pvresize"}, ["growpart"], "growpart", 5],
+             {**NEXT, "C": "pvresize"}, ["growpart"], "growpart", 5, {**NEXT, "D": "nothingness"},
+             {**NEXT, "A": "resize2fs growpart"}, {**NEXT, "D": ""}, {**NEXT, "D": float("nan")}],
 }  # fmt: skip
 
 
@@ -362,6 +416,7 @@ SOLUTIONS = {
     "05-2": [str(THIRTY), f"{THIRTY:,}", "33"],
     "05-3": [str(LOGGED)],
     "06-2": [*SICK.values()],
+    "09-3": [*NEXT.values(), "none"],
 }
 
 
@@ -374,20 +429,64 @@ def test_feedback_does_not_give_the_solution(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "answer", "words"),
+    [
+        # These lines are about sizes.
+        ("04-1", 677, "not a message of the kernel about a filesystem that grows"),
+        ("04-1", 685, "not a message of the kernel about a filesystem that grows"),
+        ("01-1", "the root partition", "Answer with a partition's number"),
+        ("01-1", "1 (root)", "Answer with a partition's number"),
+        ("01-1", 14, "Partition 14 does not have the greatest start_bytes"),
+        ("09-2", ["growpart-off"], "In growpart-off cloud-init grew all that grew, or"),
+        ("06-2", "user-data ignored", "of the type str"),
+        ("09-3", "growpart", "of the type str"),
+        ("07-1", "#cloud-config\nbootcmd:\n- [ -e /dev/vda2 ] || sgdisk -p /dev/vda\n",
+         "line 3: YAML reads an item that begins with [ as a list. Put the command in quotes"),
+        ("03-3", OFF + "runcmd:\n  - { true; } || lsblk\n",
+         "line 4: YAML reads an item that begins with { as keys with values. Put"),
+        ("03-3", OFF + "runcmd: [\n- 'a\n", "line 4, column"),
+    ],
+)  # fmt: skip
+def test_feedback_is_true_of_the_answer(name, answer, words):
+    assert words in str(check(name, answer))
+
+
+@pytest.mark.parametrize(
     "change",
     [
         MOVED.replace("sgdisk --", "sgdisk $(echo) --"),
         MOVED.replace("      sgdisk", "      parted /dev/vda print; sgdisk"),
         MOVED.replace("[/dev/vda2,", "[UUID=0000-0000,"),
         MOVED.replace("sgdisk --", "sgdisk --hybrid=1 --"),
+        carve("", "sgdisk -i 2 /dev/vda | grep -q vol-a || {", MOVED),
+        carve("", "sgdisk -p /dev/vda | grep -q '^ *2 ' || {", MOVED),
+        carve("", "lsblk -f | grep vol-a || {", MOVED),
+        carve("", "lsblk -no LABEL | grep -q vol-a || {", MOVED),
+        carve("", "lsblk | grep vda | grep -q mnt || {", MOVED),
+        carve("", "ls /dev/disk/by-label | grep -q vol-a || {", MOVED),
+        carve("", "df | grep -q vda2 || {", MOVED),
+        carve("", "{ lsblk -no SIZE; dmesg; } | grep -q vda2 || {", MOVED),
+        carve("", "ls /dev/vda* | grep -q vda2 || {", MOVED),
+        carve("", "[ ! -x /usr/sbin/sgdisk ] || {", MOVED),
+        told("partx -d --nr 2:3 /dev/vda; partx -u /dev/vda"),
     ],
-    ids=["substitution", "parted", "uuid", "option"],
 )
 def test_what_the_model_does_not_cover_is_not_judged(change):
     verdict = check("07-1", change)
     assert verdict.outcome is Outcome.UNDECIDED
     assert verdict.right is None
     assert "course.boot_text" in str(verdict)
+
+
+@pytest.mark.parametrize("name", ["03-1", "03-3", "05-1", "06-3", "07-1", "07-3"])
+def test_another_kind_of_user_data_is_not_judged(name):
+    text = "## template: jinja\n#cloud-config\nresize_rootfs: false\n"
+    assert check(name, text).outcome is Outcome.UNDECIDED
+
+
+def test_a_program_that_the_image_lacks_is_named():
+    for command in ("partprobe", "set -e; partprobe; partx -u /dev/vda"):
+        assert "no partprobe" in str(check("07-1", told(command)))
 
 
 def test_what_the_notebook_began_with_is_no_answer():
@@ -413,6 +512,7 @@ def test_an_exercise_that_does_not_exist_is_an_error():
     ("answer", "number"),
     [
         ("65,536", 65536), ("65_536", 65536), ("65 536", 65536), ("64K", 65536), ("64 KiB", 65536),
+        ("32_095_845_888", 32095845888), ("32,095,845,888", 32095845888), ("1,0000", None),
         ("line 7", 7), (7.0, 7), (np.float64(7), 7), (np.array([7]), 7), (pd.Series([7]), 7),
         ("7.", None), (7.5, None), (True, None), (None, None), ("seven", None), ([1, 2], None),
     ],
@@ -498,3 +598,6 @@ def test_evidence_holds_what_a_diagnosis_needs(letter):
     # The logs are long: a page shows them folded.
     assert "growpart_tool" not in shown._repr_html_().split("<details>")[0]
     assert "growpart_tool" in shown._repr_html_()
+    assert "Correctable Errors" not in str(shown)
+    on_console = str(shown).split("on the console during the boot:\n")[1].split("\n\n")[0]
+    assert (on_console == "  nothing about growth") is (letter in "ACDE")

@@ -385,6 +385,19 @@ def test_what_is_no_answer_in_a_shared_folder_is_named_and_left_out(folder, tmp_
     assert left_out == ["folder", "junk", "link", "long", "pipe"]
 
 
+def test_exercises_that_the_course_does_not_have_do_not_count(folder):
+    keep_answer(folder, LEARNER, encoded(name="a", passed=["00-1", "99-9"]))
+    assert board(folder)["a"].passed == ["00-1"]
+
+
+def test_an_answer_is_not_written_through_a_link(folder, tmp_path):
+    (tmp_path / "other").write_text("the instructor's")
+    (folder / f"{LEARNER}.json").symlink_to(tmp_path / "other")
+    with pytest.raises(CloudlabError, match="symbolic link"):
+        keep_answer(folder, LEARNER, encoded())
+    assert (tmp_path / "other").read_text() == "the instructor's"
+
+
 # Whether a file was edited
 
 

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 
 import pytest
+from guests import make_guest
 
+from cloudlab import course
 from cloudlab.course import Prediction, machine_check, runs
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
@@ -73,6 +75,57 @@ def test_a_prediction_is_checked_before_a_boot():
         Prediction("20", "2")
     with pytest.raises(UsageError, match="Half of the prediction"):
         Prediction(partition="2G")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: Prediction(20, 1.5), "The prediction 20 for the partition is not text"),
+        (lambda: Prediction("20G", None), "The prediction None for the filesystem is not text"),
+        (lambda: Prediction("20G", b"1G"), "for the filesystem is not text"),
+        (lambda: Prediction("20G", "1G").compare("default"), "'default' is no run"),
+        (lambda: runs.boot_text({"resize_rootfs": False}), "user_data"),
+        (lambda: runs.boot_text(b"#cloud-config\n"), "user_data"),
+        (lambda: runs.boot_text(None), "user_data"),
+        (lambda: runs.boot_all(Prediction()), "no list of boots"),
+        (lambda: runs.boot_all("default"), "no list of boots"),
+        (lambda: course.send_to_class([Prediction("3G", "3G")], to="x"), "predictions"),
+        (lambda: course.send_to_class("x", to="x"), "predictions"),
+        (lambda: course.send_to_class({"default": "3G"}, to="x"), "predictions"),
+        (lambda: course.evidence("Z"), "There is no patient 'Z'"),
+        (lambda: course.evidence(5), "There is no patient 5"),
+        (lambda: course.labelled("Z"), "There is no table 'Z'"),
+        (lambda: course.labelled(None), "There is no table None"),
+        (lambda: machine_check({}), "no report of 'cloudlab doctor --json'"),
+        (lambda: machine_check("x"), "no report of 'cloudlab doctor --json'"),
+        (lambda: machine_check({"checks": [{}]}), "no report of 'cloudlab doctor --json'"),
+    ],
+)
+def test_a_wrong_argument_is_told(call, words, monkeypatch, tmp_path):
+    monkeypatch.setenv("CLOUDLAB_MODE", "replay")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words) as caught:
+        call()
+    assert caught.value.hint
+
+
+def test_letters_may_be_small():
+    assert str(course.evidence("a")) == str(course.evidence("A"))
+    assert str(course.labelled("b")) == str(course.labelled("B"))
+
+
+def test_a_template_has_no_recording_and_boots_live(monkeypatch, tmp_path):
+    text, booted = "## template: jinja\n#cloud-config\nresize_rootfs: false\n", []
+    monkeypatch.setenv("CLOUDLAB_MODE", "replay")
+    with pytest.raises(UsageError, match="No recording uses this user-data"):
+        runs.boot_text(text)
+    monkeypatch.setattr(runs, "mode", lambda: runs.Mode(live=True, reason=""))
+    image = make_guest(tmp_path / "image.raw", "")
+    monkeypatch.setattr(runs, "_choose_image", lambda: open_image(image))
+    monkeypatch.setattr(runs, "_run", lambda jobs: [booted.append(jobs)])
+    runs.boot_text(text)
+    [[options]] = [job.values() for job in booted]
+    assert options.user_data == text
 
 
 def test_without_a_prediction_nothing_is_booted(monkeypatch):

@@ -36,6 +36,19 @@ FSTAB_GENERATOR = Path("/usr/lib/systemd/system-generators/systemd-fstab-generat
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
+@pytest.mark.parametrize("place", ["gone/lab.qcow2", "file/lab.qcow2", "pipe", "folder"])
+def test_an_output_that_cannot_be_written_is_refused_before_the_build(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "recall", lambda _: None)
+    monkeypatch.setattr(build, "_build_alone", lambda *_: pytest.fail("the build began"))
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BuildError, match=f"{place} could not be written") as caught:
+        build.build_image(output=tmp_path / place)
+    assert "output" in caught.value.hint
+    assert {one.name for one in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+
+
 def output_of(*argv, **options):
     return subprocess.run(
         argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, **options

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and folders that can be written to."""
 
 import contextlib
+import errno
 import gzip
 import os
 import re
@@ -49,6 +50,73 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("text", ["old", None], ids=["to a file", "to nothing"])
+def test_a_link_stays_one_and_its_target_is_written(text, tmp_path):
+    target, link = tmp_path / "elsewhere" / "f", tmp_path / "link"
+    target.parent.mkdir()
+    if text is not None:
+        target.write_text(text)
+    link.symlink_to("elsewhere/f")
+    paths.write_whole(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.mkfifo, "it is not a regular file"),
+        (os.mkdir, "Is a directory"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/null"), "it is not a regular file"),
+        (lambda path: path.symlink_to("gone/f"), "No such file or directory"),
+    ],
+    ids=["pipe", "folder", "loop", "device", "link into nowhere"],
+)
+def test_what_is_no_regular_file_is_not_replaced(make, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(path := paths.Path("f"))
+    kind = path.lstat().st_mode
+    with pytest.raises(OSError, match=words) as caught, paths.whole_file(path):
+        pytest.fail("the block ran")
+    assert caught.value.filename == "f"
+    assert path.lstat().st_mode == kind
+    assert [one.name for one in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("place", ["gone/f", "file/f"])
+def test_an_error_names_the_file_and_not_the_temporary_one(place, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"/f'$") as caught:
+        paths.write_whole(tmp_path / place, "text")
+    assert caught.value.filename == str(tmp_path / place)
+
+
+def test_a_full_disk_is_reported_for_the_file(tmp_path):
+    def fill():
+        with paths.whole_file(tmp_path / "f") as part:
+            raise OSError(errno.ENOSPC, "No space left on device", str(part))
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "f")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["seed f --force", "figure default --output f.svg", "figure default --data f"],
+)
+def test_a_command_refuses_to_write_over_a_pipe(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = command.split()[-1] if "figure" in command else "f"
+    os.mkfifo(name)
+    assert main(command.split()) == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"{name} could not be written: it is not a regular file. Choose a" in told
+    assert paths.Path(name).is_fifo()
 
 
 def test_a_small_file_is_written_whole(tmp_path):

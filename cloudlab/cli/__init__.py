@@ -7,19 +7,21 @@ commands, and are imported when one of theirs is carried out.
 from __future__ import annotations
 
 import argparse
+import codecs
 import contextlib
 import importlib
+import io
 import keyword
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import cloudlab
-from cloudlab.errors import CloudlabError, suggest
+from cloudlab.errors import CloudlabError, UsageError, suggest
 
 INTERRUPTED = 130
 
@@ -108,6 +110,7 @@ cloudlab figure default --kind prediction --predict 19.9G,20G
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
     _open_what_is_closed()
+    _accept_any_text()
     args = make_parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
@@ -147,6 +150,23 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
+def _accept_any_text() -> None:
+    """Let standard output replace what its encoding lacks: a guest prints any character."""
+    codecs.register_error("cloudlab", _replaced)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="cloudlab")
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Return the bytes of a file's name that are no text as they were, and else ``?``."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    # Python reads a byte that is no text as a surrogate.
+    return b"".join(
+        bytes([ord(one) - 0xDC00]) if "\udc80" <= one <= "\udcff" else b"?" for one in text
+    ), error.end
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -180,8 +200,14 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             options = [name.split("=")[0] for name in unknown if name.startswith("-")]
-            hint = suggest(options[0], self._option_string_actions) if options else ""
-            self.error(f"unknown argument: {' '.join(unknown)}. {hint}")
+            # The dashes alone do not make two options similar.
+            known = [
+                name
+                for name in self._option_string_actions
+                if options and suggest(options[0].strip("-"), [name.strip("-")])
+            ]
+            hint = suggest(options[0], known) if options else ""
+            self.error(f"unknown argument: {' '.join(unknown)}. {hint}".rstrip())
         return parsed, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -236,7 +262,7 @@ def _flag(group: Any, name: str, text: str) -> None:
 
 
 def _file(group: Any, name: str, text: str, metavar: str | None = "FILE") -> None:
-    group.add_argument(name, type=Path, metavar=metavar, help=text)
+    group.add_argument(name, type=_path, metavar=metavar, help=text)
 
 
 def _choice(group: Any, name: str, words: str, text: str, default: str | None = None) -> None:
@@ -244,7 +270,7 @@ def _choice(group: Any, name: str, words: str, text: str, default: str | None = 
     group.add_argument(name, type=str.lower, choices=choices, default=default, help=text)
 
 
-def _many(group: Any, name: str, metavar: str, text: str, kind: type = str) -> None:
+def _many(group: Any, name: str, metavar: str, text: str, kind: Callable[[str], Any] = str) -> None:
     text = f"{text}; repeatable"
     group.add_argument(name, action="append", default=[], type=kind, metavar=metavar, help=text)
 
@@ -284,7 +310,9 @@ def _images(commands: Any) -> None:
     _choice(fetch, "--arch", "amd64 arm64", "default: this host's")
     _mirror(fetch)
     build = _command(commands, "build")
-    build.add_argument("--suite", default="trixie", help="trixie (default), bookworm, bullseye")
+    build.add_argument(
+        "--suite", default="trixie", help="trixie (default), bookworm, bullseye, sid"
+    )
     build.add_argument("--filesystem", default="ext4", help="ext4 (default), btrfs or xfs")
     build.add_argument("--variant", default="plain", help="what differs; 'help' lists the variants")
     _choice(build, "--arch", "amd64 arm64", "default: this host's; another one takes long")
@@ -354,6 +382,7 @@ def _reading(commands: Any) -> None:
     explain = _command(commands, "explain")
     explain.add_argument(
         "sources",
+        type=_source,
         nargs="+",
         metavar="FILE",
         help="logs, lsblk, df, fdisk -l, pvs and the like, user-data, archives, folders and disk "
@@ -370,7 +399,8 @@ def _reading(commands: Any) -> None:
     _choice(figure, "--size", "screen slide page", words, "screen")
     words = "light (default), dark, or print (grey, with patterns)"
     _choice(figure, "--style", "light dark print", words, "light")
-    figure.add_argument("--title", metavar="TEXT", help="default: the finding; '' for no title")
+    words = "default: the finding; '' for no title"
+    figure.add_argument("--title", type=_text, metavar="TEXT", help=words)
     words = "expected sizes, such as 19.9G,20G; for --kind prediction"
     figure.add_argument("--predict", metavar="PARTITION,FILESYSTEM", help=words)
     _file(figure, "--data", "also write the data behind it", "FILE.csv")
@@ -378,7 +408,7 @@ def _reading(commands: Any) -> None:
 
 def _run(parser: Parser, **options: Any) -> None:
     text = "a run folder, or the name of a shipped recording"
-    parser.add_argument("run", type=Path, metavar="RUN", help=text, **options)
+    parser.add_argument("run", type=_path, metavar="RUN", help=text, **options)
 
 
 def _seed_options(parser: Parser) -> None:
@@ -389,11 +419,11 @@ def _seed_options(parser: Parser) -> None:
     _choice(group, "--resize-rootfs", "true false noblock", words)
     _many(group, "--growpart-device", "DEV", "mount point or device to grow; default: /")
     _flag(group, "--ignore-growroot-disabled", "grow even if /etc/growroot-disabled exists")
-    _many(group, "--bootcmd", "COMMAND", "run before growth")
-    _many(group, "--runcmd", "COMMAND", "run at the end of the boot")
+    _many(group, "--bootcmd", "COMMAND", "run before growth", _text)
+    _many(group, "--runcmd", "COMMAND", "run at the end of the boot", _text)
     group.add_argument("--hostname", metavar="NAME", help="host name of the guest")
     _many(group, "--user", "NAME", "add a user with sudo rights")
-    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", Path)
+    _many(group, "--ssh-key", "FILE.pub", "public key of the default user", _path)
     _file(group, "--password-hash-file", "crypt hash of the default user's password")
     _file(group, "--extra", "further cloud-config keys, as YAML")
     _file(group, "--user-data", "your own user-data, plain or gzip, instead of the options above")
@@ -439,10 +469,29 @@ def _mirror(parser: Any) -> None:
     parser.add_argument("--mirror", metavar="URL", help="address shown by 'cloudlab share'")
 
 
+def _path(text: str) -> Path:
+    from cloudlab.paths import expand
+
+    try:
+        return expand(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+
+
+def _source(text: str) -> str:
+    path = _path(text)
+    return str(path) if text.startswith("~") else text
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port number (1 to 65535)")
     return int(text)
+
+
+def _text(argument: str) -> str:
+    """Return an argument as UTF-8, also where Python's own encoding is another one."""
+    return os.fsencode(argument).decode("utf-8", "replace")
 
 
 def _words(text: str) -> list[str]:

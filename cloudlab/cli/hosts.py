@@ -211,7 +211,7 @@ def lab(args: argparse.Namespace) -> None:
             f"The course needs {', '.join(missing)}, which this Python does not have.",
             hint=f"Install it with: {sys.executable} -m pip install 'cloudlab[notebook]'",
         )
-    course = copy_course(paths.expand(args.folder or "~/cloudlab-course").absolute())
+    course = copy_course((args.folder or paths.expand("~/cloudlab-course")).absolute())
     terminal.say(f"The course is in {course.folder}; {len(course.written)} files were written.")
     for name in course.kept:
         terminal.say(f"Kept your {name}; cloudlab has a newer version of it.")
@@ -279,5 +279,7 @@ def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     if str(path) == "-":
         sys.stdout.write(text.getvalue())
         return
-    paths.write_whole(path, text.getvalue())
+    problem, hint = f"{path} could not be written", "Choose another file with --csv."
+    with paths.os_errors_as(CloudlabError, problem, hint=hint):
+        paths.write_whole(path, text.getvalue())
     terminal.say(f"Wrote {path}.")

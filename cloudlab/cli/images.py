@@ -131,6 +131,8 @@ def verify(args: argparse.Namespace) -> None:
                 f"The cache has no image called {name!r}.",
                 hint=suggest(name, by_name, "'cloudlab images' lists the cached images."),
             )
+    if not recorded:
+        terminal.say("The cache has no image to verify.")
     bad = 0
     for name in dict.fromkeys(by_name[name] for name in args.image or recorded):
         try:

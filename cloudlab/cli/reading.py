@@ -77,6 +77,8 @@ def replay(args: argparse.Namespace) -> None:
     first = _first_line(run, args.start)
     start = f", from line {first}" if first > 1 else ""
     terminal.say(f"RECORDING: {run.name}, {run.label}; speed {args.speed:g}{start}")
+    if args.start == "growth" and all(one.grown is False for one in run.explain().statements):
+        terminal.say("Nothing grew in this boot. It is played from the end of the first report.")
     rest = ""
     for text in play(run.folder / "console.cast", speed=args.speed, first_line=first):
         rest += text

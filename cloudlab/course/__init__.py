@@ -8,6 +8,7 @@ runs        what reaches this host: boots or recordings, images, files, the doct
 classroom   predictions and progress of a class, in one folder
 prediction  the learner's prediction, compared with the measurement
 shell       interpreting a bootcmd
+growth      what a user-data text switches on
 node        a model of a node: what boots with a user-data text do to it
 checks      answers, feedback, progress; the checks, one module for each notebook
 ==========  ===============================================================
@@ -122,7 +123,10 @@ def copy_course(folder: Path, source: Path | None = None) -> CopiedCourse:
         If the folder cannot be written to.
     """
     source = source or course_source()
-    paths.make_folder(folder)
+    try:
+        paths.make_folder(folder)
+    except CloudlabError as error:
+        raise CloudlabError(error.message, hint="Choose another folder with --folder.") from error
     record = _read_record(folder)
     written, kept = [], []
     try:

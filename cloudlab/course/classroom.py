@@ -89,8 +89,8 @@ class Learner(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> list[str]:
-        """The passed exercises, each once."""
-        return sorted(set(self.answer.passed))
+        """The passed exercises, each once, without those that this version does not have."""
+        return sorted(set(self.answer.passed) & set(checks.exercises()))
 
     @property
     def stuck_at(self) -> str:
@@ -155,6 +155,9 @@ def keep_answer(folder: Path, learner: str, data: bytes) -> None:
         If the class is full, or the folder cannot be written to.
     """
     answer, path = parse_answer(data), folder / f"{learner}.json"
+    if path.is_symlink():
+        # It could lead to any file that the instructor may write, and no answer is read through it.
+        raise CloudlabError(f"{path} is a symbolic link.", hint="The instructor should delete it.")
     if not path.exists() and len(list(folder.glob("*.json"))) >= MOST_LEARNERS:
         raise CloudlabError(f"The class is full: it has {MOST_LEARNERS} answers.")
     _write(path, answer)
@@ -214,10 +217,15 @@ def send_to_class(
         raise UsageError(
             "Say of which boot this is the prediction.", hint='Write {"default": mine}.'
         )
+    given = predictions or {}
+    if not isinstance(given, Mapping) or any(type(one) is not Prediction for one in given.values()):
+        raise UsageError(
+            f"{given!r:.60} is no dictionary of predictions.", hint='Write {"default": mine}.'
+        )
     if seat is None:
         learner = secrets.token_hex(16)
         seat = _Seat(learner, Answer(f"{secrets.choice(_ANIMALS.split())}-{learner[:2]}"))
-    new = {case: one for case, one in (predictions or {}).items() if one != Prediction()}
+    new = {case: one for case, one in given.items() if one != Prediction()}
     # The home folder's name may be a person's.
     ready = printable(ready_line().replace(str(Path.home()), "~"))[:300].strip()
     answer = replace(
@@ -319,7 +327,11 @@ def open_class(folder: str = "") -> Path:
     """
     day = dt.datetime.now().astimezone().date().isoformat()
     place = paths.expand(folder) if folder else paths.cache_folder() / "class" / day
-    return paths.make_folder(place.absolute(), private=True)
+    try:
+        return paths.make_folder(place.absolute(), private=True)
+    except CloudlabError as error:
+        hint = "Choose another folder with --class." if folder else error.hint
+        raise CloudlabError(error.message, hint=hint) from error
 
 
 def room_predictions(folder: str | Path = "") -> Page:

@@ -1,11 +1,10 @@
 """A model of a node: what boots with a user-data text do to its disk, volumes and mounts.
 
-From the inside out: what a user-data text switches on (:func:`growth_of`), a GPT disk in sectors
-and what sgdisk does to it (:class:`Gpt`), the machine (:class:`Node`).
+From the inside out: a GPT disk in sectors and what sgdisk does to it (:class:`Gpt`), the machine
+(:class:`Node`).
 
-Sources: cc_growpart and cc_resizefs, the same from cloud-init 22.4 to 26.2; gptfdisk 1.0.9
-and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with sgdisk itself and with real
-boots.
+Source: gptfdisk 1.0.9 and 1.0.10 (gptcl.cc, gpt.cc, support.cc).  Tests compare the model with
+sgdisk itself and with real boots.
 """
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from cloudlab.course.shell import Shell, UndecidedError, script_of
+from cloudlab.course.growth import growth_of, values_used
+from cloudlab.course.shell import NOT_FOUND, Shell, UndecidedError, script_of
 from cloudlab.disk import DiskLayout
 from cloudlab.run.value import recorded
-from cloudlab.seed.check import Document, is_cloud_config, read_document
 from cloudlab.units import SECTOR_BYTES
-
-# How user-data names the root partition of the lab image.
-_ROOT_NAMES = frozenset({"/", "/dev/vda1", "/dev/disk/by-label/cloudimg-rootfs"})
 
 _FIRST_USABLE, _ENTRIES, _TABLE_SECTORS = 34, 128, 33
 _DEFAULT_ALIGNMENT, _LEAST_ALIGNMENT = 2048, 8
@@ -43,85 +39,29 @@ SAVE_FAILED = 4
 
 GROWROOT_DISABLED = "/etc/growroot-disabled"
 _ROOT = 1
-#: What cloud-init's is_false takes for false.
-_FALSE = frozenset({"off", "0", "no", "false"})
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
 _DEVICE = re.compile(r"/(?:dev|sys/class/block|sys/block/vda)/(vda|vdb|vda(\d+))")
-#: What the lab image can make (package e2fsprogs).
+#: What the lab image can make (package e2fsprogs), from 104 KiB on (mkfs.ext4 1.47, measured).
 _MAKES = ("ext2", "ext3", "ext4")
-_HARMLESS = frozenset(
-    ["chmod", "chown", "date", "logger", "mkdir", "modprobe", "sleep", "sync", "touch", "udevadm"]
+_LEAST_FILESYSTEM_BYTES = 104 << 10
+#: Folders of the image whose files are not modelled.
+_IMAGE_FOLDERS = re.compile(
+    r"/(usr|s?bin|lib\w*|boot|proc|sys)(/|$)|/(etc|dev)$|/dev/disk(/[\w-]+)?$"
 )
-
-
-@dataclass(frozen=True)
-class Growth:
-    """Which growth a user-data text switches on.
-
-    Attributes
-    ----------
-    kept_by : str
-        Why growpart does not grow the root partition; empty if it does.
-    filesystem : bool
-        Whether resizefs grows the root filesystem.
-    ignores_growroot_disabled : bool
-        Whether growpart works even if ``/etc/growroot-disabled`` exists.
-    """
-
-    kept_by: str
-    filesystem: bool
-    ignores_growroot_disabled: bool
-
-    @property
-    def partition(self) -> bool:
-        """Whether growpart grows the root partition."""
-        return not self.kept_by
-
-
-def values_of(user_data: str) -> dict[str, Any]:
-    """Return the keys that cloud-init reads; none if it ignores the text."""
-    if not is_cloud_config(user_data):
-        return {}
-    document = read_document(user_data)
-    return document.value if isinstance(document, Document) else {}
-
-
-def growth_of(user_data: str) -> Growth:
-    """Return which growth a user-data text switches on; cloud-init's defaults hold for the rest."""
-    values = values_of(user_data)
-    growpart = values.get("growpart", {})
-    # As cc_growpart does, which honours the file only if the value means false.
-    ignores = (
-        isinstance(growpart, dict)
-        and _word(growpart.get("ignore_growroot_disabled", False)) not in _FALSE
-    )
-    return Growth(
-        kept_by=_keeps_partition(growpart),
-        # cloud-init's translate_bool: any other word, even a misspelt one, means false.
-        filesystem=_word(values.get("resize_rootfs", True))
-        in {"true", "1", "on", "yes", "noblock"},
-        ignores_growroot_disabled=ignores,
-    )
-
-
-def _keeps_partition(growpart: object) -> str:
-    if not isinstance(growpart, dict):
-        return "growpart has no keys below it, so cloud-init warns and skips it"
-    mode = growpart.get("mode", "auto")
-    if _word(mode) in _FALSE:
-        return f"growpart's mode is {mode!r}"
-    if mode not in {"auto", "growpart"}:
-        return f"growpart's mode {mode!r} does not work on Linux, so cloud-init's module fails"
-    devices = growpart.get("devices", ["/"])
-    named = [devices] if isinstance(devices, str) else devices or []
-    if not _ROOT_NAMES & set(map(str, named)):
-        return "growpart's devices do not include the root partition"
-    return ""
-
-
-def _word(value: object) -> str:
-    return str(value).strip().lower()
+#: Stand for what a command prints and is not modelled: besides the names of devices, or with them.
+_MORE, _UNKNOWN = "\0\n", "\1\n"
+#: A pattern with the number of a partition finds names of devices only.
+_DEVICE_PATTERN = re.compile(r"vda[\d(\[]")
+_PARTX_SHORT = "abdglPrsuvn:o:S:t:"
+_PARTX_LONG = [
+    "add", "bytes", "delete", "noheadings", "list", "nr=", "output=", "pairs", "raw", "show",
+    "sector-size=", "type=", "update", "verbose",
+]  # fmt: skip
+_HARMLESS = frozenset([
+    "chmod", "chown", "date", "df", "dmesg", "findmnt", "free", "id", "logger", "mkdir", "modprobe",
+    "sleep", "sync", "touch", "udevadm", "uname", "uptime",
+])  # fmt: skip
 
 
 @dataclass
@@ -346,6 +286,8 @@ class Boot:
         Mount point -> number of the partition.
     problems : list of str
         What failed and why, as sentences.
+    missing : list of str
+        Programs that were called and are not in the lab image.
     """
 
     status: int = 0
@@ -353,6 +295,7 @@ class Boot:
     root_filesystem_bytes: int = 0
     mounts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
 
     def tell(self, problem: str) -> None:
         """Keep a problem, once."""
@@ -389,7 +332,7 @@ class Node:
         UndecidedError
             If the text holds a command or key that this model does not cover.
         """
-        values, growth = values_of(user_data), growth_of(user_data)
+        values, growth = values_used(user_data), growth_of(user_data)
         boot = self._boot = Boot()
         self._devices = set(self.disk.parts)
         self.files = {one for one in self.files if not one.startswith(("/run/", "/tmp/"))}  # noqa: S108
@@ -437,9 +380,11 @@ class Node:
 
     def _exists(self, path: str) -> bool:
         match = _DEVICE.fullmatch(path)
-        if match and not match[2]:
+        if (match and not match[2]) or path in self.files or path == "/":
             return True
-        return path in self.files or path == "/" or self._number(path) is not None
+        if not match and _IMAGE_FOLDERS.match(path):
+            raise UndecidedError(f"whether {path} exists")
+        return self._number(path) is not None
 
     def _write(self, path: str) -> None:
         if path.startswith("/etc/fstab") or _DEVICE.fullmatch(path):
@@ -447,7 +392,7 @@ class Node:
         if path != "/dev/null":
             self.files.add(path)
 
-    def _command(  # noqa: C901 - one branch for each command
+    def _command(  # noqa: C901, PLR0912 - one branch for each command
         self, argv: list[str], stdin: str
     ) -> tuple[int, str]:
         name, *args = argv
@@ -455,12 +400,17 @@ class Node:
         status, output = 0, ""
         if name == "sgdisk":
             status, output = self._sgdisk(args)
-        elif name in {"partx", "partprobe"}:
-            status = self._tell_kernel(name, args)
-        elif name in {"lsblk", "blkid", "ls", "cat"}:
+        elif name == "partx":
+            status, output = self._partx(args)
+        elif name == "partprobe":
+            self._boot.missing.append(name)
+            status = NOT_FOUND
+        elif name == "blkid":
+            status, output = self._blkid(args)
+        elif name in {"lsblk", "ls"}:
             status, output = self._look(name, args, plain)
         elif name in {"grep", "egrep"}:
-            status, output = _grep(args, stdin, {"/proc/partitions": self._listing()})
+            status, output = _grep(args, stdin, {"/proc/partitions": self._listing(" ")})
         elif name in {"rm", "unlink", "mv"}:
             self.files -= {one for one in self.files for arg in plain if fnmatchcase(one, arg)}
         elif name == "cloud-init-per" and len(args) > 2:  # noqa: PLR2004
@@ -475,8 +425,13 @@ class Node:
             kind = name.partition(".")[2] or (re.search(r"-t ?(\w+)", words) or ["", "ext2"])[1]
             label = re.search(r"-L ?(\S+)", words)
             status = self._format(args[-1] if args else "", kind, label[1] if label else "")
+        elif name == "tee":
+            output = stdin
+            for path in plain:
+                self._write(path)
         elif name in _HARMLESS:
-            self.files |= set(plain) if name == "touch" else set()
+            output = _UNKNOWN
+            self.files |= set(plain) if name in {"touch", "mkdir"} else set()
         else:
             raise UndecidedError(f"the command {name}")
         return status, output
@@ -493,41 +448,59 @@ class Node:
             return SAVE_FAILED, ""
         for number in self.filesystems.keys() - self.disk.parts.keys():
             del self.filesystems[number]
-        return 0, self._listing()
+        return 0, _MORE
 
-    def _tell_kernel(self, name: str, args: list[str]) -> int:
-        words, numbers = " ".join(args), set(self.disk.parts)
-        if "/dev/vda" not in args:
-            return 1
-        if name == "partx":
-            if re.search(r"(^| )(-[dls]|--(delete|list|show))\b", words):
-                return 0
-            if match := re.search(r"(?:--nr|-n)[= ]?(\d*)(?::(\d*))?", words):
-                low = int(match[1] or 1)
-                high = int(match[2] or max(numbers)) if ":" in match[0] else low
-                numbers &= set(range(low, high + 1))
-            adds = re.search(r"(^| )(-[vu]*a|--add)\b", words)
-            if adds and (numbers & self._devices or not numbers):
-                self._devices |= numbers
-                return 1
+    def _partx(self, args: list[str]) -> tuple[int, str]:
+        try:
+            found, devices = getopt.gnu_getopt(args, _PARTX_SHORT, _PARTX_LONG)
+        except getopt.GetoptError:
+            return 1, ""
+        given = dict(found)
+        if "/dev/vda" not in devices:
+            return 1, ""
+        nr = re.fullmatch(r"(\d*)([:-]?)(\d*)", given.get("-n", given.get("--nr", ":")))
+        if len(devices) > 1 or nr is None or given.keys() & {"-d", "--delete"}:
+            raise UndecidedError(f"the command {shlex.join(['partx', *args])}")
+        if not given.keys() & {"-a", "--add", "-u", "--update"}:
+            return 0, _MORE
+        numbers = set(self.disk.parts)
+        low = int(nr[1] or 1)
+        high = int(nr[3] or max(numbers)) if nr[2] else low
+        numbers &= set(range(low, high + 1))
+        # Adding fails for a partition that the kernel has already.
+        fails = not given.keys() & {"-u", "--update"} and (numbers & self._devices or not numbers)
         self._devices |= numbers
-        return 0
+        return (1 if fails else 0), ""
+
+    def _blkid(self, args: list[str]) -> tuple[int, str]:
+        match args:
+            case ["-L", label, *_]:
+                number = self._number(f"LABEL={label}")
+                return (2, "") if number is None else (0, f"/dev/vda{number}\n")
+            case [path] if not path.startswith("-"):
+                found = self.filesystems.get(self._number(path) or 0)
+                return (0, f'LABEL="{found[1]}" TYPE="{found[0]}"\n') if found else (2, "")
+        raise UndecidedError(f"the command {shlex.join(['blkid', *args])}")
 
     def _look(self, name: str, args: list[str], plain: list[str]) -> tuple[int, str]:
-        if name == "blkid" and args[:1] == ["-L"] and len(args) > 1:
-            number = self._number(f"LABEL={args[1]}")
-            return (2, "") if number is None else (0, f"/dev/vda{number}\n")
-        if name == "blkid" and args == plain and len(plain) == 1:
-            found = self.filesystems.get(self._number(plain[0]) or 0)
-            return (0, f'LABEL="{found[1]}" TYPE="{found[0]}"\n') if found else (2, "")
-        if name in {"blkid", "cat"}:
+        if any(set(path) & set("*?[") for path in plain):
             raise UndecidedError(f"the command {shlex.join([name, *args])}")
-        if all(self._exists(path) for path in plain if path.startswith("/")):
-            return 0, "\n".join(plain) + "\n" if name == "ls" else self._listing()
-        return 2, ""
+        if name == "ls" and plain == ["/dev"]:
+            return 0, self._listing()
+        if not all(self._exists(path) for path in plain if path.startswith("/")):
+            return 2, ""
+        if name == "ls":
+            return 0, "\n".join(plain) + "\n" + _MORE
+        columns = re.search(r"(?:^| )(?:-\w*o|--output)[= ]?(\S+)", " ".join(args))
+        if columns and "NAME" not in columns[1].upper().split(","):
+            return 0, _MORE
+        is_tree = not re.search(r"(^| )(-\w*[lr]|--list|--raw)", " ".join(args))
+        return 0, self._listing("└─" if is_tree else "")
 
-    def _listing(self) -> str:
-        return "\n".join(["vda", *(f"vda{number}" for number in sorted(self._devices))]) + "\n"
+    def _listing(self, before: str = "") -> str:
+        """Return the devices, each with ``before`` before it; what else is printed is not modelled."""
+        parts = (f"{before}vda{number}" for number in sorted(self._devices))
+        return "\n".join(["vda", *parts]) + "\n" + _MORE
 
     def _fs_setup(self, entry: dict[str, Any]) -> None:
         device, partition = str(entry.get("device")), str(entry.get("partition", "any")).lower()
@@ -549,6 +522,8 @@ class Node:
             self._boot.tell(f"{device} cannot get a filesystem: {why}.")
         elif number == _ROOT or number in self._boot.mounts.values():
             self._boot.tell(f"{device} is in use and cannot get a new filesystem.")
+        elif (size_bytes := self.disk.parts[number].size_bytes) < _LEAST_FILESYSTEM_BYTES:
+            self._boot.tell(f"{device} has {size_bytes:,} bytes, too few for a filesystem.")
         elif kind not in _MAKES:
             self._boot.tell(f"The lab image cannot make a filesystem of the type {kind!r}.")
         else:
@@ -575,6 +550,7 @@ class Node:
                     f"Without nofail, a node whose {device} is missing does not come up."
                 )
             self._boot.mounts[posixpath.normpath(point)] = number
+            self.files.add(posixpath.normpath(point))  # cloud-init creates the folder
             return 0
         return 1
 
@@ -596,5 +572,9 @@ def _grep(args: list[str], stdin: str, files: dict[str, str]) -> tuple[int, str]
         telling = re.compile(pattern, re.IGNORECASE * ("i" in options))
     except re.error:
         raise UndecidedError(f"the pattern {pattern!r}") from None
-    found = [line for line in text.splitlines() if telling.search(line)]
-    return (0 if found else 1), ("" if "q" in options else "\n".join(found) + "\n")
+    lines = text.splitlines(keepends=True)
+    marks = {_MORE, _UNKNOWN}.intersection(lines)
+    found = [one for one in lines if one not in marks and telling.search(one.rstrip("\n"))]
+    if not found and (_UNKNOWN in marks or (marks and not _DEVICE_PATTERN.search(pattern))):
+        raise UndecidedError(f"what {pattern!r} finds in the output of that command")
+    return (0 if found else 1), ("" if "q" in options else "".join([*found, *sorted(marks)]))

@@ -53,6 +53,11 @@ class Prediction:
         # Checked here, so that a wrong entry does not cost a boot.
         for layer in LAYERS:
             text = self.of(layer)
+            if not isinstance(text, str):
+                raise UsageError(
+                    f"The prediction {text!r:.60} for the {layer} is not text.",
+                    hint=f'Write a size such as "19.9G", with quotes, or {STAYS!r} or {FILLS!r}.',
+                )
             if text.strip().replace(".", "", 1).isdecimal():
                 raise UsageError(
                     f"The prediction {text!r} for the {layer} has no unit.",
@@ -113,6 +118,8 @@ class Prediction:
         """Return prediction and measurement side by side."""
         if not self.partition:
             return Page("There is no prediction here. One chosen in a panel is compared there.")
+        if not isinstance(run, Run):
+            raise UsageError(f"{run!r:.60} is no run.", hint='Write cl.recorded("default").')
         return run.plot("prediction", tables={"predictions": self.table(run)})
 
     def table(self, run: Run) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cloudlab import paths
 from cloudlab.console import printable
 from cloudlab.course.cases import CASES, case_options
-from cloudlab.course.node import growth_of, values_of
+from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.prediction import Prediction
+from cloudlab.course.shell import UndecidedError
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, SeedError, UsageError
 from cloudlab.html import Page, escaped, table_html
@@ -33,6 +34,7 @@ from cloudlab.run.options import DISK_SIZE_BYTES, Options
 from cloudlab.run.tables import layout_frame
 from cloudlab.run.value import Run, recorded
 from cloudlab.seed import Severity, check_user_data
+from cloudlab.seed.config import typed
 from cloudlab.tools import find_tool, host_arch
 from cloudlab.tools import run as run_tool
 
@@ -205,6 +207,8 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
         What kept a boot from its end.
     """
     register()
+    if isinstance(cases, str) or not isinstance(cases, Iterable):
+        raise UsageError(f"{cases!r:.60} is no list of boots.", hint='Write boot_all(["default"]).')
     cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(cases)
     own = [case for case in cases if case in CASES and CASES[case].recipe == Recipe()]
     live = [case for case in own if CASES[case].follows is None] if mode().live else []
@@ -231,21 +235,26 @@ def boot_text(user_data: str) -> Run:
     CloudlabError
         If the boot failed.
     """
+    user_data = typed("user_data", user_data, str)
     problems = [one for one in check_user_data(user_data) if one.severity is Severity.ERROR]
     if problems:
         raise SeedError(f"cloud-init would not take this text: {problems[0]}.")
     values, storage = values_of(user_data), values_of(str(CASES["node-storage"].user_data))
-    growth = growth_of(user_data)
-    case = _BY_GROWTH[growth.partition, growth.filesystem]
-    if values == storage:
-        case = "node-storage"
+    case, why_none = "node-storage", ""
+    if values != storage:
+        why_none = "it sets up disks" if storage.keys() & values.keys() else ""
+        try:
+            growth = growth_of(user_data)
+            case = _BY_GROWTH[growth.partition, growth.filesystem]
+        except UndecidedError:
+            case, why_none = "default", "it is no cloud-config"
     if mode().live:
         options = replace(case_options(case, _choose_image()), user_data=user_data)
         [run] = _run({case: options})
         return run
-    if case != "node-storage" and storage.keys() & values.keys():
+    if why_none:
         raise UsageError(
-            "No recording uses this user-data, because it sets up disks.",
+            f"No recording uses this user-data, because {why_none}.",
             hint="Boot it live: see notebook 00 for what your machine needs.",
         )
     _say("No recording uses this user-data. This is one with equivalent growth options:")
@@ -402,11 +411,17 @@ def machine_check(report: dict[str, object] | None = None) -> Page:
     if report is None:
         doctor = [sys.executable, "-m", "cloudlab", "doctor", "--json"]
         report = json.loads(run_tool(doctor, check=False, timeout_s=_DOCTOR_TIMEOUT_S).stdout)
-    checks: list[dict[str, object]] = report["checks"]  # type: ignore[assignment]
-    rows = [
-        ["ok" if one["ok"] else "FAILED", one["name"], _without_quote(one), one["fix"] or ""]
-        for one in checks
-    ]
+    try:
+        checks: list[dict[str, object]] = report["checks"]  # type: ignore[assignment]
+        rows = [
+            ["ok" if one["ok"] else "FAILED", one["name"], _without_quote(one), one["fix"] or ""]
+            for one in checks
+        ]
+    except (KeyError, TypeError):
+        raise UsageError(
+            f"{report!r:.60} is no report of 'cloudlab doctor --json'.",
+            hint="Read the report with json.loads.",
+        ) from None
     head = ("", "check", "what was found", "what to do")
     plain = "\n".join("  ".join(str(cell) for cell in row) for row in rows)
     quotes = [str(one["detail"]) for one in checks if one["detail"] != _without_quote(one)]

@@ -131,11 +131,14 @@ def build_image(
     """
     recipe = make_recipe(suite, filesystem, variant, check_arch(arch))
     path = paths.expand(output).absolute() if output is not None else None
-    image = recall(recipe.name) or _build_alone(recipe, progress or (lambda _: None))
+    image = recall(recipe.name)
     if path is None:
-        return image
-    problem, hint = f"The image {path} could not be written", "Choose a folder that exists."
+        return image or _build_alone(recipe, progress or (lambda _: None))
+    problem = f"The image {path} could not be written"
+    hint = "Choose another output, in a folder that exists."
+    # The file is opened first, because a build takes a minute.
     with paths.os_errors_as(BuildError, problem, hint=hint), paths.whole_file(path) as part:
+        image = image or _build_alone(recipe, progress or (lambda _: None))
         shutil.copyfile(image.path, part)
     return replace(image, name=path.name, path=path, mtime_ns=path.stat().st_mtime_ns)
 

@@ -12,7 +12,7 @@ import json
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,13 +23,16 @@ from cloudlab.course.shell import UndecidedError
 from cloudlab.errors import CloudlabError, ParseError, UsageError
 from cloudlab.html import Page, escaped, table_html
 from cloudlab.run.value import Run, recording_names
-from cloudlab.seed import Severity, check_user_data
+from cloudlab.seed import Problem, Severity, check_user_data
+from cloudlab.seed.check import read_document
 from cloudlab.sizes import parse_size
 
 #: Yields what is wrong with an answer, in sentences; nothing if it is right.
 Check = Callable[[Any], Iterable[str]]
 
 _NOTEBOOKS = 10
+#: A shell command as an item of a YAML list, whose first character has a meaning in YAML.
+_COMMAND_ITEM = re.compile(r"\s*-\s+([\[{]).*[\]}]\s*[^\s#,\]}]")
 _GIVEN = "This is still what the notebook began with. Change it, and run the cell again."
 _FILE = "progress.json"
 
@@ -242,8 +245,7 @@ def word(answer: Any) -> str:
     """Return an answer as text without blanks and quotes around it."""
     if isinstance(answer, Run):
         return answer.scenario
-    single = _single(answer)
-    return str(single).strip().strip("\"'`").strip()
+    return str(single(answer)).strip().strip("\"'`").strip()
 
 
 def choice(answer: Any, choices: Iterable[str]) -> str | None:
@@ -251,8 +253,23 @@ def choice(answer: Any, choices: Iterable[str]) -> str | None:
     return {_folded(one): one for one in choices}.get(_folded(word(answer)))
 
 
+def known_letter(letter: Any, letters: Iterable[str], what: str) -> str:
+    """Return a letter as the course writes it; raise a UsageError for one that it does not have."""
+    letters = list(letters)
+    found = choice(letter, letters)
+    if found is None:
+        raise UsageError(f"There is no {what} {letter!r:.40}.", hint=f"Use {', '.join(letters)}.")
+    return found
+
+
 def words(answer: Any) -> list[str]:
-    """Return a list of words: from any collection, or from text with commas or arrows."""
+    """Return a list of words: from any collection, or from text with commas or arrows.
+
+    A table, or a column of numbers, has its words in the index.
+    """
+    kind = getattr(getattr(answer, "dtype", None), "kind", None)
+    if hasattr(answer, "columns") or (hasattr(answer, "items") and kind in ("i", "u", "f")):
+        answer = answer.index
     if isinstance(answer, str):
         return [word(one) for one in re.split(r"[,;\n]|->|→|>", answer) if word(one)]
     if isinstance(answer, Run) or not isinstance(answer, Iterable):
@@ -265,12 +282,13 @@ def whole_number(answer: Any) -> int | None:
 
     Bytes may be written as in ``65,536``, ``64K`` or ``64 KiB``; a line's number as ``line 643``.
     """
-    answer = getattr(answer, "number", _single(answer))
+    answer = single(answer)
+    answer = single(getattr(answer, "number", answer))
     if isinstance(answer, bool) or answer is None:
         return None
     if isinstance(answer, str):
-        text = re.sub(r"(?<=\d)[,_ ](?=\d{3}\b)", "", answer.strip().strip("\"'`"))
-        text = re.sub(r"^(line|partition|number)\s*", "", text, flags=re.IGNORECASE)
+        text = re.sub(r"(?<=\d)[,_ ](?=\d{3}(?!\d))", "", answer.strip().strip("\"'`"))
+        text = re.sub(r"^((line|partition|number|#)[\s:]*)+", "", text, flags=re.IGNORECASE)
         text = re.sub(r"\s*bytes?\.?$", "", text, flags=re.IGNORECASE)
         try:
             return parse_size(text)
@@ -287,10 +305,27 @@ def whole_number(answer: Any) -> int | None:
 def numbers(answer: Any) -> list[int | None]:
     """Return the whole numbers of a collection, or of text with several of them."""
     if isinstance(answer, str):
-        answer = re.split(r"[;/]|,\s+|,(?!\d{3})", answer.strip("()[] "))
+        # A comma before three digits may also separate thousands.
+        split = r"[;/\n]|\band\b|,\s+|,(?!\d{3}(?!\d))|(?<=[A-Za-z]),|(?<=\d{4})[, ](?=\d)"
+        answer = re.split(split, answer.strip("()[] "))
     if isinstance(answer, Mapping):
         answer = answer.values()
     return [whole_number(one) for one in answer] if isinstance(answer, Iterable) else []
+
+
+def by_letter(answer: Any, letters: Iterable[str]) -> dict[str, Any]:
+    """Return letter -> what an answer says of it.
+
+    The answer is a mapping or Series, pairs, or a list in the order of ``letters``.
+    """
+    if hasattr(answer, "to_dict"):
+        answer = answer.to_dict()
+    if isinstance(answer, str):
+        raise TypeError(answer)
+    given = list(answer.items() if isinstance(answer, Mapping) else answer)
+    if any(isinstance(one, str) or not isinstance(one, Sequence) for one in given):
+        given = list(zip(letters, given, strict=False))
+    return {word(letter).rstrip(": ")[-1:].upper(): one for letter, one in given}
 
 
 def recordings_but(right: set[str], answer: Any, why_not: str) -> Iterator[str]:
@@ -314,20 +349,29 @@ def yaml_text(answer: Any, *, header: str = "#cloud-config\n") -> str:
 
 def faults(user_data_text: str) -> list[str]:
     """Return what cloud-init would refuse, ignore or trip over in a user-data text."""
-    return [
-        str(problem)
-        for problem in check_user_data(user_data_text)
-        if problem.severity is Severity.ERROR or problem.unknown_key
-    ]
+    lines = user_data_text.splitlines()
+    found = []
+    for problem in check_user_data(user_data_text):
+        item = _COMMAND_ITEM.match(lines[problem.line - 1] if problem.line <= len(lines) else "")
+        if item and isinstance(read_document(user_data_text), Problem):
+            kind = {"[": "a list", "{": "keys with values"}[item[1]]
+            found.append(
+                f"line {problem.line}: YAML reads an item that begins with {item[1]} as {kind}. "
+                "Put the command in quotes, or below '- |'."
+            )
+        elif problem.severity is Severity.ERROR or problem.unknown_key:
+            found.append(str(problem))
+    return found
 
 
 def _folded(text: str) -> str:
     return re.sub(r"[\s_-]+", " ", text.casefold()).strip(" .")
 
 
-def _single(answer: Any) -> Any:
-    """Return the one value of an array, Series or list of one; else the answer itself."""
-    if isinstance(answer, list | tuple | set | frozenset) and len(answer) == 1:
+def single(answer: Any) -> Any:
+    """Return the one value of an array, Series or collection of one; else the answer itself."""
+    is_text = isinstance(answer, str | bytes)
+    if isinstance(answer, Sequence | set | frozenset) and not is_text and len(answer) == 1:
         return next(iter(answer))
     if getattr(answer, "size", None) == 1 and hasattr(answer, "item"):
         return answer.item()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.checks import choice, exercise, word
+from cloudlab.course.checks import choice, exercise, single, word
 from cloudlab.run.value import recorded
 
 _ACCELERATORS = {"tcg": "tcg", "emulation": "tcg", "kvm": "kvm", "hvf": "hvf", "whpx": "whpx"}
@@ -29,6 +29,7 @@ BROKEN_HOST: dict[str, Any] = {
     right="The recording's label names it, and its run.json also says why it was chosen.",
 )
 def _accelerator(answer: Any) -> Iterator[str]:
+    answer = single(answer)
     text = word(getattr(answer, "name", answer)).lower()
     named = {_ACCELERATORS[one] for one in re.findall(r"\w+", text) if one in _ACCELERATORS}
     if named != {str(recorded("default").record.accelerator.name)}:

@@ -24,10 +24,12 @@ _DISKS: tuple[tuple[str, Moment], ...] = (
 def _last_partition(answer: Any) -> Iterator[str]:
     table = recorded("default").partitions("before")
     last = table.sort_values("start_bytes")["number"].iloc[-1]
-    named = re.sub(r"^(/dev/)?vda", "", word(answer))
-    if whole_number(answer) != last and whole_number(named) != last:
+    number = whole_number(answer) or whole_number(re.sub(r"^(/dev/)?vda", "", word(answer)))
+    if number not in set(table["number"]):
+        yield f"Answer with a partition's number: {', '.join(map(str, sorted(table['number'])))}."
+    elif number != last:
         yield (
-            f"Partition {word(answer)} does not have the greatest start_bytes. "
+            f"Partition {number} does not have the greatest start_bytes. "
             "A partition's number does not say where the partition is."
         )
 

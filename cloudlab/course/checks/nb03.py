@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudlab.course.checks import exercise, faults, yaml_text
-from cloudlab.course.node import growth_of, values_of
+from cloudlab.course.growth import growth_of, values_used
+from cloudlab.course.node import Node
 from cloudlab.course.shell import Shell, UndecidedError, script_of
 from cloudlab.run.value import recorded
 from cloudlab.seed import Problem, Severity, check_meta_data
 from cloudlab.seed.check import read_document
+from cloudlab.units import GIB
 
 _GIVEN_03_1 = """\
 #cloud-config
@@ -39,9 +41,11 @@ _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 def _keep_filesystem(answer: Any) -> Iterator[str]:
     text = yaml_text(answer)
     yield from faults(text)
-    growth = growth_of(text)
+    growth, boot = growth_of(text), Node().boot(text)
     if not growth.partition:
         yield f"The partition should grow, but {growth.kept_by}."
+    elif boot.root_partition_bytes < 19 * GIB:
+        yield "The partition should grow, but with this bootcmd it keeps its size."
     if growth.filesystem:
         yield "With this text the filesystem grows. It should keep its size."
 
@@ -78,7 +82,7 @@ def _clone(answer: Any) -> Iterator[str]:
 def _correct_user_data(answer: Any) -> Iterator[str]:
     text = yaml_text(answer)
     yield from faults(text)
-    values, growth = values_of(text), growth_of(text)
+    growth, values = growth_of(text), values_used(text)
     if growth.partition:
         yield "With this text the partition grows. Partition and filesystem should keep their size."
     growpart = values.get("growpart")

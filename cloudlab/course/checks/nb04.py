@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.checks import choice, exercise, whole_number, word, words
-from cloudlab.course.node import values_of
+from cloudlab.course.checks import choice, exercise, known_letter, whole_number, word, words
+from cloudlab.course.growth import values_of
 from cloudlab.html import Page
 from cloudlab.run.value import Moment, recorded
 
@@ -33,7 +34,10 @@ def _moment(answer: Any) -> Iterator[str]:
     if number not in lines:
         yield f"Answer with the number of a line, from 1 to {max(lines)}."
     elif number not in right:
-        yield f"Line {number} says {lines[number].strip()[:60]!r}. That is not about a size."
+        yield (
+            f"Line {number} says {lines[number].strip()[:60]!r}. That is not a message of the "
+            "kernel about a filesystem that grows."
+        )
 
 
 @exercise(
@@ -63,8 +67,10 @@ def _order(answer: Any) -> Iterator[str]:
     right="bootcmd runs before growpart, so its table cannot show a disk that has grown.",
 )
 def _wrong_label(answer: Any) -> Iterator[str]:
-    letter = word(answer)[:1].upper()
-    if letter not in LABELS or word(answer)[1:2].isalnum():
+    text = word(answer)
+    named = set(re.findall(r"\b[A-C]\b", text)) or {text.partition(":")[0].upper()}
+    letter = named.pop()
+    if named or letter not in LABELS:
         yield "Answer with A, B or C."
         return
     case, stage, label = LABELS[letter]
@@ -78,5 +84,6 @@ def _wrong_label(answer: Any) -> Iterator[str]:
 
 def labelled(letter: str) -> Page:
     """Return a table of :data:`LABELS` with the label that a colleague gave it."""
+    letter = known_letter(letter, LABELS, "table")
     case, stage, label = LABELS[letter]
     return Page(f"{letter}: printed by {label}\n{recorded(case).tool_output(stage)}")

@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from cloudlab.course.checks import exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import Node, growth_of
+from cloudlab.course.growth import growth_of
+from cloudlab.course.node import Node
 from cloudlab.errors import UsageError
 from cloudlab.run.options import Options, typed_values
 from cloudlab.run.value import recorded
@@ -71,7 +72,7 @@ def _thirty(answer: Any) -> Iterator[str]:
     elif number == measured + start:
         yield "The partition keeps its start. What lies before it?"
     # Since growpart 0.34 the size is rounded down to whole MiB.
-    elif not measured - _MIB < number <= measured:
+    elif number not in (measured, measured // _MIB * _MIB):
         yield (
             f"{number:,} bytes is too {'large' if number > measured else 'small'} for a disk of "
             f"{_DISK_BYTES:,} bytes. Take the partition's start from the table above, and the "

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from cloudlab.course.checks import UnansweredError, choice, exercise, faults, word, yaml_text
-from cloudlab.course.node import GROWROOT_DISABLED, Node, growth_of, values_of
+from cloudlab.course.checks import (
+    UnansweredError,
+    by_letter,
+    choice,
+    exercise,
+    faults,
+    known_letter,
+    word,
+    yaml_text,
+)
+from cloudlab.course.growth import growth_of, values_of
+from cloudlab.course.node import GROWROOT_DISABLED, Node
 from cloudlab.explanation import NoteKind, Reason
 from cloudlab.html import Page
 from cloudlab.run.value import Run, recorded
@@ -39,7 +49,7 @@ DIAGNOSES = tuple(
 _SAME_EVIDENCE = {str(Reason.DISK_NOT_LARGER): {str(Reason.GAIN_BELOW_1_MIB)}}
 
 _TELLING_FACTS = ("root_device", "growpart_tool", "growroot_disabled", "user_data_valid")
-_TELLING_LINE = r"WARNING|Error|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
+_TELLING_LINE = r"WARNING|Error\b|GROWROOT|resizing filesystem|cc_(growpart|resizefs)\.py\["
 _TELLING = re.compile(r"cc_(growpart|resizefs)\.py\[|resizing filesystem|WARNING|ERROR")
 _ADDED = MODULE_KEYS | {"bootcmd", "runcmd"}
 
@@ -85,6 +95,7 @@ WHEN_IT_DOES_NOT_GROW: tuple[tuple[str, dict[str, str], str], ...] = (
 
 def evidence(letter: str) -> Page:
     """Return the evidence about a patient: the disk before and after, user-data, folded logs."""
+    letter = known_letter(letter, PATIENTS, "patient")
     run = recorded(PATIENTS[letter])
     name = f"Patient {letter}"
     figure = run.plot("disk-map", names={run.name: name}, settings={})
@@ -183,10 +194,7 @@ def _patient_a(answer: Any) -> Iterator[str]:
 )
 def _patients(answer: Any) -> Iterator[str]:
     letters = list(PATIENTS)[1:]
-    if hasattr(answer, "to_dict"):
-        answer = answer.to_dict()
-    pairs = answer.items() if isinstance(answer, Mapping) else zip(letters, answer, strict=False)
-    given = {word(letter)[-1:].upper(): one for letter, one in pairs}
+    given = by_letter(answer, letters)
     for letter in letters:
         if given.get(letter) in (None, ""):
             yield f"{letter} still needs a diagnosis."

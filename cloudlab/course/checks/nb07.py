@@ -9,7 +9,8 @@ import pandas as pd
 
 from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
-from cloudlab.course.node import Boot, Node, growth_of
+from cloudlab.course.growth import growth_of
+from cloudlab.course.node import Boot, Node
 from cloudlab.run.value import Run, recorded
 from cloudlab.units import GIB, SECTOR_BYTES, format_bytes, format_two
 
@@ -39,6 +40,8 @@ def _larger_root(answer: Any) -> Iterator[str]:
         return
     disk = node.disk
     one, other = (disk.parts[first.mounts[point]] for point in _VOLUMES)
+    if one.first - disk.parts[1].last > _SLACK_SECTORS:
+        yield "Another partition lies between the root partition and vol-a."
     if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
         yield f"The wall is at {format_bytes(one.first * SECTOR_BYTES)}: the root partition ends there."
     if abs(one.size_bytes - 4 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
@@ -72,7 +75,11 @@ def _node(text: str) -> tuple[Node, Boot, list[str]]:
     first = node.boot(text)
     layout = {number: (part.first, part.last) for number, part in node.disk.parts.items()}
     # The first thing that fails is the cause, the others are its consequences.
-    problems += first.problems[:1]
+    if first.problems or first.status:
+        missing = [
+            f"The lab image has no {one}: the shell's status is 127." for one in first.missing
+        ]
+        problems += [*missing, *first.problems][:1]
     if not growth.partition:
         problems.append(f"The root partition should grow up to the wall, but {growth.kept_by}.")
     elif not growth.filesystem:

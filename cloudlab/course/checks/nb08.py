@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cloudlab.course.checks import choice, exercise, recordings_but, words
-from cloudlab.course.node import values_of
+from cloudlab.course.growth import values_of
 from cloudlab.run.value import Run, recorded, recording_names, recordings
 from cloudlab.seed import ResizeRootfs
 from cloudlab.seed.modules import MODULE_KEYS
@@ -70,10 +70,10 @@ def _grown(answer: Any) -> Iterator[str]:
 def _unfair(answer: Any) -> Iterator[str]:
     one, other = recorded("default"), recorded("second-boot-same-id")
     found, options = differences(one, other), vars(one.options)
-    # In pandas, None differs from None.
-    same = {name for name, value in options.items() if value is None}
+    # In pandas None differs from None, so a filter of the table has all of these.
+    unset = {name for name, value in options.items() if value is None}
     mine = {choice(name, [*options, *found]) or name for name in words(answer)}
-    for name in sorted(mine - found - _TECHNICAL - same):
+    for name in sorted(mine - found - _TECHNICAL - (unset if unset <= mine else set())):
         yield f"{name} is the same in both, or no option."
     if missing := len(found - mine):
         yield f"{missing} more {'differs' if missing == 1 else 'differ'}."

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from typing import Any
 
-from cloudlab.course.checks import UnansweredError, exercise, recordings_but, whole_number
+from cloudlab.course.checks import (
+    UnansweredError,
+    by_letter,
+    exercise,
+    recordings_but,
+    whole_number,
+    word,
+)
 from cloudlab.explanation import Grower
 from cloudlab.run.predict import atlas
 from cloudlab.run.value import recordings
@@ -44,7 +52,10 @@ _NEXT = {
     "A": (("growpart",), "The filesystem fills its partition. What does the partition fill?"),
     "B": (("resize2fs",), "The partition fills the disk. Compare the filesystem with it."),
     "C": (("lvextend", "lvresize"), "pvs shows free space in the group. Which layer gets it?"),
-    "D": (("nothing",), "Does any layer not fill the one below? df leaves out ext4's own tables."),
+    "D": (
+        ("nothing", "none"),
+        "Does any layer not fill the one below? df leaves out ext4's own tables.",
+    ),
 }
 
 
@@ -81,7 +92,7 @@ def _growers(answer: Any) -> Iterator[str]:
         for run in recordings()
         if any(one.grown and one.by in _OTHERS for one in run.explain().statements)
     }
-    why_not = "only cloud-init grew something, or nobody knows who did."
+    why_not = "cloud-init grew all that grew, or the evidence does not show what did."
     yield from recordings_but(right, answer, why_not)
 
 
@@ -92,11 +103,11 @@ def _growers(answer: Any) -> Iterator[str]:
     start=dict.fromkeys("ABCD"),
 )
 def _next(answer: Any) -> Iterator[str]:
-    if not isinstance(answer, Mapping):
-        yield "Answer with a dictionary, such as {'A': 'growpart'}."
-        return
-    mine = {str(name).strip().upper(): answer[name] for name in answer}
+    mine = by_letter(answer, _NEXT)
     for machine, (programs, hint) in _NEXT.items():
-        said = str(mine.get(machine) or "").strip().lower().removeprefix("sudo ").split(" ")[0]
-        if said not in programs:
+        # The first word of a command or a sentence, without the program's folder.
+        given = mine.get(machine)
+        command = "" if given is None else word(given).lower().removeprefix("sudo ").strip()
+        [first, *_] = re.split(r"[^\w/-]", command)
+        if first.rpartition("/")[2] not in programs:
             yield f"{machine}: {hint}"
