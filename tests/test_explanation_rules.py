@@ -473,6 +473,21 @@ def test_an_mbr_reaches_as_far_as_its_sectors(sector, finding):
     assert told(table + DF.format("2.0T"), Subject.PARTITION).finding == finding
 
 
+@pytest.mark.parametrize("sector", [512, 4096])
+def test_a_partition_at_the_end_of_an_mbr_is_written_in_sectors_of_512_bytes_only(sector):
+    last, disk_bytes = 2**32 - 1, 2**33 * sector
+    table = (
+        f"Disk /dev/vda: x TiB, {disk_bytes} bytes, {2**33} sectors\n"
+        f"Sector size (logical/physical): {sector} bytes / {sector} bytes\nDisklabel type: dos\n"
+        f"\nDevice     Boot Start       End   Sectors Size Id Type\n"
+        f"/dev/vda1  *      256 {last} {last - 255}   xT 83 Linux\n"
+    )
+    found = told(table + DF.format("9T"), Subject.PARTITION)
+    assert found.finding == kept(Reason.MBR_2_TIB)
+    assert ("sfdisk" in found.fix) == (sector == 512)
+    assert "sgdisk --mbrtogpt /dev/vda" in found.fix
+
+
 def test_what_was_measured_before_its_device_grew_says_nothing_of_later():
     grew = "# growpart /dev/vda 1\nCHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
     failed = "# resize2fs /dev/vda1\nresize2fs: Bad magic number in super-block while trying to open /dev/vda1\n"
@@ -1048,6 +1063,9 @@ def test_a_partition_of_a_multipath_device_lies_on_that(disk, size):
     found = told(listed, Subject.PARTITION)
     assert found.device == f"{disk}-part2"
     assert found.finding == (kept(None) if size == "20G" else OPEN)
+    if size == "20G":
+        assert f"growpart /dev/mapper/{disk} 2" in found.fix
+        assert f"resize2fs /dev/mapper/{disk}-part2" in found.fix
     grew = f"# growpart /dev/mapper/{disk} 2\nCHANGED: partition=2 start=4096 old: size=20971520 end=20975616"
     grew += " new: size=83881984 end=83886079\n"
     assert told(grew + listed.replace("20G", "40G"), Subject.PARTITION).by is Grower.GROWPART

@@ -8,7 +8,7 @@ from textwrap import dedent
 
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.facts import Device
-from cloudlab.explanation.machine import Machine
+from cloudlab.explanation.machine import MBR_LIMIT_BYTES, Machine
 from cloudlab.explanation.model import ON_PURPOSE, Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
 from cloudlab.explanation.tables import LOGICAL, Part
@@ -46,7 +46,9 @@ _PLAIN = re.compile(r"[\w./+:@%-]+")
 # Filesystems that keep their size.
 _FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 # As fdisk, sfdisk and sgdisk name them.
-_EXTENDED = re.compile(r"Extended|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)")
+_EXTENDED = re.compile(
+    r"Extended|\bextended\b(?! boot)|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)"
+)
 _SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
 # Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
 _THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
@@ -128,16 +130,22 @@ def _plain(name: str, otherwise: str) -> str:
 
 
 def _disk(machine: Machine) -> str:
-    folder = "mapper/" if machine.disk.startswith("mpath") else ""
+    folder = "mapper/" if _on_multipath(machine) else ""
     return f"/dev/{folder}{_plain(machine.disk, 'DISK')}"
 
 
+def _on_multipath(machine: Machine) -> bool:
+    disk = machine.devices.get(machine.disk)
+    return machine.disk.startswith("mpath") or (disk is not None and disk.type == "mpath")
+
+
 def _partition(machine: Machine) -> str:
-    return f"/dev/{_plain(machine.partition, 'PARTITION')}"
+    folder = "mapper/" if _on_multipath(machine) else ""
+    return f"/dev/{folder}{_plain(machine.partition, 'PARTITION')}"
 
 
 def _root(machine: Machine) -> str:
-    mapped = machine.root.startswith("mpath")
+    mapped = _on_multipath(machine) and machine.root == machine.partition
     if (disk_of(machine.root) and not mapped) or machine.root in {machine.disk, ""}:
         return f"/dev/{_plain(machine.root, 'ROOT')}"
     if machine.root == "root" and not machine.stack[1:]:
@@ -313,6 +321,17 @@ def _grow(machine: Machine) -> Iterator[str]:
         yield f"sudo growpart {{disk}} {number_of(holder)}  # the extended partition around {{number}}"
     yield "sudo growpart --dry-run {disk} {number}  # check first: it must print CHANGE"
     yield "sudo growpart {disk} {number}"
+    yield "<above>"
+
+
+def _to_the_end_of_the_mbr(machine: Machine) -> Iterator[str]:
+    if machine.mbr_limit_bytes > MBR_LIMIT_BYTES:  # where sfdisk and the kernel count differently
+        yield "# The partition cannot reach further: an MBR counts sectors in 32 bits."
+        return
+    yield "# As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:"
+    yield "start=$(cat /sys/class/block/{partition}/start)"
+    yield 'echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {number} {disk}'
+    yield "sudo partx --update {disk}"
     yield "<above>"
 
 
@@ -556,6 +575,7 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<layered>": _layered,
     "<next time>": _next_time,
     "<enable>": _enable,
+    "<to the end of the MBR>": _to_the_end_of_the_mbr,
     "<rootfs on>": _rootfs_on,
     "<rescan>": _rescan,
     "<install growpart>": _install_growpart,

@@ -68,7 +68,7 @@ _REASONS = {
     Reason.MODULE_RAN: "the module is configured to run once, and its semaphore says that it ran "
     "already",
     Reason.TABLE_BUSY: "the kernel still uses the old partition table, because the disk is in use",
-    Reason.MBR_2_TIB: "an MBR partition table ends at 2 TiB",
+    Reason.MBR_2_TIB: "an MBR partition table ends at 2 TiB, with sectors of 512 bytes",
     Reason.GPT_BACKUP: "the backup of the GPT is not at the end of the disk, so the table ends "
     "where the smaller disk did",
     Reason.DEVICE_NOT_FOUND: "the device that is mounted as root has no such name in /dev",
@@ -218,11 +218,7 @@ PARTITION_FIXES = {
     Reason.TABLE_BUSY: _BUSY,
     Reason.MBR_2_TIB: f"""
     {SAFE_FIRST}
-    # As far as an MBR goes, 2 TiB; growpart before 0.34 asks for one sector more, and fails:
-    start=$(cat /sys/class/block/{{partition}}/start)
-    echo "$start, $((4294967296 - start))" | sudo sfdisk --no-reread -N {{number}} {{disk}}
-    sudo partx --update {{disk}}
-    <above>
+    <to the end of the MBR>
     # Beyond 2 TiB the disk needs a GPT, made in a rescue system: sgdisk --mbrtogpt {{disk}}
     # A machine that boots by BIOS then also needs a BIOS boot partition and grub-install again.
     """,
