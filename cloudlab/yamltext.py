@@ -38,7 +38,8 @@ _PLAIN_WORDS = {
     "undefined alias": "an alias ('*...') without its anchor ('&...')",
     "second occurrence": "an anchor ('&...') that is defined twice",
     "another document": "a second document ('---'), though only one is allowed",
-    "expected chomping": "text beside '|' or '>': it must start on the next line",
+    "expected chomping": "text beside '|' or '>': it must start on the next line; "
+    "a command with '||' must be in quotes",
     "expected a comment": "text beside '|' or '>': it must start on the next line",
     "unknown escape": "a backslash that double quotes do not allow; use single quotes",
 }

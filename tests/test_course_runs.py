@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from guests import make_guest
@@ -14,7 +15,7 @@ from cloudlab.course.cases import CASES
 from cloudlab.course.checks.nb02 import CLUSTER_BYTES, GIB, written_bytes
 from cloudlab.disk import create_overlay, overlay_map
 from cloudlab.errors import ParseError, SeedError, UsageError
-from cloudlab.image.cache import open_image
+from cloudlab.image.cache import open_image, remember, sha256_of
 from cloudlab.run.value import Run, compare, recorded
 from cloudlab.seed import write_seed
 from cloudlab.units import format_bytes
@@ -175,11 +176,11 @@ def test_real_files_are_looked_at(tmp_path, monkeypatch):
     base.parent.mkdir(parents=True)
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], check=True)
     monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "cache"))
-    image = open_image(base)
-    monkeypatch.setattr(runs, "cached_images", lambda: [image])
+    remember(replace(open_image(base), sha256=sha256_of(base)))
     assert f"virtual size: {20 * GIB:,}" in str(runs.try_overlay(tmp_path / "o.qcow2"))
     assert f"virtual size: {20 * GIB:,}" in str(runs.try_overlay(tmp_path / "o.qcow2"))
-    monkeypatch.setattr(runs, "cached_images", list)
+    # What "auto" does not take is not shown either.
+    remember(replace(open_image(base), details={"variant": "lvm"}))
     assert "no overlay was made" in str(runs.try_overlay(tmp_path / "none.qcow2"))
     assert runs.image_layout().equals(recorded("default").partitions("image"))
 

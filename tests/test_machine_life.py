@@ -392,6 +392,17 @@ def test_no_process_is_killed_for_having_a_dead_machines_number(own_cache):
         innocent.kill()
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_machines_of_another_host_with_this_home_folder_are_not_listed(tmp_path, here):
+    """Their numbers are those of other processes here, which a stop would end."""
+    with Entry("cloudlab-x", run_folder=tmp_path) as entry:
+        entry.about |= dict.fromkeys(("qemu_pid", "supervisor_pid"), os.getpid())
+        entry.about |= {} if here else {"space": "elsewhere"}
+        entry.path.write_text(json.dumps(entry.about))
+        assert [one.name for one in registry.list_running()] == ["cloudlab-x"] * here
+        assert entry.path.exists()
+
+
 def test_ps_and_stop_from_another_process(tmp_path):
     folder = tmp_path / "run"
     cloudlab = [sys.executable, "-m", "cloudlab"]

@@ -360,6 +360,14 @@ def test_seed_editor_checks_what_is_typed():
     assert "&lt;b&gt;" in editor._kept_html
 
 
+def test_seed_editor_says_that_a_schema_cannot_be_applied(tmp_path):
+    (tmp_path / "schema.json").write_text('{"properties": {"growpart": {"$ref": "#/nowhere"}}}')
+    editor = SeedEditor("#cloud-config\n", schema=tmp_path / "schema.json")
+    editor.form.values = {"text": "#cloud-config\ngrowpart: {mode: auto}\n"}
+    assert "Not checked: " in editor._problems.html
+    assert "nowhere" in editor._problems.html
+
+
 def test_quiz_answers_each_answer():
     quiz = Quiz([Question("Which first?", {"a": "Because.", "b": "No room yet."}, "a")])
     assert quiz.score == (0, 1)

@@ -21,6 +21,7 @@ from cloudlab.cli import terminal
 from cloudlab.course.runs import ready_line
 from cloudlab.errors import CloudlabError, ShutdownError, UsageError, suggest
 from cloudlab.image.cache import cached_images
+from cloudlab.image.fetch import cached_choice
 from cloudlab.machine import registry
 from cloudlab.machine.accel import AccelChoice, choose_accel
 from cloudlab.machine.config import qemu_program
@@ -112,11 +113,10 @@ def _host_checks() -> list[_Check]:
     close = ""
     if memory < _LEAST_MEMORY_BYTES:
         close = "Close other programs, or run with --memory 512M."
-    images = cached_images()
     # No failure: 'run' fetches or builds one by itself.
     found = "none in the cache yet; the first run fetches or builds one"
-    if images:
-        found = f"{images[0].name} ({len(images)} in the cache)"
+    if choice := cached_choice(tools.host_arch()):
+        found = f"{choice[0].name} ({len(cached_images())} in the cache)"
     return [
         *_slots_check(),
         cache,

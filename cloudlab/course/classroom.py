@@ -227,7 +227,7 @@ def send_to_class(
         seat = _Seat(learner, Answer(f"{secrets.choice(_ANIMALS.split())}-{learner[:2]}"))
     new = {case: one for case, one in given.items() if one != Prediction()}
     # The home folder's name may be a person's.
-    ready = printable(ready_line().replace(str(Path.home()), "~"))[:300].strip()
+    ready = printable(ready_line().replace(os.path.expanduser("~"), "~"))[:300].strip()  # noqa: PTH111
     answer = replace(
         seat.answer,
         name=name or seat.answer.name,

@@ -21,8 +21,8 @@ from cloudlab.course.shell import UndecidedError
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
 from cloudlab.errors import CloudlabError, SeedError, UsageError
 from cloudlab.html import Page, escaped, table_html
-from cloudlab.image.cache import Image, cached_images
-from cloudlab.image.fetch import choose_image
+from cloudlab.image.cache import Image
+from cloudlab.image.fetch import cached_choice, choose_image
 from cloudlab.image.fetch import fetch as fetch_image
 from cloudlab.image.recipe import Recipe
 from cloudlab.image.web import FetchProgress
@@ -97,30 +97,28 @@ def mode(wish: str | None = None, problem: str | None = None) -> Mode:
 
 def live_problem() -> str:
     """Return what keeps this host from booting a machine, or nothing."""
-    arch = host_arch()
     try:
-        choose_accel(arch)
+        choose_accel(host_arch())
         find_tool("qemu-img")
     except CloudlabError as error:
         return " ".join(str(error).split())
-    if not any(image.arch == arch for image in cached_images()):
+    if _image() is None:
         return "no image is in the cache: run 'cloudlab fetch' or 'cloudlab build' first"
     return ""
 
 
 def ready_line() -> str:
     """Return one line that a learner reads out before a class: what runs here, and the image."""
-    images = [image.name for image in cached_images() if image.arch == host_arch()]
+    image = _image()
+    name = f"image {image.name}" if image is not None else "no image is in the cache"
     try:
         choice = mode()
         if choice.live:
-            return f"ready: live under {choose_accel(host_arch()).accel.upper()}, image {images[0]}"
+            return f"ready: live under {choose_accel(host_arch()).accel.upper()}, {name}"
     except CloudlabError as error:
         return f"not ready: {error.message}"
     line = f"ready: recordings only, because {choice.reason}"
-    if "no image" not in line:
-        line += f"; image {images[0]}" if images else "; no image is in the cache"
-    return line
+    return line if "no image" in line else f"{line}; {name}"
 
 
 class _CellOutput:
@@ -386,9 +384,9 @@ def iso_contents(path: Path | str) -> Page:
 
 
 def _image() -> Image | None:
-    images = [one for one in cached_images() if one.arch == host_arch()]
-    plain = [one for one in images if one.details.get("variant", "plain") == "plain"]
-    return next(iter([*plain, *images]), None)
+    """Return the image in the cache that a boot takes, if there is one."""
+    choice = cached_choice(host_arch())
+    return choice[0] if choice else None
 
 
 def show_mode() -> Page:

@@ -416,7 +416,7 @@ def configure(recipe: Recipe, tree: Path) -> None:
     for name, text in texts.items():
         path = tree / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         path.chmod(0o644)  # whatever this user's umask is
     if recipe.variant is Variant.FULL:
         (tree / _FILLER).touch()
@@ -482,7 +482,7 @@ def _make_xfs(label: str, tree: Path, target: Path, as_root: list[str]) -> None:
     find = [*as_root, "find", str(tree), *odd, "-o", "-type", "d,f,l", "-printf", entry]
     listing = run(find, timeout_s=_STEP_TIMEOUT_S).stdout
     prototype = target.with_suffix(".proto")
-    prototype.write_text(xfs_prototype(listing, tree.name))
+    prototype.write_text(xfs_prototype(listing, tree.name), encoding="utf-8")
     # What newer xfsprogs add by default, bookworm's GRUB and bullseye's kernel cannot read.
     argv = [*as_root, "mkfs.xfs", "-q", "-f", "-L", label, "-i", "nrext64=0"]
     # Names in the protofile begin at the tree's parent, whose own path may hold blanks.

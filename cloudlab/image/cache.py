@@ -115,6 +115,11 @@ class Image:
         """How many images of the same name this one has replaced, since clocks may be wrong."""
         return int(self.details.get("generation", 0))
 
+    def is_named(self, request: str, name: str | None = None) -> bool:
+        """Return whether ``request`` is a name, by default its file's, with or without suffix."""
+        name = self.name if name is None else name
+        return bool(name) and request in {name, name.removesuffix(f".{self.format}")}
+
     def _repr_html_(self) -> str:
         from cloudlab.html import table_html
 

@@ -100,7 +100,7 @@ def find_cached(
         and _still_published(image, published)
     ]
     # Of equals max() takes the first, which is the newest by its file.
-    return max(found, key=lambda image: (image.generation, _named(image, request)), default=None)
+    return max(found, key=lambda image: (image.generation, image.is_named(request)), default=None)
 
 
 def matches(image: Image, request: str, arch: str | None) -> bool:
@@ -110,16 +110,10 @@ def matches(image: Image, request: str, arch: str | None) -> bool:
     mirror it came from, with or without its suffix.  ``arch`` None means any for a file's name or
     a URL, and this host's for a catalogue name.
     """
-    if _named(image, request) or _named(image, request, image.details.get("mirror_name", "")):
+    if image.is_named(request) or image.is_named(request, image.details.get("mirror_name", "")):
         return arch in {None, image.arch}
     wanted = arch if arch or is_url(request) else host_arch()
     return image.details.get("requested") == request and wanted in {None, image.arch}
-
-
-def _named(image: Image, request: str, name: str | None = None) -> bool:
-    """Return whether ``request`` is the name, by default its file's, with or without suffix."""
-    name = image.name if name is None else name
-    return bool(name) and request in {name, name.removesuffix(f".{image.format}")}
 
 
 def _still_published(image: Image, published: Published | None) -> bool:
@@ -401,7 +395,7 @@ def _from_mirror(offer: Offer, request: str, base: str, digest: Digest | None) -
         "mirror_trust": image.trust,
         "published_at": image.details.get("published_at", image.source),
         # An image that is requested by its file's name keeps answering to it.
-        "mirror_name": image.name if _named(image, request) else "",
+        "mirror_name": image.name if image.is_named(request) else "",
     }
     record = replace(
         image,
@@ -549,17 +543,13 @@ def _automatic(
     fetch_one: Callable[[str], Image],
     index: Transfer,
 ) -> tuple[Image, str]:
-    lab, default = make_recipe(arch=arch).name, load_catalogue().default
-    plain = (image for image in cache.cached_images() if _is_automatic(image, arch))
-    for reason, found in (
-        ("the lab image in the cache", find_cached(lab, arch)),
-        ("the course's default, in the cache", find_cached(default, arch)),
-        ("the newest image in the cache", next(plain, None)),
-    ):
-        if found is not None:
-            return found, reason
+    if found := cached_choice(arch):
+        return found
+    default = load_catalogue().default
     if mirror := mirror or os.environ.get("CLOUDLAB_MIRROR"):
-        name = _best_on_mirror(mirror_url(mirror), index, arch, lab, default)
+        name = _best_on_mirror(
+            mirror_url(mirror), index, arch, make_recipe(arch=arch).name, default
+        )
         return fetch_one(name), f"from the mirror {mirror}"
     if _reachable(default, arch):
         image = fetch_one(default)
@@ -574,6 +564,19 @@ def _automatic(
 
     image = (builder or build_image)()
     return image, "built here: none is in the cache and no publisher could be reached"
+
+
+def cached_choice(arch: str) -> tuple[Image, str] | None:
+    """Return the image in the cache that ``auto`` takes, and why; None if it holds no such one."""
+    plain = (image for image in cache.cached_images() if _is_automatic(image, arch))
+    for reason, found in (
+        ("the lab image in the cache", find_cached(make_recipe(arch=arch).name, arch)),
+        ("the course's default, in the cache", find_cached(load_catalogue().default, arch)),
+        ("the newest image in the cache", next(plain, None)),
+    ):
+        if found is not None:
+            return found, reason
+    return None
 
 
 def _is_automatic(image: Image, arch: str) -> bool:

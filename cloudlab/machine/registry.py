@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from cloudlab import paths
+from cloudlab import paths, platforms
 from cloudlab.errors import MachineError, ShutdownError
 from cloudlab.machine import _supervisor
 from cloudlab.tools import Deadline, clean_environment, now
@@ -60,6 +60,7 @@ class Entry(contextlib.AbstractContextManager["Entry"]):
         self.about: dict[str, Any] = {
             "name": name,
             "started": now(),
+            "space": platforms.process_space(),
             "owner_pid": os.getpid(),
             "run_folder": str(run_folder),
             "cleanup": [str(path) for path in cleanup],
@@ -163,8 +164,10 @@ def list_running() -> list[RunningMachine]:
     found = []
     for path in _entries():
         about = _read(path)
+        # A home folder may be shared with hosts and containers whose processes cannot be seen here.
         # A machine that waits for its turn, or has just ended, has an entry as well.
-        if psutil.pid_exists(about.get("qemu_pid") or -1):
+        here = about.get("space") == platforms.process_space()
+        if here and psutil.pid_exists(about.get("qemu_pid") or -1):
             values = {one.name: about[one.name] for one in fields(RunningMachine)[1:]}
             found.append(RunningMachine(path.stem, **values))
     return sorted(found, key=lambda machine: machine.started)

@@ -26,7 +26,7 @@ from IPython import get_ipython
 from IPython.display import HTML, display
 
 from cloudlab.course.prediction import FILLS, LAYERS, STAYS, Prediction
-from cloudlab.errors import CloudlabError, UsageError
+from cloudlab.errors import CloudlabError, SeedError, UsageError
 from cloudlab.html import escaped, table_html
 from cloudlab.machine import registry
 from cloudlab.run.value import Run
@@ -453,9 +453,13 @@ class SeedEditor(Panel):
         return check_user_data(self.text, self._schema)
 
     def _check(self) -> None:
-        items = "".join(
-            f"<li><b>{one.severity.capitalize()}</b>, {escaped(one)}</li>" for one in self.problems
-        )
+        try:
+            items = "".join(
+                f"<li><b>{one.severity.capitalize()}</b>, {escaped(one)}</li>"
+                for one in self.problems
+            )
+        except SeedError as error:  # the schema of an image from elsewhere
+            items = f"<li>Not checked: {escaped(error.message)}</li>"
         found = (
             f"<ul>{items}</ul>" if items else "<p>No problem found: cloud-init accepts this.</p>"
         )
