@@ -92,8 +92,8 @@ _STAGE_MARKS = {
 }
 _MARKS = {stage: re.compile(mark) for stage, mark in _STAGE_MARKS.items()}
 
-# What proves that a boot cannot come to its end, and what people are told; last what cloud-init
-# itself says.
+# What proves that a boot cannot come to its end, and what people are told.  The last one is
+# cloud-init's own message.
 _PROOFS = (
     (
         r"Kernel panic - not syncing",
@@ -142,7 +142,8 @@ _PROOFS = (
     ),
 )
 
-_BY_CLOUD_INIT = re.compile(r"\bcloud-init\[\d+\]: ")
+# A message of the kernel may end a line that cloud-init began.
+_BY_CLOUD_INIT = re.compile(r"\bcloud-init\[\d+\]: (?!.*\[ *\d+\.\d{6}\] )")
 
 # Where systemd gave up on the serial console's device, no login prompt comes.
 _UP = re.compile(r"^\S+ login:|Reached target (?:multi-user\.target|Multi-User System)")
@@ -250,10 +251,11 @@ class Console(Sequence[ConsoleLine]):
         ``report`` says whether the lines of the exact report are among them.  Raises
         :class:`UsageError` if the pattern is not a regular expression.
         """
+        if not isinstance(pattern, str):
+            raise UsageError(f"The pattern {pattern!r:.80} is no text.", hint="Give it as text.")
         try:
             wanted = re.compile(pattern)
-            wanted.search("")
-        except (re.error, TypeError) as error:
+        except re.error as error:
             raise UsageError(
                 f"The pattern {pattern!r} is not a regular expression: {error}.",
                 hint="Put a backslash before characters such as ( and [ to find them as they are.",

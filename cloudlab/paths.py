@@ -17,7 +17,6 @@ import select
 import shutil
 import stat
 import tempfile
-import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ def expand(path: str | Path) -> Path:
 
     Raise a UsageError if there is no such user, or it is no path.
     """
-    if not isinstance(path, str | Path) or not str(path):
+    if not isinstance(path, str | os.PathLike) or not str(path):
         raise UsageError(
             f"{path!r:.80} is no path.", hint="Give a file's or folder's path, as text or a Path."
         )
@@ -214,19 +213,21 @@ def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     What processes left there that died before that is deleted as well, after a day if they ran
     on another host or in another container.
     """
-    for left in make_folder(root, private=True).glob("*.part"):
-        if _is_left_behind(left):
-            shutil.rmtree(left, ignore_errors=True)
     owner = f"{platforms.process_space()}.{os.getpid()}"
-    part = root / f"{name}.{uuid.uuid4().hex}.{owner}.part"
+    part = make_folder(root, private=True) / f"{name}.{uuid.uuid4().hex}.{owner}.part"
     part.mkdir(mode=0o700)
     try:
+        # By the clock of the file server, which may be another host's.
+        made_s = part.stat().st_mtime
+        for left in root.glob("*.part"):
+            if _is_left_behind(left, made_s):
+                shutil.rmtree(left, ignore_errors=True)
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _is_left_behind(folder: Path) -> bool:
+def _is_left_behind(folder: Path, now_s: float) -> bool:
     """Return whether the process that made a scratch folder is gone, as far as this one can see."""
     import psutil
 
@@ -234,7 +235,7 @@ def _is_left_behind(folder: Path) -> bool:
     if space.endswith(f".{platforms.process_space()}") and pid.isdigit():
         return not psutil.pid_exists(int(pid))
     with contextlib.suppress(OSError):
-        return time.time() - folder.stat().st_mtime > _LEFT_AFTER_S
+        return now_s - folder.stat().st_mtime > _LEFT_AFTER_S
     return False
 
 

@@ -23,7 +23,8 @@ from command import cloudlab, process
 from guests import make_guest, report
 from seeds import read_iso
 
-from cloudlab.cli import make_parser
+from cloudlab.cli import _text, make_parser
+from cloudlab.course.runs import live_problem, ready_line
 from cloudlab.image.cache import open_image, remember
 from cloudlab.image.recipe import Suite, Variant
 from cloudlab.machine.config import Accel, Firmware, Network
@@ -569,6 +570,19 @@ def test_options_that_meta_data_would_make_idle_are_refused(tmp_path, own_cache)
 
 
 @pytest.mark.vm
+def test_doctor_goes_on_with_a_catalogue_that_cannot_be_read(own_cache, monkeypatch, tmp_path):
+    (tmp_path / "mine.yaml").write_text("images: [")
+    monkeypatch.setenv("CLOUDLAB_CATALOGUE", str(tmp_path / "mine.yaml"))
+    done = cloudlab("doctor", "--json")
+    [image] = [one for one in json.loads(done.stdout)["checks"] if one["name"] == "image"]
+    assert not image["ok"]
+    assert "mine.yaml" in image["detail"]
+    assert "Correct that line" in image["fix"]
+    assert "mine.yaml" in live_problem()
+    assert ready_line().startswith("not ready: ")
+
+
+@pytest.mark.vm
 def test_doctor_is_the_designs_json(own_cache):
     done = process("doctor", "--json")
     told = json.loads(done.stdout)
@@ -673,6 +687,15 @@ def test_output_may_have_any_encoding(args, shown, encoding, tmp_path):
     if args[0] == "seed":
         [seed] = tmp_path.glob("*.iso")
         assert yaml.safe_load(read_iso(seed).user_data)["runcmd"] == ["echo é\ufffd"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [("grün", "grün"), ("gr\udcc3\udcbcn", "grün"), ("gr\udcfcn", "gr\ufffdn")],
+    ids=["decoded, by any locale", "UTF-8 in another locale", "no text"],
+)
+def test_an_argument_is_read_as_utf_8_only_where_python_could_not_decode_it(argument, text):
+    assert _text(argument) == text
 
 
 @pytest.mark.vm

@@ -286,6 +286,7 @@ def test_a_console_is_a_sequence_and_shows_its_beginning():
         ("You are in emergency mode. After logging in, type", True),
         ("[   10.1] cloud-init[500]: docs: how to leave emergency mode", False),
         ("[   10.1] cloud-init[500]: echo Kernel panic - not syncing", False),
+        ("[   10.1] cloud-init[500]: ls: pa[   10.123456] Kernel panic - not syncing: x", True),
         (
             "[   10.1] cloud-init[500]: Cloud-init v. 22.4 finished. Datasource DataSourceNone.",
             True,
@@ -301,6 +302,8 @@ def test_what_the_users_commands_print_proves_no_failure(line, proves):
 def test_a_pattern_that_is_no_regular_expression_is_refused():
     with pytest.raises(UsageError, match=r"'\('"):
         LINES.find("(")
+    with pytest.raises(UsageError, match="b'x' is no text"):
+        LINES.find(b"x")
 
 
 HEADER = json.dumps({"version": 2, "width": 80, "height": 24})

@@ -1064,7 +1064,9 @@ def test_a_partition_of_a_multipath_device_lies_on_that(disk, size):
     assert found.device == f"{disk}-part2"
     assert found.finding == (kept(None) if size == "20G" else OPEN)
     if size == "20G":
-        assert f"growpart /dev/mapper/{disk} 2" in found.fix
+        # growpart resolves the name to /dev/dm-N, of which no table names a partition.
+        assert "sudo growpart" not in found.fix
+        assert f"parted /dev/mapper/{disk} resizepart 2 100%" in found.fix
         assert f"resize2fs /dev/mapper/{disk}-part2" in found.fix
     grew = f"# growpart /dev/mapper/{disk} 2\nCHANGED: partition=2 start=4096 old: size=20971520 end=20975616"
     grew += " new: size=83881984 end=83886079\n"
@@ -2260,10 +2262,7 @@ def test_a_thin_volume_grows_by_a_size_after_its_pool(shown):
         ]
         assert fix.count("pvresize") == 1
     if shown is THIN_LSBLK:
-        assert fixes[0].endswith(
-            "#     - lvextend -l +100%FREE my-vg/pool00\n"
-            "#     - lvextend -r -L +SIZE /dev/mapper/my--vg-root"
-        )
+        assert fixes[0].endswith("#     - lvextend -l +100%FREE my-vg/pool00")
 
 
 IN_LOGICAL = """\
@@ -2629,3 +2628,104 @@ def test_without_a_table_only_what_may_lie_behind_root_is_named():
     [partition] = cl.recorded("not-last").explain().of(Subject.PARTITION)
     assert partition.reason is Reason.WALL
     assert "# Move vda2 to the disk's end offline" in partition.fix
+
+
+_SECOND = "└─sda2   8:2    0   80G  0 part {}\n"
+_TWO = """\
+NAME   MAJ:MIN RM  SIZE RO TYPE MOUNTPOINT
+sda      8:0    0  100G  0 disk
+├─sda1   8:1    0   15G  0 part /
+"""
+_FDISK_82 = """\
+Disk /dev/sda: 100 GiB, 107374182400 bytes, 209715200 sectors
+Disklabel type: dos
+
+Device     Boot    Start       End   Sectors Size Id Type
+/dev/sda1           2048  31459327  31457280  15G 83 Linux
+/dev/sda2       31459328 199231487 167772160  80G {}
+"""
+_PARTED = """\
+Disk /dev/sda: 107GB
+Sector size (logical/physical): 512B/512B
+Partition Table: {}
+
+Number  Start   End     Size    {}
+ 1      1049kB  16.1GB  16.1GB  {}
+ 2      16.1GB  98.5GB  82.4GB  {}
+
+"""
+_GPT_HEAD = "File system     Name  Flags"
+#: What lies behind root, as listings show it -> whether it is swap that may be deleted.
+BEHIND = {
+    "type 82": (_TWO + _SECOND.format("") + _FDISK_82.format("82 Linux swap / Solaris"), True),
+    "in use as swap": (_TWO + _SECOND.format("[SWAP]") + _FDISK_82.format("83 Linux"), True),
+    "parted": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "linux-swap(v1)  swap  swap"), True),
+    "82.4GB": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "ext4            home"), False),
+    "a name": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "xfs             swap"), False),
+    "of an MBR": (
+        _TWO + _PARTED.format("msdos", "Type  File system", "primary  ext4", "primary  linux-swap(v1)"),
+        True,
+    ),
+    "mounted, as df says": (
+        _TWO + _SECOND.format("") + _FDISK_82.format("82 Linux swap / Solaris")
+        + "Filesystem 1K-blocks Used Available Use% Mounted on\n"
+        "/dev/sda1 15000000 1000000 13000000 8% /\n/dev/sda2 80000000 1000000 79000000 2% /srv\n",
+        False,
+    ),
+    "LVM's, as pvs says": (
+        _TWO + _SECOND.format("") + _FDISK_82.format("82 Linux swap / Solaris")
+        + "  PV         VG   Fmt  Attr PSize  PFree\n  /dev/sda2  data lvm2 a--  79.99g 10.00g\n",
+        False,
+    ),
+    "ext4, as lsblk -f said": (
+        "NAME   FSTYPE LABEL UUID MOUNTPOINT\nsda\n├─sda1 ext4              /\n└─sda2 ext4\n\n"
+        + _TWO + _SECOND.format("") + _FDISK_82.format("82 Linux swap / Solaris"),
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("shown", "swap"), BEHIND.values(), ids=BEHIND)
+def test_a_partition_is_deleted_only_if_all_that_is_shown_of_it_is_swap(shown, swap):
+    fix = told(shown, Subject.PARTITION).fix
+    assert ("sfdisk --delete" in fix) == swap
+    if swap:
+        # Each waits for the one before, and the kernel must forget it before growpart.
+        assert (
+            "sudo blkid -t TYPE=swap /dev/sda2 && \\\n"
+            "  sudo sfdisk --delete /dev/sda 2 && \\\n"
+            "  sudo partx --delete --nr 2 /dev/sda\n"
+        ) in fix
+        assert "sed" not in fix
+
+
+def test_an_encrypted_volume_grows_after_its_logical_volume():
+    shown = """\
+NAME              MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINT
+vda                 252:0    0   40G  0 disk
+└─vda1              252:1    0   20G  0 part
+  └─vg0-root        253:0    0   20G  0 lvm
+    └─root_crypt    253:1    0   20G  0 crypt /
+"""
+    fix = told(shown, Subject.PARTITION).fix.splitlines()
+    extend, resize = (
+        next(n for n, line in enumerate(fix) if word in line)
+        for word in ("lvextend", "cryptsetup resize root_crypt")
+    )
+    assert extend < resize
+    assert any("resize2fs /dev/mapper/root_crypt" in line for line in fix[resize:])
+
+
+@pytest.mark.parametrize("options", ["ro,relatime", "rw,relatime"])
+def test_a_swap_file_goes_where_the_root_can_be_written(options):
+    shown = _TWO + _SECOND.format("[SWAP]") + _FDISK_82.format("82 Linux swap / Solaris")
+    shown += f"/dev/sda1 on / type btrfs ({options},space_cache=v2)\n"
+    fix = told(shown, Subject.PARTITION).fix
+    folder = "/var/swap" if options.startswith("ro") else "/swap"
+    assert f"btrfs subvolume create {folder} " in fix
+
+
+def test_fedoras_words_for_a_missing_growpart_name_its_package():
+    shown = ROOM + "# growpart /dev/vda 1\nbash: growpart: command not found...\n"
+    fix = told(shown, Subject.PARTITION).fix
+    assert fix.startswith("sudo dnf install cloud-utils-growpart")

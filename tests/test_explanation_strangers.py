@@ -387,7 +387,7 @@ sda           8:0    0  100G  0 disk
 def test_a_mapped_device_that_is_no_volume_is_not_called_one():
     found = partition(MULTIPATH)
     assert (found.grown, found.reason) == (False, None)
-    assert "growpart /dev/mapper/mpatha 2" in found.fix
+    assert "parted /dev/mapper/mpatha resizepart 2 100%" in found.fix
 
 
 IGNITION = """\

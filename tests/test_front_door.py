@@ -67,6 +67,7 @@ WRONG = {
     "boot one": (lambda: cloudlab.boot_many(RUN.options), "cannot be booted", "pairs"),
     "boot -1 at a time": (lambda: cloudlab.boot_many([], parallel=-1), "-1 machines", "1 or more"),
     "boot two at a time": (lambda: cloudlab.boot_many([], parallel="2"), "'2' machines", "1 or more"),
+    "sweep nowhere": (lambda: cloudlab.sweep(3, cpus=[1]), "3 is no path", "path"),
     "sweep at none": (lambda: cloudlab.sweep(parallel=0, cpus=[1]), "0 machines", "1 or more"),
     "predict a run": (lambda: cloudlab.predict(RUN), "Options cannot be", "make_options"),
     "image tuple": (lambda: cloudlab.choose_image(("x", "why")), "image cannot be", "a name"),
@@ -90,6 +91,7 @@ WRONG = {
     "explain two runs": (lambda: cloudlab.explain("default", "growpart-off"), "2 runs", "compare"),
     "draw a name": (lambda: cloudlab.plot("layers", "default"), "'default' is no run", "open_run('def"),
     "draw names": (lambda: cloudlab.plot("scenarios", ["default"]), "is no run", "open_run"),
+    "draw a number": (lambda: cloudlab.plot("layers", 3), "3 is no run", "Give a Run"),
     "draw nothing": (lambda: cloudlab.plot("scenarios", []), "No run", "Give a run"),
     "draw a pie": (lambda: cloudlab.plot("pie", RUN), "kind of figure 'pie'", "disk-map"),
     "draw a list": (lambda: cloudlab.plot([], RUN), "kind of figure []", "disk-map"),
@@ -99,7 +101,7 @@ WRONG = {
     "afterwards": (lambda: RUN.layout("afer"), "no moment 'afer'", "image, before, after"),
     "sizes afterwards": (lambda: RUN.root_sizes("image"), "no moment 'image'", "before, after"),
     "tools afterwards": (lambda: RUN.tool_output("afer"), "no moment 'afer'", "before, after"),
-    "find nothing": (lambda: RUN.console.find(None), "not a regular expression", "backslash"),
+    "find nothing": (lambda: RUN.console.find(None), "None is no text", "text"),
     "build for a number": (lambda: cloudlab.build(arch=3), "architecture 3", "amd64"),
 }  # fmt: skip
 
@@ -119,6 +121,7 @@ def test_paths_are_taken_as_text_and_from_the_home_folder(tmp_path, monkeypatch)
     shutil.copytree(RUN.folder, tmp_path / "mine")
     assert cloudlab.open_run("~/mine").folder == tmp_path / "mine"
     assert RUN.save_report("~/page.html").is_file()
+    assert cloudlab.explain("~/mine").statements == RUN.explain().statements
     told = cloudlab.explain("~/mine/console.log").statements
     assert [one.finding for one in told] == [one.finding for one in RUN.explain().statements]
     with pytest.raises(CloudlabError, match=str(tmp_path / "nowhere")):

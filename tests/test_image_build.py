@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -47,6 +48,17 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_build(place, tmp
         build.build_image(output=tmp_path / place)
     assert "output" in caught.value.hint
     assert {one.name for one in tmp_path.iterdir()} == {"file", "folder", "pipe"}
+
+
+def test_a_build_that_fails_is_not_blamed_on_its_output(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/root.raw")
+
+    monkeypatch.setattr(build, "recall", lambda _: None)
+    monkeypatch.setattr(build, "_build_alone", full)
+    with pytest.raises(BuildError, match="could not be built: No space left"):
+        build.build_image(output=tmp_path / "lab.qcow2")
+    assert list(tmp_path.iterdir()) == []
 
 
 def output_of(*argv, **options):

@@ -93,7 +93,8 @@ def test_a_copied_cache_is_hashed_once_and_used(folder, monkeypatch):
 @contextlib.contextmanager
 def read_only(folder):
     """Mount ``folder`` read-only on itself; root may write to any other."""
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    if subprocess.run(["mount", "--bind", folder, folder], check=False).returncode:
+        pytest.skip("this root may not mount")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
         yield

@@ -155,7 +155,7 @@ def test_a_file_is_known_by_its_name(filename, entry):
 @pytest.mark.parametrize("version", [11, 13, 14])
 def test_a_refused_file_is_not_called_another_release(version):
     name = f"debian-{version}-nocloud-amd64.raw"
-    with pytest.raises(ImageError, match=f"cannot use {name}, .*hold no cloud-init") as caught:
+    with pytest.raises(ImageError, match=f"{name} cannot be used, .*hold no cloud-init") as caught:
         catalogue.load_catalogue().quirks_of_file(name)
     assert not re.search(r"Debian \d", caught.value.message)
 

@@ -321,6 +321,8 @@ def test_a_scratch_folder_is_deleted_with_its_process(tmp_path):
 @pytest.mark.skipif(not ROOT_OF_LINUX, reason="a namespace of processes needs root on Linux")
 def test_a_scratch_folder_of_another_container_stays(tmp_path):
     container = ["unshare", "--fork", "--pid", "--mount-proc"]
+    if subprocess.run([*container, "true"], check=False).returncode:
+        pytest.skip("this root may not make namespaces")
     with held(tmp_path) as (folder, _):
         argv = [*container, sys.executable, "-c", HOLD, str(tmp_path)]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

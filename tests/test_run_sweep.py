@@ -85,12 +85,16 @@ def test_a_grid_has_every_combination_once_in_the_order_of_its_lists(tmp_path, i
 
 def test_values_come_in_any_collection(tmp_path, image):
     sizes = {"4G", "8G"}
-    for one in (sizes, iter(sizes), np.array([*sizes]), pd.Series([*sizes])):
+    for one in (sizes, frozenset(sizes), iter(sizes), np.array([*sizes]), pd.Series([*sizes])):
         cells, _ = planned(
             tmp_path, image, disk_size=one, memory_bytes=range(1 << 30, 1 << 31, 1 << 29)
         )
         assert {cell.options.disk_size_bytes for cell in cells} == {4 * GIB, 8 * GIB}
         assert {cell.options.memory_bytes for cell in cells} == {GIB, 3 * GIB // 2}
+    [cell], _ = planned(
+        tmp_path, image, cpus=np.int64(2), growpart=np.str_("off"), parallel=np.int64(1)
+    )
+    assert (cell.options.cpus, str(cell.options.seed.growpart)) == (2, "off")
     # A tuple is the value of an option that has several.
     [cell], _ = planned(tmp_path, image, runcmd=("true", "uptime"))
     assert cell.options.seed.runcmd == ("true", "uptime")

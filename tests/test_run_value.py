@@ -10,6 +10,7 @@ import cloudlab
 from cloudlab.console import Stage
 from cloudlab.errors import CloudlabError, RecordingError, UsageError
 from cloudlab.machine.config import Accel
+from cloudlab.run.display import distinct
 from cloudlab.run.options import Start
 from cloudlab.run.record import Outcome
 from cloudlab.run.value import (
@@ -228,6 +229,7 @@ def test_runs_of_one_name_stay_apart(copied, tmp_path):
     assert "default (mine): partition" in drawn.alt
     stages = cloudlab.plot("stages", pair).data
     assert not stages.duplicated(["run", "stage"]).any()
+    assert distinct(["a", "a", "a (2)", "a"]) == ["a", "a (2)", "a (2) (2)", "a (3)"]
     twice = shutil.copytree(copied.folder, tmp_path / "old" / "mine")
     assert compare(copied, twice).index[-1] == "default (mine) (2)"
 

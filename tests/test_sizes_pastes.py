@@ -649,3 +649,14 @@ def test_the_json_has_the_keys_that_users_rely_on():
         "mountpoint": "/dev/shm",
         "line": 9,
     }
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["me@host ~ % df | tail -n 1", "The root disk was 97% full, 3 GB were left:", "100 % of 20 G:"],
+)
+def test_a_percent_sign_makes_no_heading_of_df(before):
+    """Else these rows would count in blocks of 1 or 3 bytes."""
+    row = "/dev/vda1 20134592 1153434 18981158 6% /\n"
+    with pytest.raises(ParseError):
+        parse_console(f"{before}\n{row}")

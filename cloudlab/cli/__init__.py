@@ -158,7 +158,7 @@ def _accept_any_text() -> None:
 
 
 def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return the bytes of a file's name that are no text as they were, and else ``?``."""
+    """Return undecodable bytes unchanged, and ``?`` for any other character."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
     # Python reads a byte that is no text as a surrogate.
@@ -475,7 +475,7 @@ def _path(text: str) -> Path:
     try:
         return expand(text)
     except UsageError as error:
-        raise argparse.ArgumentTypeError(error.message) from error
+        raise argparse.ArgumentTypeError(" ".join(str(error).split())) from error
 
 
 def _source(text: str) -> str:
@@ -490,8 +490,8 @@ def _port(text: str) -> int:
 
 
 def _text(argument: str) -> str:
-    """Return an argument as UTF-8, also where Python's own encoding is another one."""
-    return os.fsencode(argument).decode("utf-8", "replace")
+    """Return an argument as text; what Python could not decode is read as UTF-8."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _words(text: str) -> list[str]:

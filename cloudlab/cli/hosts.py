@@ -115,14 +115,19 @@ def _host_checks() -> list[_Check]:
         close = "Close other programs, or run with --memory 512M."
     # No failure: 'run' fetches or builds one by itself.
     found = "none in the cache yet; the first run fetches or builds one"
-    if choice := cached_choice(tools.host_arch()):
-        found = f"{choice[0].name} ({len(cached_images())} in the cache)"
+    image = _Check("image", True, found)
+    try:
+        if choice := cached_choice(tools.host_arch()):
+            found = f"{choice[0].name} ({len(cached_images())} in the cache)"
+            image = _Check("image", True, found)
+    except CloudlabError as error:  # of a catalogue of the user's
+        image = _Check("image", False, error.message, error.hint)
     return [
         *_slots_check(),
         cache,
         _Check("disk", not move, f"{format_bytes(disk)} free for the cache", move),
         _Check("memory", not close, f"{format_bytes(memory)} available", close),
-        _Check("image", True, found),
+        image,
     ]
 
 

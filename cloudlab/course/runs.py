@@ -100,19 +100,18 @@ def live_problem() -> str:
     try:
         choose_accel(host_arch())
         find_tool("qemu-img")
+        if _image() is None:
+            return "no image is in the cache: run 'cloudlab fetch' or 'cloudlab build' first"
     except CloudlabError as error:
         return " ".join(str(error).split())
-    if _image() is None:
-        return "no image is in the cache: run 'cloudlab fetch' or 'cloudlab build' first"
     return ""
 
 
 def ready_line() -> str:
     """Return one line that a learner reads out before a class: what runs here, and the image."""
-    image = _image()
-    name = f"image {image.name}" if image is not None else "no image is in the cache"
     try:
-        choice = mode()
+        image, choice = _image(), mode()
+        name = f"image {image.name}" if image is not None else "no image is in the cache"
         if choice.live:
             return f"ready: live under {choose_accel(host_arch()).accel.upper()}, {name}"
     except CloudlabError as error:

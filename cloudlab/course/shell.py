@@ -204,7 +204,7 @@ class Shell:
 
     def _carried_out(self, name: str, rest: list[str], stdin: str) -> tuple[int, str]:
         """Carry out a program, or the command in the rest of its words."""
-        if name in {"sh", "dash", "bash"} and rest[:1] and re.fullmatch(r"-\w*c", rest[0]):
+        if name in {"sh", "dash", "bash"} and rest[1:] and re.fullmatch(r"-\w*c", rest[0]):
             return Shell(self._command, self._exists, self._write).run(rest[1]), ""
         if name == "eval":
             return self._do(_Parser(" ".join(rest)).parse(), stdin)

@@ -63,6 +63,7 @@ _TABLES = (
     b'major minor|"blockdevices"|"partitiontable"|Personalities'
 ).split(b"|")
 _ROWS_AFTER_HEADER = 40
+_MOST_BROKEN = 100
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 _PROMPT = re.compile(PROMPT + " ")
 _SHELL = re.compile(PROMPT + r" |[$#] \w")
@@ -153,12 +154,14 @@ class Document:
         """Yield the values of JSON objects that have ``key`` first."""
         if not any(f'"{key}"' in line.text for line in self.lines):
             return
-        text = "\n".join(line.text for line in self.lines)
+        text, broken = "\n".join(line.text for line in self.lines), 0
         for match in re.finditer(r'\{\s*"' + key + '"', text):
             try:
                 yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
             except (ValueError, RecursionError, KeyError):
-                continue
+                broken += 1  # each may take as long as the text is
+                if broken == _MOST_BROKEN:
+                    return
 
     def without_plans(self) -> Iterator[Line]:
         """Yield the lines, but for the table that ``growpart --dry-run`` would write."""

@@ -67,7 +67,6 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
     if done and partition.grown and not below and _fills(machine, partition) is not False:
         return grown_by(Grower.GROWFS, done[-1])
     for event in reversed(machine.all(Kind.TOOL)):
-        resized = _resized_by_module(machine, event.at)
         smaller = event.get("old") and int(event.get("new")) <= int(event.get("old"))
         listed = (one for one in machine.sizes_of(machine.root) if one.at.order < event.at.order)
         least = max((one.size_bytes or 0 for one in listed), default=0) * _SHORT
@@ -79,7 +78,7 @@ def _filesystem_growth(machine: Machine, partition: Verdict) -> Verdict | None:
         known = short_name(target) == machine.partition or bool(machine.root)
         mine = bool(target) and known and machine.is_root(target)
         if target == "/" or mine or event.of_root_script:
-            return grown_by(_grower(event, resized), event)
+            return grown_by(_grower(event, _resized_by_module(machine, event.at)), event)
     service = machine.last(Kind.SERVICE_ENDED)
     early = partition.by in {Grower.INITRAMFS, Grower.GROWROOT, Grower.REPART}
     if service and early and resized is None and _fills(machine, partition):

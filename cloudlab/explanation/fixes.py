@@ -28,7 +28,7 @@ _OWN_TABLE_BYTES = 4096
 # How families of distributions install a package, and their words for a program that is missing.
 _INSTALLERS = (
     ("apt-get install", r"cloud-guest-utils"),
-    ("dnf install", r"cloud-utils-growpart"),
+    ("dnf install", r"cloud-utils-growpart|not found\.\.\."),
     ("zypper install", r"is not a typo"),
     ("apk add", r"-ash: "),
 )
@@ -49,7 +49,11 @@ _FIXED = ("exfat", "vfat", "erofs", "squashfs", "minix", "udf", "iso9660")
 _EXTENDED = re.compile(
     r"Extended|\bextended\b(?! boot)|W95 Ext|^(?:[\d.,]+[KMGT] +)?(?:0?[5f]|85)(?: |$)"
 )
-_SWAP = re.compile(r"(?i)swap|^(?:[\d.,]+[KMGT] +)?82(?:00)?\b|^0657FD6D")
+# Not by a name that people gave: parted and sgdisk show that behind the type.
+_SWAP = re.compile(
+    r"(?i)^(?:[\d.,]+[KMGT]?i?[Bs]?[ :]+)?(?:(?:prim|log)\w+ +)?"
+    r"(?:82(?:00)?(?=[ ,]|$)|(?:linux|freebsd)[ -]swap|swap$|0657FD6D)"
+)
 # Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
 _THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
 _MARKED = re.compile(r"with errors|errors in the filesystem")
@@ -252,18 +256,19 @@ def _above(machine: Machine) -> list[str]:
     """Return the commands for what lies between partition and filesystem, from below."""
     steps: list[str] = []
     grown, holder = False, machine.partition or machine.disk
+    holder = f"mapper/{holder}" if _on_multipath(machine) else holder
     logical = any(one.kind == "lv" and one.name == machine.root for one in machine.facts.volumes)
     for device in reversed(_layers(machine)):
         if device.type == "crypt":
             steps.append(f"sudo cryptsetup resize {_plain(device.name, 'MAPPING')}")
-            holder = f"mapper/{device.name}"
+            grown, holder = False, f"mapper/{device.name}"
         elif device.type == "lvm" or (device.name == machine.root and logical):
             if not _THIN_POOL.fullmatch(device.name):
                 steps.append(f"sudo pvresize /dev/{_plain(holder, 'PARTITION')}")
                 steps += _lvextend(machine, device.name)
             grown = True
         elif device.type.startswith(("raid", "md", "linear")):
-            steps.append("# The same with the array's other members; then:")
+            steps.append("# Let the array's other members grow likewise; then:")
             steps.append(f"sudo mdadm --grow /dev/{_plain(device.name, 'ARRAY')} --size=max")
             holder = device.name
     return steps if grown else [*steps, *_resize(machine)]
@@ -317,8 +322,15 @@ def _grow(machine: Machine) -> Iterator[str]:
     if machine.table is None and after:
         name = _plain(after[0], "another partition")
         yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
+    if _on_multipath(machine):
+        yield "# growpart does not know the partitions of multipath devices:"
+        yield "sudo multipathd resize map {disk_name}"
+        yield "sudo parted {disk} resizepart {number} 100%"
+        yield "sudo kpartx -u {disk}"
+        yield "<above>"
+        return
     if holder := _extended(machine):
-        yield f"sudo growpart {{disk}} {number_of(holder)}  # the extended partition around {{number}}"
+        yield f"sudo growpart {{disk}} {number_of(holder)}  # the extended partition that contains it"
     yield "sudo growpart --dry-run {disk} {number}  # check first: it must print CHANGE"
     yield "sudo growpart {disk} {number}"
     yield "<above>"
@@ -361,10 +373,6 @@ def _installation(program: str, missing: Event | None) -> Iterator[str]:
     yield f"# elsewhere: {'; '.join(commands)}"
 
 
-def _install_growpart(machine: Machine) -> Iterator[str]:
-    yield from _installation("growpart", machine.last(Kind.GROWPART_MISSING))
-
-
 def _before_resize(machine: Machine) -> Iterator[str]:
     """Yield what the resize program that failed needs."""
     yield from _install(machine, "resize2fs", "xfs_growfs", "btrfs")
@@ -403,11 +411,15 @@ def _rescan(machine: Machine) -> Iterator[str]:
 
 def _is_swap(machine: Machine, part: Part) -> bool:
     """Tell whether a partition is swap by its type or its use, and nothing shows another use."""
-    device = machine.devices.get(part.name)
-    mounts, fstype = (device.mounts, device.fstype) if device else ((), "")
-    swap = _SWAP.search(part.type) or "[SWAP]" in mounts or fstype == "swap"
-    used = {*mounts} - {"[SWAP]"} or fstype not in {"", "swap"}
-    used = used or any(one.parent == part.name for one in machine.devices.values())
+    facts = machine.facts
+    shown = [one for one in facts.devices if one.name == part.name]  # in every listing
+    mounts = {point for one in shown for point in one.mounts}
+    mounts |= {one.mountpoint for one in facts.mounts if short_name(one.source) == part.name}
+    fstypes = {one.fstype for one in shown} - {""}
+    swap = _SWAP.search(part.type) or "[SWAP]" in mounts or "swap" in fstypes
+    used: object = mounts - {"[SWAP]"} or fstypes - {"swap"}
+    used = used or any(one.parent == part.name for one in facts.devices)
+    used = used or any((one.kind, one.name) == ("pv", part.name) for one in facts.volumes)
     return bool(swap and not used and _PLAIN.fullmatch(part.name))
 
 
@@ -452,7 +464,7 @@ def _wall(machine: Machine) -> Iterator[str]:
         if machine.fstype == "btrfs" and machine.root == machine.partition and machine.room.some:
             yield f"# Or leave {name} there: btrfs can take a second partition, of the free room, too:"
             yield "echo ', +' | sudo sfdisk --append --no-reread {disk}"
-            yield "sudo partx --update {disk}; lsblk {disk}  # NEW is the partition that came"
+            yield "sudo partx --update {disk}; lsblk {disk}  # NEW is the new partition"
             yield f"sudo btrfs device add /dev/NEW {_point(machine)}"
         return
     if machine.freebsd:
@@ -462,16 +474,16 @@ def _wall(machine: Machine) -> Iterator[str]:
         return
     yield SAFE_FIRST
     yield "sudo fdisk -l {disk}  # check first: only swap lies behind root"
-    yield from (f"sudo swapoff /dev/{one}" for one in swaps)
-    all_swap = {one.name for one in machine.devices.values() if "[SWAP]" in one.mounts}
-    all_swap |= {one.name for one in machine.table.parts if _SWAP.search(one.type)}
-    if all_swap <= {*swaps}:
-        yield "sudo sed -i.bak '/\\sswap\\s/s/^/#/' /etc/fstab"
-    else:
-        yield f"# In /etc/fstab, comment out the entry of {', '.join(swaps)} only, by path or UUID:"
-        yield f"lsblk -o NAME,UUID {' '.join(f'/dev/{one}' for one in swaps)}"
+    devices = [f"/dev/{'mapper/' if _on_multipath(machine) else ''}{one}" for one in swaps]
+    yield from (f"sudo swapoff {one}" for one in devices)
+    yield f"# In /etc/fstab, comment out the entry of {', '.join(swaps)}, by path or UUID:"
+    yield f"lsblk -o NAME,UUID {' '.join(devices)}"
+    yield "# Delete it, if it is swap. The kernel must forget it as well, before growpart:"
+    steps = [f"sudo blkid -t TYPE=swap {one}" for one in devices]
     for number in sorted(map(number_of, deleted), key=int, reverse=True):
-        yield f"sudo sfdisk --delete {{disk}} {number}  # swap, or what holds it"
+        steps += [f"sudo sfdisk --delete {{disk}} {number}"]
+        steps += [f"sudo partx --delete --nr {number} {{disk}}"]
+    yield from " && \\\n  ".join(steps).splitlines()
     yield "<growpart>"
     yield "# The next boot may wait for the old swap, to resume from it: remove resume= from the kernel's"
     yield "# command line and /etc/initramfs-tools/conf.d/resume, then run update-grub and"
@@ -483,10 +495,11 @@ def _swap_file(machine: Machine) -> Iterator[str]:
     """Yield how to make a swap file, which btrfs must neither copy on write nor snapshot."""
     file = "/swapfile"
     if machine.fstype == "btrfs":
-        file = "/swap/swapfile"
+        folder = "/var/swap" if any(one.read_only for one in machine.root_mounts) else "/swap"
+        file = f"{folder}/swapfile"
         yield "# Swap again, as a file in its own subvolume, so that snapshots leave it out:"
-        yield f"sudo btrfs subvolume create /swap && sudo truncate -s 0 {file}"
-        yield f"sudo chattr +C {file}  # btrfs takes no swap file that is copied on write"
+        yield f"sudo btrfs subvolume create {folder} && sudo truncate -s 0 {file}"
+        yield f"sudo chattr +C {file}  # a swap file on btrfs must not be copy-on-write"
     else:
         yield "# Swap again, as a file:"
     yield f"sudo fallocate -l 1G {file} && sudo chmod 600 {file} && sudo mkswap {file}"
@@ -537,8 +550,8 @@ def _rootfs_on(machine: Machine) -> Iterator[str]:
 
 def _next_time(machine: Machine) -> Iterator[str]:
     """Yield what grows a logical volume and all below it, in user-data."""
-    volume = machine.kind_of_stack("lvm")
-    if machine.partition and volume and not machine.kind_of_stack("crypt"):
+    volume, mapped = machine.kind_of_stack("lvm"), _on_multipath(machine)
+    if machine.partition and volume and not mapped and not machine.kind_of_stack("crypt"):
         yield "# Next time, in user-data:"
         yield "#   #cloud-config"
         yield "#   growpart:"
@@ -547,7 +560,8 @@ def _next_time(machine: Machine) -> Iterator[str]:
         yield f"#     devices: [{', '.join(devices)}]"
         yield "#   runcmd:"
         for command in _lvextend(machine, volume.name):
-            yield f"#     - {command.removeprefix('sudo ').partition('  #')[0]}"
+            if "+SIZE" not in command:
+                yield f"#     - {command.removeprefix('sudo ').partition('  #')[0]}"
 
 
 def _writable(machine: Machine) -> Iterator[str]:
@@ -578,6 +592,8 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<to the end of the MBR>": _to_the_end_of_the_mbr,
     "<rootfs on>": _rootfs_on,
     "<rescan>": _rescan,
-    "<install growpart>": _install_growpart,
+    "<install growpart>": lambda machine: _installation(
+        "growpart", machine.last(Kind.GROWPART_MISSING)
+    ),
     "<writable>": _writable,
 }

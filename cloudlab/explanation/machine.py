@@ -59,6 +59,8 @@ class Machine(EventLog):
             elif known is not None and known.parent and not disk_of(device.name):
                 # Of an array's devices the first is as good as any.
                 newer = _completed(replace(device, parent=known.parent), known, "mounts", "fstype")
+            if known is not None and not newer.fstype:  # of the last listing that has the column
+                newer = replace(newer, fstype=known.fstype)
             self.devices[device.name] = newer
         for volume in self.facts.volumes:  # what lvextend says is newer than an earlier listing
             size_bytes, at = volume.size_bytes, volume.at

@@ -528,7 +528,8 @@ def _wishes(machine: Machine) -> Iterator[Verdict]:
 
 
 def _mbr_limit(machine: Machine) -> Verdict | None:
-    limited = any(map(machine.limited_by_mbr, machine.changes))
+    said = machine.last(Kind.MBR_LIMIT)
+    limited = said is not None and any(map(machine.limited_by_mbr, machine.changes))
     events = [] if limited else list(filter(machine.about_root, machine.all(Kind.MBR_LIMIT)))
     event, part = next(reversed(events), None), machine.part
     disk_bytes, limit_bytes = machine.size_of(machine.disk) or 0, machine.mbr_limit_bytes

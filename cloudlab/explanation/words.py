@@ -50,7 +50,7 @@ _REASONS = {
     Reason.WALL: "another partition begins right behind it",
     Reason.NO_PARTITION: "the filesystem lies on the whole disk, so there is no partition to grow",
     Reason.LOGICAL_VOLUME: "root is a logical volume; growpart grows the partition below it only "
-    "if growpart.devices lists it, and then runs pvresize; lvextend is always up to you",
+    "if growpart.devices lists it, and then runs pvresize; run lvextend yourself",
     Reason.ENCRYPTED: "root lies on an encrypted device, which growpart does not grow",
     Reason.RAID: "root lies on a RAID array, which growpart does not grow",
     Reason.ZFS: "root is a ZFS dataset, which growpart cannot map to a partition",
@@ -63,7 +63,7 @@ _REASONS = {
     Reason.FILESYSTEM_FULL: "the root filesystem is full, and growing needs a little room to work",
     Reason.GROWPART_FAILED: "growpart could not grow it",
     Reason.RESIZE_FAILED: "the resize command failed",
-    Reason.UNKNOWN_FILESYSTEM: "cloud-init does not know how to grow this kind of filesystem",
+    Reason.UNKNOWN_FILESYSTEM: "cloud-init cannot grow this kind of filesystem",
     Reason.NO_CLOUD_INIT: "cloud-init did not run: it found no seed, or the image has none",
     Reason.MODULE_RAN: "the module is configured to run once, and its semaphore says that it ran "
     "already",
@@ -80,9 +80,9 @@ _REASONS = {
 # What LOGICAL_VOLUME says of another subject than the partition.
 _OF_VOLUMES = {
     Subject.PHYSICAL_VOLUME: "it is smaller than the partition that it lies on, until pvresize runs",
-    Subject.LOGICAL_VOLUME: "its volume group has free space that it does not use, at the latest "
-    "once pvresize has run; lvextend is up to you",
-    Subject.FILESYSTEM: "its logical volume did not grow; lvextend is up to you",
+    Subject.LOGICAL_VOLUME: "its volume group has free space that it does not use, or will have it "
+    "after pvresize; run lvextend yourself",
+    Subject.FILESYSTEM: "its logical volume did not grow; run lvextend yourself",
 }
 
 _NOTES = {
@@ -161,7 +161,7 @@ _IGNORED = """
     cloud-init schema --config-file user-data  # check it; on the machine: --system
 """
 DISABLED = """
-    # cloud-init is disabled on purpose. Without it:
+    # cloud-init is disabled on purpose. To grow it without cloud-init:
     <grow>
     # Or let it run on the next boot, in which it configures the machine as a new one if its
     # instance-id is new:

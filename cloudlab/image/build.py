@@ -138,7 +138,8 @@ def build_image(
     hint = "Choose another output, in a folder that exists."
     # The file is opened first, because a build takes a minute.
     with paths.os_errors_as(BuildError, problem, hint=hint), paths.whole_file(path) as part:
-        image = image or _build_alone(recipe, progress or (lambda _: None))
+        with paths.os_errors_as(BuildError, "The image could not be built"):
+            image = image or _build_alone(recipe, progress or (lambda _: None))
         shutil.copyfile(image.path, part)
     return replace(image, name=path.name, path=path, mtime_ns=path.stat().st_mtime_ns)
 

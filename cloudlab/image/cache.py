@@ -324,7 +324,8 @@ def check_unchanged(image: Image) -> Image:
 def read_record(name: str, folder: Path | None = None) -> Image | None:
     """Return what is recorded of ``name``, unchecked; None where record or image is missing.
 
-    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise an ImageError if the record cannot be read.
+    Here and below, without a ``folder`` it is the user's own cache, then the shared one.  Raise an
+    ImageError if the record cannot be read.
     """
     if folder is None:
         found = (read_record(name, one) for one in paths.readable_folders(paths.images_folder()))

@@ -165,7 +165,7 @@ class Catalogue:
             return {}
         if published.refused:
             raise ImageError(
-                f"cloudlab cannot use {filename}, judged by its name: {published.refused}",
+                f"{filename} cannot be used, judging by its name: {published.refused}",
                 hint="If it is another image, rename the file.",
             )
         # That quirk is about the catalogue's own entry.

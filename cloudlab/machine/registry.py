@@ -161,12 +161,12 @@ class RunningMachine:
 def list_running() -> list[RunningMachine]:
     """Return the machines that run now, oldest first; sweeps up after dead ones."""
     sweep()
-    found = []
+    found, space = [], platforms.process_space()
     for path in _entries():
         about = _read(path)
         # A home folder may be shared with hosts and containers whose processes cannot be seen here.
         # A machine that waits for its turn, or has just ended, has an entry as well.
-        here = about.get("space") == platforms.process_space()
+        here = about.get("space", space) == space
         if here and psutil.pid_exists(about.get("qemu_pid") or -1):
             values = {one.name: about[one.name] for one in fields(RunningMachine)[1:]}
             found.append(RunningMachine(path.stem, **values))

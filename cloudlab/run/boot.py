@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from datetime import datetime
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -193,17 +194,17 @@ def boot_many(
 
 
 def max_parallel(options: Sequence[Options], wanted: int | None = None) -> int:
-    """Return how many of these runs go on at once: as wanted, or as many as this host can carry.
+    """Return how many of these runs go on at the same time: as wanted, or as this host can carry.
 
-    That is if no other user boots any: :mod:`cloudlab.machine.slots` limits the machines of all.
-    Raise :class:`UsageError` unless ``wanted`` is a number of machines.
+    The second assumes that no other user boots a machine; :mod:`cloudlab.machine.slots` limits
+    all users together.  Raise :class:`UsageError` unless ``wanted`` is a number of machines.
     """
     if wanted is not None:
-        if not isinstance(wanted, int) or wanted < 1:
+        if not isinstance(wanted, Integral) or wanted < 1:
             raise UsageError(
                 f"{wanted!r:.80} machines cannot run at a time.", hint="Choose 1 or more."
             )
-        return wanted
+        return int(wanted)
     need = max((one.memory_bytes for one in options), default=1) + _QEMU_OVERHEAD_BYTES
     room = psutil.virtual_memory().available // need
     return int(max(1, min(len(options), platforms.usable_cores(), room)))

@@ -7,6 +7,7 @@ an overlay, with the figure that fits; the course's own calls do the same.  A
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,11 +68,11 @@ _TABLES: dict[str, Callable[[Run], pd.DataFrame]] = {
 
 def distinct(names: Iterable[str]) -> list[str]:
     """Return names of which each occurs once: the second of a name gets a number behind it."""
-    seen: Counter[str] = Counter()
-    found = []
+    found: list[str] = []
     for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        forms = itertools.chain([name], numbered)
+        found.append(next(one for one in forms if one not in found))
     return found
 
 
@@ -125,7 +126,10 @@ def plot(
     found = [*runs] if isinstance(runs, Iterable) and not isinstance(runs, str) else [runs]
     for run in found:
         if not isinstance(getattr(run, "record", None), Record):
-            hint = f"Open it first: cloudlab.open_run({str(run)!r:.80})."
+            named = isinstance(run, str | Path)
+            hint = (
+                f"Open it first: cloudlab.open_run({str(run)!r:.80})." if named else "Give a Run."
+            )
             raise UsageError(f"{run!r:.80} is no run.", hint=hint)
     if not found:
         raise UsageError("No run was given to draw.", hint="Give a run, or several as a list.")
@@ -136,7 +140,7 @@ def plot(
         )
     names = distinct(run.name for run in found)
     frames = {}
-    for table in {*wanted.tables} & {*_TABLES}:
+    for table in filter(_TABLES.__contains__, wanted.tables):
         parts = [_TABLES[table](run) for run in found]
         # Two runs of one name may lie in different folders.
         for number, (run, name) in enumerate(zip(found, names, strict=True)):

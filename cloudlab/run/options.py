@@ -218,7 +218,7 @@ def typed_values(**values: Any) -> dict[str, Any]:
         if value is None:
             continue
         field_name, what = _SIZES.get(name, (name, ""))
-        if field_name in given or (what and values.get(field_name) is not None):
+        if what and values.get(field_name) is not None:
             raise UsageError(f"Both {name} and {field_name} were given.", hint="Leave one out.")
         kind = _TYPES[field_name]
         given[field_name] = parse_disk_size(str(value), what) if what else typed(name, value, kind)

@@ -189,7 +189,9 @@ def sweep(
     >>> sweep.plot("growth").save("growth.svg")
     PosixPath('growth.svg')
     """
-    max_parallel([], parallel)  # whether it is a number, before anything is built
+    # Whether these can be used, before anything is built.
+    max_parallel([], parallel)
+    folder = None if folder is None else paths.expand(folder)
     rows = _grid(values, pairwise=pairwise, most=most)
     cells = _cells(rows, mirror, cancel)
     if folder is None:
@@ -362,9 +364,13 @@ class _Work:
 def _grid(values: Mapping[str, Any], *, pairwise: bool, most: int) -> list[dict[str, Any]]:
     """Return the combinations of values that a sweep runs, after checking each value."""
     # Of other sequences, text and tuples are the value of an option.
-    lists = (list, range, set, Iterator)
+    lists = (list, range, Iterator)
     axes = {
-        name: [*one] if isinstance(one, lists) or hasattr(one, "__array__") else [one]
+        name: sorted(one, key=str)
+        if isinstance(one, set | frozenset)
+        else [*one]
+        if isinstance(one, lists) or getattr(one, "ndim", False)
+        else [one]
         for name, one in values.items()
     }
     for name, value in [(name, value) for name, choices in axes.items() for value in choices]:

@@ -251,7 +251,7 @@ class Run:
         """
         _check_moment(when, "before", "after")
         rows = self.sizes[(self.sizes["mountpoint"] == "/") & self.sizes["exact"]]
-        # The host reads the disk before the launch, and so the image's.
+        # The host reads the disk before the launch, under the stage image.
         host = "image" if when == "before" and not (rows["stage"] == when).any() else when
         rows = rows[rows["stage"] == host]
         found = {
@@ -321,8 +321,8 @@ def _check_moment(when: str, *known: str) -> None:
 def compare(*runs: Run | Path | str) -> pd.DataFrame:
     """Return root partition and root filesystem before and after, in bytes, a row per run.
 
-    Runs are given as to :func:`open_run`.  A row is named by its scenario, and by the run's folder
-    besides where two runs share a scenario.
+    Runs are given as to :func:`open_run`.  A row is named by its scenario, and also by its folder
+    where two runs share a scenario.
 
     Examples
     --------
@@ -452,6 +452,8 @@ def _run_of(source: Run | Path | str) -> Run | None:
     text = str(source)
     if text == "-" or "\n" in text:
         return None
+    if text.startswith("~"):
+        text = str(paths.expand(text))
     # Not Path.exists, which raises for a text that is too long for a path.
     is_run = os.path.exists(os.path.join(text, "run.json"))  # noqa: PTH110, PTH118
     named = text in recording_names() and not os.path.exists(text)  # noqa: PTH110

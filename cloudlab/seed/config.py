@@ -119,7 +119,8 @@ def typed(name: str, value: Any, kind: Any) -> Any:
             return choices[0](word)
         except ValueError:
             raise UsageError(
-                f"{name} has no value {value!r}.", hint=f"Choose one of: {', '.join(choices[0])}."
+                f"{name} has no value {value!r:.80}.",
+                hint=f"Choose one of: {', '.join(choices[0])}.",
             ) from None
     given = value
     if isinstance(value, Path):
@@ -143,7 +144,7 @@ def field_types(kind: Any) -> dict[str, Any]:
 
 
 class Checked:
-    """A dataclass of options, each of which is :func:`typed` as it is created."""
+    """Base of dataclasses whose fields are converted by :func:`typed`."""
 
     def __post_init__(self) -> None:
         for name, kind in field_types(type(self)).items():  # type: ignore[arg-type]

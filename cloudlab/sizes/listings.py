@@ -373,7 +373,11 @@ _TYPE_ABROAD = frozenset(
 )
 _BLOCKS = re.compile(r"(\d{0,9})([kKMGTPE]?)(iB|B)?(?:-blocks|bytes)")
 # The same in translations: 1K-Blöcke, blocs de 1K.
-_BLOCKS_ABROAD = re.compile(r"(?<!\S)(\d{1,9})([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)")
+_BLOCKS_ABROAD = re.compile(
+    r"(?<!\S)(\d{1,9})(?=[kKMGTPE-])([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)"
+)
+# A prompt of zsh and a sentence have a percent sign, too.
+_PERCENT_COLUMN = re.compile(r"[^\W\d]%(?=\s+[^\W\d])")
 _HUMAN = re.compile(r"\d{1,4}(?:[.,]\d{1,2})?[A-Za-z]{1,3}|\d{1,3}|10[0-2]\d")
 _GROUPED = re.compile(r"(\d{1,3}(?:[.,'\u2019\u202f]\d{3})+|\d+)([A-Za-z]*)", re.ASCII)
 _PERCENT_AND_PATH = re.compile(r" \d{1,3}% +/")
@@ -522,7 +526,8 @@ def _begin_df_rows(place: Place) -> Listing | None:
     options = _options(place.command)
     # Without the word for size, these may be numbers of inodes, or blocks of any size.
     sized = not _SIZE_ABROAD.isdisjoint(place.before.split())
-    counted = _BLOCKS_ABROAD.search(place.before) if "%" in place.before else None
+    percents = _PERCENT_COLUMN.search(place.before)
+    counted = _BLOCKS_ABROAD.search(place.before, 0, percents.start()) if percents else None
     known = sized or counted or (not options.isdisjoint("hH") and "i" not in options)
     block_bytes = _block_bytes(counted) if counted else None
     typed = "T" in options or not _TYPE_ABROAD.isdisjoint(place.before.split())

@@ -85,7 +85,7 @@ def _node(text: str) -> tuple[Node, Boot, list[str]]:
     elif not growth.filesystem:
         problems.append("The root partition grows, but not its filesystem.")
     elif first.root_partition_bytes <= small and not problems:
-        problems.append("The root partition cannot grow: the wall is right behind it.")
+        problems.append("The root partition does not grow: is the wall right behind it?")
     if not problems:
         problems += [f"Nothing is mounted at {one}." for one in _VOLUMES if one not in first.mounts]
     if len({first.mounts.get(one) for one in _VOLUMES}) < len(_VOLUMES) and not problems:
