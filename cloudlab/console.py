@@ -142,8 +142,10 @@ _PROOFS = (
     ),
 )
 
-# A message of the kernel may end a line that cloud-init began.
-_BY_CLOUD_INIT = re.compile(r"\bcloud-init\[\d+\]: (?!.*\[ *\d+\.\d{6}\] )")
+# A panic of the kernel may end a line that cloud-init began; a line of dmesg begins its output.
+_BY_CLOUD_INIT = re.compile(
+    r"\bcloud-init\[\d+\]: (?!\S.*\[ *\d+\.\d{6}\] Kernel panic - not syncing)"
+)
 
 # Where systemd gave up on the serial console's device, no login prompt comes.
 _UP = re.compile(r"^\S+ login:|Reached target (?:multi-user\.target|Multi-User System)")
@@ -251,10 +253,12 @@ class Console(Sequence[ConsoleLine]):
         ``report`` says whether the lines of the exact report are among them.  Raises
         :class:`UsageError` if the pattern is not a regular expression.
         """
-        if not isinstance(pattern, str):
-            raise UsageError(f"The pattern {pattern!r:.80} is no text.", hint="Give it as text.")
         try:
             wanted = re.compile(pattern)
+            wanted.search("")
+        except TypeError as error:
+            hint = "Give it as text."
+            raise UsageError(f"The pattern {pattern!r:.80} is no text.", hint=hint) from error
         except re.error as error:
             raise UsageError(
                 f"The pattern {pattern!r} is not a regular expression: {error}.",

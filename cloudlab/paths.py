@@ -215,16 +215,21 @@ def scratch_folder(root: Path, name: str) -> Iterator[Path]:
     """
     owner = f"{platforms.process_space()}.{os.getpid()}"
     part = make_folder(root, private=True) / f"{name}.{uuid.uuid4().hex}.{owner}.part"
+    # Those of this host first, which may be what fills its disk.
+    _sweep_scratch(root, 0.0)
     part.mkdir(mode=0o700)
     try:
         # By the clock of the file server, which may be another host's.
-        made_s = part.stat().st_mtime
-        for left in root.glob("*.part"):
-            if _is_left_behind(left, made_s):
-                shutil.rmtree(left, ignore_errors=True)
+        _sweep_scratch(root, part.stat().st_mtime)
         yield part
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep_scratch(root: Path, now_s: float) -> None:
+    for left in root.glob("*.part"):
+        if _is_left_behind(left, now_s):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_left_behind(folder: Path, now_s: float) -> bool:

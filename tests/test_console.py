@@ -283,6 +283,8 @@ def test_a_console_is_a_sequence_and_shows_its_beginning():
 @pytest.mark.parametrize(
     ("line", "proves"),
     [
+        ("cloud-init[512]: [    3.100000] systemd[1]: OnFailure= is emergency mode", False),
+        ("cloud-init[512]: [    0.000000] Kernel panic - not syncing: quoted", False),
         ("You are in emergency mode. After logging in, type", True),
         ("[   10.1] cloud-init[500]: docs: how to leave emergency mode", False),
         ("[   10.1] cloud-init[500]: echo Kernel panic - not syncing", False),

@@ -2662,6 +2662,20 @@ BEHIND = {
     "parted": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "linux-swap(v1)  swap  swap"), True),
     "82.4GB": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "ext4            home"), False),
     "a name": (_TWO + _PARTED.format("gpt", _GPT_HEAD, "ext4", "xfs             swap"), False),
+    "a name in sgdisk": (
+        _TWO + "Disk /dev/sda: 209715200 sectors, 100.0 GiB\nSector size (logical/physical): 512/512 bytes\n\n"
+        "Number  Start (sector)    End (sector)  Size       Code  Name\n"
+        "   1            2048        31459327   15.0 GiB    8300  root\n"
+        "   2        31459328       199231487   80.0 GiB    8300  swap\n",
+        False,
+    ),
+    "sgdisk's code": (
+        _TWO + "Disk /dev/sda: 209715200 sectors, 100.0 GiB\nSector size (logical/physical): 512/512 bytes\n\n"
+        "Number  Start (sector)    End (sector)  Size       Code  Name\n"
+        "   1            2048        31459327   15.0 GiB    8300  root\n"
+        "   2        31459328       199231487   80.0 GiB    8200  old\n",
+        True,
+    ),
     "of an MBR": (
         _TWO + _PARTED.format("msdos", "Type  File system", "primary  ext4", "primary  linux-swap(v1)"),
         True,
@@ -2729,3 +2743,13 @@ def test_fedoras_words_for_a_missing_growpart_name_its_package():
     shown = ROOM + "# growpart /dev/vda 1\nbash: growpart: command not found...\n"
     fix = told(shown, Subject.PARTITION).fix
     assert fix.startswith("sudo dnf install cloud-utils-growpart")
+
+
+def test_a_multipath_device_grows_its_extended_partition_first():
+    listed = "NAME  MAJ:MIN RM  SIZE RO TYPE  MOUNTPOINTS\nsda 8:0 0 40G 0 disk\n└─mpatha 253:0 0 40G 0 mpath\n"
+    listed += "  ├─mpatha2 253:1 0 1K 0 part\n  └─mpatha5 253:2 0 10G 0 part /\n"
+    fix = told(listed, Subject.PARTITION).fix
+    assert (
+        "sudo parted /dev/mapper/mpatha resizepart 2 100%\n"
+        "sudo parted /dev/mapper/mpatha resizepart 5 100%\n"
+    ) in fix

@@ -341,3 +341,20 @@ def test_a_scratch_folder_of_an_unknown_process_is_deleted_after_a_day(
     os.utime(left, (then, then))
     with paths.scratch_folder(tmp_path, "run"):
         assert left.exists() != is_left
+
+
+@pytest.mark.skipif(not ROOT_OF_LINUX, reason="mounting a small disk needs root on Linux")
+def test_what_a_dead_process_left_is_deleted_where_it_fills_the_disk(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=20", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False).returncode:
+        pytest.skip("this root may not mount")
+    try:
+        left = tmp_path / f"run.0.{platforms.process_space()}.99999999.part"
+        left.mkdir()
+        with contextlib.suppress(OSError):
+            for number in range(20):
+                (left / str(number)).touch()
+        with paths.scratch_folder(tmp_path, "run") as own:
+            assert list(tmp_path.iterdir()) == [own]
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)

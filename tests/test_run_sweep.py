@@ -95,6 +95,8 @@ def test_values_come_in_any_collection(tmp_path, image):
         tmp_path, image, cpus=np.int64(2), growpart=np.str_("off"), parallel=np.int64(1)
     )
     assert (cell.options.cpus, str(cell.options.seed.growpart)) == (2, "off")
+    cells, _ = planned(tmp_path, image, memory_bytes={9 << 30, 10 << 30})
+    assert [cell.options.memory_bytes for cell in cells] == [9 << 30, 10 << 30]
     # A tuple is the value of an option that has several.
     [cell], _ = planned(tmp_path, image, runcmd=("true", "uptime"))
     assert cell.options.seed.runcmd == ("true", "uptime")

@@ -660,3 +660,20 @@ def test_a_percent_sign_makes_no_heading_of_df(before):
     row = "/dev/vda1 20134592 1153434 18981158 6% /\n"
     with pytest.raises(ParseError):
         parse_console(f"{before}\n{row}")
+
+
+@pytest.mark.parametrize(
+    ("heading", "unit"),
+    [
+        ("Dateisystem    1B-Blöcke Benutzt Verfügbar Verw% Eingehängt auf", 1),
+        ("Sys. de fichiers blocs de 1B Utilisé Disponible Uti% Monté sur", 1),
+        ("S. fitxers     blocs 1K En ús Lliures %Ús Muntat a", 1024),
+        ("Fájlrendszer   1K-blokk Foglalt Szabad Fo.% Csatol. pont", 1024),
+        ("Failų sistema  1K-blokai Naudojama Laisva Nd % Prijungta prie", 1024),
+        ("system plików  1K-bl użyte dostępne %uż. zamont. na", 1024),
+    ],
+    ids=["de", "fr", "ca", "hu", "lt", "pl"],
+)
+def test_df_counts_blocks_in_other_languages(heading, unit):
+    [report] = parse_console(f"{heading}\n/dev/vda1 20134592 1153434 18981158 6% /\n").reports
+    assert [row.size_bytes for row in report.df] == [20134592 * unit]

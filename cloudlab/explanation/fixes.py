@@ -51,8 +51,8 @@ _EXTENDED = re.compile(
 )
 # Not by a name that people gave: parted and sgdisk show that behind the type.
 _SWAP = re.compile(
-    r"(?i)^(?:[\d.,]+[KMGT]?i?[Bs]?[ :]+)?(?:(?:prim|log)\w+ +)?"
-    r"(?:82(?:00)?(?=[ ,]|$)|(?:linux|freebsd)[ -]swap|swap$|0657FD6D)"
+    r"(?i)^swap$|^(?!(?!8200)[\dA-F]{4}(?: |$))(?:[\d.,]+\+?(?:[KMGT]i?B?|[Bs])?[ :]+)?"
+    r"(?:(?:prim|log)\w+ +)?(?:82(?:00)?(?=[ ,]|$)|(?:linux|freebsd)[ -]swap|0657FD6D)"
 )
 # Hidden layers of a thin pool in a volume group; a dash within a name is doubled.
 _THIN_POOL = re.compile(r"((?:[^-]|--)+)-((?:[^-]|--)+?)(?:-tpool|_t(?:meta|data))")
@@ -323,9 +323,10 @@ def _grow(machine: Machine) -> Iterator[str]:
         name = _plain(after[0], "another partition")
         yield f"sudo fdisk -l {{disk}}  # check first: does {name} begin behind it?"
     if _on_multipath(machine):
-        yield "# growpart does not know the partitions of multipath devices:"
+        yield "# growpart does not know the partitions of multipath devices. If parted asks: Fix"
         yield "sudo multipathd resize map {disk_name}"
-        yield "sudo parted {disk} resizepart {number} 100%"
+        for number in filter(None, (number_of(_extended(machine)), "{number}")):
+            yield f"sudo parted {{disk}} resizepart {number} 100%"
         yield "sudo kpartx -u {disk}"
         yield "<above>"
         return
@@ -455,8 +456,8 @@ def _wall(machine: Machine) -> Iterator[str]:
     """Remove swap that lies behind root; anything else must be moved, not removed."""
     swaps, deleted, names = _behind_root(machine)
     if not swaps or machine.table is None:
-        name = ", ".join(_plain(one, "another partition") for one in names)
-        name = name or "the partition behind root"
+        shown = (_plain(one, "another partition") for one in names)
+        name = ", ".join(shown) or "the partition behind root"
         yield f"sudo fdisk -l {{disk}}  # check first: what is on {name}"
         yield SAFE_FIRST
         yield f"# Move {name} to the disk's end offline, e.g. with GParted from a rescue system; then"
@@ -482,7 +483,8 @@ def _wall(machine: Machine) -> Iterator[str]:
     steps = [f"sudo blkid -t TYPE=swap {one}" for one in devices]
     for number in sorted(map(number_of, deleted), key=int, reverse=True):
         steps += [f"sudo sfdisk --delete {{disk}} {number}"]
-        steps += [f"sudo partx --delete --nr {number} {{disk}}"]
+        if not _on_multipath(machine):  # there kpartx makes it forgotten
+            steps += [f"sudo partx --delete --nr {number} {{disk}}"]
     yield from " && \\\n  ".join(steps).splitlines()
     yield "<growpart>"
     yield "# The next boot may wait for the old swap, to resume from it: remove resume= from the kernel's"
@@ -592,8 +594,6 @@ _STEPS: Mapping[str, Callable[[Machine], Iterable[str]]] = {
     "<to the end of the MBR>": _to_the_end_of_the_mbr,
     "<rootfs on>": _rootfs_on,
     "<rescan>": _rescan,
-    "<install growpart>": lambda machine: _installation(
-        "growpart", machine.last(Kind.GROWPART_MISSING)
-    ),
+    "<install growpart>": lambda of: _installation("growpart", of.last(Kind.GROWPART_MISSING)),
     "<writable>": _writable,
 }

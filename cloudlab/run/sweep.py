@@ -366,7 +366,7 @@ def _grid(values: Mapping[str, Any], *, pairwise: bool, most: int) -> list[dict[
     # Of other sequences, text and tuples are the value of an option.
     lists = (list, range, Iterator)
     axes = {
-        name: sorted(one, key=str)
+        name: sorted(one, key=lambda value: (len(str(value)), str(value)))
         if isinstance(one, set | frozenset)
         else [*one]
         if isinstance(one, lists) or getattr(one, "ndim", False)

@@ -374,10 +374,10 @@ _TYPE_ABROAD = frozenset(
 _BLOCKS = re.compile(r"(\d{0,9})([kKMGTPE]?)(iB|B)?(?:-blocks|bytes)")
 # The same in translations: 1K-Blöcke, blocs de 1K.
 _BLOCKS_ABROAD = re.compile(
-    r"(?<!\S)(\d{1,9})(?=[kKMGTPE-])([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)"
+    r"(?<!\S)(\d{1,9})(?=[kKMGTPEB-])([kKMGTPE]?)(iB|B)?(?:-[^\W\d]\S*)?(?!\S)"
 )
 # A prompt of zsh and a sentence have a percent sign, too.
-_PERCENT_COLUMN = re.compile(r"[^\W\d]%(?=\s+[^\W\d])")
+_PERCENT_COLUMN = re.compile(r"(?:[^\W\d][. ]?%|(?<!\S)%[^\W\d]\S*)(?=\s+[^\W\d])")
 _HUMAN = re.compile(r"\d{1,4}(?:[.,]\d{1,2})?[A-Za-z]{1,3}|\d{1,3}|10[0-2]\d")
 _GROUPED = re.compile(r"(\d{1,3}(?:[.,'\u2019\u202f]\d{3})+|\d+)([A-Za-z]*)", re.ASCII)
 _PERCENT_AND_PATH = re.compile(r" \d{1,3}% +/")
