@@ -87,7 +87,7 @@ def expand(path: str | Path) -> Path:
     """
     if not isinstance(path, str | os.PathLike) or not str(path):
         raise UsageError(
-            f"{path!r:.80} is no path.", hint="Give a file's or folder's path, as text or a Path."
+            f"{path!r:.80} is no path.", hint="Give the path of a file or folder, as text."
         )
     try:
         return Path(path).expanduser()

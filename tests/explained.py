@@ -6,6 +6,15 @@ import cloudlab as cl
 from cloudlab.explanation import Grower, Subject, explain
 from cloudlab.sizes import ConsoleParser
 
+#: A disk of 20 GiB with room behind root, without, and what df says of root.
+ROOM = """\
+NAME   MAJ:MIN RM SIZE RO TYPE MOUNTPOINTS
+vda    253:0    0  20G  0 disk
+└─vda1 253:1    0  10G  0 part /
+"""
+WHOLE = ROOM.replace("10G", "20G")
+DF = "Filesystem      Size  Used Avail Use% Mounted on\n/dev/vda1        {}  1.2G  5.7G  18% /\n"
+
 GREW = (
     "2026-11-22 22:28:24,731 - cc_growpart.py[INFO]: '/' resized: changed (/dev/vda, 1) "
     "from 2097152000 to 21358427648"

@@ -583,6 +583,19 @@ def test_doctor_goes_on_with_a_catalogue_that_cannot_be_read(own_cache, monkeypa
 
 
 @pytest.mark.vm
+def test_doctor_says_that_no_run_takes_a_variant_by_itself(own_cache):
+    (own_cache / "images").mkdir()
+    image = open_image(make_guest(own_cache / "images" / "lvm.raw", ""))
+    remember(replace(image, details={"variant": "lvm"}))
+    [found] = [
+        one
+        for one in json.loads(cloudlab("doctor", "--json").stdout)["checks"]
+        if one["name"] == "image"
+    ]
+    assert found["detail"] == "none that a run takes without its name (1 in the cache)"
+
+
+@pytest.mark.vm
 def test_doctor_is_the_designs_json(own_cache):
     done = process("doctor", "--json")
     told = json.loads(done.stdout)

@@ -114,12 +114,12 @@ def _host_checks() -> list[_Check]:
     if memory < _LEAST_MEMORY_BYTES:
         close = "Close other programs, or run with --memory 512M."
     # No failure: 'run' fetches or builds one by itself.
-    found = "none in the cache yet; the first run fetches or builds one"
-    image = _Check("image", True, found)
+    image = _Check("image", True, "none in the cache yet; the first run fetches or builds one")
     try:
-        if choice := cached_choice(tools.host_arch()):
-            found = f"{choice[0].name} ({len(cached_images())} in the cache)"
-            image = _Check("image", True, found)
+        choice, images = cached_choice(tools.host_arch()), cached_images()
+        if images:
+            name = choice[0].name if choice else "none that a run takes without its name"
+            image = replace(image, detail=f"{name} ({len(images)} in the cache)")
     except CloudlabError as error:  # of a catalogue of the user's
         image = _Check("image", False, error.message, error.hint)
     return [

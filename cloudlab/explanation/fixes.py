@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import dedent
 
+from cloudlab.disk.table import FIRST_LOGICAL
 from cloudlab.explanation.events import Event, Kind
 from cloudlab.explanation.facts import Device
 from cloudlab.explanation.machine import MBR_LIMIT_BYTES, Machine
 from cloudlab.explanation.model import ON_PURPOSE, Reason
 from cloudlab.explanation.names import disk_of, number_of, short_name
-from cloudlab.explanation.tables import LOGICAL, Part
+from cloudlab.explanation.tables import Part
 from cloudlab.explanation.verdicts import Verdict
 from cloudlab.explanation.words import (
     DISABLED,
@@ -354,7 +355,7 @@ def _extended(machine: Machine) -> str:
     To the kernel an extended partition has the size of its own table only.
     """
     root, parts = machine.part, machine.table.parts if machine.table else []
-    if int(machine.number or 0) < LOGICAL or machine.label == "gpt":
+    if int(machine.number or 0) < FIRST_LOGICAL or machine.label == "gpt":
         return ""
     for one in parts:
         around = root is not None and one.start_bytes < root.start_bytes < one.end_bytes
@@ -445,7 +446,7 @@ def _behind_root(machine: Machine) -> tuple[list[str], list[str], list[str]]:
     # Deleting a logical partition renumbers those after it.
     last = max((int(number_of(one) or 0) for one in known - {*deleted}), default=0)
     numbers = [int(number_of(one) or 0) for one in deleted]
-    logical = machine.label != "gpt" and any(LOGICAL <= one < last for one in numbers)
+    logical = machine.label != "gpt" and any(FIRST_LOGICAL <= one < last for one in numbers)
     unknown = [one for one in machine.devices if disk_of(one) == machine.disk and one not in known]
     if logical or unknown or len(deleted) < len(behind):
         return [], [], [*names, *unknown]

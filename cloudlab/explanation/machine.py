@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from cloudlab.disk.table import FIRST_LOGICAL
 from cloudlab.explanation.events import Event, EventLog, Kind
 from cloudlab.explanation.evidence import Line
 from cloudlab.explanation.facts import Device, Facts, Mount, UserData
@@ -22,7 +23,7 @@ from cloudlab.explanation.names import (
     short_name,
     size_in,
 )
-from cloudlab.explanation.tables import ALIGNMENT_BYTES, LOGICAL, Part, Room, Table, room_behind
+from cloudlab.explanation.tables import ALIGNMENT_BYTES, Part, Room, Table, room_behind
 from cloudlab.units import SECTOR_BYTES
 
 #: What YAML and cloud-init read as false.
@@ -433,7 +434,7 @@ class Machine(EventLog):
             kind = "Extended" if one.size_bytes == _EXTENDED_BYTES else one.fstype
             end_bytes = one.start_bytes + (one.size_bytes or 0)
             if kind == "Extended":  # it reaches at least to the end of what is in it
-                logical = (one for one in listed if int(number_of(one.name) or 0) >= LOGICAL)
+                logical = (one for one in listed if int(number_of(one.name) or 0) >= FIRST_LOGICAL)
                 ends = ((one.start_bytes or 0) + (one.size_bytes or 0) for one in logical)
                 end_bytes = max([end_bytes, *ends])
             table.parts.append(Part(one.name, one.start_bytes, end_bytes, kind))

@@ -21,8 +21,6 @@ from cloudlab.units import SECTOR_BYTES
 
 #: A partition's start is aligned, and the table's copy takes some room.
 ALIGNMENT_BYTES = 2 << 20
-#: An MBR numbers logical partitions from 5.
-LOGICAL = 5
 
 # The size of a disk, where sgdisk and parted count its sectors before they say how large those are.
 _COUNTED = re.compile(r": (\d+)(?: sectors|s$)")

@@ -363,16 +363,7 @@ class _Work:
 
 def _grid(values: Mapping[str, Any], *, pairwise: bool, most: int) -> list[dict[str, Any]]:
     """Return the combinations of values that a sweep runs, after checking each value."""
-    # Of other sequences, text and tuples are the value of an option.
-    lists = (list, range, Iterator)
-    axes = {
-        name: sorted(one, key=lambda value: (len(str(value)), str(value)))
-        if isinstance(one, set | frozenset)
-        else [*one]
-        if isinstance(one, lists) or getattr(one, "ndim", False)
-        else [one]
-        for name, one in values.items()
-    }
+    axes = {name: _choices(one) for name, one in values.items()}
     for name, value in [(name, value) for name, choices in axes.items() for value in choices]:
         _check(name, value)
     empty = [name for name, choices in axes.items() if not choices]
@@ -405,6 +396,14 @@ def _grid(values: Mapping[str, Any], *, pairwise: bool, most: int) -> list[dict[
         dict(zip(axes, map(list.__getitem__, axes.values(), row), strict=True))
         for row in sorted(rows)
     ]
+
+
+def _choices(values: Any) -> list[Any]:
+    """Return what is to be combined; text and tuples are one value, sets have an order here."""
+    if isinstance(values, set | frozenset):
+        return sorted(values, key=lambda one: (len(str(one)), str(one)))
+    several = isinstance(values, list | range | Iterator) or getattr(values, "ndim", False)
+    return [*values] if several else [values]
 
 
 def _check(name: str, value: Any) -> None:

@@ -435,7 +435,7 @@ def explain(*sources: Run | Path | str) -> Explanation:
     if (count := len(runs) - runs.count(None)) > 1:
         raise UsageError(
             f"{count} runs were given, each of a machine of its own.",
-            hint="Explain one after the other; cloudlab.compare() puts their sizes side by side.",
+            hint="Explain one after the other. In Python, cloudlab.compare() has their sizes.",
         )
     return explain_files(files)
 
