@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from cloudlab.image.cache import open_image, remember
 from cloudlab.image.recipe import Suite, Variant
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Start
+from cloudlab.run.value import recordings_folder
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
 from cloudlab.tools import host_arch
 
@@ -755,6 +757,19 @@ def test_a_run_without_a_report_cannot_be_replayed_from_it():
     done = cloudlab("replay", "no-seed", "--from", "report")
     assert (done.returncode, done.stdout) == (2, "")
     assert "no-seed has no report after growth" in done.stderr
+
+
+def test_predictions_of_two_runs_of_one_name_are_told_apart(tmp_path):
+    shutil.copytree(recordings_folder() / "default", tmp_path / "mine")
+    runs = ("default", tmp_path / "mine")
+    args = "--kind", "prediction", "--predict", "19.9G,20G", "--data", "x.csv"
+    done = cloudlab("figure", *runs, *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = csv.DictReader((tmp_path / "x.csv").read_text().splitlines())
+    assert {row["run"] for row in rows} == {"default", "default (2)"}
+    alt = ET.parse(tmp_path / "prediction.svg").findtext("{*}desc")
+    for name in ("default", "default (mine)"):
+        assert f"{name}, partition: predicted 19.9 GiB" in alt
 
 
 def test_a_figure_of_a_recording_gets_the_name_of_its_kind(tmp_path):

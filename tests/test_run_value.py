@@ -204,7 +204,7 @@ def test_a_figure_of_several_runs_needs_a_kind_for_them(off):
 
 def test_runs_side_by_side(off, copied):
     table = compare(off, recorded("default"), copied)
-    assert list(table.index) == ["growpart-off", "default (default)", "default (mine)"]
+    assert list(table.index) == ["growpart-off", "default", "default (mine)"]
     assert list(table.loc["default (mine)"]) == [
         PARTITION,
         GROWN.partition_bytes,
@@ -221,11 +221,11 @@ def test_runs_of_one_name_stay_apart(copied, tmp_path):
     """As build/demo/default and the one of last week."""
     assert copied.name == recorded("default").name
     pair = recorded("default"), copied
-    assert list(compare(*pair).index) == ["default (default)", "default (mine)"]
+    assert list(compare(*pair).index) == ["default", "default (mine)"]
     assert list(compare_options(*pair).columns) == ["default", "default (2)"]
     drawn = cloudlab.plot("scenarios", pair)
     assert list(drawn.data["run"].unique()) == ["default", "default (2)"]
-    assert "default (default): partition" in drawn.alt
+    assert "default: partition" in drawn.alt
     assert "default (mine): partition" in drawn.alt
     stages = cloudlab.plot("stages", pair).data
     assert not stages.duplicated(["run", "stage"]).any()

@@ -16,7 +16,7 @@ from cloudlab.cli.images import print_path
 from cloudlab.console import play, printable
 from cloudlab.errors import ParseError, UsageError, suggest
 from cloudlab.explanation.evidence import redact_files
-from cloudlab.run.display import plot
+from cloudlab.run.display import distinct, plot
 from cloudlab.run.value import Run, open_run, recording_names
 from cloudlab.run.value import explain as explain_sources
 from cloudlab.sizes import ParsedConsole, parse_console, to_json
@@ -178,4 +178,7 @@ def _predictions(runs: Sequence[Run], text: str) -> pd.DataFrame:
             hint="For example: --predict 19.9G,20G",
         )
     prediction = Prediction(*parts)
-    return pd.concat([prediction.table(run) for run in runs], ignore_index=True)
+    # Figures tell two runs of one name apart so, too.
+    names = distinct(run.name for run in runs)
+    tables = [prediction.table(run).assign(run=name) for run, name in zip(runs, names, strict=True)]
+    return pd.concat(tables, ignore_index=True)

@@ -123,11 +123,12 @@ class Prediction:
         return run.plot("prediction", tables={"predictions": self.table(run)})
 
     def table(self, run: Run) -> pd.DataFrame:
-        """Return scenario, layer, predicted_bytes, measured_bytes."""
+        """Return run, scenario, layer, predicted_bytes, measured_bytes."""
         import pandas as pd
 
         rows = [
             {
+                "run": run.name,
                 "scenario": run.scenario,
                 "layer": layer,
                 "predicted_bytes": self.bytes(layer, run),

@@ -64,6 +64,7 @@ class Given:
         pairs = frame.drop_duplicates("run").reindex(columns=["run", "scenario"])
         pairs = pairs.astype("string").fillna("")
         pairs["again"] = pairs["scenario"].duplicated(keep=False) & (pairs["scenario"] != "")
+        pairs["again"] &= pairs["scenario"] != pairs["run"]
         return {
             row.run: self.names.get(row.run)
             or (f"{row.scenario} ({row.run})" if row.again else row.scenario or row.run)

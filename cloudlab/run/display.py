@@ -80,7 +80,9 @@ def titles(runs: Sequence[Run]) -> list[str]:
     """Return what tables and figures call each of several runs: its scenario, or also its folder."""
     count = Counter(run.scenario for run in runs)
     return distinct(
-        run.scenario if count[run.scenario] == 1 else f"{run.scenario} ({run.folder.name})"
+        f"{run.scenario} ({run.folder.name})"
+        if count[run.scenario] > 1 and run.folder.name != run.scenario
+        else run.scenario
         for run in runs
     )
 
