@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from cloudlab.console import printable
 
-#: Cells up to this many characters are kept on one line.
-_SHORT = 20
+#: Cells up to so many characters are kept on one line, or are broken between words only.
+_SHORT, _LONG = 10, 20
 
 
 @dataclass(frozen=True)
@@ -90,5 +90,8 @@ def _cell(cell: object, *, code: bool) -> str:
 
 
 def _style(cell: object) -> str:
-    breaks = "white-space: nowrap" if len(str(cell)) <= _SHORT else "overflow-wrap: anywhere"
+    # What is broken anywhere needs room for whole words.
+    breaks = "min-width: 6.5em; overflow-wrap: anywhere"
+    if len(str(cell)) <= _LONG:
+        breaks = f"white-space: {'nowrap' if len(str(cell)) <= _SHORT else 'normal'}"
     return f'style="text-align: left; {breaks}"'

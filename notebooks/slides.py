@@ -49,12 +49,14 @@ table { border-collapse: collapse; border: 0 } th, td { padding: .25rem .8rem; t
 table { font-size: .82rem } table.dataframe { font-variant-numeric: tabular-nums }
 pre { font: .78rem/1.3 monospace; white-space: pre-wrap } code { font-size: .9em }
 img { max-height: 72vh; max-width: 100%; width: auto !important }
+/* The sentences below it say what this table does. */
+table:has(+ .cloudlab-explanation) { display: none }
 .cloudlab-explanation { font-size: .72rem } figure { margin: 0 } figcaption { color: #666; font-size: .7rem } .anchor-link { display: none }
 aside { display: none; font-size: .72rem; padding: .6rem 2.6rem; border-top: 1px dashed #999;
   background: #f6f6f6 }
 body:has(#notes:checked) aside { display: block }
 label { position: absolute; right: 1.5rem; top: .6rem; font-size: .7rem; color: #555; z-index: 1 }
-@media print { section { height: 226mm; overflow: hidden; border: 0; break-after: page }
+@media print { html { font-size: 18px } section { height: 226mm; overflow: hidden; border: 0; break-after: page }
   section > div { height: 180mm; min-height: 0; overflow: hidden } img { max-height: 124mm }
   aside { display: block; background: none } label { display: none } }
 </style></head><body>

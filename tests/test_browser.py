@@ -87,6 +87,11 @@ def panel(cell):
     return cell.locator(".jupyter-widgets").first
 
 
+def quotes_blanks(quoted) -> bool:
+    """Return whether the kernel's time keeps its blanks in one of the lines that are quoted."""
+    return any(re.match(r"\[ {2,}\d+\.\d+\] ", text) for text in quoted.all_inner_texts())
+
+
 def predict(cell, partition: str, filesystem: str) -> None:
     cell.get_by_label("The partition will").select_option(partition)
     cell.get_by_label("The filesystem will").select_option(filesystem)
@@ -152,6 +157,7 @@ def test_evidence_leads_to_its_console_line_by_keyboard(browser, base, folder):
     cell.get_by_role("button", name="Boot (recorded)").click()
     evidence = panel(cell).locator("button.cloudlab-line").first
     expect(panel(cell)).to_contain_text("All runs so far")
+    assert quotes_blanks(panel(cell).locator("li code"))
     line = panel(cell).locator(f'[data-number="{evidence.get_attribute("data-line")}"]')
     expect(line).to_be_hidden()  # the console is folded
     evidence.focus()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import faulty_server as faulty
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import chromium
 from command import cloudlab
 from http_client import ask
 from hypothesis import given
@@ -426,6 +428,18 @@ def test_head_says_how_long(server, lab_disk):
 
 def test_the_front_page_tells_a_learner_what_to_type(server):
     assert f"CLOUDLAB_MIRROR={server.url}" in ask(server, "/")[1].decode()
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+def test_the_front_page_is_legible_on_a_phone_and_accessible(tmp_path, teacher):
+    folders = {"folder": teacher, "accept": lambda *_: None, "site": tmp_path}
+    phone = {"viewport": {"width": 360, "height": 640}, "is_mobile": True}
+    with share.ShareServer(address="127.0.0.1", port=0, **folders) as server, chromium() as browser:
+        page = browser.new_page(**phone)
+        page.goto(server.url)
+        assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [360, 360]
+        assert Axe().run(page).response["violations"] == []
 
 
 def test_the_front_page_escapes_the_host_that_a_client_names(server):

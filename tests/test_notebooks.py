@@ -445,6 +445,23 @@ def test_slides_stand_alone(slides):
     assert page.count("<aside>") == page.count("<section>")
 
 
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_printed_slide_shows_all_of_it_on_its_page(slides, tmp_path):
+    text = slides.page_of(executed(path) for path in NOTEBOOKS)
+    (tmp_path / "slides.html").write_text(text, encoding="utf-8")
+    hidden = """(parts) => parts.filter((one) => one.scrollHeight > one.clientHeight + 1
+      || one.scrollWidth > one.clientWidth + 1).map((one) => one.innerText.slice(0, 60))"""
+    with chromium() as browser:
+        # As wide as the printed page, 320 mm.
+        page = browser.new_page(viewport={"width": 1209, "height": 854})
+        page.goto((tmp_path / "slides.html").as_uri())
+        page.emulate_media(media="print")
+        assert page.locator("section, section > div").evaluate_all(hidden) == []
+        pdf = page.pdf(prefer_css_page_size=True)
+    assert pdf.count(b"/Type /Page\n") == text.count("<section>")
+
+
 def slide_cells(path):
     return [cell for cell in read(path).cells if "slideshow" in cell.metadata]
 

@@ -256,6 +256,8 @@ def test_evidence_leads_to_its_line_and_marks_it(page):
     console = page.locator("#console")
     links = page.locator("#explanation a")
     assert links.count() >= len(LAYERS)
+    quoted = page.locator("#explanation li code").all_inner_texts()
+    assert any(re.match(r"\[ {2,}\d+\.\d+\] ", text) for text in quoted), "blanks are lost"
     for link in (links.first, links.last):
         link.click()
         number = int(link.inner_text().removeprefix("line "))
@@ -294,11 +296,12 @@ def test_everything_works_by_keyboard(page):
 
 
 def test_a_phone_needs_no_horizontal_scrolling(page):
-    page.set_viewport_size({"width": 390, "height": 800})
-    for name in sorted(FEW | {"unclosed-quote"}):
+    page.set_viewport_size({"width": 360, "height": 800})
+    # Its table has the longest words: the partition was not measured.
+    for name in sorted(FEW | {"unclosed-quote", "whole-disk"}):
         choose(page, name)
         boot(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360, name
     narrow = page.locator("#disk svg").get_attribute("viewBox")
     page.set_viewport_size({"width": 1280, "height": 800})
     expect(page.locator("#disk svg")).not_to_have_attribute("viewBox", narrow)

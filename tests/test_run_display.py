@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from browser import chromium
 from guests import make_guest, report
 from IPython.core.interactiveshell import InteractiveShell
 
@@ -16,6 +17,15 @@ from cloudlab.run.options import Options
 from cloudlab.run.value import Run, explain, recorded
 from cloudlab.seed import GrowpartMode, SeedConfig, build_seed
 
+#: The words of the first table's body whose letters are on more than one line.
+BROKEN_WORDS = """() => [...document.querySelector("tbody").querySelectorAll("th, td")].flatMap(
+  (cell) => [...cell.textContent.matchAll(/[\\w.]+/g)].filter(({ 0: word, index }) => {
+    const range = document.createRange();
+    range.setStart(cell.firstChild, index);
+    range.setEnd(cell.firstChild, index + word.length);
+    return range.getClientRects().length > 1;
+  }).map(([word]) => word))"""
+
 
 def test_tables_escape_what_they_hold():
     shown = table_html(("<script>", "b"), [("\x1b[31mred", "<img src=x>")], caption="a & b")
@@ -23,6 +33,21 @@ def test_tables_escape_what_they_hold():
     assert "<img" not in shown
     assert "\x1b" not in shown
     assert "a &amp; b" in shown
+
+
+@pytest.mark.browser
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("name", ["node-storage", "lvm-extended"])
+def test_a_table_fits_a_narrow_notebook_without_breaking_words(name):
+    table = recorded(name).explain()._repr_html_().partition("</table>")[0] + "</table>"
+    # A path is as long as it is, and may be broken.
+    path = table_html(("a", "b"), [("folder", "/x" * 200)])
+    style = "<style>td, th { padding: .5em; font: 12px sans-serif }</style>"
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 560, "height": 600})
+        page.set_content(f"<!doctype html>{style}{table}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") == 560
+        assert page.evaluate(BROKEN_WORDS) == []
 
 
 def test_files_escape_what_they_hold():

@@ -7,8 +7,10 @@ import os
 import threading
 import time
 
+import nbformat
 import pytest
 from guests import wait_until
+from nbclient import NotebookClient
 
 from cloudlab.console import Stage
 from cloudlab.course import Prediction
@@ -132,6 +134,16 @@ def test_an_older_result_says_so():
     assert lab._history.html.count("<li>") == 2
 
 
+@pytest.mark.slow
+def test_a_panel_shown_twice_keeps_its_last_state_in_both_places():
+    first = (
+        "from cloudlab.widgets import *\nquiz = Quiz([Question('Why?', {'so': ''}, 'so')])\nquiz"
+    )
+    cells = [nbformat.v4.new_code_cell(one) for one in (first, "quiz", "quiz.answer('so')")]
+    book = NotebookClient(nbformat.v4.new_notebook(cells=cells)).execute()
+    assert ["your answer: so" in json.dumps(cell.outputs) for cell in book.cells[:2]] == [True] * 2
+
+
 def test_a_disk_smaller_than_the_image_is_refused_in_the_form():
     lab = GrowthLab()
     lab.predict("stays", "stays")
@@ -141,6 +153,8 @@ def test_a_disk_smaller_than_the_image_is_refused_in_the_form():
         lab._match_note.html
     )
     assert "2112M" in lab._match_note.html
+    lab.choose(disk_size="2111M")
+    assert "A disk of 2,213,543,936 bytes is smaller" in lab._match_note.html
     assert lab.boot_form.state["boot"]["disabled"]
     lab.predict("stays", "stays")
     assert lab.boot_form.state["boot"]["disabled"], "a prediction does not mend the options"

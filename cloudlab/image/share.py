@@ -503,9 +503,10 @@ def _front_page(images: list[Image], host: str, settings: dict[str, Any]) -> str
             links += ', <a href="site/player/">boots to watch in the browser</a>'
     line = export_line(f"http://{host}", with_class=settings["with_class"])
     return (
-        "<!doctype html><html lang=en><title>cloudlab mirror</title><h1>cloudlab mirror</h1>"
-        f"{links}<p>Before you start cloudlab, type:</p><pre>{html.escape(line)}</pre>"
-        f"<ul>{rows}</ul></html>"
+        '<!doctype html><html lang=en><meta name=viewport content="width=device-width">'
+        f"<title>cloudlab mirror</title><main><h1>cloudlab mirror</h1>{links}"
+        f"<p>Before you start cloudlab, type:</p><p><code>{html.escape(line)}</code></p>"
+        f"<ul>{rows}</ul></main></html>"
     )
 
 

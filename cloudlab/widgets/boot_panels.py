@@ -28,7 +28,7 @@ from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs, SeedConfig, to_us
 from cloudlab.sizes import ParsedConsole, console_sizes
 from cloudlab.sizes.report import exact_report
 from cloudlab.tools import host_arch
-from cloudlab.units import format_bytes, format_seconds, is_known
+from cloudlab.units import format_bytes, format_seconds, format_two, is_known
 from cloudlab.widgets.boot import LINES, BootPanel, Plan, Snapshot, console_html
 from cloudlab.widgets.disk_map import disk_at, map_html
 from cloudlab.widgets.panel import (
@@ -322,9 +322,9 @@ class GrowthLab(BootPanel):
         size_bytes = parse_disk_size(self.options.values["disk_size"])
         image = match.recording.image if match else self._image()
         if size_bytes < image.virtual_size_bytes:
+            disk, needed = format_two(size_bytes, image.virtual_size_bytes)
             raise UsageError(
-                f"A disk of {format_bytes(size_bytes)} is smaller than the image, which is a disk "
-                f"of {format_bytes(image.virtual_size_bytes)}.",
+                f"A disk of {disk} is smaller than the image, which is a disk of {needed}.",
                 hint=f"Choose at least {-(-image.virtual_size_bytes >> 20)}M.",
             )
         layout = match.recording.record.disk_before if match else self._read(self._image())

@@ -220,7 +220,7 @@ class Panel:
         )
 
     def _ipython_display_(self) -> None:
-        self._handle = display(self._still(), display_id=True)  # type: ignore[no-untyped-call]
+        self._handle = display(self._still(), display_id=self._kept_id)  # type: ignore[no-untyped-call]
         display(self._box)  # type: ignore[no-untyped-call]
 
 
