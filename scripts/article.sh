@@ -17,4 +17,5 @@ qemu-system-x86_64 -m 1024 -accel "$accelerator" -cpu "$cpu" -display none -seri
     -drive file=disk.qcow2,if=virtio,format=qcow2 -drive file=seed.iso,if=virtio,format=raw &
 qemu=$!
 trap 'kill "$qemu" 2> /dev/null; wait "$qemu" 2> /dev/null || true' EXIT
+trap 'exit 130' INT TERM HUP
 tee console.log < console | grep -q -m 1 'end of the article'

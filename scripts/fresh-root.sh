@@ -15,6 +15,8 @@ shift
 repository=$(cd "$(dirname "$0")/.." && pwd)
 root=${FRESH_ROOT:-$(mktemp -d /var/tmp/cloudlab-fresh.XXXXXX)}
 [ -n "${FRESH_ROOT:-}" ] || trap 'rm -rf --one-file-system "$root"' EXIT
+# A signal alone would not run that.
+trap 'exit 130' INT TERM HUP
 
 include=ca-certificates,passwd
 [ "$*" = seat ] || include=$include,python3,python3-venv,make,git

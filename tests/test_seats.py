@@ -68,6 +68,21 @@ def test_shellcheck_finds_nothing():
     assert (found.returncode, found.stdout) == (0, "")
 
 
+def test_a_root_that_was_interrupted_is_removed(tmp_path):
+    root = tmp_path / "root"
+    for name, does in {
+        "mktemp": f"mkdir {root}; echo {root}",
+        "apt-get": "",
+        "mmdebstrap": "kill -TERM $PPID",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    argv = ["sh", ROOT / "scripts" / "fresh-root.sh", "trixie", "help"]
+    assert subprocess.run(argv, env=env, check=False).returncode == 130
+    assert not root.exists()
+
+
 def test_an_ordinary_user_gets_an_answer_and_no_changes(tmp_path):
     drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     # The script's folder may be closed to that user.
