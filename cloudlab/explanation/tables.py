@@ -186,7 +186,7 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
-def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
+def _part(text: str, sector: int, table: Table | None, cylinder: int) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
     if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
