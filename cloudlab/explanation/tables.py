@@ -116,8 +116,8 @@ def room_behind(table: Table, part: Part, disk_bytes: int, rows: Mapping[str, Li
 
 def read_tables(document: Document) -> Iterator[Table]:
     """Yield the partition tables that a document shows."""
-    for value in document.json_objects("partitiontable"):
-        yield from filter(None, [_sfdisk_json(value, document.lines[0])])
+    for at, value in document.json_objects("partitiontable"):
+        yield from filter(None, [_sfdisk_json(value, at)])
     table, sector, cylinder = None, SECTOR_BYTES, 0
     for line in document.without_plans():
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
