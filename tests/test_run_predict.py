@@ -1,8 +1,11 @@
 """What a boot will make of a disk, by arithmetic, compared with the boots of the atlas."""
 
 import gzip
+import os
+import re
 import shlex
 import struct
+import subprocess
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import atlas as atlas_script
 import pandas as pd
 import pytest
-from disks import Bytes, partitioned
+from disks import Bytes, blank, partitioned
 
 import cloudlab as cl
 from cloudlab import tools
@@ -295,3 +298,27 @@ def test_a_disk_that_is_smaller_than_the_image_is_refused(tmp_path):
     image = Image("raw", path, "raw", "amd64", "file", "", "")
     with pytest.raises(UsageError, match="smaller than the image"):
         cl.predict(image=image, disk_size="4M")
+
+
+def df_bytes(disk):
+    """Return what df will call the size of an ext4, counted from its groups."""
+    argv, there = ["dumpe2fs", str(disk)], {"LC_ALL": "C"}
+    shown = subprocess.run(argv, env=os.environ | there, capture_output=True, text=True, check=True)
+    named = r"(?:superblock|Group descriptors|Reserved GDT blocks|bitmap|Inode table) at (\d+)(?:-(\d+))?"
+    taken = sum(int(last or one) - int(one) + 1 for one, last in re.findall(named, shown.stdout))
+    count, journal, size = (
+        int(re.search(rf"{name}: +(\d+)", shown.stdout)[1])
+        for name in ("Block count", "Total journal blocks", "Block size")
+    )
+    return (count - taken - journal) * size
+
+
+@pytest.mark.parametrize("features", ["64bit", "^64bit", "^64bit,^sparse_super,^resize_inode"])
+def test_the_arithmetic_agrees_with_resize2fs(features, tmp_path):
+    disk = blank(tmp_path / "disk", GIB)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", features, disk], check=True)
+    root = read_root(inspect_disk(disk))
+    assert grown_filesystem(root, GIB).size_bytes == df_bytes(disk)
+    os.truncate(disk, 3 * GIB)
+    subprocess.run(["resize2fs", disk], capture_output=True, check=True)
+    assert grown_filesystem(root, 3 * GIB).size_bytes == df_bytes(disk)
