@@ -551,6 +551,7 @@ NO_PUBLIC_KEYS = {
     "another type": ("ssh-rsa" + KEY.removeprefix("ssh-ed25519"), "Line 1 is not"),
     "fingerprint": ("256 SHA256:c2VjcmV0 a@b (ED25519)", "Line 1 is not"),
     "no key": ("ssh-ed25519 c2VjcmV0", "Line 1 is not"),
+    "cut off": (PUBLIC_KEYS["ed25519"][:-1], "Line 1 is not"),
     "comment": ("# c2VjcmV0", "no public key"),
     "empty": ("", "no public key"),
 }
