@@ -240,7 +240,7 @@ def test_a_script_calls_what_sh_would_call(script, called, tmp_path):
     names = ["a", "b", "c", "d", "no", "a1", "a2"]
     log = tmp_path / "log"
     functions = "".join(
-        f"{name}() {{ echo {name} >> {log}; return {int(name == 'no')}; }}\n" for name in names
+        f"{name}() {{ echo {name} >> '{log}'; return {int(name == 'no')}; }}\n" for name in names
     )
     # Functions are not known to programs, such as env and sh.
     if re.search(r"/there|quoted|sh -c|env|exec|nohup|timeout|sudo", script):
