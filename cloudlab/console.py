@@ -44,6 +44,9 @@ _TAIL_WIDTH = 200
 #: Lines that a notebook shows of a console.
 _SHOWN_LINES = 60
 
+#: What a replay waits at most between two events.
+_LONGEST_PAUSE_S = 5.0
+
 #: How the exact report's lines begin, which people skip.
 REPORT_MARK = b"@cloudlab "
 
@@ -468,13 +471,11 @@ def read_cast(path: Path) -> Iterator[tuple[float, str]]:
             raise RecordingError(f"{path} is empty.", hint=_DAMAGED)
 
 
-def play(
-    path: Path, *, speed: float = 1.0, first_line: int = 1, longest_pause_s: float = 5.0
-) -> Iterator[str]:
+def play(path: Path, *, speed: float, first_line: int = 1) -> Iterator[str]:
     """Yield the text of an asciicast v2 file at its recorded pace.
 
     It plays ``speed`` times as fast as it was, from the line with the number ``first_line`` on;
-    pauses are cut at ``longest_pause_s`` (played) seconds.
+    pauses are cut at five (played) seconds.
     """
     before_s, skip = 0.0, first_line - 1
     for at_s, event_text in read_cast(path):
@@ -485,7 +486,7 @@ def play(
             before_s = at_s
             if skip:
                 continue
-        pause_s = min((at_s - before_s) / speed, longest_pause_s)
+        pause_s = min((at_s - before_s) / speed, _LONGEST_PAUSE_S)
         before_s = at_s
         if pause_s > 0:
             time.sleep(pause_s)

@@ -82,7 +82,6 @@ class Qcow2Header:
     """The fields of a qcow2 header that decide how a file may be opened."""
 
     virtual_size_bytes: int
-    cluster_bytes: int
     #: As written in the file.
     backing_file: str | None = None
     backing_format: str | None = None
@@ -279,7 +278,6 @@ def parse_qcow2_header(head: bytes) -> Qcow2Header:
     backing_format = extensions.get(_EXTENSION_BACKING_FORMAT)
     return Qcow2Header(
         virtual_size_bytes=size,
-        cluster_bytes=1 << cluster_bits,
         backing_file=_backing_name(cluster, backing_at, backing_length) if backing_at else None,
         backing_format=_text(backing_format) if backing_format is not None else None,
         encrypted=crypt != 0,

@@ -48,7 +48,8 @@ def wsl() -> str:
 
 def windows_drive(folder: str) -> str:
     """Return where the Windows drive is mounted that holds ``folder`` in WSL; empty for others."""
-    mounts = [line.split()[1:3] for line in _read("/proc/self/mounts").splitlines()]
+    lines = _read("/proc/self/mounts").splitlines()
+    mounts = [[one.replace("\\040", " ") for one in line.split()[1:3]] for line in lines]
     holding = [one for one in mounts if f"{folder}/".startswith(f"{one[0].rstrip('/')}/")]
     point, kind = max(holding, key=lambda one: len(one[0]), default=("", ""))
     return point if wsl() and kind in _WINDOWS_FILESYSTEMS else ""

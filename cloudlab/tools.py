@@ -155,12 +155,11 @@ def package_manager() -> str | None:
     return next((name for name in names if which(_INSTALL[name][0])), None)
 
 
-def install_argv(packages: Sequence[str], manager: str | None = None) -> list[str] | None:
-    """Return the command that installs ``packages`` here, with sudo where it is needed.
+def install_argv(packages: Sequence[str], manager: str | None) -> list[str] | None:
+    """Return the command that installs ``packages``, with sudo where it is needed.
 
-    None where no known package manager is installed.
+    None without a package manager.
     """
-    manager = manager or package_manager()
     if manager is None:
         return None
     sudo = ["sudo"] if manager != "brew" and os.geteuid() != 0 else []

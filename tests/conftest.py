@@ -30,12 +30,15 @@ def pytest_configure():
 
     A shell has what it starts in the background ignore Ctrl-C, nohup a hang-up, and children
     inherit that.  A learner's own mode, catalogue, mirror, class, slots and shared cache, a
-    terminal's width and a wish for colours are none of the tests'.
+    terminal's width, a wish for colours and the language of programs are none of the tests'.
     """
     for name in ("MODE", "CATALOGUE", "MIRROR", "CLASS", "SLOTS", "SHARED"):
         os.environ.pop(f"CLOUDLAB_{name}", None)
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         os.environ.pop(name, None)
+    for name in [name for name in os.environ if name.startswith(("LANG", "LC_"))]:
+        del os.environ[name]
+    os.environ["LANG"] = "C.UTF-8"
     for number, handler in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),

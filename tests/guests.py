@@ -162,7 +162,7 @@ def deaf_qemu(tmp_path: Path, monkeypatch) -> Path:
     Returns the file in which it writes its process number.  The accelerator is still found out.
     """
     note = tmp_path / "pid"
-    deaf = f"trap '' TERM; echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    deaf = f"trap '' TERM; echo $$ > '{note}.part'; mv '{note}.part' '{note}'; exec sleep 600"
     fake_qemu(
         tmp_path, monkeypatch, f'case "$*" in *qmp*) {deaf};; *) exec {REAL_QEMU} "$@";; esac'
     )

@@ -439,7 +439,7 @@ def test_playing_keeps_the_pace_but_for_long_pauses(tmp_path, monkeypatch):
     path = write_cast(
         tmp_path, '[1, "o", "a"]', '[3, "o", "b"]', '[2, "o", "c"]', '[1000, "o", "d"]'
     )
-    assert "".join(play(path, speed=2.0, longest_pause_s=5.0)) == "abcd"
+    assert "".join(play(path, speed=2.0)) == "abcd"
     assert slept == [0.5, 1.0, 5.0]
 
 

@@ -240,7 +240,7 @@ def test_a_script_calls_what_sh_would_call(script, called, tmp_path):
     names = ["a", "b", "c", "d", "no", "a1", "a2"]
     log = tmp_path / "log"
     functions = "".join(
-        f"{name}() {{ echo {name} >> {log}; return {int(name == 'no')}; }}\n" for name in names
+        f"{name}() {{ echo {name} >> '{log}'; return {int(name == 'no')}; }}\n" for name in names
     )
     # Functions are not known to programs, such as env and sh.
     if re.search(r"/there|quoted|sh -c|env|exec|nohup|timeout|sudo", script):
@@ -317,7 +317,7 @@ def test_settings(text, partition, filesystem):
 def test_a_boot_runs_the_listed_modules(lists, mark, mounted):
     text = f"#cloud-config\n{lists}bootcmd: [touch /mark]\nruncmd: [touch /ran]\n"
     text += "fs_setup: [{device: /dev/vda15, partition: none, filesystem: ext4, overwrite: true}]\n"
-    text += "mounts: [[/dev/vda15, /mnt/a, ext4, nofail]]\n"
+    text += 'mounts: [[/dev/vda15, /mnt/a, ext4, nofail, "0", "2"]]\n'
     node = Node()
     boot = node.boot(text)
     assert ("/mark" in node.files) is mark

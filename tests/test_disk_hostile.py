@@ -315,7 +315,8 @@ def test_any_qcow2_header_is_read_or_refused(tail, version, bits, backing_at):
     head = b"QFI\xfb" + struct.pack(">IQII", version, backing_at, len(tail), bits) + tail
     assert format_of(head) == ("qcow" if version == 1 else "qcow2")
     try:
-        header = parse_qcow2_header(head)
+        parse_qcow2_header(head)
     except CloudlabError:
         return
-    assert 512 <= header.cluster_bytes <= 2 * MIB
+    assert version in {2, 3}
+    assert 9 <= bits <= 21

@@ -1033,7 +1033,7 @@ def test_one_process_downloads_and_the_others_wait_and_show_it(server, disk):
             process.communicate()
             assert process.returncode == 0
     assert len(paths) == 1
-    assert Path(paths.pop().split()[1]).read_bytes() == disk
+    assert Path(paths.pop().removeprefix("path").strip()).read_bytes() == disk
     assert len(server.asked(PATH)) == 2  # the held one and its rest
 
 

@@ -260,7 +260,7 @@ def test_a_probe_ends_with_its_owner_and_leaves_nothing(tmp_path, monkeypatch):
     note, temporary = tmp_path / "pid", tmp_path / "tmp"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    hangs = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    hangs = f"echo $$ > '{note}.part'; mv '{note}.part' '{note}'; exec sleep 600"
     fake_qemu(tmp_path, monkeypatch, hangs)
     code = "from cloudlab.machine.accel import *; probe('amd64', Accel.TCG)"
     with subprocess.Popen([sys.executable, "-c", code]) as owner:
@@ -273,7 +273,7 @@ def test_a_probe_ends_with_its_owner_and_leaves_nothing(tmp_path, monkeypatch):
 def test_the_probe_for_arm_needs_no_file(tmp_path, monkeypatch):
     """On macOS, QEMU would find the end of a file that it opened before as /dev/stdin."""
     note = tmp_path / "argv"
-    fake_qemu(tmp_path, monkeypatch, f'echo "$@" > {note}')
+    fake_qemu(tmp_path, monkeypatch, f'echo "$@" > "{note}"')
     program = tmp_path / "bin" / "qemu-system-x86_64"
     program.rename(program.with_name("qemu-system-aarch64"))
     assert probe("arm64", Accel.TCG) > 0

@@ -98,7 +98,7 @@ def left_of(folder):
 def test_a_bound_program_is_killed_with_its_owner(binder, tmp_path):
     note = tmp_path / "pid"
     # It does not hear that it should end: only a kill ends it.
-    shell = f"trap '' TERM HUP INT; echo $$ > {note}.part; mv {note}.part {note}; sleep 600 & wait"
+    shell = f"trap '' TERM HUP INT; echo $$ > '{note}.part'; mv '{note}.part' '{note}'; sleep 600 & wait"
     code = (
         "import os, subprocess, sys\n"
         "subprocess.run([*sys.argv[1:5], str(os.getpid()), *sys.argv[5:]], check=False)"
@@ -220,11 +220,14 @@ def test_windows_drives_are_found(wsl):
     assert platforms.windows_drive("/mnt/c/shared") == "", "a virtual machine's shared folder"
 
 
-def test_the_doctor_warns_of_a_cache_on_a_windows_drive(wsl, own_cache):
-    wsl["/proc/self/mounts"] += f"D:\\134 {own_cache.parent} 9p rw 0 0\n"
+def test_the_doctor_warns_of_a_cache_on_a_windows_drive(wsl, tmp_path, monkeypatch):
+    drive = tmp_path / "my drive"
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(drive / "cache"))
+    point = str(drive).replace(" ", "\\040")  # as the kernel writes it
+    wsl["/proc/self/mounts"] += f"D:\\134 {point} 9p rw 0 0\n"
     cache = next(check for check in hosts._host_checks() if check.name == "cache")
     assert cache.ok, "it works"
-    assert f"on the Windows drive {own_cache.parent}" in cache.detail
+    assert f"on the Windows drive {drive}" in cache.detail
     assert "CLOUDLAB_CACHE" in cache.fix
 
 

@@ -1,5 +1,6 @@
 """One value for every run: what a known recording says through each of its members."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -215,6 +216,14 @@ def test_runs_side_by_side(off, copied):
     options = compare_options(off, recorded("default"))
     assert options.loc["growpart", "growpart-off"] == "off"
     assert options.loc["growpart", "default"] is None
+
+
+def test_a_run_is_called_by_its_scenario(copied):
+    path = copied.folder / "run.json"
+    for scenario, called in (("growth off", "growth off"), ("", "default")):
+        about = json.loads(path.read_bytes()) | {"name": "default", "scenario": scenario}
+        path.write_text(json.dumps(about))
+        assert Run(copied.folder).scenario == called
 
 
 def test_runs_of_one_name_stay_apart(copied, tmp_path):

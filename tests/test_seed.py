@@ -29,6 +29,7 @@ from cloudlab.seed import (
     to_user_data,
     write_iso,
 )
+from cloudlab.seed.iso import iso_bytes, iso_head
 
 SHA512 = "$6$saltsalt$" + "x" * 86
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExample someone@example"
@@ -551,9 +552,20 @@ NO_PUBLIC_KEYS = {
     "another type": ("ssh-rsa" + KEY.removeprefix("ssh-ed25519"), "Line 1 is not"),
     "fingerprint": ("256 SHA256:c2VjcmV0 a@b (ED25519)", "Line 1 is not"),
     "no key": ("ssh-ed25519 c2VjcmV0", "Line 1 is not"),
+    "cut off": (PUBLIC_KEYS["ed25519"][:-1], "Line 1 is not"),
     "comment": ("# c2VjcmV0", "no public key"),
     "empty": ("", "no public key"),
 }
+
+
+def test_the_head_of_a_seed_has_its_label_and_nothing_of_its_files():
+    seeds = [build_seed(SeedConfig(bootcmd=[[word]])) for word in ("one", "other")]
+    one, other = map(iso_bytes, seeds)
+    assert one != other
+    assert iso_head(one) == iso_head(other) == one[: len(iso_head(one))]
+    assert b"cidata" in iso_head(one)
+    assert b"USER_DATA" not in iso_head(one)
+    assert iso_head(one) != iso_head(iso_bytes(seeds[0], "CIDATA"))
 
 
 @pytest.mark.parametrize("key", PUBLIC_KEYS.values(), ids=PUBLIC_KEYS)

@@ -264,6 +264,18 @@ def test_our_own_keywords_in_an_images_schema_are_harmless(keywords):
     assert problem.severity is Severity.WARNING
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ({"anyOf": [{"type": "string"}, {"type": "array"}]}, "has none of the forms"),
+        ({"minimum": 9}, "breaks the rule minimum of cloud-init's schema: 9"),
+    ],
+)
+def test_a_rule_of_the_images_schema_is_named(rule, words):
+    (problem,) = check("#cloud-config\nzz: 5\n", {"properties": {"zz": rule}})
+    assert words in problem.message
+
+
 def test_schema_is_read_from_the_image_s_record(tmp_path):
     path = tmp_path / "schema.json"
     path.write_text(json.dumps(SCHEMA))

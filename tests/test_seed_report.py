@@ -69,6 +69,11 @@ def add_disk(root: Path, name: str, sectors: int, parts: dict[str, tuple[int, in
         write(root / f"sys/dev/block/259:{number}/uevent", f"MAJOR=259\nDEVNAME={part}\n")
 
 
+def escaped(path):
+    """Return a path as the kernel writes it in mountinfo."""
+    return str(path).replace(" ", "\\040")
+
+
 @pytest.fixture
 def guest(tmp_path) -> Iterator[Path]:
     """What sysfs, procfs and cloud-init's files look like in a guest."""
@@ -96,7 +101,7 @@ def guest(tmp_path) -> Iterator[Path]:
         "21 1 259:1 / / rw,relatime shared:2 - ext4 /dev/root rw\n"
         "22 1 259:1 /var /var rw shared:3 - ext4 /dev/root rw\n"
         "23 1 7:0 / /snap/core ro shared:4 - squashfs /dev/loop0 ro\n"
-        f"24 1 0:40 /data {tmp_path}/a\\040disk rw - btrfs /dev/vdc rw\n",
+        f"24 1 0:40 /data {escaped(spaced)} rw - btrfs /dev/vdc rw\n",
     )
     write(
         root / "proc/kmsg.txt", "[   31.5] EXT4-fs (vda1): resizing filesystem from 1 to 2 blocks"
@@ -246,8 +251,8 @@ def test_filesystems_are_counted_as_df_does(each_shell, guest, tmp_path):
 
 def test_a_mount_that_cannot_be_opened_shifts_no_sizes(shell, guest, tmp_path):
     mounts = guest / "proc/self/mountinfo"
-    lost = f"25 1 0:41 /gone {tmp_path}/gone rw - btrfs /dev/vdd rw\n"
-    last = f"26 1 0:42 / {guest}/proc rw - ext4 /dev/vde rw\n"
+    lost = f"25 1 0:41 /gone {escaped(tmp_path)}/gone rw - btrfs /dev/vdd rw\n"
+    last = f"26 1 0:42 / {escaped(guest)}/proc rw - ext4 /dev/vde rw\n"
     first = "19 1 0:19 / /dev/shm rw - ext4 /dev/vdf rw\n"
     mounts.write_text(first + lost + mounts.read_text() + last + lost.replace("vdd", "vdg"))
     found = of_kind(report(shell, guest, "after"), "filesystem")

@@ -232,6 +232,13 @@ def test_a_block_that_never_ends_is_there_but_not_complete():
     assert [b.stage for b in ended] == ["after"]
 
 
+def test_a_guest_that_begins_its_report_anew_has_two():
+    whole = block("before", *disk_frames(2000 * MIB, 1900 * MIB))
+    parsed, ended = feed("\r\n".join([*whole.splitlines()[:-2], whole]))
+    assert [(b.complete, b.line) for b in parsed.blocks] == [(False, 1), (True, 8)]
+    assert ended == [parsed.blocks[1]]
+
+
 @pytest.mark.parametrize(
     "values",
     [

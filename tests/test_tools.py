@@ -104,27 +104,27 @@ def test_the_locale_is_fixed(monkeypatch):
 
 def test_a_timeout_ends_the_whole_family(tmp_path):
     note = tmp_path / "pid"
-    assert gone(run_out_of_time(note, f"sleep 600 & echo $! > {note}; wait"))
+    assert gone(run_out_of_time(note, f"sleep 600 & echo $! > '{note}'; wait"))
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "GRACE_S", 0.3)
     note = tmp_path / "pid"
-    script = f"trap '' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
+    script = f"trap '' TERM; echo $$ > '{note}'; while :; do sleep 0.1; done"
     assert gone(run_out_of_time(note, script))
 
 
 def test_a_child_without_grace_is_killed_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "GRACE_S", 600.0)
     note, asked = tmp_path / "pid", tmp_path / "asked"
-    script = f"trap 'touch {asked}' TERM; echo $$ > {note}; while :; do sleep 0.1; done"
+    script = f"trap 'touch \"{asked}\"' TERM; echo $$ > '{note}'; while :; do sleep 0.1; done"
     assert gone(run_out_of_time(note, script, grace_s=0))
     assert not asked.exists()
 
 
 def test_a_bound_child_dies_with_its_owner(tmp_path):
     note = tmp_path / "pid"
-    script = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 600"
+    script = f"echo $$ > '{note}.part'; mv '{note}.part' '{note}'; exec sleep 600"
     # From a thread that is not the main one, as cloudlab's own runs do.
     code = (
         "import threading; from cloudlab.tools import run\n"
@@ -153,7 +153,7 @@ def test_standard_input_may_be_a_file(tmp_path):
 
 def test_an_interrupt_ends_the_program_too(tmp_path):
     note = tmp_path / "pid"
-    code = f"from cloudlab.tools import run\nrun(['sh', '-c', 'sleep 1; echo $$ > {note}; sleep 60'])\n"
+    code = f"from cloudlab.tools import run\nrun(['sh', '-c', 'sleep 1; echo $$ > \"{note}\"; sleep 60'])\n"
     owner = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
     assert wait_until(lambda: note.exists() and note.read_text().strip())
     owner.send_signal(signal.SIGINT)
@@ -177,7 +177,7 @@ def test_lines_are_told_as_they_come(tmp_path):
 
     thread = threading.Thread(target=release)
     thread.start()
-    script = f"echo one >&2; while [ ! -e {go} ]; do sleep 0.02; done; echo two >&2; echo out"
+    script = f"echo one >&2; while [ ! -e '{go}' ]; do sleep 0.02; done; echo two >&2; echo out"
     done = run(["sh", "-c", script], on_line=tell)
     thread.join()
     assert seen == ["one", "two"]

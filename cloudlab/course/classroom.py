@@ -317,7 +317,7 @@ def _put(url: str, learner: str, data: bytes) -> None:
         )
 
 
-def open_class(folder: str = "") -> Path:
+def open_class(folder: str) -> Path:
     """Return the folder of a class, by default today's, which is created where it is missing.
 
     Raises
@@ -419,7 +419,7 @@ def _page(
     return Page("\n".join(lines), html)
 
 
-def read_class(folder: str | Path = "") -> tuple[list[Learner], list[str]]:
+def read_class(folder: str | Path) -> tuple[list[Learner], list[str]]:
     """Return the learners, those who are stuck first, and which files were left out and why.
 
     Parameters and errors are those of :func:`room_predictions`.

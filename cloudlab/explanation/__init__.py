@@ -172,7 +172,7 @@ def _statement(
     subject: Subject,
     device: str,
     verdict: Verdict,
-    fix: str = "",
+    fix: str,
     below: Mapping[Line, Line] = MappingProxyType({}),
 ) -> Statement:
     values = {one.name: getattr(verdict, one.name) for one in fields(verdict)}

@@ -150,14 +150,15 @@ class Document:
     total_lines: int = 0
     kinds: set[str] = field(default_factory=set)
 
-    def json_objects(self, key: str) -> Iterator[Any]:
-        """Yield the values of JSON objects that have ``key`` first."""
+    def json_objects(self, key: str) -> Iterator[tuple[Line, Any]]:
+        """Yield the values of JSON objects that have ``key`` first, each with the key's line."""
         if not any(f'"{key}"' in line.text for line in self.lines):
             return
         text, broken = "\n".join(line.text for line in self.lines), 0
         for match in re.finditer(r'\{\s*"' + key + '"', text):
             try:
-                yield json.JSONDecoder().raw_decode(text, match.start())[0][key]
+                value = json.JSONDecoder().raw_decode(text, match.start())[0][key]
+                yield self.lines[text.count("\n", 0, match.end())], value
             except (ValueError, RecursionError, KeyError):
                 broken += 1  # each may take as long as the text is
                 if broken == _MOST_BROKEN:

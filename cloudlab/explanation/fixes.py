@@ -83,7 +83,7 @@ def partition_fix(machine: Machine, verdict: Verdict) -> str:
     return _text(machine, template)
 
 
-def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict, shown: str = "") -> str:
+def filesystem_fix(machine: Machine, verdict: Verdict, partition: Verdict, shown: str) -> str:
     """Return what grows the filesystem, briefly if it is what is shown above; empty if all is well."""
     fix = _filesystem_fix(machine, verdict, partition)
     return "# The same as for the partition, above." if fix and fix == shown else fix

@@ -116,8 +116,8 @@ def room_behind(table: Table, part: Part, disk_bytes: int, rows: Mapping[str, Li
 
 def read_tables(document: Document) -> Iterator[Table]:
     """Yield the partition tables that a document shows."""
-    for value in document.json_objects("partitiontable"):
-        yield from filter(None, [_sfdisk_json(value, document.lines[0])])
+    for at, value in document.json_objects("partitiontable"):
+        yield from filter(None, [_sfdisk_json(value, at)])
     table, sector, cylinder = None, SECTOR_BYTES, 0
     for line in document.without_plans():
         text = IMAGE_FILE.sub(f"/dev/{IMAGE_DISK}", line.text)
@@ -186,7 +186,7 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
     return Part(f"{table.disk}{sign}{index}", start, start + count, match[4])
 
 
-def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
+def _part(text: str, sector: int, table: Table | None, cylinder: int) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
     if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):

@@ -169,7 +169,7 @@ def obstacle_text(found: tuple[str, str, int]) -> str:
     return f"{found[0]} begins where {found[1]} ends: {found[1]} has no room to grow"
 
 
-def block_texts(row: Any, used: Any = None) -> list[str]:
+def block_texts(row: Any, used: Any) -> list[str]:
     """Return the labels of a block in a disk map, from long to short; ``used`` is what fills it."""
     size = format_bytes(row.size_bytes)
     if row.kind == "filesystem":

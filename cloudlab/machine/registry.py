@@ -35,6 +35,8 @@ _SUPERVISOR = (
 )
 _PACKAGES = Path(__file__).parents[2]
 
+_STOP_TIMEOUT_S = 5.0
+
 
 class Entry(contextlib.AbstractContextManager["Entry"]):
     """A machine's place in the list, taken before the first of its files is written.
@@ -180,7 +182,7 @@ def sweep() -> list[str]:
     return [path.stem for path in _entries() if _sweep_if_dead(path)]
 
 
-def stop(machine: RunningMachine, *, timeout_s: float = 5.0) -> None:
+def stop(machine: RunningMachine) -> None:
     """End a machine from outside; its owner sees it as ended.
 
     Raises
@@ -196,11 +198,11 @@ def stop(machine: RunningMachine, *, timeout_s: float = 5.0) -> None:
                 f"The machine {machine.name} belongs to another user; it was not stopped.",
                 hint=f"Stop it as that user, or with: sudo kill {machine.supervisor_pid}",
             ) from error
-    deadline = Deadline.after(timeout_s)
+    deadline = Deadline.after(_STOP_TIMEOUT_S)
     while psutil.pid_exists(machine.qemu_pid):
         if deadline.expired:
             raise ShutdownError(
-                f"The machine {machine.name} did not end within {timeout_s:g} s.",
+                f"The machine {machine.name} did not end within {_STOP_TIMEOUT_S:g} s.",
                 hint=f"Kill it with: kill -9 {machine.qemu_pid} {machine.supervisor_pid}",
             )
         time.sleep(0.05)

@@ -193,7 +193,7 @@ def boot_many(
         return _drive(run_all, stop)
 
 
-def max_parallel(options: Sequence[Options], wanted: int | None = None) -> int:
+def max_parallel(options: Sequence[Options], wanted: int | None) -> int:
     """Return how many of these runs go on at the same time: as wanted, or as this host can carry.
 
     The second assumes that no other user boots a machine; :mod:`cloudlab.machine.slots` limits

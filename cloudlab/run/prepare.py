@@ -62,7 +62,7 @@ class PreparedRun:
     leftovers: list[Path]
 
 
-def claim(folder: Path | str, undo: contextlib.ExitStack, *, numbered: bool = False) -> Path:
+def claim(folder: Path | str, undo: contextlib.ExitStack, *, numbered: bool) -> Path:
     """Make a folder, new or empty, the folder of one new run and return its absolute path.
 
     ``undo`` receives the callbacks that remove what was created; ``numbered`` appends a number

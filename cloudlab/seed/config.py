@@ -309,9 +309,9 @@ def new_instance_id() -> str:
     return f"iid-cloudlab-{uuid.uuid4()}"
 
 
-def to_user_data(config: SeedConfig, schema: dict[str, Any] | None = None) -> str:
-    """Return the user-data of ``config``; arguments and errors as of :func:`build_seed`."""
-    return build_seed(config, schema=schema).user_data
+def to_user_data(config: SeedConfig) -> str:
+    """Return the user-data of ``config``; errors as of :func:`build_seed`."""
+    return build_seed(config).user_data
 
 
 def build_seed(

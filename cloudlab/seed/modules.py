@@ -57,7 +57,7 @@ _RUNCMD = ("runcmd", "scripts_user")
 
 
 def lean_modules(
-    user_data: Mapping[str, Any], *, hostname: bool = False, early_runcmd: bool = False
+    user_data: Mapping[str, Any], *, hostname: bool, early_runcmd: bool
 ) -> dict[str, list[str]]:
     """Return the modules that the keys of ``user_data`` need.
 

@@ -236,10 +236,6 @@ class _LsblkJson(_Lsblk):
         self._opened = False
         self._take(place.text[start.start(1) :], place.line)
 
-    def is_row(self, text: str) -> bool:
-        del text
-        return False
-
     def miss(self, text: str, line: int) -> None:
         """Ignore what is not JSON."""
 

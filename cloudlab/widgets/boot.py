@@ -107,7 +107,7 @@ class Snapshot:
     blocks: tuple[GuestBlock, ...] = ()
 
 
-def live_job(options: Options, folder: Path, enlarge: threading.Event | None = None) -> Job:
+def live_job(options: Options, folder: Path, enlarge: threading.Event | None) -> Job:
     """Return a job that boots a machine and records it in ``folder``; see :func:`boot_many`."""
 
     def boot(on_event: OnEvent, cancel: threading.Event) -> Run:
