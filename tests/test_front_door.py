@@ -102,6 +102,16 @@ WRONG = {
     "sizes afterwards": (lambda: RUN.root_sizes("image"), "no moment 'image'", "before, after"),
     "tools afterwards": (lambda: RUN.tool_output("afer"), "no moment 'afer'", "before, after"),
     "find nothing": (lambda: RUN.console.find(None), "None is no text", "text"),
+    "fetch with a number": (lambda: cloudlab.fetch("debian-12-generic", checksum=3), "3 is not a", "sha256"),
+    "fetch with none": (lambda: cloudlab.fetch("debian-12-generic", checksum=""), "'' is not a", "sha256"),
+    "fetch nothing": (lambda: cloudlab.fetch(" "), "nothing to fetch by ' '", "a name or a URL"),
+    "fetch for none": (lambda: cloudlab.fetch("debian-12-generic", arch=""), "architecture ''", "amd64"),
+    "fetch of bytes": (lambda: cloudlab.fetch("x", mirror=b"m"), "not the address of a mirror", "share"),
+    "sweep by a number": (lambda: cloudlab.sweep(cpus=[1], executor=3), "given to 3", "an Executor"),
+    "sweep at most": (lambda: cloudlab.sweep(cpus=[1], most="2"), "most has no value '2'", "int"),
+    "seed with NUL": (lambda: cloudlab.write_seed("a\0b"), "is no path", "path"),
+    "boot into NUL": (lambda: cloudlab.sweep("a\0b", cpus=[1]), "is no path", "path"),
+    "no text": (lambda: cloudlab.make_options(runcmd=["\udce9"]), "runcmd has no value", "codec"),
     "build for a number": (lambda: cloudlab.build(arch=3), "architecture 3", "amd64"),
 }  # fmt: skip
 
