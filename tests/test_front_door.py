@@ -140,8 +140,6 @@ TAKES_TEXT = {
     "open_run's run": cloudlab.open_run,
     "recorded's name": cloudlab.recorded,
     "a runcmd": lambda value: cloudlab.make_options("nowhere.qcow2", runcmd=value),
-    "sweep's executor": lambda value: cloudlab.sweep("s", executor=value, cpus=[]),
-    "sweep's folder": lambda value: cloudlab.sweep(value, cpus=[]),
     "write_seed's meta_data": lambda value: cloudlab.write_seed("no/s.iso", meta_data=value),
     "write_seed's user_data": lambda value: cloudlab.write_seed("no/s.iso", user_data=value),
 }
