@@ -18,6 +18,7 @@ import os
 import stat
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -304,6 +305,11 @@ def _backing_name(cluster: bytes, offset: int, length: int) -> str:
     if length > _NAME_LIMIT_BYTES or offset + length > len(cluster):
         raise DiskError("The qcow2 header has its backing file's name outside the header.")
     return _text(cluster[offset : offset + length])
+
+
+def lvm_uuid(text: str) -> str:
+    """Return the 32 characters of an LVM identity as LVM's tools print them."""
+    return "-".join(text[a:b] for a, b in pairwise((0, 6, 10, 14, 18, 22, 26, 32)))
 
 
 def _text(raw: bytes) -> str:

@@ -85,7 +85,7 @@ def expand(path: str | Path) -> Path:
 
     Raise a UsageError if there is no such user, or it is no path.
     """
-    if not isinstance(path, str | os.PathLike) or not str(path):
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
         raise UsageError(
             f"{path!r:.80} is no path.", hint="Give the path of a file or folder, as text."
         )
@@ -98,6 +98,11 @@ def expand(path: str | Path) -> Path:
             f"{path} has no home folder to start from: {why}.",
             hint=f"Write the whole path, or ./{path} for a folder of that name.",
         ) from None
+
+
+def is_utf8(path: Path) -> bool:
+    """Return whether a path is UTF-8, as it has to be in JSON, in which QEMU takes file names."""
+    return str(path).encode(errors="replace").decode() == str(path)
 
 
 def read_text(path: Path) -> str:
@@ -185,10 +190,11 @@ def make_folder(folder: Path, *, private: bool = False) -> Path:
     if not problem and not os.access(folder, os.W_OK | os.X_OK):
         problem = "cannot be written to"
     if problem:
-        raise CloudlabError(
-            f"The folder {folder} {problem}.",
-            hint="Choose another place; the cache moves with the variable CLOUDLAB_CACHE.",
-        )
+        hint = "Choose another folder."
+        with contextlib.suppress(CloudlabError):
+            if folder.absolute().is_relative_to(cache_folder()):
+                hint = "Set CLOUDLAB_CACHE to a folder that you can write to."
+        raise CloudlabError(f"The folder {folder} {problem}.", hint=hint)
     return folder
 
 

@@ -664,6 +664,14 @@ def test_output_may_go_to_a_reader_that_leaves():
     assert "Broken" not in done.stderr
 
 
+def test_what_the_user_chose_in_place_of_other_characters_is_printed(tmp_path):
+    (tmp_path / "df.txt").write_text(
+        "Filesystem 1K-blocks Used Available Use% Mounted on\n/dev/vda1 9 1 8 9% /grün\n"
+    )
+    chosen = {"PYTHONIOENCODING": "ascii:backslashreplace"}
+    assert "/gr\\xfcn" in process("parse", tmp_path / "df.txt", env=chosen).stdout
+
+
 @pytest.mark.parametrize(
     ("args", "shown"),
     [

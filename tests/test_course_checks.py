@@ -408,6 +408,19 @@ def test_a_wrong_answer_gets_a_reason(name, answer):
     assert "Not yet" in verdict._repr_html_()
 
 
+def raising(error):
+    def answer(_):
+        raise error
+
+    return answer
+
+
+def test_a_function_that_ends_python_is_a_wrong_answer_and_ctrl_c_none():
+    assert "raised SystemExit: 3" in str(check("09-1", raising(SystemExit(3))))
+    with pytest.raises(KeyboardInterrupt):
+        check("09-1", raising(KeyboardInterrupt()))
+
+
 #: What must not stand in the feedback on a wrong answer.
 SOLUTIONS = {
     "02-1": ["65536 bytes of clusters", "131072"],

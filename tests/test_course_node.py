@@ -252,6 +252,56 @@ def test_a_script_calls_what_sh_would_call(script, called, tmp_path):
     assert (real.returncode == 0) is (status == 0)
 
 
+@pytest.mark.parametrize(
+    ("script", "status"),
+    # As dash 0.5.12 ends them.
+    [
+        ("exit 300", 44),
+        ("sh -c 'exit 300'", 44),
+        ("exit +5", 5),
+        ("exit abc", 2),
+        ("exit -1", 2),
+        ("exit 1_0", 2),
+        ("exit ''", 2),
+        ("exit \uff12", 2),
+        ("test 1 -eq 01", 0),
+        ("test ' 5' -eq +5", 0),
+        ("test 5 -ne 05", 1),
+        ("test 1 = 01", 1),
+        ("test 1_0 -eq 10", 2),
+        ("test a -eq a", 2),
+        ("sudo eval true", 127),
+        ("env eval true", 127),
+        ("nohup exit 3", 127),
+        ("timeout 5 :", 127),
+        ("nice exec true", 127),
+        ("exec exit 3", 127),
+        ("/bin/exit 3", 127),
+        ("command eval true", 0),
+        ("command exit 4", 4),
+        ("env [ 1 = 1 ]", 0),
+    ],
+)
+def test_a_script_ends_with_the_status_that_sh_gives(script, status):
+    shell = Shell(lambda argv, _: (0, ""), lambda path: False, lambda path: None)
+    assert shell.run(script) == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/var", "/var/", "/var/lib", "/var/lib/cloud/instance", "/run", "/tmp", "/etc/fstab", "/root"],
+)
+def test_what_may_be_in_the_image_is_not_taken_for_missing(path):
+    with pytest.raises(UndecidedError):
+        Node().boot(f"#cloud-config\nbootcmd: ['[ -e {path} ] || exit 3']\n")
+
+
+@pytest.mark.parametrize("path", ["/var/lib/done", "/etc/done", "/run/done", "/root/.done"])
+def test_a_mark_of_the_script_itself_is_there_once_it_is_made(path):
+    script = f"[ ! -e {path} ] || exit 3; touch {path}; [ -e {path} ] || exit 4; exit 5"
+    assert Node().boot(f"#cloud-config\nbootcmd: ['{script}']\n").status == 5
+
+
 # ------------------------------------------------------------------ what a text asks for
 
 

@@ -185,6 +185,17 @@ def test_real_files_are_looked_at(tmp_path, monkeypatch):
     assert runs.image_layout().equals(recorded("default").partitions("image"))
 
 
+@pytest.mark.parametrize("path", [3, "", "a\0b", ".", "x" * 300])
+def test_an_overlay_that_cannot_be_tried_is_said(path, tmp_path, monkeypatch):
+    base = tmp_path / "images" / "own.qcow2"
+    base.parent.mkdir()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], check=True)
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    remember(replace(open_image(base), sha256=sha256_of(base)))
+    assert "The overlay could not be created." in str(runs.try_overlay(path))
+
+
 def test_the_seed_is_listed(tmp_path):
     iso = tmp_path / "seed.iso"
     write_seed(iso)

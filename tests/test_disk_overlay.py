@@ -1,7 +1,9 @@
 """Making overlays, and seeing what was written to them."""
 
 import json
+import os
 import re
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -11,12 +13,13 @@ from cloudlab.disk import (
     Extent,
     allocated_bytes,
     by_region,
+    check_safe,
     create_overlay,
     inspect_disk,
     overlay_map,
     parse_disk_size,
 )
-from cloudlab.errors import CloudlabError, DiskError, ToolFailedError, UsageError
+from cloudlab.errors import CloudlabError, DiskError, ToolFailedError, UnsafeImageError, UsageError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -77,6 +80,8 @@ def test_a_size_over_the_limit_is_refused_for_that_reason(text):
         ("20 gb", "20G"),
         ("16TB", "16T"),
         ("20KB", None),
+        ("20GIBB", None),
+        ("20GBB", None),
         ("0GB", None),
         ("17TB", None),
         ("2 0GB", None),
@@ -185,6 +190,34 @@ def test_a_folder_that_cannot_be_made_is_told(base, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CloudlabError, match="could not be created"):
         create_overlay(base, "qcow2", tmp_path / "file" / "overlay", GIB)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("x" * 300, "File name too long"),
+        ("loop", "Too many levels"),
+        ("loop/x", "could not be created"),
+    ],
+)
+def test_an_overlay_that_cannot_be_created_is_told_with_a_remedy(base, tmp_path, name, why):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CloudlabError, match=why) as caught:
+        create_overlay(base, "qcow2", tmp_path / name, GIB)
+    assert "Choose another" in caught.value.hint
+
+
+def test_a_name_that_qemu_cannot_take_is_not_called_damaged(base, tmp_path):
+    odd = tmp_path / os.fsdecode(b"im\xff.qcow2")
+    try:
+        shutil.copy(base, odd)
+    except OSError:
+        pytest.skip("this filesystem has UTF-8 names only")
+    with pytest.raises(UnsafeImageError, match="the name is not UTF-8") as caught:
+        check_safe(odd)
+    assert "Rename" in caught.value.hint
+    with pytest.raises(DiskError, match="the name is not UTF-8"):
+        inspect_disk(odd)
 
 
 # What was written

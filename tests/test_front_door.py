@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,16 @@ WRONG = {
     "sizes afterwards": (lambda: RUN.root_sizes("image"), "no moment 'image'", "before, after"),
     "tools afterwards": (lambda: RUN.tool_output("afer"), "no moment 'afer'", "before, after"),
     "find nothing": (lambda: RUN.console.find(None), "None is no text", "text"),
+    "fetch with a number": (lambda: cloudlab.fetch("debian-12-generic", checksum=3), "3 is not a", "sha256"),
+    "fetch with none": (lambda: cloudlab.fetch("debian-12-generic", checksum=""), "'' is not a", "sha256"),
+    "fetch nothing": (lambda: cloudlab.fetch(" "), "nothing to fetch by ' '", "a name or a URL"),
+    "fetch for none": (lambda: cloudlab.fetch("debian-12-generic", arch=""), "architecture ''", "amd64"),
+    "fetch of bytes": (lambda: cloudlab.fetch("x", mirror=b"m"), "not the address of a mirror", "share"),
+    "sweep by a number": (lambda: cloudlab.sweep(cpus=[1], executor=3), "given to 3", "an Executor"),
+    "sweep at most": (lambda: cloudlab.sweep(cpus=[1], most="2"), "most has no value '2'", "int"),
+    "seed with NUL": (lambda: cloudlab.write_seed("a\0b"), "is no path", "path"),
+    "boot into NUL": (lambda: cloudlab.sweep("a\0b", cpus=[1]), "is no path", "path"),
+    "no text": (lambda: cloudlab.make_options(runcmd=["\udce9"]), "runcmd has no value", "codec"),
     "build for a number": (lambda: cloudlab.build(arch=3), "architecture 3", "amd64"),
 }  # fmt: skip
 
@@ -114,6 +125,32 @@ def test_a_wrong_argument_is_refused_with_a_remedy(call, said, remedy, tmp_path,
     assert said in caught.value.message
     assert remedy in caught.value.hint
     assert not list(tmp_path.iterdir())
+
+
+#: What no parameter below accepts, in any of them.
+NO_VALUES = [
+    3, -1, float("nan"), b"x", " ", "", "a\0b", "a\udce9b", "x" * 5000, Path("x" * 5000), [1], {}, object(),
+]  # fmt: skip
+#: Parameters of public functions that take a text or a path.
+TAKES_TEXT = {
+    "fetch's checksum": lambda value: cloudlab.fetch("debian-12-generic", checksum=value),
+    "fetch's mirror": lambda value: cloudlab.fetch("x", checksum="none", mirror=value),
+    "inspect's path": cloudlab.inspect,
+    "inspect's format": lambda value: cloudlab.inspect(__file__, value),
+    "open_run's run": cloudlab.open_run,
+    "recorded's name": cloudlab.recorded,
+    "a runcmd": lambda value: cloudlab.make_options("nowhere.qcow2", runcmd=value),
+    "write_seed's meta_data": lambda value: cloudlab.write_seed("no/s.iso", meta_data=value),
+    "write_seed's user_data": lambda value: cloudlab.write_seed("no/s.iso", user_data=value),
+}
+
+
+@pytest.mark.parametrize("call", TAKES_TEXT.values(), ids=TAKES_TEXT)
+def test_no_wrong_value_ends_in_an_error_of_python(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for value in NO_VALUES:
+        with pytest.raises(CloudlabError):
+            call(value)
 
 
 def test_paths_are_taken_as_text_and_from_the_home_folder(tmp_path, monkeypatch):

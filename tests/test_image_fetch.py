@@ -655,6 +655,11 @@ def test_redirects_in_a_circle(server):
         fetch(server.url + "/a", patience=HASTY)
 
 
+def test_a_url_of_bytes_that_are_no_text_is_none():
+    with pytest.raises(DownloadError, match="is not a URL"):
+        fetch("http://127.0.0.1:9/\udce9.qcow2")
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://localhost/x"])
 def test_redirects_to_other_schemes_are_refused(target, server):
     server.fail(PATH, faulty.status(302, Location=target))

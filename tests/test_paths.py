@@ -157,8 +157,18 @@ def test_a_private_folder_is_its_owners(tmp_path):
 
 def test_a_folder_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CloudlabError, match="CLOUDLAB_CACHE"):
+    with pytest.raises(CloudlabError, match="Not a directory") as caught:
         paths.make_folder(tmp_path / "file" / "sub")
+    assert caught.value.hint == "Choose another folder."
+
+
+def test_a_folder_of_the_cache_that_cannot_be_made_names_what_moves_the_cache(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CLOUDLAB_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CloudlabError, match="Set CLOUDLAB_CACHE"):
+        paths.make_folder(paths.images_folder())
 
 
 @pytest.mark.parametrize("way", ["cache", "path"])

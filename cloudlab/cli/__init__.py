@@ -151,9 +151,13 @@ def _open_what_is_closed() -> None:
 
 
 def _accept_any_text() -> None:
-    """Let standard output replace what its encoding lacks: a guest prints any character."""
+    """Let standard output replace what its encoding lacks: a guest prints any character.
+
+    A handler of PYTHONIOENCODING that replaces it as well stays.
+    """
     codecs.register_error("cloudlab", _replaced)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    stops = {"strict", "surrogateescape", "surrogatepass"}
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in stops:
         sys.stdout.reconfigure(errors="cloudlab")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def sweep(args: argparse.Namespace) -> None:
     names = ("image", *BUILD_OPTIONS, "disk_size", "growpart", "resize_rootfs")
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     values |= dict(_setting(text) for text in args.set)
+    if own := values.keys() & inspect.signature(run_sweep).parameters:
+        raise UsageError(
+            f"--set varies options of the boot; {', '.join(sorted(own))} is none.",
+            hint="'cloudlab sweep --help' has the sweep's own options.",
+        )
     with terminal.sweep_view() as show:
         done = run_sweep(
             args.output, pairwise=args.pairwise, most=args.most, executor=args.scheduler,

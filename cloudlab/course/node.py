@@ -41,13 +41,16 @@ GROWROOT_DISABLED = "/etc/growroot-disabled"
 _ROOT = 1
 #: growpart ignores a gain of less than 1 MiB (its option --fudge).
 _FUDGE_SECTORS = 2048
-_DEVICE = re.compile(r"/(?:dev|sys/class/block|sys/block/vda)/(vda|vdb|vda(\d+))")
+_DEVICE = re.compile(r"/(?:dev|sys/class/block|sys/block/vda)/(vda|vdb|vda([0-9]+))")
 #: What the lab image can make (package e2fsprogs), from 104 KiB on (mkfs.ext4 1.47, measured).
 _MAKES = ("ext2", "ext3", "ext4")
 _LEAST_FILESYSTEM_BYTES = 104 << 10
-#: Folders of the image whose files are not modelled.
+#: What is in the image, or may be, and is not modelled.  Other paths are there once a script makes them.
 _IMAGE_FOLDERS = re.compile(
-    r"/(usr|s?bin|lib\w*|boot|proc|sys)(/|$)|/(etc|dev)$|/dev/disk(/[\w-]+)?$"
+    r"/(usr|s?bin|lib\w*|boot|proc|sys)(/|$)|/(dev|etc|home|media|mnt|opt|root|run|srv|tmp|var)/?$"
+    r"|/dev/disk(/[\w-]+)?/?$|/var/\w+/?$|/var/lib/(apt|cloud|dpkg|systemd)(/|$)"
+    r"|/run/(cloud-init|lock|systemd|udev)(/|$)"
+    r"|/etc/(cloud|default|fstab|group|host(name|s)|machine-id|os-release|passwd|ssh|systemd)(/|$)"
 )
 #: Stand for what a command prints and is not modelled: besides the names of devices, or with them.
 _MORE, _UNKNOWN = "\0\n", "\1\n"
@@ -248,7 +251,7 @@ class _Sgdisk:
 
     def _position(self, text: str, low: int, high: int, default: int) -> int:
         """Return the sector that a text means, 0 for one that means none (IeeeToInt)."""
-        match = re.match(r" *([+-]?)(\d*)\s*(\S?)", text)
+        match = re.match(r" *([+-]?)([0-9]*)\s*(\S?)", text)
         assert match is not None
         sign, digits, suffix = match.groups()
         if not digits and suffix:
@@ -269,7 +272,7 @@ class _Sgdisk:
 
 
 def _whole(text: str) -> int:
-    match = re.match(r"\s*\+?(\d+)", text)
+    match = re.match(r"\s*\+?([0-9]+)", text)
     return int(match[1]) if match else 0
 
 
@@ -458,7 +461,7 @@ class Node:
         given = dict(found)
         if "/dev/vda" not in devices:
             return 1, ""
-        nr = re.fullmatch(r"(\d*)([:-]?)(\d*)", given.get("-n", given.get("--nr", ":")))
+        nr = re.fullmatch(r"([0-9]*)([:-]?)([0-9]*)", given.get("-n", given.get("--nr", ":")))
         if len(devices) > 1 or nr is None or given.keys() & {"-d", "--delete"}:
             raise UndecidedError(f"the command {shlex.join(['partx', *args])}")
         if not given.keys() & {"-a", "--add", "-u", "--update"}:

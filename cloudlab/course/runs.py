@@ -19,7 +19,7 @@ from cloudlab.course.growth import growth_of, values_of
 from cloudlab.course.prediction import Prediction
 from cloudlab.course.shell import UndecidedError
 from cloudlab.disk import allocated_bytes, create_overlay, inspect_disk
-from cloudlab.errors import CloudlabError, SeedError, UsageError
+from cloudlab.errors import CloudlabError, DiskError, SeedError, UsageError
 from cloudlab.html import Page, escaped, table_html
 from cloudlab.image.cache import Image
 from cloudlab.image.fetch import cached_choice, choose_image
@@ -340,10 +340,10 @@ def try_overlay(path: Path | str = "runs/my-overlay.qcow2") -> Page:
     image = _image()
     if image is None:
         return Page(f"{_NO_IMAGE}: no overlay was made.")
-    target = Path(path)
     try:
-        paths.make_folder(target.parent)
-        target.unlink(missing_ok=True)
+        target = paths.expand(path)
+        with paths.os_errors_as(DiskError, f"{target} cannot be replaced"):
+            target.unlink(missing_ok=True)
         overlay = create_overlay(image.path, image.format, target, DISK_SIZE_BYTES)
     except CloudlabError as error:
         return Page(f"The overlay could not be created. {error.message}")

@@ -36,6 +36,10 @@ _CONSTANT = {"true": 0, ":": 0, "false": 1, "[[": NOT_FOUND}
 _RUNNERS = {
     "sudo": "nEHSkb", "env": "i", "command": "p", "exec": "", "nohup": "", "nice": "", "timeout": "v",
 }  # fmt: skip
+#: Commands of the shell itself, which no file has.
+_NO_FILES = frozenset([":", "cd", "command", "eval", "exec", "exit", "export", "set", "unset"])
+#: What the shell reads as a number.
+_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _FOLDERS = ("/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/", "/usr/local/bin/")
 
@@ -90,7 +94,7 @@ class Shell:
         try:
             self._status, _ = self._do(_Parser(script).parse(), "")
         except _ExitError as end:
-            self._status = int(end.args[0])
+            self._status = end.args[0]
         except _SyntaxError:
             self._status = _USAGE
         return self._status
@@ -142,7 +146,7 @@ class Shell:
         try:
             return self._do(body, stdin)
         except _ExitError as end:
-            return int(end.args[0]), ""
+            return end.args[0], ""
 
     def _do_redirected(self, stdin: str, targets: list[str], node: _Node) -> tuple[int, str]:
         self._do_simple("", [], targets)
@@ -184,14 +188,16 @@ class Shell:
 
         return _VARIABLE.sub(value, text)
 
-    def _builtin(self, argv: list[str], stdin: str) -> tuple[int, str]:
-        name, *rest = argv
-        name = next((name[len(one) :] for one in _FOLDERS if name.startswith(one)), name)
+    def _builtin(self, argv: list[str], stdin: str, *, is_file: bool = False) -> tuple[int, str]:
+        called, *rest = argv
+        name = next((called[len(one) :] for one in _FOLDERS if called.startswith(one)), called)
         status, output = _CONSTANT.get(name, 0), ""
-        if name in {"[", "test"}:
+        if name in _NO_FILES and (is_file or name != called):
+            status = NOT_FOUND
+        elif name in {"[", "test"}:
             status = self._test(name, rest)
         elif name == "exit":
-            raise _ExitError(rest[0] if rest else self._status)
+            raise _ExitError(_exit_status(rest[0]) if rest else self._status)
         elif name == "set":
             for flag in rest:
                 if re.fullmatch(r"[-+]\w*e\w*", flag):
@@ -211,7 +217,9 @@ class Shell:
         if name not in _RUNNERS or rest[:1] == ["-v"]:
             return self._command([name, *rest], stdin)
         argv = _run_by(name, rest)
-        status, output = self._builtin(argv, stdin) if argv else (0, "")
+        status, output = (0, "")
+        if argv:
+            status, output = self._builtin(argv, stdin, is_file=name != "command")
         if name == "exec" and argv:
             raise _ExitError(status)
         return status, output
@@ -227,21 +235,32 @@ class Shell:
         if words[:1] == ["!"]:
             return not self._test("test", words[1:])
         match words:
-            case []:
-                holds = False
             case [kind, path] if re.fullmatch("-[ebfdrwsLh]", kind):
                 device = path.startswith("/dev/")
                 fits = {"-b": device, "-f": not device, "-d": not device}.get(kind, True)
                 holds = fits and self._exists(path)
             case ["-z" | "-n" as kind, text]:
                 holds = bool(text) is (kind == "-n")
-            case [text]:
-                holds = bool(text)
+            case [] | [_]:
+                holds = any(words)
             case [one, "=" | "==" | "-eq" | "!=" | "-ne" as kind, other]:
-                holds = (one == other) is (kind in {"=", "==", "-eq"})
+                pair = [_number(one), _number(other)] if kind[0] == "-" else [one, other]
+                if None in pair:
+                    return _USAGE
+                holds = (pair[0] == pair[1]) is (kind in {"=", "==", "-eq"})
             case _:
                 raise UndecidedError(f"the test {' '.join(words)}")
         return not holds
+
+
+def _number(word: str) -> int | None:
+    return int(word) if _NUMBER.fullmatch(word) else None
+
+
+def _exit_status(word: str) -> int:
+    """Return the status that ``exit WORD`` ends with."""
+    number = _number(word)
+    return _USAGE if number is None or number < 0 else number % 256
 
 
 def _run_by(name: str, words: list[str]) -> list[str]:

@@ -19,9 +19,9 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 
 from cloudlab.disk.reader import Reader
+from cloudlab.formats import lvm_uuid
 
 #: Covers btrfs's superblock at 64 KiB, the largest swap page and ZFS's first label.
 HEAD_BYTES = 256 << 10
@@ -231,10 +231,9 @@ def _lvm(head: bytes) -> Filesystem | None:
         if not 32 <= offset <= 512 - 40:
             continue
         raw = label[offset : offset + 32].decode("ascii", errors="replace")
-        cuts = (0, 6, 10, 14, 18, 22, 26, 32)
         return Filesystem(
             "LVM2_member",
-            uuid="-".join(raw[a:b] for a, b in pairwise(cuts)),
+            uuid=lvm_uuid(raw),
             size_bytes=struct.unpack_from("<Q", label, offset + 32)[0] or None,
         )
     return None

@@ -20,6 +20,7 @@ from cloudlab.units import GIB, MIB, SECTOR_BYTES, TIB, format_bytes, format_two
 #: Published images have virtual sizes of a few GiB; ext4 with 4 KiB blocks ends here.
 SIZE_LIMIT_BYTES = 16 << 40
 
+_OTHER_PATH = "Choose another path, or make room there."
 _OTHER_IMAGE = "Use a cloud image; 'cloudlab images' lists some."
 
 _UNITS = {"M": MIB, "G": GIB, "T": TIB}
@@ -112,7 +113,7 @@ def parse_disk_size(text: str, what: str = "disk size") -> int:
             f"The {what} {text!r:.80} is over the limit of {limit}.",
             hint=f"Choose at most {limit}.",
         )
-    binary = text.strip().upper().removesuffix("B")
+    binary = re.sub(r"(?<=[MGT])B$", "", text.strip().upper())
     if 0 < _size_of(binary) <= SIZE_LIMIT_BYTES:
         hint = f"cloudlab counts in binary units: write {binary.replace(' ', '')}. {hint}"
     raise UsageError(f"The {what} {text!r:.80} was not understood.", hint=hint)
@@ -210,17 +211,18 @@ def create_overlay(base: Path, base_format: str, overlay: Path, size_bytes: int)
     UsageError
         If the size is smaller than the base image or not a multiple of 512.
     DiskError
-        If the base image cannot be read, or ``overlay`` exists already.
+        If the base image cannot be read, or ``overlay`` exists already or cannot be created.
     ToolNotFoundError, ToolFailedError, ToolTimeoutError
     """
     layer = check_overlay_size(base, base_format, size_bytes)
     target = Path(os.path.abspath(overlay))  # noqa: PTH100 (a link stays a link)
-    if target.exists():
-        raise DiskError(f"{target} exists already.", hint="Choose another path, or delete it.")
-    paths.make_folder(target.parent)
-    with paths.whole_file(target, mode=0o600) as part:
-        backing = ("-F", base_format, "-b", layer.path)
-        tools.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, part, str(size_bytes)])
+    backing = ("-F", base_format, "-b", layer.path)
+    with paths.os_errors_as(DiskError, f"The overlay {target} cannot be created", hint=_OTHER_PATH):
+        if target.exists():
+            raise DiskError(f"{target} exists already.", hint="Choose another path, or delete it.")
+        paths.make_folder(target.parent)
+        with paths.whole_file(target, mode=0o600) as part:
+            tools.run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, part, str(size_bytes)])
     return Overlay(target, layer.path, base_format, size_bytes)
 
 

@@ -159,10 +159,16 @@ def is_in_use(layer: Layer) -> bool:
 def qemu_filename(chain: tuple[Layer, ...]) -> str:
     """Return a chain as the one argument with which QEMU opens it without any guessing.
 
-    QEMU opens the disk beside a running machine, without taking locks.
+    QEMU opens the disk beside a running machine, without taking locks.  Raise a DiskError if a
+    file's name is not UTF-8, as JSON has to be.
     """
     node: dict[str, Any] | None = None
     for layer in reversed(chain):
+        if not paths.is_utf8(layer.path):
+            raise DiskError(
+                f"QEMU cannot open {os.fsencode(layer.path)!r}: the name is not UTF-8.",
+                hint="Rename the file or its folder.",
+            )
         file = {"driver": "file", "filename": str(layer.path)}
         node = {"driver": layer.format, "file": file} | (
             {"backing": node} if layer.format == "qcow2" else {}

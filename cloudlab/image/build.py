@@ -150,11 +150,11 @@ def _build_alone(recipe: Recipe, progress: Progress) -> Image:
     folder = paths.make_folder(paths.images_folder())
     lock = filelock.FileLock(folder / ".build.lock")
     try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        progress(BuildStep(0, len(_STEPS), "waiting for another build"))
-        lock.acquire()
-    try:
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            progress(BuildStep(0, len(_STEPS), "waiting for another build"))
+            lock.acquire()
         if image := recall(recipe.name):
             return image
         as_root = as_tree_root()

@@ -408,10 +408,10 @@ def _published(document: Document, name: str, arch: str, keys: Mapping[str, Key]
 
 def parse_digest(text: str) -> Digest:
     """Return ``ALGORITHM:HEX`` as a value; raise a UsageError if it has another form or length."""
-    algorithm, _, digits = text.strip().lower().partition(":")
+    algorithm, _, digits = str(text).strip().lower().partition(":")
     if not re.fullmatch(r"[0-9a-f]+", digits) or len(digits) != _HEX_DIGITS.get(algorithm):
         raise UsageError(
-            f"{text!r} is not a checksum.",
+            f"{text!r:.200} is not a checksum.",
             hint="Write sha256: and 64 hexadecimal digits, or sha512: and 128.",
         )
     return Digest(algorithm, digits)

@@ -180,13 +180,13 @@ def fetch(
     >>> image = cloudlab.fetch("ubuntu-24.04")
     >>> run = cloudlab.boot(image=image)
     """
-    if not isinstance(name_or_url, str):
+    if not isinstance(name_or_url, str) or not name_or_url.strip():
         raise UsageError(
             f"There is nothing to fetch by {name_or_url!r:.80}.",
             hint="Give a name or a URL; cloudlab.choose_image() opens a file.",
         )
-    digest = parse_digest(checksum) if checksum else None
-    arch = check_arch(arch) if arch else None
+    digest = parse_digest(checksum) if checksum is not None else None
+    arch = check_arch(arch) if arch is not None else None
     known = catalogue or load_catalogue()
     before = find_cached(name_or_url, arch, digest, known)
     if before is not None and not refresh:
@@ -227,7 +227,7 @@ def _slug(request: str, arch: str | None, known: Catalogue) -> str:
     else:  # a file on the mirror
         which = request.removesuffix(".qcow2").removesuffix(".raw")
     words = re.sub(r"[^A-Za-z0-9.-]+", "-", which.rpartition("/")[2])[:60].strip(".-")
-    return f"{words}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
+    return f"{words}-{hashlib.sha256(which.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
@@ -445,11 +445,11 @@ def read_index(base: str, transfer: Transfer) -> list[Offer]:
 
 def mirror_url(address: str) -> str:
     """Return a mirror's base URL for what a user writes: ``192.168.1.20:8765`` or a URL."""
-    url = address.strip().rstrip("/")
+    url = str(address).strip().rstrip("/")
     url = url if "://" in url else f"http://{url}"
     if not re.fullmatch(r"https?://[\w.\-\[\]:]+(/[\w./~%-]*)?", url):
         raise UsageError(
-            f"{address!r} is not the address of a mirror.",
+            f"{address!r:.200} is not the address of a mirror.",
             hint="Write it as 'cloudlab share' shows it, for example http://192.168.1.20:8765.",
         )
     return url

@@ -13,11 +13,11 @@ import uuid
 import zlib
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Self, TypeVar
 
 from cloudlab.errors import BuildError, UsageError, suggest
+from cloudlab.formats import lvm_uuid
 from cloudlab.tools import ARCHITECTURES, host_arch, run
 from cloudlab.units import MIB, SECTOR_BYTES
 
@@ -508,17 +508,12 @@ def _identity(name: str) -> str:
     return uuid.uuid5(uuid.NAMESPACE_OID, name).hex
 
 
-def _dashed(identity: str) -> str:
-    cuts = (0, 6, 10, 14, 18, 22, 26, 32)
-    return "-".join(identity[a:b] for a, b in pairwise(cuts))
-
-
 def _lvm_metadata(identity: dict[str, str], partition_bytes: int, volume_bytes: int) -> str:
     extents = volume_bytes // LVM_EXTENT_BYTES
     assert extents * LVM_EXTENT_BYTES == volume_bytes
     return f"""\
 {LVM_GROUP} {{
-id = "{_dashed(identity["group"])}"
+id = "{lvm_uuid(identity["group"])}"
 seqno = 1
 format = "lvm2"
 status = ["RESIZEABLE", "READ", "WRITE"]
@@ -530,7 +525,7 @@ metadata_copies = 0
 
 physical_volumes {{
 pv0 {{
-id = "{_dashed(identity["device"])}"
+id = "{lvm_uuid(identity["device"])}"
 status = ["ALLOCATABLE"]
 flags = []
 dev_size = {partition_bytes // SECTOR_BYTES}
@@ -541,7 +536,7 @@ pe_count = {(partition_bytes - LVM_DATA_BYTES) // LVM_EXTENT_BYTES}
 
 logical_volumes {{
 {LVM_VOLUME} {{
-id = "{_dashed(identity["volume"])}"
+id = "{lvm_uuid(identity["volume"])}"
 status = ["READ", "WRITE", "VISIBLE"]
 flags = []
 segment_count = 1

@@ -74,14 +74,11 @@ def claim(folder: Path | str, undo: contextlib.ExitStack, *, numbered: bool) -> 
         If the folder is taken or cannot be created.
     """
     folder = paths.expand(folder).absolute()
-    try:
-        str(folder).encode()
-    except UnicodeEncodeError:
-        # QEMU takes file names as JSON, which is UTF-8.
+    if not paths.is_utf8(folder):
         raise UsageError(
             f"The folder's name {os.fsencode(folder)!r} is not UTF-8; nothing was started.",
             hint="Choose another folder with --output.",
-        ) from None
+        )
     # Not Path.exists, which raises for a name that is too long.
     created = [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # noqa: PTH110
     undo.callback(_remove_folders, created)

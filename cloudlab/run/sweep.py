@@ -39,6 +39,7 @@ from cloudlab.run.display import plot
 from cloudlab.run.options import Options, make_options, typed_values
 from cloudlab.run.record import Outcome
 from cloudlab.run.value import Run
+from cloudlab.seed.config import typed
 from cloudlab.sizes import sizes_frame
 
 if TYPE_CHECKING:
@@ -191,6 +192,12 @@ def sweep(
     """
     # Whether these can be used, before anything is built.
     max_parallel([], parallel)
+    most = typed("most", most, int)
+    if not (isinstance(executor, str | None) or hasattr(executor, "submit")):
+        raise UsageError(
+            f"Runs cannot be given to {executor!r:.80}.",
+            hint="Give an Executor of concurrent.futures, or the address of a Dask scheduler.",
+        )
     folder = None if folder is None else paths.expand(folder)
     rows = _grid(values, pairwise=pairwise, most=most)
     cells = _cells(rows, mirror, cancel)

@@ -129,11 +129,16 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     elif type(value).__module__ == "numpy":
         value = value.tolist()
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
+        found = msgspec.convert(value, kind)
+        if isinstance(value, str | list | tuple):
+            msgspec.json.encode(
+                found
+            )  # text that is no UTF-8 cannot be written to a seed or record
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UsageError(
             f"{name} has no value {given!r:.80}.", hint=f"{str(error).replace('`', '')}."
         ) from error
+    return found
 
 
 @cache

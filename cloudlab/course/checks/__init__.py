@@ -176,7 +176,7 @@ def _judge(name: str, answer: object) -> Verdict:
         return Verdict(name, Outcome.UNDECIDED, (words,))
     except CloudlabError as error:
         problems = (error.message,)
-    except Exception as error:  # noqa: BLE001 - a learner's function may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a learner's function may raise anything
         if callable(answer):
             problems = (f"Your function raised {type(error).__name__}: {error}.",)
         else:
