@@ -189,7 +189,7 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
 def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
-    if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
+    if match := re.match(rf"(/dev/\S+)\s+(?:\*\s+)?{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
         start, end = int(match[2]), int(match[3])
         unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
         begin, stop = (start - first) * unit, (end + 1 - first) * unit
@@ -205,6 +205,7 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Par
     size = r"([\d.,]+[kKMGT]?i?[Bs])"
     if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
         start, end = (_parted_size(match[n], sector) for n in (2, 3))
+        end += 0 if table.rounded else _parted_size("1" + match[3][-1], sector)  # it is the last
         name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
     return None
