@@ -515,8 +515,8 @@ class Machine(EventLog):
         if self.zfs_dataset:
             return "zfs"
         names = [one.fstype for one in reversed(self.root_mounts)]
-        device = self.devices.get(self.root)
-        names += [device.fstype] if device else []
+        names += [self.devices[self.root].fstype] if self.root in self.devices else []
+        names += self.facts.types_of(self.root)
         said = self.all(Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED)
         names += [one.get("fstype") for one in said]
         counted = (one for one in self.all(Kind.BLOCKS) if one.get("target"))  # by tune2fs
