@@ -438,6 +438,14 @@ def test_a_long_name_has_one_space_before_the_largest_start_in_fdisks_table():
     assert "sudo growpart /dev/nvme0n1 3" in found.fix
 
 
+def test_a_partition_that_ends_where_it_begins_by_parteds_rounding_is_behind_root():
+    rows = " 1      1049kB  539GB  539GB  primary  ext4\n 2      539GB   539GB  512MB  primary\n"
+    shown = "# parted /dev/vda print\nDisk /dev/vda: 623GB\nPartition Table: msdos\n\n"
+    found = told(shown + rows + "\n" + DF.format("494G"), Subject.PARTITION)
+    assert found.finding == kept(Reason.WALL)
+    assert "what is on vda2" in found.fix
+
+
 @pytest.mark.parametrize("unit", ["s", "B"])
 def test_the_end_that_parted_prints_is_the_last_of_the_partition(unit):
     by = 512 if unit == "s" else 1

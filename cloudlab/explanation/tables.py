@@ -202,10 +202,11 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int = 0) -> Par
     if match := re.match(r" {0,5}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ ?[KMGT](?:iB)?\s+(.*)", text):
         end = (int(match[3]) + 1) * sector
         return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
-    size = r"([\d.,]+[kKMGT]?i?[Bs])"
-    if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
-        start, end = (_parted_size(match[n], sector) for n in (2, 3))
+    size = r"(?:\s+|:)([\d.,]+[kKMGT]?i?[Bs])"
+    if match := re.match(rf" {{0,3}}(\d+){size}{size}{size}(?![^\s:])", text):
+        start, end, size_bytes = (_parted_size(match[n], sector) for n in (2, 3, 4))
         end += 0 if table.rounded else _parted_size("1" + match[3][-1], sector)  # it is the last
+        end = start + size_bytes if end == start else end  # of a large disk both are rounded
         name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
     return None
