@@ -259,6 +259,7 @@ Label: 'fedora'  uuid: 3f1c1a2b-aaaa-bbbb-cccc-1234567890ab
         )
 
 
+USUAL = ["resize2fs", "xfs_growfs", "btrfs filesystem resize"]
 TYPED = {
     "btrfs filesystem resize max /": """\
 # parted /dev/vda print
@@ -292,10 +293,25 @@ def test_a_filesystems_type_is_what_its_own_or_a_partitioning_program_says(comma
     assert "if that is" not in found.fix
 
 
+@pytest.mark.parametrize(
+    ("said", "commands"),
+    [
+        ("[    4.1] XFS (vda1): Mounting V5 Filesystem\n", ["xfs_growfs"]),
+        ("[    4.1] EXT4-fs (vda1): mounted filesystem\n", ["resize2fs"]),
+        ("[    4.1] EXT4-fs (vdb1): resizing filesystem from 1 to 2\n", USUAL),
+        ("[    4.1] EXT4-fs (vdb1): mounted filesystem\n", USUAL),
+        ("# xfs_growfs /\nxfs_growfs: / is not a mounted XFS filesystem\n", USUAL),
+    ],
+)
+def test_the_type_is_the_kernels_for_root_and_not_that_of_a_program_that_refused_it(said, commands):
+    fix = told(ROOM + said, Subject.PARTITION).fix
+    assert [one for one in USUAL if f"sudo {one} " in fix] == commands
+
+
 def test_all_usual_commands_are_named_where_the_type_is_unknown():
     found = told(ROOM, Subject.PARTITION)
-    for command in ("resize2fs /dev/vda1", "xfs_growfs /", "btrfs filesystem resize max /"):
-        assert f"sudo {command}  # if that is " in found.fix
+    for command, rest in zip(USUAL, (" /dev/vda1", " /", " max /"), strict=True):
+        assert f"sudo {command}{rest}  # if that is " in found.fix
 
 
 ENLARGED_AGAIN = """\
