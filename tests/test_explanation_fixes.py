@@ -259,6 +259,61 @@ Label: 'fedora'  uuid: 3f1c1a2b-aaaa-bbbb-cccc-1234567890ab
         )
 
 
+USUAL = ["resize2fs", "xfs_growfs", "btrfs filesystem resize"]
+TYPED = {
+    "btrfs filesystem resize max /": """\
+# parted /dev/vda print
+Disk /dev/vda: 21.5GB
+Partition Table: gpt
+
+Number  Start   End     Size    File system  Name  Flags
+ 1      1049kB  10.7GB  10.7GB  btrfs
+
+""",
+    "btrfs filesystem resize 2:max /": """\
+# btrfs filesystem show /
+\tdevid    2 size 10.00GiB used 9.02GiB path /dev/vda1
+
+""",
+    "xfs_growfs /": """\
+# xfs_growfs /
+meta-data=/dev/vda1              isize=512    agcount=4, agsize=655296 blks
+data     =                       bsize=4096   blocks=2621184, imaxpct=25
+data size unchanged, skipping
+""",
+}
+
+
+@pytest.mark.parametrize(("command", "shown"), TYPED.items(), ids=["parted", "btrfs", "xfs"])
+def test_a_filesystems_type_is_what_its_own_or_a_partitioning_program_says(command, shown):
+    found = told(shown + ROOM.replace(" part /", " part /var"), Subject.PARTITION)
+    assert ("vda1" in found.device) == ("meta-data=" in shown)
+    found = told(shown + ROOM, Subject.PARTITION)
+    assert f"sudo {command}" in found.fix.split("\n")
+    assert "if that is" not in found.fix
+
+
+@pytest.mark.parametrize(
+    ("said", "commands"),
+    [
+        ("[    4.1] XFS (vda1): Mounting V5 Filesystem\n", ["xfs_growfs"]),
+        ("[    4.1] EXT4-fs (vda1): mounted filesystem\n", ["resize2fs"]),
+        ("[    4.1] EXT4-fs (vdb1): resizing filesystem from 1 to 2\n", USUAL),
+        ("[    4.1] EXT4-fs (vdb1): mounted filesystem\n", USUAL),
+        ("# xfs_growfs /\nxfs_growfs: / is not a mounted XFS filesystem\n", USUAL),
+    ],
+)
+def test_the_type_is_the_kernels_for_root_and_not_that_of_a_program_that_refused_it(said, commands):
+    fix = told(ROOM + said, Subject.PARTITION).fix
+    assert [one for one in USUAL if f"sudo {one} " in fix] == commands
+
+
+def test_all_usual_commands_are_named_where_the_type_is_unknown():
+    found = told(ROOM, Subject.PARTITION)
+    for command, rest in zip(USUAL, (" /dev/vda1", " /", " max /"), strict=True):
+        assert f"sudo {command}{rest}  # if that is " in found.fix
+
+
 ENLARGED_AGAIN = """\
 {growpart}
 {resizefs}

@@ -418,6 +418,48 @@ def test_a_table_is_read_in_the_form_that_a_program_gives_it(shown):
     assert full.finding == OPEN
 
 
+LONG_NAMES = """\
+# fdisk -l /dev/nvme0n1
+Disk /dev/nvme0n1: 40 GiB, 42949672960 bytes, 83886080 sectors
+Units: sectors of 1 * 512 = 512 bytes
+Disklabel type: gpt
+
+Device           Start      End  Sectors  Size Type
+/dev/nvme0n1p1    2048   206847   204800  100M EFI System
+/dev/nvme0n1p2  206848  2254847  2048000 1000M Linux extended boot
+/dev/nvme0n1p3 2254848 20969471 18714624  8.9G Linux filesystem
+"""
+
+
+def test_a_long_name_has_one_space_before_the_largest_start_in_fdisks_table():
+    df = DF.format("8.9G").replace("vda1", "nvme0n1p3")
+    found = told(f"{LONG_NAMES}\n{df}", Subject.PARTITION)
+    assert (found.device, found.finding) == ("nvme0n1p3", kept(None))
+    assert "sudo growpart /dev/nvme0n1 3" in found.fix
+
+
+def test_a_partition_that_ends_where_it_begins_by_parteds_rounding_is_behind_root():
+    rows = " 1      1049kB  539GB  539GB  primary  ext4\n 2      539GB   539GB  512MB  primary\n"
+    shown = "# parted /dev/vda print\nDisk /dev/vda: 623GB\nPartition Table: msdos\n\n"
+    found = told(shown + rows + "\n" + DF.format("494G"), Subject.PARTITION)
+    assert found.finding == kept(Reason.WALL)
+    assert "what is on vda2" in found.fix
+
+
+@pytest.mark.parametrize("unit", ["s", "B"])
+def test_the_end_that_parted_prints_is_the_last_of_the_partition(unit):
+    by = 512 if unit == "s" else 1
+    disk, start, size = 21474836480, 1048576, 10737418240
+    row = f" 1      {start // by}{unit}  {(start + size) // by - 1}{unit}  {size // by}{unit}  ext4"
+    shown = (
+        f"# parted /dev/vda unit {unit} print\nDisk /dev/vda: {disk // by}{unit}\n"
+        f"Partition Table: gpt\n\nNumber  Start  End  Size  File system  Name  Flags\n{row}\n\n"
+        f"# lsblk -b\nNAME   MAJ:MIN RM        SIZE RO TYPE MOUNTPOINTS\n"
+        f"vda    253:0    0 {disk}  0 disk\n└─vda1 253:1    0 {size}  0 part /\n"
+    )
+    assert told(shown, Subject.PARTITION).finding == kept(None)
+
+
 def test_parted_shows_a_filesystem_as_if_it_had_a_table():
     shown = """\
 Disk /dev/sda: 64.4GB

@@ -199,6 +199,26 @@ def test_what_was_recognised_is_said_and_what_was_ignored(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("point", "noted"),
+    [("/data", True), ("/", False), ("/etc/hosts\n/dev/vda1 9G 1G 8G 9% /", False)],
+)
+def test_a_filesystem_that_is_not_root_is_not_explained_and_named_as_such(point, noted):
+    df = "Filesystem      Size  Used Avail Use% Mounted on\ntmpfs           1.0G     0  1.0G   0% /run\n"
+    notes = cl.explain(f"{df}/dev/vdb1       100G   96G  4.9G  96% {point}\n\n").notes
+    named = [one.evidence[0].line for one in notes if one.kind is NoteKind.NOT_ROOT]
+    assert named == ([3] if noted else [])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "noted"), [(("web1", "web2"), ["web1, web2."]), (("web1", "web1"), [])]
+)
+def test_hosts_that_show_one_partition_each_may_be_several_machines(hosts, noted):
+    listing = "[root@{} ~]# lsblk\n" + LSBLK
+    notes = cl.explain("\n".join(map(listing.format, hosts))).notes
+    assert [one.detail for one in notes if one.kind is NoteKind.SEVERAL] == noted
+
+
 def test_nothing_but_a_poem_is_undecided_and_says_what_would_help():
     for statement in cl.explain("Whose disk this is\nI think I know.\n").statements:
         assert statement.grown is None

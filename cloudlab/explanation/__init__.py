@@ -194,6 +194,12 @@ def _notes(machine: Machine, documents: Sequence[Document]) -> Iterator[Note]:
         yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(ignored.at),))
     elif data is not None and not data.valid:
         yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(data.at),))
+    others = [one.at for one in machine.facts.mounts if re.match("/dev/(?!loop)", one.source)]
+    if others and not machine.root and not machine.root_mounts:
+        yield Note(NoteKind.NOT_ROOT, (_evidence(others[0]),))
+    hosts = {one.at.host for one in machine.sizes_of(machine.partition)} - {""}
+    if len(hosts) > 1:
+        yield Note(NoteKind.SEVERAL, (), ", ".join(sorted(hosts)) + ".")
     for document in documents:
         if document.kinds:
             kinds = ", ".join(sorted(document.kinds))

@@ -155,6 +155,13 @@ class Facts:
         """Whether no listing or table shows a device."""
         return not (self.devices or self.mounts or self.tables or self.volumes)
 
+    def types_of(self, name: str) -> list[str]:
+        """Return the types of a device's filesystem that btrfs and parted show."""
+        shown = (one for one in self.mounts if one.mountpoint == "btrfs")
+        types = [one.fstype for one in shown if short_name(one.source) == name != ""]
+        parts = (part for table in self.tables for part in table.parts if part.name == name)
+        return types + [fstype_in(one.type) for one in parts]
+
 
 def read_facts(documents: list[Document]) -> Facts:
     """Return all facts, in order, and note in the documents what was recognised."""
@@ -383,7 +390,7 @@ def _displayed(key: str, shown: Mapping[str, str], at: Line) -> Iterator[Volume]
 
 
 def _mounts(document: Document) -> Iterator[Mount]:
-    point = ""
+    point = resized = ""
     for line in document.lines:
         match = next(filter(None, (one.match(line.text) for one in _MOUNTS)), None)
         if match is not None:
@@ -397,6 +404,10 @@ def _mounts(document: Document) -> Iterator[Mount]:
             yield Mount(point, "btrfs", line, size_in(match[1]), None, "btrfs")
         elif match := re.search(r"btrfs f\w* us\w* (?:-\w+ )*(/\S+)", line.text):
             point = match[1]  # another than /
+        elif match := re.search(r"xfs_(?:growfs|info) (?:-\w+ )*(/\S*)$", line.text):
+            resized = match[1]
+        elif resized == "/" and (match := re.match(r"meta-data=(/dev/\S+)", line.text)):
+            yield Mount(match[1], resized, line, fstype="xfs")
 
 
 def _chosen_columns(document: Document) -> Iterator[Mount]:

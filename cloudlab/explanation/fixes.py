@@ -176,8 +176,7 @@ def _point(machine: Machine) -> str:
 
 def _resize(machine: Machine) -> list[str]:
     """Return the command that lets the root filesystem fill its device."""
-    root, fstype = _root(machine), machine.fstype
-    point = _point(machine)
+    root, point, fstype = _root(machine), _point(machine), machine.fstype
     pool = _plain(machine.zfs_dataset.split("/")[0], "POOL")
     commands = {
         "ext": _resize_ext(machine, root),
@@ -204,6 +203,7 @@ def _resize(machine: Machine) -> list[str]:
         "findmnt -no FSTYPE /",
         f"sudo resize2fs {root}  # if that is ext4",
         f"sudo xfs_growfs {point}  # if that is xfs",
+        f"{_resize_btrfs(machine)}  # if that is btrfs",
     ]
 
 

@@ -512,18 +512,17 @@ class Machine(EventLog):
     @property
     def fstype(self) -> str:
         """The root filesystem's type; empty if unknown."""
-        if self.zfs_dataset:
-            return "zfs"
-        names = [one.fstype for one in reversed(self.root_mounts)]
-        device = self.devices.get(self.root)
-        names += [device.fstype] if device else []
+        names = ["zfs"] if self.zfs_dataset else [one.fstype for one in reversed(self.root_mounts)]
+        names += [self.devices[self.root].fstype] if self.root in self.devices else []
+        names += self.facts.types_of(self.root)
         said = self.all(Kind.RESIZED, Kind.FORKED, Kind.UNSUPPORTED)
         names += [one.get("fstype") for one in said]
         counted = (one for one in self.all(Kind.BLOCKS) if one.get("target"))  # by tune2fs
         names += ["ext4" for one in counted if short_name(one.get("target")) in {"/", self.root}]
-        if kernel := self.last(Kind.KERNEL):
-            names.append("btrfs" if "BTRFS" in kernel.at.text else "ext4")
-        names += ["xfs" for one in self.events if "xfs_growfs" in one.at.text]
+        for one in self.all(Kind.KERNEL, Kind.MOUNTED):
+            if self.is_root(one.get("device", "btrfs", "xfs")):
+                names.append("xfs" if one.get("xfs") else "btrfs" if one.get("btrfs") else "ext4")
+        names += ["xfs" for one in self.events if re.search("xfs_growfs(?!.* not )", one.at.text)]
         return next((one for one in names if one and one not in _IMMUTABLE), "")
 
     @cached_property

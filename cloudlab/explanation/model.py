@@ -87,6 +87,8 @@ class NoteKind(StrEnum):
     RECOGNISED = "recognised"
     NOT_RECOGNISED = "not recognised"
     UNREAD = "not understood"
+    NOT_ROOT = "not root"
+    SEVERAL = "several machines"
 
 
 class Source(StrEnum):

@@ -189,7 +189,7 @@ def _gpart_row(text: str, table: Table | None) -> Part | None:
 def _part(text: str, sector: int, table: Table | None, cylinder: int) -> Part | None:
     """Return the partition that a row of fdisk, sfdisk, sgdisk or parted shows."""
     addresses = r"(?:\d+,\d+,\d+ +){0,2}"  # BusyBox's fdisk
-    if match := re.match(rf"(/dev/\S+)\s+\*?\s+{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
+    if match := re.match(rf"(/dev/\S+)\s+(?:\*\s+)?{addresses}(\d+)\s+(\d+)\s+\d+\+?\s+(.*)", text):
         start, end = int(match[2]), int(match[3])
         unit, first = cylinder or sector, 1 if cylinder else 0  # cylinders are counted from 1
         begin, stop = (start - first) * unit, (end + 1 - first) * unit
@@ -202,9 +202,11 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int) -> Part | 
     if match := re.match(r" {0,5}(\d+)\s+(\d+)\s+(\d+)\s+[\d.]+ ?[KMGT](?:iB)?\s+(.*)", text):
         end = (int(match[3]) + 1) * sector
         return Part(partition_name(table.disk, match[1]), int(match[2]) * sector, end, match[4])
-    size = r"([\d.,]+[kKMGT]?i?[Bs])"
-    if match := re.match(rf" {{0,3}}(\d+)(?:\s+|:){size}(?:\s+|:){size}[\s:]", text):
-        start, end = (_parted_size(match[n], sector) for n in (2, 3))
+    size = r"(?:\s+|:)([\d.,]+[kKMGT]?i?[Bs])"
+    if match := re.match(rf" {{0,3}}(\d+){size}{size}{size}(?![^\s:])", text):
+        start, end, size_bytes = (_parted_size(match[n], sector) for n in (2, 3, 4))
+        end += 0 if table.rounded else _parted_size("1" + match[3][-1], sector)  # it is the last
+        end = start + size_bytes if end == start else end  # of a large disk both are rounded
         name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip("; ")) if end > start else None
     return None

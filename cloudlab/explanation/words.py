@@ -100,6 +100,9 @@ _NOTES = {
     NoteKind.RECOGNISED: "Read",
     NoteKind.NOT_RECOGNISED: "Ignored, because nothing in it was recognised:",
     NoteKind.UNREAD: "A row was not understood.",
+    NoteKind.NOT_ROOT: "Only the root filesystem is explained, and none is shown. This one is mounted "
+    "elsewhere.",
+    NoteKind.SEVERAL: "These hosts may be several machines; explain each by itself:",
     NoteKind.DAMAGED: "Part of the guest's report was lost, so some evidence may be missing.",
 }
 
