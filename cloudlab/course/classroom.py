@@ -36,6 +36,7 @@ from cloudlab.errors import CloudlabError, UsageError, suggest
 from cloudlab.html import Page, table_html
 from cloudlab.image.fetch import mirror_url
 from cloudlab.image.share import KEPT, MOST_ANSWER_BYTES
+from cloudlab.seed.config import typed
 from cloudlab.sizes import parse_size
 from cloudlab.units import lsblk_size
 
@@ -230,7 +231,7 @@ def send_to_class(
     ready = printable(ready_line().replace(os.path.expanduser("~"), "~"))[:300].strip()  # noqa: PTH111
     answer = replace(
         seat.answer,
-        name=name or seat.answer.name,
+        name=typed("name", name, str) or seat.answer.name,
         ready=ready,
         predictions=seat.answer.predictions | new,
         passed=checks.passed(),
@@ -426,7 +427,8 @@ def read_class(folder: str | Path) -> tuple[list[Learner], list[str]]:
     """
     days = sorted((paths.cache_folder() / "class").glob("*-*-*"))
     place = paths.expand(folder) if folder else days[-1] if days else None
-    if place is None or not place.is_dir():
+    # Not Path.is_dir, which raises for a name that is too long.
+    if place is None or not os.path.isdir(place):  # noqa: PTH112
         raise UsageError(
             f"There is no folder {folder}." if folder else "There is no class on this computer.",
             hint="Begin one with 'cloudlab share --class', or name the folder that learners share.",

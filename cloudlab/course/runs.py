@@ -206,7 +206,7 @@ def boot_all(cases: Iterable[str] | Mapping[str, Prediction]) -> list[Run]:
     register()
     if isinstance(cases, str) or not isinstance(cases, Iterable):
         raise UsageError(f"{cases!r:.60} is no list of boots.", hint='Write boot_all(["default"]).')
-    cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(cases)
+    cases = dict(cases) if isinstance(cases, Mapping) else dict.fromkeys(map(str, cases))
     own = [case for case in cases if case in CASES and CASES[case].recipe == Recipe()]
     live = [case for case in own if CASES[case].follows is None] if mode().live else []
     for case in [case for case in live if cases[case] == Prediction()]:
@@ -366,6 +366,7 @@ def iso_contents(path: Path | str) -> Page:
     from pycdlib.pycdlibexception import PyCdlibException
 
     iso: Any = pycdlib.PyCdlib()
+    path = paths.expand(path)
     try:
         iso.open(str(path))
         try:

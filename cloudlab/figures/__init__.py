@@ -139,7 +139,8 @@ def plot(
     Raises
     ------
     UsageError
-        For an unknown kind, size or style, and for several runs in a figure of one.
+        For an unknown kind, size or style, an ``ax`` that is none, and several runs in a figure of
+        one.
     CloudlabError
         If the tables lack what the figure needs.
     """
@@ -147,6 +148,8 @@ def plot(
     from cloudlab.figures.words import Given
 
     found = find_kind(kind)
+    if ax is not None and not hasattr(ax, "get_figure"):
+        raise UsageError(f"{ax!r:.80} is no Axes.", hint='Options have names: style="dark".')
     size, style = _known("size", size, SIZES), _known("style", style, STYLES)
     data = found.data(tables)
     given = Given(tables, names or {}, settings or {}, state)

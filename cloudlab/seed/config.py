@@ -131,9 +131,8 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     try:
         found = msgspec.convert(value, kind)
         if isinstance(value, str | list | tuple):
-            msgspec.json.encode(
-                found
-            )  # text that is no UTF-8 cannot be written to a seed or record
+            # Text that is no UTF-8 cannot be written to a seed or a record.
+            msgspec.json.encode(found)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UsageError(
             f"{name} has no value {given!r:.80}.", hint=f"{str(error).replace('`', '')}."

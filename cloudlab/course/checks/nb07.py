@@ -11,7 +11,7 @@ from cloudlab.course.cases import CASES
 from cloudlab.course.checks import UnansweredError, exercise, faults, whole_number, yaml_text
 from cloudlab.course.growth import growth_of
 from cloudlab.course.node import Boot, Node
-from cloudlab.run.value import Run, recorded
+from cloudlab.run.value import Run, open_run, recorded
 from cloudlab.units import GIB, SECTOR_BYTES, format_bytes, format_two
 
 NODE_STORAGE = str(CASES["node-storage"].user_data)
@@ -137,6 +137,6 @@ def _volumes(answer: Any) -> Iterator[str]:
 
 def mounted(run: Run) -> pd.DataFrame:
     """Return what is mounted after the boot: ``device``, ``mountpoint``, ``size_bytes``."""
-    table = run.sizes
+    table = open_run(run).sizes
     rows = (table["stage"] == "after") & (table["layer"] == "filesystem") & table["exact"]
     return table.loc[rows, ["device", "mountpoint", "size_bytes"]].reset_index(drop=True)
