@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -414,11 +415,12 @@ IP = shutil.which("ip") or "/usr/sbin/ip"
 
 @pytest.fixture
 def hosts(tmp_path):
-    """Return a function that starts a program on a host of its own, and two addresses.
+    """Start a scheduler; return a function that starts a program on a host of its own, and addresses.
 
     Each host is a network namespace that does not see the folder ``head``; without root rights
     it is only a process.  The addresses are the scheduler's and that of this process.
     """
+    pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
     separate = os.geteuid() == 0 and Path(IP).exists()
     started, bridge = [], f"clb{os.getpid()}"
     # Two tests may have hosts at the same time, so each process has addresses of its own.
@@ -459,7 +461,12 @@ def hosts(tmp_path):
                 started.append(subprocess.Popen(command, cwd=folder, stderr=log, env=environment))
             return started[-1]
 
-        yield start, *((f"{network}.2", f"{network}.1") if separate else ("127.0.0.1",) * 2)
+        address, own = (f"{network}.2", f"{network}.1") if separate else ("127.0.0.1",) * 2
+        # Without namespaces, two tests may have schedulers on one host.
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = str(probe.getsockname()[1])
+        start("scheduler", "distributed.cli.dask_scheduler", "--port", port, "--no-dashboard")
+        yield start, f"tcp://{address}:{port}", own
         for process in started:
             process.kill()
             process.wait()
@@ -498,11 +505,8 @@ def measured(output):
 @pytest.mark.vm
 @pytest.mark.slow
 def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts, sweep_command):
-    pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
     folder, _ = head
-    start, address, own_address = hosts
-    scheduler = f"tcp://{address}:8786"
-    start("scheduler", "distributed.cli.dask_scheduler", "--port", "8786", "--no-dashboard")
+    start, scheduler, own_address = hosts
 
     def worker(name):
         options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "600")
@@ -552,11 +556,8 @@ def test_dask_workers_that_share_only_the_network(tmp_path, head, hosts, sweep_c
 @pytest.mark.slow
 @pytest.mark.parametrize("head", [pytest.param("hm", id="guests-that-never-end")], indirect=True)
 def test_ctrl_c_ends_the_runs_of_dask_workers(tmp_path, head, hosts, sweep_command):
-    pytest.importorskip("distributed", reason="needs Dask: pip install 'cloudlab[dask]'")
     folder, _ = head
-    start, address, own_address = hosts
-    scheduler = f"tcp://{address}:8786"
-    start("scheduler", "distributed.cli.dask_scheduler", "--port", "8786", "--no-dashboard")
+    start, scheduler, own_address = hosts
     options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--death-timeout", "600")
     worker = start("worker", "distributed.cli.dask_worker", scheduler, *options)
     running = tmp_path / "worker" / "running"
