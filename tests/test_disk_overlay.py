@@ -19,7 +19,15 @@ from cloudlab.disk import (
     overlay_map,
     parse_disk_size,
 )
-from cloudlab.errors import CloudlabError, DiskError, ToolFailedError, UnsafeImageError, UsageError
+from cloudlab.errors import (
+    CloudlabError,
+    DiskError,
+    RecordingError,
+    ToolFailedError,
+    UnsafeImageError,
+    UsageError,
+)
+from cloudlab.run.record import writing
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -205,6 +213,15 @@ def test_an_overlay_that_cannot_be_created_is_told_with_a_remedy(base, tmp_path,
     with pytest.raises(CloudlabError, match=why) as caught:
         create_overlay(base, "qcow2", tmp_path / name, GIB)
     assert "Choose another" in caught.value.hint
+
+
+def test_a_run_whose_overlay_cannot_be_created_names_its_own_remedy(base, tmp_path):
+    with (
+        pytest.raises(RecordingError, match="Nothing was started: File name too long") as caught,
+        writing("Nothing was started"),
+    ):
+        create_overlay(base, "qcow2", tmp_path / ("x" * 300), GIB)
+    assert "Choose a folder" in caught.value.hint
 
 
 def test_a_name_that_qemu_cannot_take_is_not_called_damaged(base, tmp_path):

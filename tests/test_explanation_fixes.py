@@ -18,6 +18,10 @@ from explained import (
 
 import cloudlab as cl
 from cloudlab.explanation import Grower, Reason, Statement, Subject
+from cloudlab.explanation.events import read_events
+from cloudlab.explanation.evidence import read_evidence
+from cloudlab.explanation.facts import read_facts
+from cloudlab.explanation.machine import Machine
 
 SWAP_BEHIND = """\
 Disk /dev/sda: 80 GiB, 85899345920 bytes, 167772160 sectors
@@ -301,11 +305,33 @@ def test_a_filesystems_type_is_what_its_own_or_a_partitioning_program_says(comma
         ("[    4.1] EXT4-fs (vdb1): resizing filesystem from 1 to 2\n", USUAL),
         ("[    4.1] EXT4-fs (vdb1): mounted filesystem\n", USUAL),
         ("# xfs_growfs /\nxfs_growfs: / is not a mounted XFS filesystem\n", USUAL),
+        ("# xfs_growfs /\n-bash: xfs_growfs: command not found\n", ["xfs_growfs"]),
+        ("[    4.1] EXT4-fs (dm-1): resizing filesystem from 1 to 2\n", USUAL),
     ],
 )
 def test_the_type_is_the_kernels_for_root_and_not_that_of_a_program_that_refused_it(said, commands):
     fix = told(ROOM + said, Subject.PARTITION).fix
     assert [one for one in USUAL if f"sudo {one} " in fix] == commands
+
+
+def test_the_kernels_mapping_is_the_root_volume_that_only_df_names():
+    df = "Filesystem  1K-blocks  Used Available Use% Mounted on\n/dev/mapper/rhel-root {} / \n\n"
+    row = df.replace("{}", "10218772 5000000 4600000  53%")
+    documents = read_evidence([f"{row}[    4.1] EXT4-fs (dm-0): resizing filesystem from 1 to 2\n"])
+    assert Machine(read_facts(documents), read_events(documents)).fstype == "ext4"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "# xfs_growfs /\nmeta-data=/dev/vda1 isize=512\n# mkfs.xfs /dev/vdb\nmeta-data=/dev/vdb isize=512\n",
+        "+ xfs_growfs /\nxfs_growfs: / is not a mounted XFS filesystem\nmeta-data=/dev/vdb isize=512\n",
+        "# xfs_info /\nmeta-data=/dev/vda1 isize=512\n# xfs_growfs -D 9 /data\nmeta-data=/dev/vdb isize=5\n",
+    ],
+)
+def test_what_other_programs_of_xfs_say_of_another_disk_is_not_taken_for_root(said):
+    found = told(said + ROOM.replace(" part /", " part /var"), Subject.PARTITION)
+    assert "vdb" not in f"{found.device} {found.fix}"
 
 
 def test_all_usual_commands_are_named_where_the_type_is_unknown():

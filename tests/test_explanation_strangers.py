@@ -211,7 +211,8 @@ def test_a_filesystem_that_is_not_root_is_not_explained_and_named_as_such(point,
 
 
 @pytest.mark.parametrize(
-    ("hosts", "noted"), [(("web1", "web2"), ["web1, web2."]), (("web1", "web1"), [])]
+    ("hosts", "noted"),
+    [(("web1", "web2"), ["web1, web2."]), (("web1", "web1"), []), (("localhost", "web1"), [])],
 )
 def test_hosts_that_show_one_partition_each_may_be_several_machines(hosts, noted):
     listing = "[root@{} ~]# lsblk\n" + LSBLK
@@ -733,3 +734,18 @@ def test_what_is_said_of_another_disk_changes_no_claim(case):
 def test_nothing_of_it_alone_changes_a_claim(case):
     for noise in ANOTHER_DISK.split("\n\n"):
         claims_no_more(case, noise)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "\tdevid    1 size 4.00GiB used 1.50GiB path /dev/vda2\n\n",
+        (
+            "cc_growpart.py[DEBUG]: '/' SKIPPED: stat of 'zroot/ROOT/default' failed: [Errno 2]\n"
+            "Filesystem     1K-blocks  Used Available Use% Mounted on\n"
+            "/dev/vda15        106832  6186    100646   6% /boot/efi\n"
+        ),
+    ],
+)
+def test_a_btrfs_that_may_be_root_and_a_root_on_zfs_are_not_called_mounted_elsewhere(shown):
+    assert NoteKind.NOT_ROOT not in {one.kind for one in cl.explain(shown).notes}

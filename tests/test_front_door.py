@@ -95,7 +95,7 @@ WRONG = {
     "draw a number": (lambda: cloudlab.plot("layers", 3), "3 is no run", "Give a Run"),
     "draw nothing": (lambda: cloudlab.plot("scenarios", []), "No run", "Give a run"),
     "draw a pie": (lambda: cloudlab.plot("pie", RUN), "kind of figure 'pie'", "disk-map"),
-    "draw on a style": (lambda: RUN.plot("layers", "dark"), "'dark' is no Axes", 'style="dark"'),
+    "draw on a style": (lambda: RUN.plot("layers", "dark"), "'dark' is not an Axes", 'style="dark"'),
     "draw a list": (lambda: cloudlab.plot([], RUN), "kind of figure []", "disk-map"),
     "parse a run": (lambda: cloudlab.parse(RUN), "A console log cannot be", "a path"),
     "parse lines": (lambda: cloudlab.parse(RUN.console), "A console log cannot be", "a path"),

@@ -85,7 +85,7 @@ def sweep(args: argparse.Namespace) -> None:
     values |= dict(_setting(text) for text in args.set)
     if own := values.keys() & inspect.signature(run_sweep).parameters:
         raise UsageError(
-            f"--set varies options of the boot; {', '.join(sorted(own))} is none.",
+            f"--set takes options of the boot only, not: {', '.join(sorted(own))}.",
             hint="'cloudlab sweep --help' has the sweep's own options.",
         )
     with terminal.sweep_view() as show:

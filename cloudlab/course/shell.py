@@ -36,7 +36,7 @@ _CONSTANT = {"true": 0, ":": 0, "false": 1, "[[": NOT_FOUND}
 _RUNNERS = {
     "sudo": "nEHSkb", "env": "i", "command": "p", "exec": "", "nohup": "", "nice": "", "timeout": "v",
 }  # fmt: skip
-#: Commands of the shell itself, which no file has.
+#: Builtins of the shell for which there is no file.
 _NO_FILES = frozenset([":", "cd", "command", "eval", "exec", "exit", "export", "set", "unset"])
 #: What the shell reads as a number.
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)
@@ -220,6 +220,8 @@ class Shell:
         status, output = (0, "")
         if argv:
             status, output = self._builtin(argv, stdin, is_file=name != "command")
+        if name == "sudo" and status == NOT_FOUND:
+            status = 1
         if name == "exec" and argv:
             raise _ExitError(status)
         return status, output

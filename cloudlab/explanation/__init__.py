@@ -194,10 +194,11 @@ def _notes(machine: Machine, documents: Sequence[Document]) -> Iterator[Note]:
         yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(ignored.at),))
     elif data is not None and not data.valid:
         yield Note(NoteKind.USER_DATA_IGNORED, (_evidence(data.at),))
-    others = [one.at for one in machine.facts.mounts if re.match("/dev/(?!loop)", one.source)]
-    if others and not machine.root and not machine.root_mounts:
+    shown = (one for one in machine.facts.mounts if one.mountpoint != "btrfs")
+    others = [one.at for one in shown if re.match("/dev/(?!loop)", one.source)]
+    if others and not (machine.root or machine.root_mounts or machine.zfs_dataset):
         yield Note(NoteKind.NOT_ROOT, (_evidence(others[0]),))
-    hosts = {one.at.host for one in machine.sizes_of(machine.partition)} - {""}
+    hosts = {one.at.host for one in machine.sizes_of(machine.partition)} - {"", "localhost"}
     if len(hosts) > 1:
         yield Note(NoteKind.SEVERAL, (), ", ".join(sorted(hosts)) + ".")
     for document in documents:

@@ -390,7 +390,7 @@ def _displayed(key: str, shown: Mapping[str, str], at: Line) -> Iterator[Volume]
 
 
 def _mounts(document: Document) -> Iterator[Mount]:
-    point = resized = ""
+    point, resized = "", None
     for line in document.lines:
         match = next(filter(None, (one.match(line.text) for one in _MOUNTS)), None)
         if match is not None:
@@ -404,10 +404,14 @@ def _mounts(document: Document) -> Iterator[Mount]:
             yield Mount(point, "btrfs", line, size_in(match[1]), None, "btrfs")
         elif match := re.search(r"btrfs f\w* us\w* (?:-\w+ )*(/\S+)", line.text):
             point = match[1]  # another than /
-        elif match := re.search(r"xfs_(?:growfs|info) (?:-\w+ )*(/\S*)$", line.text):
-            resized = match[1]
-        elif resized == "/" and (match := re.match(r"meta-data=(/dev/\S+)", line.text)):
-            yield Mount(match[1], resized, line, fstype="xfs")
+        elif re.search(r"xfs_(?:growfs|info) (?:-\w+ )*/$", line.text):
+            resized = line
+        elif (
+            resized
+            and line.soon_after(resized, 2)  # mkfs.xfs prints such a line, too
+            and (match := re.match(r"meta-data=(/dev/\S+)", line.text))
+        ):
+            yield Mount(match[1], "/", line, fstype="xfs")
 
 
 def _chosen_columns(document: Document) -> Iterator[Mount]:

@@ -331,7 +331,8 @@ class Machine(EventLog):
 
     def is_mapping(self, name: str) -> bool:
         """Tell whether a kernel's name such as dm-0 may be that of root's mapping."""
-        if not re.fullmatch(r"dm-\d+", name) or len(self.stack) < 2:  # noqa: PLR2004
+        plain = WHOLE_DISK.fullmatch(disk_of(self.root) or self.root)  # as no mapping is called
+        if plain or not self.stack or not re.fullmatch(r"dm-\d+", name):
             return False
         shown = re.search(r" 25\d:(\d+) ", self.stack[0].at.text)
         return shown is None or name == f"dm-{shown[1]}"
@@ -522,7 +523,7 @@ class Machine(EventLog):
         for one in self.all(Kind.KERNEL, Kind.MOUNTED):
             if self.is_root(one.get("device", "btrfs", "xfs")):
                 names.append("xfs" if one.get("xfs") else "btrfs" if one.get("btrfs") else "ext4")
-        names += ["xfs" for one in self.events if re.search("xfs_growfs(?!.* not )", one.at.text)]
+        names += ["xfs" for one in self.events if re.search("xfs_growfs(?!.*is not)", one.at.text)]
         return next((one for one in names if one and one not in _IMMUTABLE), "")
 
     @cached_property

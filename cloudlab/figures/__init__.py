@@ -149,7 +149,9 @@ def plot(
 
     found = find_kind(kind)
     if ax is not None and not hasattr(ax, "get_figure"):
-        raise UsageError(f"{ax!r:.80} is no Axes.", hint='Options have names: style="dark".')
+        raise UsageError(
+            f"{ax!r:.80} is not an Axes.", hint='Give options by name, such as style="dark".'
+        )
     size, style = _known("size", size, SIZES), _known("style", style, STYLES)
     data = found.data(tables)
     given = Given(tables, names or {}, settings or {}, state)

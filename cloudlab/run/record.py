@@ -33,7 +33,7 @@ import msgspec
 from cloudlab import paths
 from cloudlab.console import Stage, printable
 from cloudlab.disk import DiskLayout
-from cloudlab.errors import CloudlabError, RecordingError, ToolFailedError
+from cloudlab.errors import CloudlabError, DiskError, RecordingError, ToolFailedError
 from cloudlab.machine.config import Accel, Firmware, Network
 from cloudlab.run.options import Options, Start
 from cloudlab.seed import GrowpartMode, Profile, ResizeRootfs
@@ -312,7 +312,10 @@ def writing(what: str) -> Iterator[None]:
     """Raise :class:`RecordingError`, which begins with ``what``, where the host's disk fails."""
     try:
         yield
-    except OSError as error:
+    except (OSError, DiskError) as caught:
+        error = caught.__cause__ if isinstance(caught, DiskError) else caught
+        if not isinstance(error, OSError):
+            raise
         hint = _NO_ROOM if error.errno in {errno.ENOSPC, errno.EDQUOT} else _NO_FOLDER
         raise RecordingError(f"{what}: {error.strerror}.", hint=hint) from error
     except ToolFailedError as error:
