@@ -296,7 +296,9 @@ def test_what_may_be_in_the_image_is_not_taken_for_missing(path):
         Node().boot(f"#cloud-config\nbootcmd: ['[ -e {path} ] || exit 3']\n")
 
 
-@pytest.mark.parametrize("path", ["/var/lib/done", "/etc/done", "/run/done", "/root/.done"])
+@pytest.mark.parametrize(
+    "path", ["/var/lib/done", "/var/lib/cloud/done", "/etc/cloud/done", "/run/done", "/root/.done"]
+)
 def test_a_mark_of_the_script_itself_is_there_once_it_is_made(path):
     script = f"[ ! -e {path} ] || exit 3; touch {path}; [ -e {path} ] || exit 4; exit 5"
     assert Node().boot(f"#cloud-config\nbootcmd: ['{script}']\n").status == 5

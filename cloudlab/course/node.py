@@ -48,9 +48,10 @@ _LEAST_FILESYSTEM_BYTES = 104 << 10
 #: What is in the image, or may be, and is not modelled.  Other paths are there once a script makes them.
 _IMAGE_FOLDERS = re.compile(
     r"/(usr|s?bin|lib\w*|boot|proc|sys)(/|$)|/(dev|etc|home|media|mnt|opt|root|run|srv|tmp|var)/?$"
-    r"|/dev/disk(/[\w-]+)?/?$|/var/\w+/?$|/var/lib/(apt|cloud|dpkg|systemd)(/|$)"
-    r"|/run/(cloud-init|lock|systemd|udev)(/|$)"
-    r"|/etc/(cloud|default|fstab|group|host(name|s)|machine-id|os-release|passwd|ssh|systemd)(/|$)"
+    r"|/dev/disk(/[\w-]+)?/?$|/var/\w+/?$|/var/lib/(apt|dpkg|systemd)(/|$)"
+    r"|/var/lib/cloud(/(data|instances?|scripts|seed|sem)(/|$)|/?$)"
+    r"|/run/(cloud-init|lock|systemd|udev)(/|$)|/etc/(cloud(/cloud\.cfg.*)?|default|systemd)/?$"
+    r"|/etc/(fstab|group|host(name|s)|machine-id|os-release|passwd|ssh)(/|$)"
 )
 #: Stand for what a command prints and is not modelled: besides the names of devices, or with them.
 _MORE, _UNKNOWN = "\0\n", "\1\n"
