@@ -205,7 +205,7 @@ UNREADABLE = {
     "folder": (lambda path: path.mkdir() or path, "neither a file nor a block device"),
     "fifo": (lambda path: os.mkfifo(path) or path, "neither a file nor a block device"),
     "link-to-itself": (lambda path: path.symlink_to(path) or path, "symbolic links"),
-    "nul-in-name": (lambda path: Path(f"{path}\0"), "null"),
+    "nul-in-name": (lambda path: Path(f"{path}\0"), "is no path"),
     "vmdk": (lambda path: write_head(path, b"KDMV"), "format vmdk"),
     "qcow-1": (lambda path: write_head(path, b"QFI\xfb\0\0\0\1"), "format qcow;"),
     "magic-only": (lambda path: path.write_bytes(b"QFI\xfb") and path, "cut off"),

@@ -136,6 +136,8 @@ class ShareServer(contextlib.AbstractContextManager["ShareServer"]):
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
+            # Where no file can be opened, glibc aborts if Python ends before its threads.
+            self._thread.join()
             self._socket.close()
             hint = "Close other programs, or raise the limit on open files: ulimit -n 4096"
             with paths.os_errors_as(CloudlabError, "The server could not start", hint=hint):
