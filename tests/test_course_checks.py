@@ -34,8 +34,10 @@ TOOK = {str(one.stage): one.end_s - one.start_s for one in DEFAULT.record.stages
 LONGEST = max(TOOK, key=TOOK.get)
 IMAGE_BYTES, OVERLAY_BYTES = DEFAULT.image.file_size_bytes, DEFAULT.record.overlay.end_bytes
 MACHINES = (100 * GIB - IMAGE_BYTES) // OVERLAY_BYTES
+ONE_IMAGE_EACH = 100 * GIB // (IMAGE_BYTES + OVERLAY_BYTES)
 RESIZED = DEFAULT.console.find("resizing filesystem")[0].number
 START = int(DEFAULT.partitions("before")["start_bytes"].iloc[-1])
+ROOT_END = START + int(DEFAULT.partitions("before")["size_bytes"].iloc[-1])
 THIRTY = 30 * GIB - START - 33 * 512
 BEFORE = DEFAULT.partitions("before")
 LOGS = recorded("growpart-off").logs
@@ -231,7 +233,8 @@ WRONG = {
     "01-3": ["default", "disk-as-large-as-image", "no such image"],
     "02-1": [(1, 3), (65536, 65536), 65536, "64K", (65536, None), ("64K", "128")],
     "02-2": [100 * GIB // OVERLAY_BYTES, 0, 1.5, "many", MACHINES + 1, None or "", True,
-             (100 * GIB - IMAGE_BYTES) / OVERLAY_BYTES],
+             (100 * GIB - IMAGE_BYTES) / OVERLAY_BYTES,
+             ONE_IMAGE_EACH, (100 * 10**9 - IMAGE_BYTES) // OVERLAY_BYTES],
     "02-3": [lambda table: 0, lambda table: data_bytes(DEFAULT.extents), lambda table: "many",
              lambda table: table[table.kind.isin(["data", "zero"])].length_bytes.sum()],
     "03-1": [
@@ -450,6 +453,10 @@ def test_feedback_does_not_give_the_solution(name):
         ("01-1", "the root partition", "Answer with a partition's number"),
         ("01-1", "1 (root)", "Answer with a partition's number"),
         ("01-1", 14, "Partition 14 does not have the greatest start_bytes"),
+        ("02-2", 100 * GIB // OVERLAY_BYTES, "The base image needs space on the host, too."),
+        ("02-2", ONE_IMAGE_EACH, "You count the base image once for each machine."),
+        ("02-2", (100 * 10**9 - IMAGE_BYTES) // OVERLAY_BYTES, "1 GiB is 2**30 bytes"),
+        ("02-2", MACHINES + 1, "Answer with a whole number, rounded down"),
         ("09-2", ["growpart-off"], "In growpart-off cloud-init grew all that grew, or"),
         ("06-2", "user-data ignored", "of the type str"),
         ("09-3", "growpart", "of the type str"),
@@ -462,6 +469,42 @@ def test_feedback_does_not_give_the_solution(name):
 )  # fmt: skip
 def test_feedback_is_true_of_the_answer(name, answer, words):
     assert words in str(check(name, answer))
+
+
+BETWEEN = "Another partition lies between the root partition and vol-a."
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (carve("--new=3:17GiB:0 --new=4:12GiB:+1GiB --new=2:13GiB:+4GiB"), [BETWEEN]),
+        (
+            carve("--new=4:17GiB:0 --new=3:16GiB:+1GiB --new=2:12GiB:+4GiB"),
+            ["vol-b gets the rest of the disk, but 3.0 GiB lie behind it."],
+        ),
+        (
+            MOVED.replace("--new=2", "--new=4:16GiB:+1GiB --new=2").replace("3:16", "3:17"),
+            ["1.0 GiB lie between vol-a and vol-b."],
+        ),
+        (
+            MOVED.replace("[/dev/vda2", "[/dev/vda").replace("[/dev/vda3", "[/dev/vda2").replace(
+                "[/dev/vda,", "[/dev/vda3,"),
+            [
+                BETWEEN,
+                "vol-b should lie behind vol-a.",
+                "vol-b gets the rest of the disk, but 4.0 GiB lie behind it.",
+            ],
+        ),
+        (
+            MOVED.replace("2:12GiB:+4GiB", f"2:{ROOT_END // 512}:+4GiB"),
+            ["The root partition does not grow: is the wall right behind it?"],
+        ),
+        (MOVED.replace("[/dev/vda3", "[/dev/vda2"), ["Both volumes are the same partition."]),
+    ],
+    ids=["between", "behind", "between the volumes", "in another order", "no room", "one device"],
+)  # fmt: skip
+def test_only_what_is_wrong_with_the_volumes_is_said(change, told):
+    assert [one.strip() for one in str(check("07-1", change)).splitlines()[1:]] == told
 
 
 @pytest.mark.parametrize(

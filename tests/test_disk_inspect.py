@@ -4,10 +4,11 @@ import itertools
 import json
 import os
 import re
+import struct
 from pathlib import Path
 
 import pytest
-from disks import MIB, blank, blkid, copy_into, partitioned, shown
+from disks import MIB, blank, blkid, copy_into, partitioned, patched, shown
 
 from cloudlab import tools
 from cloudlab.disk import DiskLayout, inspect_disk
@@ -365,6 +366,24 @@ def test_filesystems_agree_with_their_own_tools(tmp_path, name, place):
     assert {key: ours[key] for key in own} == own
     if filesystem.type == "swap":
         assert filesystem.size_bytes == size
+
+
+def test_the_label_of_a_fat32_is_in_the_root_directory_wherever_that_begins(tmp_path):
+    image = made("fat32", tmp_path)
+    content = image.read_bytes()
+    sector, per_cluster, reserved, copies = struct.unpack_from("<HBHB", content, 11)
+    (fat,) = struct.unpack_from("<I", content, 36)
+    cluster, start = per_cluster * sector, (reserved + copies * fat) * sector
+    patched(
+        image,
+        (44, struct.pack("<I", 5)),
+        (71, b"OLD LABEL  "),
+        (reserved * sector + 5 * 4, b"\xff\xff\xff\x0f"),
+        (start, bytes(cluster)),
+        (start + 3 * cluster, content[start : start + cluster]),
+    )
+    (partition,) = inspect_disk(image).partitions
+    assert partition.filesystem.label == blkid(image, 0, len(content))["label"] == "ESP"
 
 
 #: The second sector of a 64 MiB loop device after `pvcreate` of lvm2 2.03.16, which

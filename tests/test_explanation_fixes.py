@@ -518,6 +518,11 @@ vda       252:0    0   80G  0 disk
             "/etc/default/grub",
         ),
         (
+            "detail:\nCloud-init disabled by environment variable KERNEL_CMDLINE=cloud-init=disabled",
+            "the variable KERNEL_CMDLINE",
+            "/etc/systemd/system.conf",
+        ),
+        (
             '{\n  "boot_status_code": "disabled-by-marker-file",\n  "status": "disabled"\n}',
             "the file /etc/cloud/cloud-init.disabled",
             "sudo rm /etc/cloud/cloud-init.disabled\nsudo reboot",
@@ -533,7 +538,7 @@ vda       252:0    0   80G  0 disk
             "datasource",
         ),
     ],
-    ids=["file", "kernel", "JSON", "OpenRC", "generator"],
+    ids=["file", "kernel", "environment", "JSON", "OpenRC", "generator"],
 )
 def test_cloud_init_that_is_disabled_on_purpose_needs_no_datasource(status, by, remedy):
     found = cl.explain(f"# cloud-init status --long\nstatus: disabled\n{status}\n{ROOM}")
@@ -542,6 +547,8 @@ def test_cloud_init_that_is_disabled_on_purpose_needs_no_datasource(status, by, 
     assert found.to_text().count(f"is disabled on purpose, by {by}" if by else "found no seed") == 2
     assert ("on the kernel's command line." in found.to_text()) is by.startswith("cloud-init=")
     assert remedy in partition.fix
+    places = "/etc/default/grub", "/etc/systemd/system.conf", "/etc/cloud/cloud-init.disabled"
+    assert sum(one in partition.fix for one in places) == bool(by)
     assert ("datasource" in partition.fix) is not by
     assert "growpart /dev/vda 1" in partition.fix
 
@@ -721,3 +728,29 @@ def test_a_multipath_device_grows_its_extended_partition_first():
         "sudo parted /dev/mapper/mpatha resizepart 2 100%\n"
         "sudo parted /dev/mapper/mpatha resizepart 5 100%\n"
     ) in fix
+
+
+def test_a_disk_enlarged_since_growpart_ran_by_hand_does_not_wait_for_cloud_init():
+    grew = "CHANGED: partition=1 start=2048 old: size=20969472 end=20971519 new: size=41940959 end=41943006\n"
+    for shown, by_cloud_init in ((f"# growpart /dev/vda 1\n{grew}", False), (f"{GREW}\n", True)):
+        found = told(shown + WHOLE.replace("  20G  0 disk", "  60G  0 disk"), Subject.PARTITION)
+        assert found.reason is Reason.ENLARGED_SINCE
+        assert "growpart /dev/vda 1" in found.fix
+        assert ("cloud-init grows it on the next boot" in found.fix) is by_cloud_init
+
+
+def test_a_root_of_which_only_the_link_is_shown_is_found_by_its_mount():
+    shown = (
+        '# blkid\n/dev/root: UUID="x" TYPE="ext4"\n# df -h /\n'
+        "Filesystem      Size  Used Avail Use% Mounted on\n/dev/root       9.8G  1.2G  8.7G  18% /\n"
+        "# resize2fs /dev/root\nresize2fs: Permission denied to resize filesystem\n"
+    )
+    assert told(shown, Subject.FILESYSTEM).fix == "sudo resize2fs $(findmnt -no SOURCE /)"
+
+
+@pytest.mark.parametrize("failed", ["", "FAILED: "])
+def test_growpart_that_does_not_read_sfdisks_language_is_run_in_english(failed):
+    said = f"{failed}unexpected output in sfdisk --version [sfdisk von util-linux 2.34]\n"
+    found = told(f"# growpart /dev/vda 1\n{said}{ROOM}", Subject.PARTITION)
+    assert found.finding == kept(Reason.GROWPART_FAILED)
+    assert found.fix.startswith("export LC_ALL=C  # ")

@@ -300,6 +300,12 @@ def test_a_root_whose_device_is_read_only_does_not_grow():
     assert {one.finding for one in explanation.statements} == {kept(Reason.IMMUTABLE_ROOT)}
     assert "growpart" not in "".join(one.fix for one in explanation.statements)
     assert told(VERITY.format(0), Subject.PARTITION).finding == kept(None)
+    skipped = growpart(
+        "'/' SKIPPED: device_part_info(/dev/dm-0) failed: /dev/dm-0 not a partition\n"
+    )
+    for read_only, reason in ((1, Reason.IMMUTABLE_ROOT), (0, None)):
+        found = told(skipped + VERITY.format(read_only), Subject.PARTITION)
+        assert found.finding == kept(reason)
 
 
 @pytest.mark.parametrize(
@@ -897,6 +903,11 @@ def test_a_boot_that_found_nothing_to_grow_may_not_have_been_the_first():
     assert found.finding == kept(Reason.DISK_NOT_LARGER)
 
 
+def test_resizefs_did_not_grow_what_growpart_made_room_for_later():
+    assert told(BY_HAND + RESIZED, Subject.FILESYSTEM).by is Grower.RESIZEFS
+    assert told(f"{RESIZED}\n{BY_HAND}", Subject.FILESYSTEM).finding == OPEN
+
+
 def test_a_resize_by_hand_is_not_cloud_inits():
     grew = "# resize2fs /dev/vda1\nThe filesystem on /dev/vda1 is now 5242619 (4k) blocks long.\n"
     assert told(f"{RESIZED}\n{WHOLE}{grew}", Subject.FILESYSTEM).finding == BY_EDIT
@@ -1266,6 +1277,21 @@ def test_what_lvm_says_of_roots_volume_outweighs_the_room_in_its_group(said, gro
     assert told(ON_LVM + said + VGS, Subject.LOGICAL_VOLUME).grown is grown
 
 
+def test_the_room_that_a_group_had_may_be_used_by_another_volume_since():
+    listed = ON_LVM + "  └─vg-var    253:1    0  10G  0 lvm  /var\n" + VGS
+    assert told(listed, Subject.LOGICAL_VOLUME).finding == kept(Reason.LOGICAL_VOLUME)
+    used = LV_GREW.format("var", 10, 20, "var")
+    assert told(listed + used, Subject.LOGICAL_VOLUME).finding == OPEN
+
+
+def test_a_volume_that_is_listed_larger_later_grew():
+    filled = ON_LVM.replace("19G", "39G")
+    found = told(ON_LVM + filled, Subject.LOGICAL_VOLUME)
+    assert found.finding == (True, Grower.UNKNOWN, None)
+    assert (found.from_bytes, found.to_bytes) == (19 << 30, 39 << 30)
+    assert told(filled + filled, Subject.LOGICAL_VOLUME).finding == OPEN
+
+
 @pytest.mark.parametrize(
     ("shown", "grown"),
     [
@@ -1341,6 +1367,7 @@ def test_the_fix_for_filesystems_that_cloud_init_does_not_resize(fstype, command
         ("stat of 'tmpfs' failed: [Errno 2] No such file or directory", "device-not-found"),
         ("stat of '10.0.0.1:/srv' failed: [Errno 2] No such file or directory", "device-not-found"),
         ("stat of 'rpool/ROOT/ubuntu' failed: [Errno 2] No such file or directory", "zfs"),
+        ("stat of 'composefs' failed: [Errno 2] No such file or directory", "immutable-root"),
         ("unable to convert to device: Unable to find device '/dev/root'", "device-not-found"),
         ("device_part_info(/dev/vda1) failed: /dev/vda1 had no syspath", "device-not-found"),
         ("device_part_info(/dev/vda) failed: /dev/vda not a partition", "no-partition-table"),
@@ -1349,6 +1376,14 @@ def test_the_fix_for_filesystems_that_cloud_init_does_not_resize(fstype, command
 )
 def test_why_cloud_init_skipped_root(why, reason):
     assert told(growpart(f"'/' SKIPPED: {why}\n"), Subject.PARTITION).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"), [("composefs", "immutable-root"), ("/dev/vdz1", "device-not-found")]
+)
+def test_a_device_that_resizefs_does_not_find_may_be_that_of_an_image(device, reason):
+    said = f"Device '{device}' did not exist. cannot resize: dev={device} mnt_point=/ path=/"
+    assert told(resizefs(said), Subject.FILESYSTEM).reason == reason
 
 
 def test_a_partition_that_grew_may_be_the_one_below_a_mapping_that_was_skipped():
@@ -1954,6 +1989,14 @@ def test_the_reason_is_the_lowest_layers_that_has_nothing_to_give():
 
 
 CANNOT_FIT = "systemd-repart[5]: Can't fit requested partitions into available free space (0B)\n"
+TWO_PARTITIONS = """\
+# sfdisk -d /dev/vda
+label: gpt
+device: /dev/vda
+
+/dev/vda1 : start=        2048, size=    20971520, type=0FC63DAF
+/dev/vda2 : start=    20973568, size=     2097152, type=0FC63DAF
+"""
 MISPLACED = "GPT PMBR size mismatch (20971519 != 41943039) will be corrected by write.\n"
 
 
@@ -1964,6 +2007,7 @@ MISPLACED = "GPT PMBR size mismatch (20971519 != 41943039) will be corrected by 
         (CANNOT_FIT + "# fdisk -l /dev/vdb\n" + MISPLACED + ROOM, kept(None)),
         (CANNOT_FIT + ROOM, kept(None)),
         (CANNOT_FIT + WHOLE, OPEN),
+        (CANNOT_FIT + ROOM + TWO_PARTITIONS, kept(Reason.WALL)),
     ],
 )
 def test_systemd_repart_finds_no_room_before_the_gpts_backup(text, finding):
@@ -2168,3 +2212,80 @@ def test_what_another_program_grew_may_have_been_left_with_room():
         ROOM.replace("10G  0 part", " 5G  0 part") + "# parted /dev/vda resizepart 1 10G\n" + PARTED
     )
     assert told(rows + ROOM, Subject.PARTITION).finding == BY_EDIT
+
+
+LV_PATH = "/dev/mapper/ubuntu--vg-ubuntu--lv"
+
+
+@pytest.mark.parametrize(
+    ("root", "finding"),
+    [("/dev/vda3", (True, Grower.RESIZEFS, None)), (LV_PATH, OPEN)],
+    ids=["on the partition", "on a volume"],
+)
+def test_resizefs_below_a_volume_had_nothing_to_grow_unless_that_grew(root, finding):
+    log = growpart("'/dev/vda3' resized: changed (/dev/vda, 3) from 10737418240 to 41874857472\n")
+    log += resizefs(f"resize_info: dev={root} mnt_point=/ path=/\n") + RESIZED
+    held = "  PV         VG        Fmt  Attr PSize   PFree\n  /dev/vda3  ubuntu-vg lvm2 a--  <39.00g    0\n"
+    found = told(f"{log}\n$ sudo pvs\n{held}", Subject.FILESYSTEM)
+    assert (found.finding, found.device) == (finding, root.rpartition("/")[2])
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("false", Reason.RESIZE_ROOTFS_OFF), ("true", None)]
+)
+def test_a_filesystem_that_is_small_as_user_data_has_it_was_not_resized(setting, reason):
+    data = f"#cloud-config\nresize_rootfs: {setting}\n$ lsblk\n"
+    found = told(data + WHOLE + DF.format("9.8G"), Subject.FILESYSTEM)
+    assert found.finding == kept(reason)
+
+
+WHOLE_OF_60 = WHOLE.replace("  20G  0 disk", "  60G  0 disk")
+
+
+@pytest.mark.parametrize(
+    ("later", "finding"),
+    [
+        ("growpart disabled: mode=off", kept(Reason.GROWPART_OFF)),
+        (
+            "No 'growpart' entry in cfg.  Using default",
+            (True, Grower.GROWPART, Reason.ENLARGED_SINCE),
+        ),
+    ],
+)
+def test_what_a_later_boot_says_keeps_root_from_the_room_it_has_again(later, finding):
+    second = growpart(later).replace("2026-11", "2026-12")
+    assert told(f"{GREW}\n{second}\n{WHOLE_OF_60}", Subject.PARTITION).finding == finding
+
+
+def test_growth_below_the_rounding_of_a_listing_is_not_taken_back():
+    slight = "/dev/vda, 1) from 10700000000 to 10800000000"
+    log = growpart(f"'/' resized: changed ({slight}\n")
+    ten = ROOM.replace("20G", "10G")
+    assert told(log + ten, Subject.PARTITION).finding == (True, Grower.GROWPART, None)
+    unsized = growpart("'/' resized: changed (/dev/vda, 1)\n")
+    assert told(unsized + ten, Subject.PARTITION).finding == (True, Grower.GROWPART, None)
+
+
+def test_an_mbr_keeps_nothing_from_growing_that_ends_long_before_2_tib():
+    table = (
+        "Disk /dev/vda: 3 TiB, 3298534883328 bytes, 6442450944 sectors\nDisklabel type: dos\n\n"
+        "Device     Boot Start      End  Sectors Size Id Type\n"
+        "/dev/vda1  *     2048 20971519 20969472  10G 83 Linux\n"
+    )
+    assert told(table + DF.format("9.8G"), Subject.PARTITION).finding == kept(None)
+
+
+@pytest.mark.parametrize(
+    ("free", "reason"), [("   0", "filesystem-full"), ("5.7G", "growpart-failed")]
+)
+def test_growpart_that_made_no_temporary_folder_lacked_room_if_root_is_full(free, reason):
+    failed = "# growpart /dev/vda 1\nFAILED: failed to make temp dir\n"
+    found = told(failed + ROOM + DF.format("9.8G").replace("5.7G", free), Subject.PARTITION)
+    assert (found.grown, found.reason) == (False, reason)
+
+
+def test_what_a_listing_without_root_leaves_free_may_be_roots():
+    part = "└─vda15 252:15   0  106M  0 part /boot/efi\n"
+    listed = WHOLE.replace("└─vda1 253:1    0  20G  0 part /\n", part)
+    for text in (listed + DF.format("9.8G"), listed + DF.format("20G")):
+        assert told(text, Subject.PARTITION).finding == OPEN

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import subprocess
+import tarfile
 import threading
 
 import pytest
@@ -107,3 +108,22 @@ def test_a_text_that_is_too_long_to_redact_is_refused(tmp_path, monkeypatch):
     (tmp_path / "long.log").write_bytes(b"x" * (1 << 20) + b"\n")
     with pytest.raises(ParseError, match="longer than 1 MiB"):
         redact_files([tmp_path / "long.log"], io.StringIO(), io.BytesIO())
+
+
+@pytest.mark.parametrize(("most", "grown"), [(1, None), (2, True)])
+def test_of_an_archive_with_too_many_files_the_first_are_read(most, grown, tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "_MOST_MEMBERS", most)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, text in (("listing", WHOLE), ("log", GREW)):
+            (tmp_path / name).write_text(text)
+            archive.add(tmp_path / name, name)
+    assert partition_of(cl.explain(tmp_path / "a.tar")).grown is grown
+
+
+@pytest.mark.parametrize("end", ["", '"', '", "x": ', '"}'])
+def test_a_line_of_the_journal_that_was_cut_off_is_read_as_it_is(end):
+    shown = (
+        '{"__CURSOR":"s=1","MESSAGE":"EXT4-fs (vda1): resizing filesystem from 509696 to 5213179'
+    )
+    found = cl.explain(f'{shown}{end}\n{{"MESSAGE"\n')
+    assert [one.grown for one in found.of(Subject.FILESYSTEM)] == [True]

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -209,6 +210,21 @@ def test_an_error_of_a_worker_is_the_reason_of_one_run(tmp_path, image):
     ]
     saved = pd.read_csv(tmp_path / "sweep" / "runs.csv")
     assert list(saved["outcome"]) == ["failed", "failed"]
+
+
+def test_a_pool_that_breaks_keeps_the_runs_that_ended_before(tmp_path, own_cache, image):
+    def answer(cell):
+        if cell.failure:
+            raise BrokenProcessPool("a process was killed")
+        return CellResult({}, "its own")
+
+    sizes = [f"{size}G" for size in range(3, 11)]
+    done = cl.sweep(
+        tmp_path / "sweep", image=[str(tmp_path / "gone.raw"), image], disk_size=sizes,
+        executor=Elsewhere(answer),
+    )  # fmt: skip
+    assert all("gone.raw cannot be read" in reason for reason in done.table["reason"][:8])
+    assert list(done.table["reason"])[8:] == ["its own"] * 8
 
 
 def test_a_worker_writes_only_inside_the_run_folder(tmp_path, image):

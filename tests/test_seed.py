@@ -239,6 +239,9 @@ def test_lean_profile_gives_way_to_what_it_does_not_know(extra):
         pytest.param({"extra_yaml": "a: [1"}, id="broken extra YAML"),
         pytest.param({"extra_yaml": "- a"}, id="extra YAML is a list"),
         pytest.param({"extra_yaml": "growpart: no"}, id="growpart is a word"),
+        pytest.param(
+            {"extra_yaml": "timezone: 0x" + "f" * 4000}, id="more digits than Python writes"
+        ),
         pytest.param({"growpart": GrowpartMode.OFF, "extra_yaml": "growpart: {}"}, id="twice"),
         pytest.param({"runcmd": ("a",), "extra_yaml": "runcmd: b"}, id="runcmd is text"),
     ],

@@ -462,6 +462,12 @@ def test_json_that_is_broken_is_reported(text):
             id="German with types",
         ),
         pytest.param(
+            "$ df -hT | grep vda\n/dev/vda1      ext4   20G  1.1G   19G   6% /\n",
+            [("/dev/vda1", 20 * GIB, parse_size("1.1G"), "/")],
+            False,
+            id="only the command says that there are types",
+        ),
+        pytest.param(
             "Sys. de fichiers 1K-blocks Utilisé Disponible Uti% Monté sur\n"
             "/dev/vda1         20134592 1153434   18981158   6% /\n",
             [("/dev/vda1", 20134592 << 10, 1153434 << 10, "/")],
@@ -522,6 +528,16 @@ def test_df_of_any_tool_and_form(text, rows, exact):
         ),
         pytest.param(
             [*DF, "/dev/vda9       2,134 1,157   960  54% /x"], [4], id="blocks among units"
+        ),
+        pytest.param(
+            [DF[0].replace("   Size", "1K-blocks"), f"/dev/vda1 {2**62} 1 2 6% /", *LSBLK],
+            [2],
+            id="more blocks than fit",
+        ),
+        pytest.param(
+            ["NAME   SIZE  PHY-SEC", "vda    20G       512", "sr0             2048"],
+            [3],
+            id="another number below no size",
         ),
         pytest.param([*DF, "/dev/mapper/alone", "something else"], [4], id="its rest did not come"),
         pytest.param([*DF, "/dev/mapper/alone"], [4], id="its rest did not come at the end"),

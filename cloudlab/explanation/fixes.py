@@ -154,7 +154,7 @@ def _root(machine: Machine) -> str:
     if (disk_of(machine.root) and not mapped) or machine.root in {machine.disk, ""}:
         return f"/dev/{_plain(machine.root, 'ROOT')}"
     if machine.root == "root" and not machine.stack[1:]:
-        return _partition(machine) if machine.partition else "$(findmnt -no SOURCE /)"
+        return "$(findmnt -no SOURCE /)"
     folder = "" if re.match(r"(?:md|bcache|drbd|nbd)\d", machine.root) else "mapper/"
     return f"/dev/{folder}{_plain(machine.root, 'ROOT')}"
 
@@ -536,11 +536,11 @@ def _disabled_by(machine: Machine) -> str:
 def _enable(machine: Machine) -> Iterator[str]:
     """Yield how to remove what disables cloud-init."""
     said = _disabled_by(machine).lower()
-    if re.search(r"kernel|cmdline|init=disabled", said):
+    if "environment" in said:  # its variable has the name KERNEL_CMDLINE
+        yield "# Remove KERNEL_CMDLINE=cloud-init=disabled, e.g. from /etc/systemd/system.conf"
+    elif re.search(r"kernel|cmdline|init=disabled", said):
         yield "# Remove cloud-init=disabled from the kernel's command line, in /etc/default/grub; then"
         yield "# update-grub (Fedora, RHEL: grubby --update-kernel=ALL --remove-args=cloud-init=disabled)"
-    if re.search(r"env", said):
-        yield "# Remove KERNEL_CMDLINE=cloud-init=disabled, e.g. from /etc/systemd/system.conf"
     if re.search(r"marker|\.disabled", said):
         yield "sudo rm /etc/cloud/cloud-init.disabled"
     yield "sudo reboot"

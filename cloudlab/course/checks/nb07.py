@@ -42,8 +42,9 @@ def _larger_root(answer: Any) -> Iterator[str]:
     one, other = (disk.parts[first.mounts[point]] for point in _VOLUMES)
     if one.first - disk.parts[1].last > _SLACK_SECTORS:
         yield "Another partition lies between the root partition and vol-a."
-    if abs(one.first * SECTOR_BYTES - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
-        yield f"The wall is at {format_bytes(one.first * SECTOR_BYTES)}: the root partition ends there."
+    wall_bytes = (disk.parts[1].last + 1) * SECTOR_BYTES
+    if abs(wall_bytes - 12 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
+        yield f"The wall is at {format_bytes(wall_bytes)}: the root partition ends there."
     if abs(one.size_bytes - 4 * GIB) > _SLACK_SECTORS * SECTOR_BYTES:
         right, mine = format_two(4 * GIB, one.size_bytes)
         yield f"vol-a should keep its {right}; it has {mine}."
@@ -51,10 +52,10 @@ def _larger_root(answer: Any) -> Iterator[str]:
         yield "vol-b should lie behind vol-a."
     elif other.first - one.last > _SLACK_SECTORS:
         unused = (other.first - one.last) * SECTOR_BYTES / GIB
-        yield f"{unused:.1f} GiB behind vol-a are in no partition."
+        yield f"{unused:.1f} GiB lie between vol-a and vol-b."
     if disk.last_usable - other.last > _SLACK_SECTORS:
         unused = (disk.last_usable - other.last) * SECTOR_BYTES / GIB
-        yield f"vol-b gets the rest of the disk, but {unused:.1f} GiB behind it are in no partition."
+        yield f"vol-b gets the rest of the disk, but {unused:.1f} GiB lie behind it."
 
 
 @exercise(
