@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -42,3 +43,10 @@ def test_what_the_project_needs_is_pinned_within_its_range():
         for pin in pins:
             [exactly] = pin.specifier
             assert wanted.specifier.contains(exactly.version), wanted
+
+
+@pytest.mark.xdist_group("any")
+def test_a_group_of_tests_stays_with_one_worker(request):
+    """For which pytest-xdist appends the group's name, if pytest lets it."""
+    grouped = request.config.getoption("loadgroup", default=False)
+    assert request.node.nodeid.endswith("@any") is bool(grouped)

@@ -471,8 +471,9 @@ def test_nothing_is_left_of_a_command_that_is_killed_while_it_waits(one_slot, tm
 
 @pytest.mark.boots
 @pytest.mark.xdist_group("boots")
-def test_two_real_boots_of_two_processes_take_turns(lab_image, one_slot, tmp_path):
-    options = ("--image", lab_image.path, "--start", "cold")
+def test_two_real_boots_of_two_processes_take_turns(lab_image, one_slot, tmp_path, monkeypatch):
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(lab_image.path.parents[1]))
+    options = ("--image", lab_image.path)
     with (
         run_command(tmp_path / "a", *options) as first,
         run_command(tmp_path / "b", *options) as second,

@@ -29,7 +29,9 @@ pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
 
 @pytest.fixture
-def options(lab_image, own_cache) -> Options:
+def options(lab_image, own_cache, monkeypatch) -> Options:
+    """Of runs that resume from a snapshot in the user's cache, if there is one and they can."""
+    monkeypatch.setenv("CLOUDLAB_SHARED", str(lab_image.path.parents[1]))
     return Options(image=lab_image)
 
 
@@ -46,6 +48,9 @@ def test_user_data_that_is_no_yaml(options, tmp_path):
     done = boot(replace(options, user_data=broken, check_user_data=False), tmp_path / "run")
     warnings = done.record.warnings
     assert any("could not read the user-data" in warning for warning in warnings)
+    report = done.parsed.block("after")
+    assert {one.name: one.value for one in report.facts}["user_data_valid"] == "no"
+    assert any("Failed loading yaml" in entry.text for entry in report.logs)
     assert (tmp_path / "run" / "user-data").read_text() == broken
     sizes = done.sizes
     after = sizes[(sizes["stage"] == "after") & (sizes["mountpoint"] == "/") & sizes["exact"]]
@@ -83,7 +88,6 @@ def test_a_disk_is_enlarged_while_the_guest_runs(options, tmp_path):
 
 def test_growth_lab_enlarges_the_disk_when_the_button_is_pressed(options, tmp_path, monkeypatch):
     monkeypatch.setenv("CLOUDLAB_MODE", "live")
-    monkeypatch.setenv("CLOUDLAB_SHARED", str(options.image.path.parents[1]))
     lab = GrowthLab(image=options.image.name, folder=tmp_path)
     lab.choose(disk_size="4G", enlarge_to="6G")
     lab.predict("fills", "fills")

@@ -101,14 +101,3 @@ def test_one_boot_shows_before_and_after_and_a_second_one_reports_too(disk, tmp_
     told = facts(whole(second.block("after")))
     assert told["reported_by"] == "watcher"
     assert told["instance_id"] == facts(after)["instance_id"]
-
-
-def test_broken_user_data_is_reported_by_vendor_data(disk, tmp_path):
-    text = "#cloud-config\ngrowpart: {mode: 'off'\nruncmd: []\n"
-    typo = build_seed(user_data=text, check=False)
-    parsed = boot(disk, write_iso(typo, tmp_path / "seed.iso"))
-    after = whole(parsed.block("after"))
-    assert facts(after)["user_data_valid"] == "no"
-    assert any("Failed loading yaml" in entry.text for entry in after.logs)
-    # What was typed did not count, so everything grew by default.
-    assert min(sizes(after)) >= 0.98 * DISK_BYTES
