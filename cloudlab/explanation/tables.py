@@ -205,10 +205,10 @@ def _part(text: str, sector: int, table: Table | None, cylinder: int) -> Part | 
     size = r"(?:\s+|:)([\d.,]+[kKMGT]?i?[Bs])"
     if match := re.match(rf" {{0,3}}(\d+){size}{size}{size}(?![^\s:])", text):
         start, end, size_bytes = (_parted_size(match[n], sector) for n in (2, 3, 4))
-        end += (
-            0 if table.rounded else _parted_size("1" + match[3][-1], sector)
-        )  # parted prints the last sector or byte
-        end = start + size_bytes if end == start else end  # rounded to the same value
+        if not table.rounded:  # it is the last sector or byte
+            end += _parted_size("1" + match[3][-1], sector)
+        if end == start:  # both are rounded to one value
+            end += size_bytes
         name = partition_name(table.disk, match[1])
         return Part(name, start, end, text[match.end() :].strip(":; ")) if end > start else None
     return None
