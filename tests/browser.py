@@ -179,18 +179,16 @@ def run_all(page: Page) -> None:
 
 
 def photograph(page: Page, name: str) -> None:
-    """Take the whole notebook, in both themes and at both widths."""
+    """Take the whole notebook, in each theme and at each width once."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    for dark in (False, True):
-        change_theme(page, dark=dark)
-        for width in (1280, 800):
-            # Low first, then as high as the notebook has become.
-            page.set_viewport_size({"width": width, "height": 1000})
-            page.wait_for_timeout(300)
-            notebook = page.locator(".jp-WindowedPanel-outer").first
-            height = notebook.evaluate("node => node.scrollHeight")
-            page.set_viewport_size({"width": width, "height": min(int(height) + 160, 16_000)})
-            notebook.evaluate("node => node.scrollTo(0, 0)")
-            page.wait_for_timeout(300)
-            theme = "dark" if dark else "light"
-            page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png")
+    for width, theme in ((1280, "light"), (800, "dark")):
+        change_theme(page, dark=theme == "dark")
+        # Low first, then as high as the notebook has become.
+        page.set_viewport_size({"width": width, "height": 1000})
+        page.wait_for_timeout(300)
+        notebook = page.locator(".jp-WindowedPanel-outer").first
+        height = notebook.evaluate("node => node.scrollHeight")
+        page.set_viewport_size({"width": width, "height": min(int(height) + 160, 16_000)})
+        notebook.evaluate("node => node.scrollTo(0, 0)")
+        page.wait_for_timeout(300)
+        page.screenshot(path=SCREENSHOTS / f"{name}-{width}-{theme}.png")

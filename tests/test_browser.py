@@ -265,8 +265,7 @@ def test_reload_restart_and_reopening(browser, base, folder):
     expect(cell.get_by_text("model not found")).to_be_hidden()
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (800, True)], ids=["light", "dark"])
 def test_all_panels_are_accessible_and_photographed(browser, base, folder, width, dark):
     name = f"{'dark' if dark else 'light'}-{width}"
     write_notebook(folder / f"{name}.ipynb", *ALL_PANELS)

@@ -247,7 +247,14 @@ def test_before_a_boot_the_disk_is_what_outside_tools_and_the_guest_say(fresh, t
 
 #: Cases in which something did not grow that commands in the running guest can grow.  On a full
 #: filesystem runcmd cannot write its script.
-FIXABLE = ("growpart-off", "resize-rootfs-false", "growroot-disabled", "lvm", "mbr")
+FIXABLE = ("growroot-disabled", "lvm", "mbr")
+
+
+@pytest.mark.parametrize("name", ["growpart-off", "resize-rootfs-false"])
+def test_the_commands_of_another_case_that_is_booted_include_these(name):
+    these = commands_of(recorded(name).explain())
+    assert these
+    assert set(these) < set(commands_of(recorded("growroot-disabled").explain()))
 
 
 @pytest.mark.boots

@@ -261,7 +261,7 @@ def test_the_time_left_is_estimated_from_the_runs_that_have_ended(tmp_path, imag
 COMMANDS = {
     "nothing": ([], "no options to combine"),
     "unknown option": (["--set", "disc_size=4G"], "There is no option 'disc_size'"),
-    "own option": (["--set", "parallel=2"], "--set varies options of the boot; parallel is none"),
+    "own option": (["--set", "parallel=2"], "--set takes options of the boot only, not: parallel"),
     "no list": (["--set", "cpus=[1"], "--set cpus=[1"),
     "too many": (["--set", f"hostname={','.join(f'h{n}' for n in range(600))}"], "600 runs"),
     "no count": (["--disk-size", "4G", "--most", "0"], "not a whole number above 0"),
