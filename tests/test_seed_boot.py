@@ -10,7 +10,7 @@ from cloudlab.image.cache import Image
 from cloudlab.seed import SeedConfig, build_seed, write_iso
 from cloudlab.sizes import GuestBlock, ParsedConsole, check_sizes, parse_console
 
-pytestmark = pytest.mark.boots
+pytestmark = [pytest.mark.boots, pytest.mark.xdist_group("boots")]
 
 DISK_BYTES = 20 * 2**30
 #: No pass condition: only so that a guest that hangs does not hang the tests as well.
