@@ -292,6 +292,8 @@ def test_all_panels_are_accessible_and_photographed(browser, base, folder, width
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
     cells[0].screenshot(path=SCREENSHOTS / f"{name}-growth-lab.png")
     assert violations(page) == []
+    change_theme(page, dark=not dark)
+    assert violations(page) == []
 
 
 @pytest.fixture(scope="module")

@@ -205,6 +205,8 @@ def test_fresh_boots_cold_or_warm_come_out_as_the_cold_recordings(fresh_runs):
     for name, run in fresh_runs.items():
         before = recorded(name)
         assert before.record.start.kind == "cold"
+        assert run.console.find(r"\[ +OK +\]")
+        assert not run.console.find(r"\[FAILED\]"), "a unit of the image failed"
         explanation = run.explain()
         assert unexpected(name, explanation) == []
         assert outcome(explanation) == outcome(before.explain())
